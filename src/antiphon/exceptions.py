@@ -1,0 +1,83 @@
+"""The errors users meet, split into the peer's fault, the developer's fault, and plain endings.
+
+Each is a subclass of what FastAPI or Starlette raises in the same place, so their handlers and `except` clauses fit.
+"""
+
+from __future__ import annotations
+
+import json
+
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.exceptions import WebSocketException as StarletteWebSocketException
+from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
+from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
+
+
+class HTTPException(StarletteHTTPException):
+    """Answer with this HTTP response (FastAPI's `HTTPException`).
+
+    Raised before `accept` it denies the handshake with its status, headers and `{"detail": ...}`; after `accept` it
+    closes with 1008 (4xx) or 1011 (5xx) and the detail as reason.
+    """
+
+
+class WebSocketException(StarletteWebSocketException):
+    """Close the connection with `code` and `reason` (FastAPI's `WebSocketException`)."""
+
+
+class WebSocketDisconnect(StarletteWebSocketDisconnect):
+    """The connection has ended; `code` and `reason` tell how.
+
+    1005: a Close frame without a code. 1006: no Close frame at all.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.reason}".rstrip()
+
+
+class WebSocketDisconnected(WebSocketDisconnect, StarletteWebSocketDisconnected):
+    """The connection was used after its end.
+
+    Both a `WebSocketDisconnect` (so `except WebSocketDisconnect` always ends a loop) and a `RuntimeError` (what
+    Starlette raises here). `code` and `reason` are those of the real end.
+    """
+
+    def __init__(self, message: str, *, code: int, reason: str | None = None) -> None:
+        super().__init__(code, reason)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NotAccepted(RuntimeError):
+    """`receive_*` or `send_*` was called before `accept()`: a programming error, not a disconnect."""
+
+
+class PeerError(Exception):
+    """The peer sent what the endpoint did not ask for. Uncaught it closes with `close_code`, without a traceback."""
+
+    close_code: int
+    close_reason: str
+
+
+class UnexpectedMessageKind(PeerError, KeyError):
+    """A binary frame came where text was awaited, or the other way round. Closes with 1003."""
+
+    close_code = 1003
+
+    def __init__(self, expected: str, received: str) -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.received = received
+        self.close_reason = f"expected a {expected} message"
+
+    def __str__(self) -> str:
+        return f"expected a {self.expected} message, but the peer sent {self.received}"
+
+
+class InvalidJSON(PeerError, json.JSONDecodeError):
+    """The peer sent a message that is not JSON. Closes with 1007."""
+
+    close_code = 1007
+    close_reason = "invalid JSON"

@@ -1,0 +1,153 @@
+"""Words every part speaks: ASGI's callables, and the seam between the hub, a connection and the server.
+
+Owns no behaviour beyond `PreparedMessage`; imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+CARRIER_EXTENSION: Final = "antiphon.carrier"
+"""Key in `scope["extensions"]` under which our server offers its `Carrier`."""
+
+
+class Overflow(enum.Enum):
+    """What a full outbox does with one message more."""
+
+    DISCONNECT = "disconnect"
+    DROP_OLDEST = "drop-oldest"
+    DROP_NEWEST = "drop-newest"
+    CONFLATE = "conflate"
+
+
+class ClosedBy(enum.Enum):
+    """Who ended a connection."""
+
+    PEER = "peer"
+    US = "us"
+    NOBODY = "nobody"
+    """The connection was lost: no Close frame from either side (code 1006)."""
+
+
+class PreparedMessage:
+    """One message, encoded once for any number of connections.
+
+    `payload` is a `str` (sent as a text frame) or `bytes` (a binary frame) and never changes. The other attributes are
+    caches that a server fills on first need; whoever reads None encodes and stores.
+    """
+
+    __slots__ = ("deflated", "frame", "payload")
+
+    def __init__(self, payload: str | bytes) -> None:
+        self.payload: Final = payload
+        self.frame: bytes | None = None
+        """The whole unmasked, uncompressed frame (RFC 6455 §5.2)."""
+        self.deflated: bytes | None = None
+        """The whole unmasked frame compressed without context takeover (RFC 7692 §7.2.1)."""
+
+
+class Sink(Protocol):
+    """Where a sender that must never wait puts messages for one connection.
+
+    All methods are called in the thread of `loop`. None of them waits or raises for the state of the peer.
+    """
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that owns the connection; senders elsewhere hand over with `call_soon_threadsafe`."""
+
+    @property
+    def alive(self) -> bool:
+        """False once a Close was sent or received or the connection was lost."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes taken and not yet given to the operating system."""
+
+    def offer(self, message: PreparedMessage, limit: int) -> bool:
+        """Take the message unless `buffered` would pass `limit` bytes by it; False when it was not taken.
+
+        An empty outbox takes any one message, whatever its size. A sink that is not alive takes (and drops)
+        everything: True.
+        """
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Start the closing handshake behind what is buffered; abort when `send_timeout` passes first."""
+
+    def on_writable(self, callback: Callable[[], None]) -> None:
+        """Call back once, when `buffered` has fallen to at most half of what it was, or the sink died."""
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call back once, when the sink stops being alive (at once if it is not)."""
+
+    def off_close(self, callback: Callable[[], None]) -> None:
+        """Forget a callback given to `on_close`; unknown ones are ignored."""
+
+
+@runtime_checkable
+class Carrier(Protocol):
+    """The short way between our server and our `WebSocket`: a `Sink` that also reads and writes for its owner.
+
+    A `WebSocket` takes it only when the `receive` and `send` it was given are the carrier's own bound methods:
+    middleware that wraps either of them keeps seeing every message.
+    """
+
+    # The Sink part, spelled out because a runtime-checkable protocol cannot tell inherited properties apart.
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def buffered(self) -> int: ...
+    def offer(self, message: PreparedMessage, limit: int) -> bool: ...
+    def disconnect(self, code: int, reason: str) -> None: ...
+    def on_writable(self, callback: Callable[[], None]) -> None: ...
+    def on_close(self, callback: Callable[[], None]) -> None: ...
+    def off_close(self, callback: Callable[[], None]) -> None: ...
+
+    @property
+    def close_code(self) -> int | None:
+        """None while the connection is open; then the code as SPEC §2.11 defines it."""
+
+    @property
+    def close_reason(self) -> str: ...
+    @property
+    def closed_by(self) -> ClosedBy | None: ...
+
+    def asgi_receive(self) -> Awaitable[Message]:
+        """The ASGI `receive` callable of this connection."""
+
+    def asgi_send(self, message: Message) -> Awaitable[None]:
+        """The ASGI `send` callable of this connection."""
+
+    def read(self) -> Awaitable[str | bytes | None]:
+        """The next message's payload: str for text, bytes for binary; None once, when the connection has ended.
+
+        Same queue as `asgi_receive`, past the connect message. Does not suspend when a message waits.
+        Raises RuntimeError on two concurrent reads.
+        """
+
+    def write(self, payload: str | bytes) -> bool:
+        """Queue one message for the owner. True: go on; False: await `drain()` before the next.
+
+        Raises OSError when the connection is not alive.
+        """
+
+    def drain(self) -> Awaitable[None]:
+        """Wait until the outbox has room. Raises OSError when the connection dies first (`send_timeout` included)."""
+
+
+class SupportsSink(Protocol):
+    """Anything the hub can deliver to; `antiphon.WebSocket` is one."""
+
+    @property
+    def sink(self) -> Sink: ...
