@@ -1,1 +1,48 @@
+"""The command line: `antiphon run | demo | connect | publish`.
 
+Each command lives in its own module, loaded when it is called; `--help` of one does not import the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+_COMMANDS: Final = {
+    "run": "Serve an application.",
+    "demo": "Serve the chat room that comes with antiphon.",
+    "connect": "Talk to a WebSocket server from the terminal.",
+    "publish": "Send one message to a topic of a running hub.",
+}
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(f".{cmd_name}", __name__).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="antiphon", message="%(prog)s %(version)s")
+def main() -> None:
+    """Real-time WebSockets for Python.
+
+    \b
+    antiphon run module:app        serve your application
+    antiphon demo                  a chat room to look at
+    antiphon connect ws://...      talk to any WebSocket server
+    """

@@ -1,0 +1,43 @@
+"""Prints the path of a Chromium that the tests can drive; exits 1 when there is none."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
+
+
+def find() -> str | None:
+    named = os.environ.get("CHROMIUM")
+    if named:
+        return named
+    for name in NAMES:
+        path = shutil.which(name)
+        if path and not _is_snap(Path(path)):
+            return path
+    return _from_playwright()
+
+
+def _is_snap(path: Path) -> bool:
+    """Ubuntu's stand-in scripts only start a snap, which cannot see a test's files and does not run in containers."""
+    if "/snap/" in str(path.resolve()):
+        return True
+    return path.stat().st_size < 65536 and b"snap" in path.read_bytes()
+
+
+def _from_playwright() -> str | None:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return None
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if Path(path).exists() else None
+
+
+if __name__ == "__main__":
+    found = find()
+    if found is None:
+        sys.exit(1)
+    sys.stdout.write(found + "\n")

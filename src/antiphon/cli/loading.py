@@ -1,0 +1,205 @@
+"""From what a user types after `antiphon run` to an application, with an explanation where that fails.
+
+Knows nothing of servers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .problem import Problem
+
+DEFAULT_ATTRIBUTE = "app"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An application by name."""
+
+    module: str
+    attribute: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.attribute}"
+
+
+def locate(text: str, app_dir: str) -> Target:
+    """Read `module:attribute`, `module` or `path/to/file.py[:attribute]`, and make the module importable.
+
+    `app_dir` (for a path: the folder above the file's outermost package) goes to the front of `sys.path`.
+    """
+    name, _, attribute = text.partition(":")
+    path = Path(app_dir, name)
+    if name.endswith(".py") or os.sep in name:
+        app_dir, name = _module_of(path)
+    elif not all(part.isidentifier() for part in name.split(".")):
+        raise Problem(f"{text!r} is not a name of the form module:app", "for example: antiphon run main:app")
+    elif not Path(app_dir).is_dir():
+        raise Problem(f"--app-dir {app_dir} is not a folder")
+    sys.path.insert(0, str(Path(app_dir).resolve()))
+    return Target(name, attribute or DEFAULT_ATTRIBUTE)
+
+
+def _module_of(path: Path) -> tuple[str, str]:
+    if not path.is_file():
+        nearby = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        raise Problem(f"there is no file {path}", *_meant(path.name, nearby), *_listed(f"{path.parent} has", nearby))
+    path = path.resolve()
+    parts = [path.stem] if path.stem != "__init__" else []
+    folder = path.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return str(folder), ".".join(parts)
+
+
+def check_exists(target: Target) -> None:
+    """For `--reload`: a module that exists but does not import may be repaired while we wait."""
+    try:
+        found = importlib.util.find_spec(target.module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise _no_module(target.module)
+
+
+def load(target: Target, *, factory: bool) -> Any:
+    """Import the application; raises `Problem` with what is wrong and what was probably meant."""
+    application: Any = _import(target.module)
+    for part in target.attribute.split("."):
+        try:
+            application = getattr(application, part)
+        except AttributeError:
+            raise _no_attribute(target, application, part) from None
+    if factory:
+        if not callable(application):
+            raise Problem(f"{target} is {_kind(application)}, but --factory needs a function that returns an app")
+    elif not _looks_like_asgi(application):
+        raise _not_asgi(target, application)
+    return application
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise _no_module(name) from None
+        raise Problem(
+            f"module {name!r} imports {error.name!r}, which is not installed",
+            *_own_frames(error)[-2:],
+            f"install it, or check that it is installed for {sys.executable}",
+        ) from None
+    except Exception as error:
+        lines = [*_own_frames(error), *"".join(traceback.format_exception_only(error)).rstrip().splitlines()]
+        raise Problem(f"module {name!r} cannot be imported:", *lines) from None
+
+
+def _own_frames(error: BaseException) -> list[str]:
+    """The frames of the user's code: neither ours nor the import machinery's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and "importlib" not in frame.filename
+    ]
+    return "".join(traceback.format_list(frames)).rstrip().splitlines()
+
+
+def _no_module(name: str) -> Problem:
+    parent, _, last = name.rpartition(".")
+    try:
+        spec = importlib.util.find_spec(parent) if parent else None
+    except ModuleNotFoundError:
+        spec = None
+    if parent and spec is None:
+        return _no_module(parent)
+    if spec is not None and spec.submodule_search_locations is None:
+        return Problem(f"{parent!r} is a module, not a package: it has no {last!r}", f"did you mean {parent}:{last}?")
+    folders = list(spec.submodule_search_locations or []) if spec is not None else [sys.path[0]]
+    nearby = [module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_")]
+    return Problem(
+        f"there is no module {name!r} in {folders[0] if folders else parent}",
+        *_meant(last, nearby, prefix=f"{parent}." if parent else ""),
+        *_listed("that folder has", sorted(nearby)),
+        *([] if nearby else ["--app-dir names the folder to look in"]),
+    )
+
+
+def _no_attribute(target: Target, owner: Any, name: str) -> Problem:
+    names = vars(owner) if hasattr(owner, "__dict__") else {}
+    apps = sorted(key for key, value in names.items() if _is_application(value))
+    if apps:
+        hints = [f"did you mean {target.module}:{app}?" for app in apps]
+    else:
+        public = [key for key in names if not key.startswith("_")]
+        hints = _meant(name, public, prefix=f"{target.module}:") or ["that module defines no application"]
+    return Problem(f"module {target.module!r} has no {name!r}", *hints)
+
+
+def _not_asgi(target: Target, application: Any) -> Problem:
+    if inspect.isfunction(application) and not inspect.signature(application).parameters:
+        return Problem(
+            f"{target} is a function without parameters, not an ASGI application",
+            f"if it returns the application: antiphon run --factory {target}",
+        )
+    hints = []
+    if hasattr(application, "websocket") or type(application).__name__ == "APIRouter":
+        hints.append("a router is served by an App: app.include_router(router)")
+    return Problem(
+        f"{target} is {_kind(application)}, not an ASGI application (a callable taking scope, receive, send)", *hints
+    )
+
+
+def _looks_like_asgi(value: Any) -> bool:
+    if not callable(value) or type(value).__name__ == "APIRouter":
+        return False
+    if inspect.isfunction(value):
+        return _accepts(value, 3) or _accepts(value, 1)  # ASGI 2 applications take the scope alone
+    return True
+
+
+def _accepts(function: Any, count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _is_application(value: Any) -> bool:
+    """For suggestions: an object with an async `__call__` that takes what ASGI gives."""
+    if isinstance(value, type) or inspect.isroutine(value) or type(value).__name__ == "APIRouter":
+        return False
+    return callable(value) and inspect.iscoroutinefunction(type(value).__call__) and _accepts(value, 3)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__qualname__}"
+    if inspect.ismodule(value):
+        return "a module"
+    name = type(value).__qualname__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _meant(name: str, candidates: Iterable[str], prefix: str = "") -> list[str]:
+    return [f"did you mean {prefix}{match}?" for match in difflib.get_close_matches(name, list(candidates), n=1)]
+
+
+def _listed(label: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(names[:8])
+    return [f"{label}: {shown}{', …' if len(names) > 8 else ''}"]

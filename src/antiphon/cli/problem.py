@@ -1,0 +1,22 @@
+"""The one way in which a command says that it cannot go on: what is wrong, and what to do. Never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO, Any
+
+import click
+
+
+class Problem(click.ClickException):
+    """Ends the command with `exit_code`, after `error: what` and one line for each hint."""
+
+    def __init__(self, what: str, *hints: str, exit_code: int = 1) -> None:
+        super().__init__(what)
+        self.hints: Sequence[str] = hints
+        self.exit_code = exit_code
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True, file=file)
+        for hint in self.hints:
+            click.echo(f"       {hint}", err=True, file=file)

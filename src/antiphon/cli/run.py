@@ -1,0 +1,144 @@
+"""`antiphon run`: serve an application."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import uvicorn
+
+from . import sockets as listening
+from .loading import Target, check_exists, load, locate
+from .problem import Problem
+from .serving import Engine, log_config, serve
+
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
+BACKLOG = 2048  # uvicorn's
+
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+@click.command("run", context_settings={"show_default": True})
+@click.argument("app", metavar="APP")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all networks.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 takes a free one.")
+@click.option("--uds", metavar="PATH", help="Listen on a Unix socket instead.")
+@click.option("--fd", type=int, help="Listen on a socket inherited from a supervisor instead.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; their hubs are joined.  [default: 1]")
+@click.option("--reload", is_flag=True, help="Start again when a source file changes.")
+@click.option("--reload-dir", "reload_dirs", multiple=True, metavar="DIR", help="Folder to watch (repeatable).")
+@click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
+@click.option("--app-dir", default=".", metavar="DIR", help="Folder that APP's module is in.")
+@click.option("--env-file", type=_FILE, help="KEY=VALUE lines to put into the environment first.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="What is worth a line.")
+@click.option("--access-log/--no-access-log", default=True, help="One line per HTTP request and handshake.")
+@click.option(
+    "--ws",
+    "engine",
+    type=click.Choice([engine.value for engine in Engine]),
+    default=Engine.ANTIPHON.value,
+    help="WebSocket protocol engine.",
+)
+@click.option("--ws-max-size", type=click.IntRange(1), metavar="BYTES", help="Longest message.  [default: 16 MiB]")
+@click.option("--ws-ping-interval", type=float, default=20.0, metavar="SECONDS", help="Between pings; 0 sends none.")
+@click.option("--ws-ping-timeout", type=float, default=20.0, metavar="SECONDS", help="A peer silent longer is gone.")
+@click.option("--lifespan", type=click.Choice(["auto", "on", "off"]), default="auto", help="ASGI lifespan.")
+@click.option("--root-path", default="", metavar="PATH", help="Where a proxy mounts the application.")
+@click.option("--proxy-headers/--no-proxy-headers", default=True, help="Believe X-Forwarded-* of trusted proxies.")
+@click.option("--forwarded-allow-ips", metavar="LIST", help="Trusted proxies, comma separated.  [default: local]")
+@click.option("--ssl-keyfile", type=_FILE, help="Private key (PEM); with --ssl-certfile serves https and wss.")
+@click.option("--ssl-certfile", type=_FILE, help="Certificate (PEM).")
+@click.option("--ssl-keyfile-password", help="Password of the private key.")
+@click.option("--limit-concurrency", type=click.IntRange(1), metavar="N", help="More connections than this get 503.")
+@click.option(
+    "--timeout-graceful-shutdown",
+    type=click.IntRange(0),
+    default=10,
+    metavar="SECONDS",
+    help="How long a stop waits for endpoints before it cancels them.",
+)
+def command(app: str, **options: Any) -> None:
+    """Serve APP: module:attribute, a module that defines `app`, or a file.
+
+    \b
+    antiphon run main:app --reload
+    antiphon run shop.main --host 0.0.0.0 --port 80 --workers 4
+    antiphon run examples/echo.py
+    """
+    if options["env_file"]:
+        read_env_file(options["env_file"])
+    target = locate(app, options["app_dir"])
+    if options["reload"]:
+        check_exists(target)
+    else:
+        load(target, factory=options["factory"])
+    config = configure(target, **options)
+    serve(config, _listen(options["host"], options["port"], options["uds"], options["fd"]))
+
+
+def configure(target: Target, **options: Any) -> uvicorn.Config:
+    """uvicorn's configuration from the command's options; raises `Problem` for what does not fit together."""
+    engine = Engine(options["engine"])
+    if engine.missing_package:
+        raise Problem(f"--ws {engine.value} needs a package: pip install {engine.missing_package}")
+    if options["ssl_keyfile"] and not options["ssl_certfile"]:
+        raise Problem("--ssl-keyfile is given without --ssl-certfile")
+    if options["reload"] and (options["workers"] or 1) > 1:
+        raise Problem("--reload serves with one process", "leave out --workers while developing")
+    sizes = {"ws_max_size": options["ws_max_size"]} if options["ws_max_size"] else {}
+    return uvicorn.Config(
+        str(target),
+        host=options["host"],
+        port=options["port"],
+        uds=options["uds"],
+        fd=options["fd"],
+        http="httptools",
+        ws=engine.setting,
+        ws_ping_interval=options["ws_ping_interval"] or None,
+        ws_ping_timeout=options["ws_ping_timeout"] or None,
+        lifespan=options["lifespan"],
+        log_config=log_config(options["log_level"]),
+        log_level=options["log_level"],
+        access_log=options["access_log"],
+        reload=options["reload"],
+        reload_dirs=list(options["reload_dirs"]) or None,
+        workers=options["workers"],
+        proxy_headers=options["proxy_headers"],
+        forwarded_allow_ips=options["forwarded_allow_ips"],
+        root_path=options["root_path"],
+        limit_concurrency=options["limit_concurrency"],
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=options["timeout_graceful_shutdown"],
+        ssl_keyfile=options["ssl_keyfile"],
+        ssl_certfile=options["ssl_certfile"],
+        ssl_keyfile_password=options["ssl_keyfile_password"],
+        factory=options["factory"],
+        **sizes,
+    )
+
+
+def _listen(host: str, port: int, uds: str | None, fd: int | None) -> list[Any]:
+    if fd is not None:
+        return [listening.adopt(fd)]
+    if uds is not None:
+        return [listening.listen_unix(uds, BACKLOG)]
+    return listening.listen(host, port, BACKLOG)
+
+
+def read_env_file(path: str) -> None:
+    """Put `KEY=VALUE` lines into the environment; what is already set there wins."""
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        text = line.strip().removeprefix("export ").strip()
+        if not text or text.startswith("#"):
+            continue
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise Problem(f"{path}, line {number}: expected KEY=VALUE, found {text!r}")
+        try:
+            words = shlex.split(value, comments=True)
+        except ValueError as error:
+            raise Problem(f"{path}, line {number}: {error}") from None
+        os.environ.setdefault(key.strip(), " ".join(words))

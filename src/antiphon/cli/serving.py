@@ -1,0 +1,103 @@
+"""Starts uvicorn with our protocol engine: in this process, in several workers, or reloading.
+
+Knows nothing of the command line's words; `run` and `demo` both end here.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import socket
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG
+from uvicorn.supervisors import ChangeReload, Multiprocess
+
+from . import sockets as listening
+
+STARTUP_FAILURE: Final = 3
+
+logger = logging.getLogger("antiphon.cli")
+
+
+class Engine(Enum):
+    """Which WebSocket protocol runs under uvicorn."""
+
+    ANTIPHON = "antiphon"
+    WEBSOCKETS_SANSIO = "websockets-sansio"
+    WSPROTO = "wsproto"
+
+    @property
+    def setting(self) -> str:
+        """The value for uvicorn's `ws`."""
+        return "antiphon.server:WebSocketProtocol" if self is Engine.ANTIPHON else self.value
+
+    @property
+    def missing_package(self) -> str | None:
+        """The package to install before this engine can run."""
+        package = {Engine.WEBSOCKETS_SANSIO: "websockets", Engine.WSPROTO: "wsproto"}.get(self)
+        return package if package and importlib.util.find_spec(package) is None else None
+
+
+def log_config(level: str) -> dict[str, Any]:
+    """uvicorn's logging, and antiphon's loggers beside it in the same hand."""
+    config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
+    config["loggers"]["antiphon"] = {"handlers": ["default"], "level": level.upper(), "propagate": False}
+    return config
+
+
+def serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    """Serve on listening sockets until a signal; exits with 3 when the application's startup fails."""
+    where = ", ".join(listening.url(sock, secure=config.is_ssl) for sock in sockets)
+    try:
+        if config.should_reload:
+            _tell(where)
+            ChangeReload(config, target=uvicorn.Server(config).run, sockets=sockets).run()
+        elif config.workers > 1:
+            with _broker():
+                _tell(f"{where} with {config.workers} workers")
+                Multiprocess(config, sockets).run()
+        else:
+            _serve_here(config, sockets, where)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for sock in sockets:
+            sock.close()
+        if config.uds:
+            Path(config.uds).unlink(missing_ok=True)
+
+
+def _serve_here(config: uvicorn.Config, sockets: list[socket.socket], where: str) -> None:
+    server = _Server(config, where)
+    server.run(sockets)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does; uvicorn is silent about sockets that were handed to it."""
+
+    def __init__(self, config: uvicorn.Config, where: str) -> None:
+        super().__init__(config)
+        self._where = where
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            _tell(self._where)
+
+
+def _tell(where: str) -> None:
+    logger.info("Serving on %s (press CTRL+C to stop)", where)
+
+
+def _broker() -> AbstractContextManager[object]:
+    """What carries the hub's messages between the workers."""
+    return nullcontext()
