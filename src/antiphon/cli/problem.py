@@ -9,12 +9,11 @@ import click
 
 
 class Problem(click.ClickException):
-    """Ends the command with `exit_code`, after `error: what` and one line for each hint."""
+    """Ends the command with exit code 1, after `error: what` and one line for each hint."""
 
-    def __init__(self, what: str, *hints: str, exit_code: int = 1) -> None:
+    def __init__(self, what: str, *hints: str) -> None:
         super().__init__(what)
         self.hints: Sequence[str] = hints
-        self.exit_code = exit_code
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True, file=file)
