@@ -1,1 +1,34 @@
+"""Backends by URL scheme; each module is imported when its scheme is first used."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Final, cast
+
+from ..errors import UnknownBackend
+from .base import Backend, BackendConfig, BackendFactory, redact
+
+SCHEMES: Final[dict[str, tuple[str, str]]] = {
+    "memory": ("memory", "MemoryBackend"),
+    "relay": ("relay", "RelayBackend"),
+    "redis": ("redis", "RedisBackend"),
+    "rediss": ("redis", "RedisBackend"),
+    "redis+cluster": ("redis", "RedisBackend"),
+    "rediss+cluster": ("redis", "RedisBackend"),
+}
+
+
+def build(url: str, config: BackendConfig) -> Backend:
+    """The backend for `url`, not yet connected. Raises `UnknownBackend`."""
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in SCHEMES:
+        expected = ", ".join(f"{name}://" for name in SCHEMES)
+        raise UnknownBackend(f"expected a hub URL with one of {expected}; got {redact(url)!r}")
+    module, name = SCHEMES[scheme]
+    try:
+        factory = cast(BackendFactory, getattr(importlib.import_module(f"{__name__}.{module}"), name))
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith(__name__):
+            raise
+        raise UnknownBackend(f"{scheme}:// needs the package {error.name!r}: pip install antiphon[{scheme}]") from error
+    return factory(url, config)

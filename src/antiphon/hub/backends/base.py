@@ -1,0 +1,219 @@
+"""What a backend is: it moves published bytes between processes and stores history and presence.
+
+Knows nothing of sockets, outboxes, options or JSON: those live once, in the hub. hub/README.md shows the flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Position(NamedTuple):
+    """A place in a topic's history: just behind the entry with this offset.
+
+    Offsets of a topic grow by one per entry while its epoch lasts; the pair never names two different entries.
+    """
+
+    offset: int
+    epoch: str
+
+    def __str__(self) -> str:
+        """`offset-epoch`, fit for a URL's query."""
+        return f"{self.offset}-{self.epoch}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read what `str()` wrote. Raises ValueError on anything else (a client may send anything)."""
+        offset, dash, epoch = text.partition("-")
+        if not dash or not offset.isascii() or not offset.isdecimal() or len(offset) > 18:
+            raise ValueError(f"not a position (offset-epoch): {text[:80]!r}")
+        return cls(int(offset), epoch)
+
+
+class Keep(NamedTuple):
+    """How much history a topic keeps. The hub passes it with every call; a backend need not remember it."""
+
+    size: int
+    """Newest entries kept; at least 1."""
+    ttl: float
+    """Seconds an entry is kept."""
+
+
+class Entry(NamedTuple):
+    """One published message as the backend sees it."""
+
+    data: bytes
+    """Opaque; delivered unchanged."""
+    position: Position | None
+    """None when it was published without `keep`."""
+
+
+class Page(NamedTuple):
+    """A contiguous part of a topic's history."""
+
+    entries: Sequence[Entry]
+    """In the order published."""
+    position: Position
+    """Behind the last entry of the page; for a page cut by no limit: the head of the topic."""
+    recovered: bool
+    """`since` was given and everything behind it is there. When False with `since` given, `entries` is empty."""
+
+
+class Track(NamedTuple):
+    """One connection's presence in a topic."""
+
+    ref: str
+    """Names the connection's membership; never used twice, by any process."""
+    user: str
+    meta: bytes
+    """Opaque info about this connection."""
+
+
+class Change(NamedTuple):
+    """A member's state after a change; empty `metas` means it left."""
+
+    version: int
+    """Grows with every change of a topic, also across the topic's being forgotten meanwhile."""
+    user: str
+    metas: tuple[bytes, ...]
+    """One per connection, oldest first."""
+
+
+class Roster(NamedTuple):
+    """All members of a topic; contains every change up to `version` and none behind it."""
+
+    version: int
+    members: Mapping[str, tuple[bytes, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendConfig:
+    """What the hub tells every backend it builds."""
+
+    presence_lease: float = 10.0
+    """Seconds after which a silent process's members have left. Renewed every third of it; shorter costs traffic."""
+    start_timeout: float = 5.0
+    """`start()` fails after this many seconds: an orchestrator should see a wrong URL at once."""
+    call_timeout: float = 5.0
+    """One request to the backend; longer is trouble (`BackendUnavailable`)."""
+    backoff: tuple[float, float] = (0.05, 2.0)
+    """First and longest pause between attempts to reconnect, in seconds; a backend adds jitter."""
+    prefix: str = "antiphon"
+    """Of keys and channels in a shared store."""
+
+
+class Listener(Protocol):
+    """The hub, as its backend sees it. None of the methods waits, raises, or calls back into the backend.
+
+    A backend with a `loop` calls them in that loop's thread. One without (memory) calls them in the thread of whoever
+    called it and may hold its lock, except for `flush`.
+    """
+
+    def deliver(self, topic: str, entry: Entry) -> None:
+        """An entry of a subscribed topic, in the topic's one order. Topics nobody subscribed to are ignored."""
+
+    def presence_changed(self, topic: str, change: Change) -> None:
+        """A change in the members of a subscribed topic, in the order of versions."""
+
+    def controlled(self, payload: bytes) -> None:
+        """Somebody, here or elsewhere, called `control`."""
+
+    def flush(self) -> None:
+        """What was told since the last flush may go out. Called after every batch, outside of the backend's locks."""
+
+    def lost(self) -> None:
+        """From now on entries may be missed. Called once per loss; from then on calls raise `BackendUnavailable`."""
+
+    def restored(self) -> None:
+        """Connected again and every subscribed topic is subscribed again, before any new entry is delivered.
+
+        The hub then asks for what was missed, topic by topic, and tracks its members again.
+        """
+
+    def forgotten(self) -> None:
+        """Connected all along, but this process's lease ran out: the hub tracks its members again."""
+
+
+class Backend(Protocol):
+    """One process's way to all the others.
+
+    The hub calls all methods in the thread of `loop`, between `start` and `stop`; where `loop` is None, in any
+    thread and without `start`. Async methods raise `BackendUnavailable` at once while the backend is in trouble
+    (waiting is the hub's part) and within `call_timeout` otherwise; a cancelled call leaves nothing half done here.
+    Reconnecting is the backend's own work, for as long as it takes.
+    """
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that `start` ran in; None when any thread may call."""
+
+    async def start(self, listener: Listener) -> None:
+        """Connect. Raises `BackendUnavailable` (URL without password) within `start_timeout`."""
+
+    async def stop(self) -> None:
+        """Let go of everything; members tracked by this process leave at once. Safe to call twice, or unstarted."""
+
+    async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
+        """Deliver the topic's entries and presence changes from now on.
+
+        Returns a position such that every entry behind it will be delivered (entries before it may be, the hub drops
+        them); None without `keep`. Leaves no trace in a store for a topic never published to. Subscribing twice is
+        subscribing once.
+        """
+
+    def unsubscribe(self, topic: str) -> None:
+        """Stop delivering, soon. Never fails; a later `subscribe` of the same topic is not harmed by it."""
+
+    async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
+        """Append one entry to the topic's one order and deliver it to every subscribed process, this one included.
+
+        With `keep`: append to the history atomically with the ordering, and return the entry's position.
+        Entries one process publishes one after the other keep that order.
+        """
+
+    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+        """With `since`: the entries behind it, oldest first, at most `limit`. Without: the newest `limit`.
+
+        All or nothing: when the epoch differs, `since` is ahead of the head, or an entry behind `since` is no longer
+        there, the page is empty, not recovered, and its position is the head. An entry in a page may still be
+        delivered afterwards (the hub drops it), but none that is before the page's position and not in the history.
+        """
+
+    async def track(self, topic: str, track: Track) -> None:
+        """Put a connection into the topic's members, or replace the one with the same ref.
+
+        It takes the place of one lingering connection of the same user (see `untrack`), if there is one. The change
+        is told to every subscribed process, if the member's metas did change.
+        """
+
+    async def untrack(self, topic: str, ref: str, grace: float) -> None:
+        """The connection left; with `grace` > 0 it lingers, still listed, for that many seconds. Unknown refs: nothing.
+
+        The connections of a process whose lease ran out leave with no grace: the lease was their grace.
+        """
+
+    async def presence(self, topic: str) -> Roster:
+        """All members. A process sees its own earlier `track` and `untrack` in it."""
+
+    async def control(self, payload: bytes) -> None:
+        """Tell `payload` to every process's `controlled`, this one included."""
+
+
+class BackendFactory(Protocol):
+    """How the hub builds a backend: `MemoryBackend`, `RelayBackend`, `RedisBackend` are called like this."""
+
+    def __call__(self, url: str, config: BackendConfig) -> Backend:
+        """Connects to nothing yet. Raises `UnknownBackend` for a URL it cannot read."""
+
+
+_USERINFO = re.compile(r"(?<=://)[^/?#]*@")
+_SECRET_QUERY = re.compile(r"(?<=[?&])(password|username)=[^&#]*", re.IGNORECASE)
+
+
+def redact(url: str) -> str:
+    """`url` without its user and password, to be shown in errors and logs."""
+    return _SECRET_QUERY.sub(r"\1=***", _USERINFO.sub("***@", url))

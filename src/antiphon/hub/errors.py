@@ -1,0 +1,44 @@
+"""The errors of the hub. Each names what was expected and what came; none carries a password."""
+
+from __future__ import annotations
+
+
+class HubError(Exception):
+    """Base of everything the hub raises on its own account."""
+
+
+class InvalidTopic(HubError, ValueError):
+    """A topic name that is empty, too long, or holds characters a name must not hold."""
+
+    def __init__(self, topic: object, fault: str) -> None:
+        super().__init__(f"not a topic name: {_shown(topic)}: {fault}")
+        self.topic = topic
+        self.fault = fault
+
+
+class UnencodableData(HubError, TypeError):
+    """Data (or presence info) that has no form on the wire. Raised before anything is sent."""
+
+
+class UnknownBackend(HubError, ValueError):
+    """A hub URL whose scheme names no backend, or one that the backend cannot read."""
+
+
+class HubStopped(HubError, RuntimeError):
+    """The hub was used after `stop()`."""
+
+
+class BackendUnavailable(HubError, ConnectionError):
+    """The backend cannot be reached now.
+
+    `uncertain` is True when the request had left before the connection broke: it may or may not have been done.
+    """
+
+    def __init__(self, message: str, *, uncertain: bool = False) -> None:
+        super().__init__(message)
+        self.uncertain = uncertain
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."
