@@ -6,6 +6,8 @@ Each is a subclass of what FastAPI or Starlette raises in the same place, so the
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
@@ -81,3 +83,54 @@ class InvalidJSON(PeerError, json.JSONDecodeError):
 
     close_code = 1007
     close_reason = "invalid JSON"
+
+
+class ParameterErrors(Exception):
+    """The peer's parameters failed validation; `errors()` lists every failure, in FastAPI's shape.
+
+    Base of `RequestValidationError` and `WebSocketRequestValidationError`, as routes raise it. Uncaught it is a 422
+    for HTTP routes, a denial or Close 1008 for WebSockets. `body` is the body that failed, for HTTP routes. The `ctx`
+    of an error may hold an exception: encode with a fallback.
+    """
+
+    def __init__(self, errors: Sequence[dict[str, Any]], *, body: Any = None, endpoint: str | None = None) -> None:
+        super().__init__(errors)
+        self._errors = list(errors)
+        self.body = body
+        self.endpoint = endpoint
+
+    def errors(self) -> list[dict[str, Any]]:
+        return self._errors
+
+    def __str__(self) -> str:
+        where = f" for {self.endpoint}" if self.endpoint else ""
+        lines = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in self._errors]
+        return "\n  ".join([f"{len(lines)} parameter error{'s' if len(lines) != 1 else ''}{where}", *lines])
+
+
+class RequestValidationError(ParameterErrors):
+    """The parameters of an HTTP request failed validation: 422 (FastAPI's name)."""
+
+
+class WebSocketRequestValidationError(ParameterErrors):
+    """The parameters of a WebSocket handshake failed validation: 403 with code 1008 (FastAPI's name)."""
+
+
+class RegistrationError(RuntimeError):
+    """An endpoint or a dependency has a signature that can never be served; raised when it is registered."""
+
+
+class DependencyCycleError(RegistrationError):
+    """Dependencies that need each other."""
+
+
+class DependencyScopeError(RegistrationError):
+    """A dependency depends on one that ends before it."""
+
+
+class GeneratorError(RuntimeError):
+    """A dependency with `yield` yielded twice, or not at all."""
+
+
+class MissingResourceError(RuntimeError):
+    """An endpoint asks by annotation for an object that this application does not have."""
