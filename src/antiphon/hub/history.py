@@ -1,0 +1,69 @@
+"""The history of one topic: a ring of its newest entries. Pure: the clock is passed in, and it knows no topic name."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+from .backends.base import Entry, Keep, Page, Position
+
+
+class Ring:
+    """Entries with contiguous offsets, the newest last; old ones go by number and by age."""
+
+    __slots__ = ("_deadlines", "_entries", "epoch", "head")
+
+    def __init__(self, epoch: str, head: int = 0) -> None:
+        self.epoch = epoch
+        self.head = head
+        """Offset of the newest entry ever appended."""
+        self._entries: deque[Entry] = deque()
+        self._deadlines: deque[float] = deque()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def position(self) -> Position:
+        return Position(self.head, self.epoch)
+
+    @property
+    def deadline(self) -> float:
+        """When the newest entry expires; with that the ring is empty."""
+        return self._deadlines[-1] if self._deadlines else 0.0
+
+    def append(self, data: bytes, keep: Keep, now: float) -> Entry:
+        self.head += 1
+        entry = Entry(data, Position(self.head, self.epoch))
+        self._entries.append(entry)
+        self._deadlines.append(now + keep.ttl)
+        while len(self._entries) > keep.size:
+            self._drop_oldest()
+        return entry
+
+    def expire(self, now: float) -> None:
+        """Forget what is older than its ttl."""
+        while self._deadlines and self._deadlines[0] <= now:
+            self._drop_oldest()
+
+    def page(self, since: Position | None, limit: int | None, now: float) -> Page:
+        """As `Backend.history`."""
+        self.expire(now)
+        if since is None:
+            count = len(self._entries) if limit is None else min(max(limit, 0), len(self._entries))
+            return Page(self._newest(count), self.position, False)
+        missed = self.head - since.offset
+        if since.epoch != self.epoch or not 0 <= missed <= len(self._entries):
+            return Page((), self.position, False)
+        entries = self._newest(missed)
+        if limit is None or limit >= missed:
+            return Page(entries, self.position, True)
+        limit = max(limit, 0)
+        return Page(entries[:limit], Position(since.offset + limit, self.epoch), True)
+
+    def _newest(self, count: int) -> tuple[Entry, ...]:
+        return tuple(islice(self._entries, len(self._entries) - count, None))
+
+    def _drop_oldest(self) -> None:
+        self._entries.popleft()
+        self._deadlines.popleft()
