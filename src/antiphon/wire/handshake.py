@@ -1,0 +1,336 @@
+"""The opening handshake on both sides (RFC 6455 §4; the message grammar of RFC 9112).
+
+Owns the HTTP head as bytes, read strictly: what two readers could understand differently is refused. Knows nothing of
+sockets, time, or what the application thinks of a request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from .errors import HandshakeError
+from .extensions import is_token, parse_tokens
+
+GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+VERSION: Final = b"13"
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of request line and headers: what uvicorn and most proxies let through, cookies and tokens included."""
+MAX_HEADERS: Final = 256
+
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 (\d{3})(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_HEADER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_HOST: Final = re.compile(rb"[\x21\x24-\x2e\x30-\x3b\x3d\x41-\x5b\x5d\x5f\x61-\x7a\x7e%]*")
+_SINGLE: Final = (b"host", b"sec-websocket-key", b"sec-websocket-version", b"content-length", b"origin")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client's HTTP head. Header names are lower case, values stripped."""
+
+    method: str
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    consumed: int
+    """Bytes of the input that the head took; what follows is WebSocket frames."""
+    version: str = "1.1"
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of the header `name` (lower case), in order."""
+        return [value for key, value in self.headers if key == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A server's HTTP head. Header names are lower case, values stripped."""
+
+    status: int
+    reason: str
+    headers: Sequence[tuple[bytes, bytes]]
+    consumed: int
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of the header `name` (lower case), in order."""
+        return [value for key, value in self.headers if key == name]
+
+
+# ---------------------------------------------------------------- server
+
+
+def parse_request(data: bytes | bytearray, *, max_head: int = MAX_HEAD) -> Request | None:
+    """The request at the start of `data`; None while its head is incomplete.
+
+    Raises HandshakeError: 400 for what is not HTTP/1.1, 414 and 431 for what is too long, 505 for another version. A
+    head that can no longer become valid is refused before it is complete.
+    """
+    lines, consumed = _head_lines(data, max_head, too_long=431)
+    if lines is None:
+        return None
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    if match is None:
+        raise HandshakeError(400, "malformed request line")
+    method, target, major, minor = match.groups()
+    if (major, minor) < (b"1", b"1") or major != b"1":  # RFC 6455 §4.1: at least 1.1; 2 and 3 have another handshake
+        raise HandshakeError(505, "WebSocket handshakes need HTTP/1.1")
+    return Request(method.decode(), target, _headers(lines[1:]), consumed)
+
+
+def validate(request: Request) -> bytes:
+    """The Sec-WebSocket-Key of a request that is a correct opening handshake (RFC 6455 §4.2.1).
+
+    Raises HandshakeError with the status, headers and reason to answer with.
+    """
+    if request.method != "GET":
+        raise HandshakeError(405, "a WebSocket handshake is a GET request", [(b"allow", b"GET")])
+    for name in _SINGLE:
+        if len(request.values(name)) > 1:
+            raise HandshakeError(400, f"repeated {name.decode().title()} header")
+    host = request.values(b"host")
+    if not host or not _HOST.fullmatch(host[0]):
+        raise HandshakeError(400, "missing or malformed Host header")
+    if request.values(b"transfer-encoding") or request.values(b"content-length") not in ([], [b"0"]):
+        raise HandshakeError(400, "a WebSocket handshake has no body")
+    _require_upgrade(request.headers, 426, [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")])
+    version = request.values(b"sec-websocket-version")
+    if version != [VERSION]:
+        raise HandshakeError(426, "the WebSocket version is 13", [(b"sec-websocket-version", VERSION)])  # §4.4
+    key = request.values(b"sec-websocket-key")
+    if not key:
+        raise HandshakeError(400, "missing Sec-WebSocket-Key header")
+    if not _is_key(key[0]):
+        raise HandshakeError(400, "Sec-WebSocket-Key is not 16 bytes in base64")
+    subprotocols(request)
+    return key[0]
+
+
+def subprotocols(request: Request) -> list[str]:
+    """What the client offers, in order of preference. HandshakeError 400 for what RFC 6455 §4.1 does not allow."""
+    values = request.values(b"sec-websocket-protocol")
+    offered = parse_tokens(values)
+    if offered is None or (values and not offered) or len(set(offered)) != len(offered):
+        raise HandshakeError(400, "malformed Sec-WebSocket-Protocol header")
+    return offered
+
+
+def accept_key(key: bytes) -> bytes:
+    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 §4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
+
+
+def accept_response(
+    key: bytes,
+    *,
+    subprotocol: str | None = None,
+    extensions: bytes | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """The 101 response that opens the connection.
+
+    `headers` are the application's. Raises ValueError for a name or value that HTTP does not allow, and for headers
+    that are the handshake's own.
+    """
+    lines = [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+        accept_key(key),
+    ]
+    if subprotocol is not None:
+        if not is_token(subprotocol):
+            raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455 §4.2.2)")
+        lines.append(b"\r\nSec-WebSocket-Protocol: " + subprotocol.encode())
+    if extensions is not None:
+        lines.append(b"\r\nSec-WebSocket-Extensions: " + extensions)
+    for name, value in headers:
+        if name.lower() in _OWN:
+            raise ValueError(f"header {name.decode('latin-1')} belongs to the handshake")
+        lines.append(b"\r\n" + header_line(name, value))
+    lines.append(b"\r\n\r\n")
+    return b"".join(lines)
+
+
+def refuse_response(
+    status: int, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b"", *, content_type: bytes | None = None
+) -> bytes:
+    """A whole response that turns a client away; the TCP connection is to be closed behind it."""
+    try:
+        phrase = HTTPStatus(status).phrase.encode()
+    except ValueError:
+        phrase = b""
+    lines = [b"HTTP/1.1 %d %s" % (status, phrase)]
+    names = set()
+    for name, value in headers:
+        names.add(name.lower())
+        lines.append(header_line(name, value))
+    if content_type is not None and b"content-type" not in names:
+        lines.append(b"Content-Type: " + content_type)
+    if b"content-length" not in names:
+        lines.append(b"Content-Length: %d" % len(body))
+    if b"connection" not in names:
+        lines.append(b"Connection: close")
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def error_response(error: HandshakeError) -> bytes:
+    """The whole response for a handshake refused by `parse_request`, `validate` or `negotiate`."""
+    return refuse_response(error.status, error.headers, error.body, content_type=b"text/plain; charset=utf-8")
+
+
+def header_line(name: bytes, value: bytes) -> bytes:
+    """One header as it goes on the wire. Raises ValueError for what HTTP does not allow: no header is ever split."""
+    line = name + b": " + value
+    if not _HEADER.fullmatch(line):
+        raise ValueError(f"invalid header {line.decode('latin-1')!r} (RFC 9110 §5.1, §5.5)")
+    return line
+
+
+# ---------------------------------------------------------------- client
+
+
+def new_key(random: bytes | None = None) -> bytes:
+    """A Sec-WebSocket-Key: 16 bytes (random ones when none are given) in base64 (RFC 6455 §4.1)."""
+    return base64.b64encode(os.urandom(16) if random is None else random)
+
+
+def build_request(
+    host: str,
+    target: str,
+    key: bytes,
+    *,
+    subprotocols: Sequence[str] = (),
+    extensions: bytes | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """A client's opening handshake. `host` is the Host header's value, `target` the path and query, already quoted."""
+    encoded = target.encode("ascii")
+    if not re.fullmatch(rb"/[\x21-\x7e]*", encoded):
+        raise ValueError(f"{target!r} is not a request target in origin form (RFC 9112 §3.2.1)")
+    lines = [
+        b"GET " + encoded + b" HTTP/1.1",
+        header_line(b"Host", host.encode("ascii")),
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Key: " + key,
+        b"Sec-WebSocket-Version: " + VERSION,
+    ]
+    if subprotocols:
+        for subprotocol in subprotocols:
+            if not is_token(subprotocol):
+                raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455 §4.1)")
+        lines.append(b"Sec-WebSocket-Protocol: " + ", ".join(subprotocols).encode())
+    if extensions is not None:
+        lines.append(b"Sec-WebSocket-Extensions: " + extensions)
+    for name, value in headers:
+        if name.lower() in _OWN or name.lower() == b"host":
+            raise ValueError(f"header {name.decode('latin-1')} belongs to the handshake")
+        lines.append(header_line(name, value))
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def parse_response(data: bytes | bytearray, *, max_head: int = MAX_HEAD) -> Response | None:
+    """The response at the start of `data`; None while its head is incomplete. Raises HandshakeError with status 0."""
+    lines, consumed = _head_lines(data, max_head, too_long=0)
+    if lines is None:
+        return None
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise HandshakeError(0, "the server did not answer with HTTP/1.1")
+    try:
+        headers = _headers(lines[1:])
+    except HandshakeError as error:
+        raise HandshakeError(0, error.reason) from None
+    return Response(int(match[1]), (match[2] or b"").decode("latin-1"), headers, consumed)
+
+
+def check_response(response: Response, key: bytes, offered: Sequence[str] = ()) -> str | None:
+    """The subprotocol the server chose, when it opened the connection (RFC 6455 §4.1).
+
+    Raises HandshakeError: with the response's status when that is not 101, with 0 when a 101 is not a correct one. The
+    extensions are for `deflate.accept` to check.
+    """
+    if response.status != 101:
+        raise HandshakeError(response.status, response.reason or "refused", response.headers)
+    _require_upgrade(response.headers, 0, ())
+    accepted = response.values(b"sec-websocket-accept")
+    if len(accepted) != 1 or not hmac.compare_digest(accepted[0], accept_key(key)):
+        raise HandshakeError(0, "the server's Sec-WebSocket-Accept does not answer our key")
+    chosen = response.values(b"sec-websocket-protocol")
+    if not chosen:
+        return None
+    if len(chosen) > 1 or chosen[0].decode("latin-1") not in offered:
+        raise HandshakeError(0, "the server chose a subprotocol that was not offered")
+    return chosen[0].decode()
+
+
+# ---------------------------------------------------------------- both
+
+
+_OWN: Final = frozenset(
+    (
+        b"upgrade",
+        b"connection",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"sec-websocket-key",
+        b"sec-websocket-version",
+    )
+)
+
+
+def _head_lines(data: bytes | bytearray, max_head: int, *, too_long: int) -> tuple[list[bytes] | None, int]:
+    """The lines of a complete head, each ended by CR LF, and its length."""
+    end = data.find(b"\r\n\r\n", 0, max_head)
+    head = bytes(data[: end if end >= 0 else max_head])
+    if end < 0:
+        if len(data) >= max_head:
+            long_line = too_long and b"\r\n" not in head
+            raise HandshakeError(414 if long_line else too_long, "the HTTP head is too long")
+        if head[:1] and not 0x20 < head[0] < 0x7F:
+            raise HandshakeError(400 if too_long else 0, "malformed HTTP head")  # TLS or noise: do not wait for more
+    if _BARE.search(head):  # RFC 9112 §2.2 would let a reader guess; a proxy may guess differently
+        raise HandshakeError(400 if too_long else 0, "bare CR, LF or NUL in the HTTP head")
+    if end < 0:
+        return None, 0
+    return head.split(b"\r\n"), end + 4
+
+
+_BARE: Final = re.compile(rb"\r(?!\n|\Z)|(?<!\r)\n|\x00")
+
+
+def _headers(lines: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    if len(lines) > MAX_HEADERS:
+        raise HandshakeError(431, "too many headers")
+    headers = []
+    for line in lines:
+        match = _HEADER.fullmatch(line)
+        if match is None:  # a space before the colon and folded lines (RFC 9112 §5.1, §5.2) among others
+            raise HandshakeError(400, "malformed header line")
+        headers.append((match[1].lower(), match[2]))
+    return headers
+
+
+def _require_upgrade(
+    headers: Sequence[tuple[bytes, bytes]], status: int, answer: Sequence[tuple[bytes, bytes]]
+) -> None:
+    """RFC 6455 §4.2.1 points 3 and 4, §4.1 for responses: both headers are lists compared without case."""
+    upgrade = parse_tokens(value for name, value in headers if name == b"upgrade")
+    if not upgrade or "websocket" not in [token.lower() for token in upgrade]:
+        raise HandshakeError(status, "the Upgrade header does not ask for websocket", answer)
+    connection = parse_tokens(value for name, value in headers if name == b"connection")
+    if not connection or "upgrade" not in [token.lower() for token in connection]:
+        raise HandshakeError(status, "the Connection header does not hold upgrade", answer)
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(base64.b64decode(value, validate=True)) == 16 and len(value) == 24
+    except binascii.Error:
+        return False

@@ -1,0 +1,278 @@
+"""Bytes in, messages out: the readable twin of the parser (RFC 6455 §5, §8.1; RFC 7692 §6.2).
+
+Owns the bytes of the message in progress, bounded by `max_message_size`; knows nothing of states, answers or sockets.
+Every decision depends only on the bytes so far, never on how they were cut into pieces.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Final, Protocol
+
+from . import frames
+from .errors import ProtocolError, Violation
+from .frames import Buffer, Event, Ping, Pong, Role, mask
+
+MAX_HEADER: Final = 14
+_NO_LIMIT: Final = 1 << 62
+
+
+class Inflater(Protocol):
+    """The receiving half of permessage-deflate for one connection."""
+
+    def inflate(self, data: bytes, final: bool, limit: int) -> bytes:
+        """Inflate one frame of a message; `final` for its last.
+
+        Never makes more than `limit` + 1 bytes. Raises ProtocolError: 1009 when the message would pass `limit` bytes,
+        1007 when the data is corrupt or cut short.
+        """
+
+
+def compressed_limit(max_message_size: int) -> int:
+    """How long a compressed message may be on the wire: what cannot be compressed grows, but by far less than this."""
+    return max_message_size + max_message_size // 4 + 64
+
+
+class Parser:
+    """An incremental parser for one direction of one connection; `role` is the side that reads.
+
+    `feed` never raises for what the peer sends: it returns what was complete before the violation and sets `error`.
+    After an error or a Close frame everything fed is ignored (RFC 6455 §1.4, §7.1.7).
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_compressed",
+        "_inflater",
+        "_key",
+        "_limit",
+        "_masked",
+        "_opcode",
+        "_pending",
+        "_remaining",
+        "_tail",
+        "_turn",
+        "_wire",
+        "_wire_limit",
+        "closed",
+        "error",
+        "frames",
+    )
+
+    def __init__(self, *, role: Role, max_message_size: int, inflater: Inflater | None = None) -> None:
+        if max_message_size < 1:
+            raise ValueError(f"max_message_size must be positive, not {max_message_size}")
+        self.frames = 0
+        """Frames seen so far, control frames included: whoever limits a rate reads it."""
+        self.error: ProtocolError | None = None
+        """The violation that ended parsing, if any."""
+        self.closed = False
+        """A Close frame was parsed."""
+        self._masked: Final = frames.MASKED if role is Role.SERVER else 0
+        self._limit: Final = min(max_message_size, _NO_LIMIT)
+        self._inflater = inflater
+        self._wire_limit: Final = compressed_limit(self._limit)
+        self._pending = b""  # an unfinished header or control frame: at most 139 bytes
+        self._opcode = 0  # of the message in progress; 0: none
+        self._compressed = False
+        self._buffer = bytearray()  # payload of the message in progress, unmasked and inflated
+        self._tail = b""  # an unfinished UTF-8 sequence at the buffer's end
+        self._wire = bytearray()  # a compressed frame in progress
+        # The frame in progress, when its payload is incomplete:
+        self._remaining = -1  # bytes to come; -1: no frame
+        self._key = b""
+        self._turn = 0x80  # FIN bit of the frame in progress
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held for an unfinished message."""
+        return len(self._pending) + len(self._buffer) + len(self._wire)
+
+    def feed(self, data: Buffer) -> list[Event]:
+        """Take the next bytes; return the messages and control frames they complete, in order."""
+        events: list[Event] = []
+        if self.error is not None or self.closed:
+            return events
+        if self._pending:
+            data = b"".join((self._pending, data))
+            self._pending = b""
+        elif not isinstance(data, bytes):
+            data = bytes(data)
+        try:
+            self._parse(data, events)
+        except ProtocolError as error:
+            self.error = error
+            self._forget()
+        return events
+
+    def _parse(self, data: bytes, events: list[Event]) -> None:
+        position = 0
+        size = len(data)
+        while True:
+            if self._remaining >= 0:
+                position = self._continue_frame(data, position, events)
+                if self._remaining >= 0:
+                    return
+            if size - position < 2:
+                break
+            first = data[position]
+            second = data[position + 1]
+            opcode = first & 0x0F
+            self._check_header(first, second, opcode)
+            length = second & 0x7F
+            start = position + 2
+            if length >= 126:
+                wide = 2 if length == 126 else 8
+                if size - start < wide:
+                    break
+                length = _extended_length(data[start : start + wide])
+                start += wide
+            if opcode < 0x8:
+                self._check_size(length, compressed=bool(first & frames.RSV1) or (not opcode and self._compressed))
+            key = b""
+            if self._masked:
+                if size - start < 4:
+                    break
+                key = data[start : start + 4]
+                start += 4
+            stop = start + length
+            if opcode >= 0x8:
+                if stop > size:
+                    break
+                payload = data[start:stop]
+                events.append(self._control(opcode, mask(payload, key) if key else payload))
+                if self.closed:
+                    return
+                position = stop
+                continue
+            self.frames += 1
+            if opcode:
+                self._opcode = opcode
+                self._compressed = bool(first & frames.RSV1)
+            if stop <= size:
+                payload = data[start:stop]
+                self._end_frame(mask(payload, key) if key else payload, first & frames.FIN, events)
+                position = stop
+                continue
+            self._remaining = length
+            self._key = key
+            self._turn = first & frames.FIN
+            position = start
+        self._pending = data[position:]
+
+    def _check_header(self, first: int, second: int, opcode: int) -> None:
+        """The rules that the first two bytes can break, RFC 6455 §5.1, §5.2, §5.4, §5.5."""
+        if first & 0x70 and (first & 0x30 or self._inflater is None or opcode not in (frames.TEXT, frames.BINARY)):
+            raise ProtocolError(Violation.RESERVED_BITS)  # RSV1 marks the first frame of a message only: RFC 7692 §6.1
+        if opcode >= 0x8:
+            if opcode > frames.PONG:
+                raise ProtocolError(Violation.RESERVED_OPCODE)
+            if not first & frames.FIN:
+                raise ProtocolError(Violation.FRAGMENTED_CONTROL)
+            if second & 0x7F > frames.MAX_CONTROL_PAYLOAD:
+                raise ProtocolError(Violation.LONG_CONTROL)
+        elif opcode > frames.BINARY:
+            raise ProtocolError(Violation.RESERVED_OPCODE)
+        elif opcode == frames.CONTINUATION:
+            if not self._opcode:
+                raise ProtocolError(Violation.STRAY_CONTINUATION)
+        elif self._opcode:
+            raise ProtocolError(Violation.INTERRUPTED_MESSAGE)
+        if second & frames.MASKED != self._masked:
+            raise ProtocolError(Violation.NOT_MASKED if self._masked else Violation.MASKED)
+
+    def _check_size(self, length: int, *, compressed: bool) -> None:
+        """Refuse by the declared length, before a byte of it is buffered (RFC 6455 §10.4)."""
+        too_big = length > self._wire_limit if compressed else length + len(self._buffer) > self._limit
+        if too_big:
+            raise ProtocolError(Violation.TOO_BIG)
+
+    def _control(self, opcode: int, payload: bytes) -> Event:
+        self.frames += 1
+        if opcode == frames.PING:
+            return Ping(payload)
+        if opcode == frames.PONG:
+            return Pong(payload)
+        close = frames.decode_close(payload)
+        self.closed = True
+        self._forget()
+        return close
+
+    def _continue_frame(self, data: bytes, position: int, events: list[Event]) -> int:
+        """Take what is there of an incomplete frame's payload; return where it ends."""
+        chunk = data[position : position + self._remaining]
+        key = self._key
+        size = len(chunk)
+        self._remaining -= size
+        if key:
+            chunk = mask(chunk, key)
+            turn = size & 3
+            self._key = key[turn:] + key[:turn]
+        if self._compressed:
+            self._wire += chunk
+            if self._remaining:
+                return position + size
+            chunk = bytes(self._wire)
+            self._wire = bytearray()
+        if self._remaining:
+            self._collect(chunk)
+        else:
+            self._remaining = -1
+            self._end_frame(chunk, self._turn, events)
+        return position + size
+
+    def _end_frame(self, payload: bytes, fin: int, events: list[Event]) -> None:
+        """The last bytes of a frame's payload are there."""
+        if self._compressed:
+            assert self._inflater is not None  # RSV1 was refused without one
+            payload = self._inflater.inflate(payload, bool(fin), self._limit - len(self._buffer))
+        if not fin:
+            self._collect(payload)
+            return
+        if self._buffer:
+            self._collect(payload)
+            payload = bytes(self._buffer)
+            self._buffer = bytearray()
+            if self._tail:
+                raise ProtocolError(Violation.TEXT)
+        opcode = self._opcode
+        self._opcode = 0
+        self._compressed = False
+        if opcode == frames.BINARY:
+            events.append(payload)
+            return
+        try:
+            events.append(payload.decode())
+        except UnicodeDecodeError:
+            raise ProtocolError(Violation.TEXT) from None
+
+    def _collect(self, payload: bytes) -> None:
+        """Keep a part of the message, having checked that it can still become UTF-8 (RFC 6455 §8.1)."""
+        self._buffer += payload
+        if self._opcode == frames.BINARY:
+            return
+        checked = self._tail + payload
+        try:
+            _, good = codecs.utf_8_decode(checked, "strict", False)
+        except UnicodeDecodeError:
+            raise ProtocolError(Violation.TEXT) from None
+        tail = checked[good:]
+        if tail[:1] == b"\xed" and tail[1:2] >= b"\xa0":
+            raise ProtocolError(Violation.TEXT)  # CPython waits for the third byte of an encoded surrogate
+        self._tail = tail
+
+    def _forget(self) -> None:
+        self._pending = b""
+        self._buffer = bytearray()
+        self._wire = bytearray()
+        self._inflater = None
+
+
+def _extended_length(data: bytes) -> int:
+    """RFC 6455 §5.2: two or eight bytes, the shortest form that fits, the highest bit of eight zero."""
+    length = int.from_bytes(data, "big")
+    if length >> 63:
+        raise ProtocolError(Violation.LENGTH_TOO_LARGE)
+    if length < (126 if len(data) == 2 else 1 << 16):
+        raise ProtocolError(Violation.LENGTH_NOT_MINIMAL)
+    return length
