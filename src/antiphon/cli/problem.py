@@ -18,4 +18,4 @@ class Problem(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True, file=file)
         for hint in self.hints:
-            click.echo(f"       {hint}", err=True, file=file)
+            click.echo(f"       {hint}".rstrip(), err=True, file=file)

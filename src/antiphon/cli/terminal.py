@@ -1,0 +1,138 @@
+"""What a person sees of a connection, and what they type. Knows nothing of sockets.
+
+On a terminal: marks, colours, JSON laid out, and a line being typed survives what arrives. In a pipe: on stdout the
+messages alone, as they came, one line each; everything else on stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable, Iterator
+
+import click
+
+from antiphon import status
+
+PROMPT = "> "
+HEX_COLUMNS = 16
+
+CLOSE_NAMES = {
+    int(name.split("_")[1]): " ".join(name.split("_")[2:]).lower() for name in vars(status) if name.startswith("WS_1")
+}
+
+
+def name_of_close(code: int) -> str:
+    """The words for a close code (RFC 6455 §7.4)."""
+    if code in CLOSE_NAMES:
+        return CLOSE_NAMES[code]
+    if 3000 <= code <= 3999:
+        return "registered with IANA"
+    return "the application's own" if 4000 <= code <= 4999 else "unknown"
+
+
+class Terminal:
+    """Shows messages and reads lines; `pretty` is whether JSON is laid out."""
+
+    def __init__(self, *, pretty: bool | None) -> None:
+        self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        self._colour = sys.stdout.isatty()
+        self._pretty = self._colour if pretty is None else pretty
+        self._prompting = False
+
+    def received(self, message: str | bytes) -> None:
+        """Show a message of the server."""
+        lines = hex_dump(message) if isinstance(message, bytes) else self._text(message)
+        mark = click.style("< ", fg="green", bold=True) if self._colour else ""
+        with self._out_of_the_way():
+            for number, line in enumerate(lines):
+                click.echo((mark if number == 0 else "  " if mark else "") + line)
+
+    def note(self, text: str, *, colour: str = "bright_black") -> None:
+        """Say something that is not a message."""
+        with self._out_of_the_way():
+            click.secho("\n".join(map(visible, text.split("\n"))), fg=colour, err=True)
+
+    def _text(self, message: str) -> list[str]:
+        if self._pretty and message.lstrip()[:1] in ("{", "["):
+            try:
+                laid_out = json.dumps(json.loads(message), indent=2, ensure_ascii=False)
+            except ValueError:
+                pass
+            else:
+                return (_coloured(laid_out) if self._colour else laid_out).splitlines()
+        return [(visible(line) if self._colour else line) for line in message.split("\n")]
+
+    @contextlib.contextmanager
+    def _out_of_the_way(self) -> Iterator[None]:
+        """Lift the line being typed, and put it back below."""
+        if not self._prompting:
+            yield
+            return
+        import readline
+
+        sys.stdout.write("\r\x1b[K")
+        yield
+        sys.stdout.write(PROMPT + readline.get_line_buffer())
+        sys.stdout.flush()
+
+    def lines(self) -> asyncio.Queue[str | None]:
+        """What is typed or piped in, line by line; None at its end. Read in a thread that dies with the process."""
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def give(line: str | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                loop.call_soon_threadsafe(queue.put_nowait, line)
+
+        threading.Thread(target=self._read, args=(give,), daemon=True).start()
+        return queue
+
+    def _read(self, give: Callable[[str | None], None]) -> None:
+        try:
+            if self.interactive:
+                with contextlib.suppress(ImportError):
+                    import readline  # noqa: F401  # line editing and history for input()
+                self._prompting = True
+                while True:
+                    give(input(PROMPT))
+            for line in sys.stdin:
+                give(line.rstrip("\n"))
+        except (EOFError, ValueError, OSError):
+            pass
+        finally:
+            self._prompting = False
+            give(None)
+
+
+def visible(text: str) -> str:
+    """Text that a terminal shows and does not obey: control characters as escapes."""
+    return "".join(
+        character if character == "\t" or unicodedata.category(character) != "Cc" else repr(character)[1:-1]
+        for character in text
+    )
+
+
+def hex_dump(data: bytes) -> list[str]:
+    """Bytes as offset, hexadecimal and ASCII, sixteen to a line."""
+    lines = [f"binary, {len(data)} byte{'' if len(data) == 1 else 's'}"]
+    for offset in range(0, len(data), HEX_COLUMNS):
+        part = data[offset : offset + HEX_COLUMNS]
+        digits = " ".join(f"{byte:02x}" for byte in part)
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        lines.append(f"{offset:08x}  {digits:<{HEX_COLUMNS * 3}} {text}")
+    return lines
+
+
+def _coloured(text: str) -> str:
+    from rich.console import Console
+    from rich.json import JSON
+
+    console = Console(force_terminal=True, soft_wrap=True, width=10_000)
+    with console.capture() as capture:
+        console.print(JSON(text, indent=2), soft_wrap=True)
+    return capture.get().rstrip("\n")
