@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+NATIVE: bool
+"""Whether the native twin runs."""
 
 if TYPE_CHECKING:
     from .frames import encode_frame, encode_message, mask
     from .parser import Parser
-
-    NATIVE: Final = bool(os.environ)
 else:
     try:
         if os.environ.get("ANTIPHON_PURE") == "1":

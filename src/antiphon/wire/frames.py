@@ -6,8 +6,7 @@ Owns the readable twin of the encoder; knows nothing of messages in progress, co
 from __future__ import annotations
 
 import enum
-import sys
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 from .errors import ProtocolError, Violation
 
@@ -27,8 +26,8 @@ MASKED: Final = 0x80
 MAX_CONTROL_PAYLOAD: Final = 125
 MAX_CLOSE_REASON: Final = MAX_CONTROL_PAYLOAD - 2
 
-_BYTEORDER: Final[Literal["little", "big"]] = sys.byteorder
-_WORD: Final = 1 << 14  # below this masking one big integer is quickest; above, pieces of it
+_PIECE: Final = 1 << 12  # the size of integer at which masking costs least per byte (benchmarks/parser.py)
+_ONES: Final = int.from_bytes(b"\x01\x00\x00\x00" * (_PIECE // 4), "little")
 
 NEVER_ON_THE_WIRE: Final = frozenset({1004, 1005, 1006, 1015})
 """Codes with a meaning of their own that no Close frame may carry (RFC 6455 §7.4.1)."""
@@ -98,12 +97,18 @@ def mask(data: Buffer, key: bytes) -> bytes:
     if len(key) != 4:
         raise ValueError(f"a masking key has 4 bytes, not {len(key)}")
     size = len(data)
-    if size <= _WORD:
+    if size <= _PIECE:
         repeated = (key * (size // 4 + 1))[:size]
-        word = int.from_bytes(data, _BYTEORDER) ^ int.from_bytes(repeated, _BYTEORDER)
-        return word.to_bytes(size, _BYTEORDER)
+        return (int.from_bytes(data, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
     view = memoryview(data)
-    return b"".join([mask(view[start : start + _WORD], key) for start in range(0, size, _WORD)])
+    whole = size - size % _PIECE
+    repeated_key = int.from_bytes(key, "little") * _ONES
+    pieces = [
+        (int.from_bytes(view[start : start + _PIECE], "little") ^ repeated_key).to_bytes(_PIECE, "little")
+        for start in range(0, whole, _PIECE)
+    ]
+    pieces.append(mask(view[whole:], key))
+    return b"".join(pieces)
 
 
 def encode_frame(
