@@ -1,1 +1,27 @@
+"""Parameters and dependencies: a signature becomes a plan at registration, and the plan runs at connect.
 
+`analyze` and `solve` are the two verbs; the markers (`Depends`, `Query`, …) are what users write. README.md shows the
+flow.
+"""
+
+from .functions import Body, Cookie, Depends, Form, Header, Path, Query, Security
+from .params import SecurityScopes
+from .plan import Kind, Plan, analyze
+from .solve import Solved, solve
+
+__all__ = [
+    "Body",
+    "Cookie",
+    "Depends",
+    "Form",
+    "Header",
+    "Kind",
+    "Path",
+    "Plan",
+    "Query",
+    "Security",
+    "SecurityScopes",
+    "Solved",
+    "analyze",
+    "solve",
+]

@@ -1,0 +1,90 @@
+"""Questions about annotations: is this a single value, a sequence, a pydantic model, an optional one?
+
+The answers decide, as in FastAPI, whether a parameter without a marker is read from the query or the body, and whether
+repeated values are taken as a list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from starlette.datastructures import UploadFile
+
+_SEQUENCES = (Sequence, list, tuple, set, frozenset, deque)
+_COMPLEX = (BaseModel, Mapping, UploadFile)
+
+
+def is_subclass(annotation: Any, classes: type | tuple[type, ...]) -> bool:
+    """`issubclass` that answers False for what is no class, generic aliases included."""
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, classes)
+
+
+def without_alias(annotation: Any) -> Any:
+    """What a `type X = ...` statement stands for (PEP 695)."""
+    while type(annotation).__name__ == "TypeAliasType":
+        annotation = annotation.__value__
+    return annotation
+
+
+def _members(annotation: Any) -> tuple[Any, ...] | None:
+    """The members of a union; None when it is none."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return None
+
+
+def _bare(annotation: Any) -> Any:
+    annotation = without_alias(annotation)
+    while get_origin(annotation) is Annotated:
+        annotation = without_alias(get_args(annotation)[0])
+    return annotation
+
+
+def is_sequence(annotation: Any) -> bool:
+    """True when some member takes several values; `str` and `bytes` are single values."""
+    annotation = _bare(annotation)
+    if (members := _members(annotation)) is not None:
+        return any(map(is_sequence, members))
+    return _is_sequence_class(annotation) or _is_sequence_class(get_origin(annotation))
+
+
+def _is_sequence_class(cls: Any) -> bool:
+    return is_subclass(cls, _SEQUENCES) and not is_subclass(cls, (str, bytes))
+
+
+def is_scalar(annotation: Any) -> bool:
+    """True when one string can hold the value: no model, mapping, dataclass or sequence, in no member of a union."""
+    annotation = _bare(annotation)
+    if annotation is Ellipsis:
+        return True
+    if (members := _members(annotation)) is not None:
+        return all(map(is_scalar, members))
+    origin = get_origin(annotation)
+    return not (
+        any(is_subclass(cls, _COMPLEX) or _is_sequence_class(cls) for cls in (annotation, origin))
+        or dataclasses.is_dataclass(annotation)
+        or hasattr(origin, "__pydantic_core_schema__")
+        or hasattr(origin, "__get_pydantic_core_schema__")
+    )
+
+
+def is_scalar_sequence(annotation: Any) -> bool:
+    """True for a sequence of scalars, alone or in a union with scalars."""
+    annotation = _bare(annotation)
+    if (members := _members(annotation)) is not None:
+        return is_sequence(annotation) and all(is_scalar(member) or is_scalar_sequence(member) for member in members)
+    return is_sequence(annotation) and all(map(is_scalar, get_args(annotation)))
+
+
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic model of `M` or `M | None`."""
+    annotation = _bare(annotation)
+    members = _members(annotation)
+    if members is not None and len(members) == 2 and type(None) in members:
+        annotation = _bare(next(member for member in members if member is not type(None)))
+    return annotation if is_subclass(annotation, BaseModel) else None

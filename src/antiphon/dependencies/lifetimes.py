@@ -1,0 +1,130 @@
+"""One dependency with `yield`: entered before the endpoint, left after it.
+
+Owns the exact meaning of leaving: the exception that ended the endpoint is raised at the `yield`; swallowing it,
+raising it again, raising another and yielding a second time are told apart. Knows nothing of plans or cancellation.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, Final
+
+import anyio.to_thread
+from starlette.concurrency import run_in_threadpool
+
+from antiphon.exceptions import GeneratorError
+
+_ENDED: Final = object()
+
+
+class AsyncLife:
+    """An async generator, run in the endpoint's own task and context."""
+
+    __slots__ = ("_entered", "_generator", "label")
+
+    def __init__(self, label: str, call: Callable[..., Any], values: dict[str, Any]) -> None:
+        self.label: Final = label
+        self._generator: Final[AsyncGenerator[Any, None]] = call(**values)
+        self._entered = False
+
+    async def enter(self) -> Any:
+        """The yielded value. Raises GeneratorError when there is none."""
+        try:
+            value = await anext(self._generator)
+        except StopAsyncIteration:
+            raise GeneratorError(f"{self.label} did not yield") from None
+        self._entered = True
+        return value
+
+    async def leave(self, error: BaseException | None) -> bool:
+        """Run what stands behind the `yield`; True when it swallowed `error`. Raises what it raises instead."""
+        if not self._entered:
+            return False
+        self._entered = False
+        try:
+            if error is None:
+                await anext(self._generator)
+            else:
+                await self._generator.athrow(error)
+        except StopAsyncIteration as stop:
+            return error is not None and stop is not error
+        except BaseException as raised:
+            if _is_same(raised, error):
+                return False
+            raise
+        await self._generator.aclose()
+        raise GeneratorError(f"{self.label} yielded twice")
+
+
+class SyncLife:
+    """A generator, run in the thread pool; both halves see the context in which it was entered.
+
+    Leaving does not wait for a free thread of the pool: a pool whose threads all wait for what this generator holds
+    would never get one. A lock makes leaving wait for an entry whose awaiting task was cancelled.
+    """
+
+    __slots__ = ("_call", "_context", "_entered", "_generator", "_lock", "_values", "label")
+
+    def __init__(self, label: str, call: Callable[..., Any], values: dict[str, Any]) -> None:
+        self.label: Final = label
+        self._call: Final = call
+        self._values: Final = values
+        self._context: Final = contextvars.copy_context()
+        self._lock: Final = threading.Lock()
+        self._generator: Generator[Any, None, None] | None = None
+        self._entered = False
+
+    async def enter(self) -> Any:
+        """The yielded value. Raises GeneratorError when there is none."""
+        value = await run_in_threadpool(self._context.run, self._start)
+        if value is _ENDED:
+            raise GeneratorError(f"{self.label} did not yield")
+        return value
+
+    async def leave(self, error: BaseException | None) -> bool:
+        """Run what stands behind the `yield`; True when it swallowed `error`. Raises what it raises instead."""
+        run = self._context.run
+        limiter = anyio.CapacityLimiter(1)
+        # Whoever cancels this has waited long enough already; the thread goes on alone.
+        return await anyio.to_thread.run_sync(run, self._finish, error, limiter=limiter, abandon_on_cancel=True)
+
+    def _start(self) -> Any:
+        with self._lock:
+            self._generator = self._call(**self._values)
+            value = next(self._generator, _ENDED)
+            self._entered = value is not _ENDED
+            return value
+
+    def _finish(self, error: BaseException | None) -> bool:
+        with self._lock:
+            if not self._entered or self._generator is None:
+                return False
+            self._entered = False
+            try:
+                if error is None:
+                    next(self._generator)
+                else:
+                    self._generator.throw(error)
+            except StopIteration as stop:
+                return error is not None and stop is not error
+            except BaseException as raised:
+                if _is_same(raised, error):
+                    return False
+                raise
+            self._generator.close()
+            raise GeneratorError(f"{self.label} yielded twice")
+
+
+def _is_same(raised: BaseException, thrown: BaseException | None) -> bool:
+    """True when a generator let the exception through that was thrown into it.
+
+    Generators turn a StopIteration that passes through them into a RuntimeError (PEP 479).
+    """
+    if raised is thrown:
+        return True
+    return isinstance(thrown, (StopIteration, StopAsyncIteration)) and raised.__cause__ is thrown
+
+
+Life = AsyncLife | SyncLife

@@ -1,0 +1,190 @@
+"""The markers that say where a parameter's value comes from, as classes.
+
+Owns what can be written in a signature, and nothing about reading or running it. `functions.py` holds the callables of
+the same names whose type is `Any`, so that `limit: int = Query(10)` type-checks. FastAPI's markers of the same meaning
+are recognised in `foreign.py`.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
+
+from pydantic import AliasChoices, AliasPath, Discriminator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+LifeScope: TypeAlias = Literal["function", "request"]
+
+
+class Location(enum.Enum):
+    """The part of a connection that a parameter is read from; the value is the first item of an error's `loc`."""
+
+    PATH = "path"
+    QUERY = "query"
+    HEADER = "header"
+    COOKIE = "cookie"
+    BODY = "body"
+    FORM = "form"
+
+
+class ParamOptions(TypedDict, total=False):
+    """The keyword arguments that every marker takes: FastAPI's names, pydantic's meaning."""
+
+    default_factory: Callable[[], Any] | None
+    alias: str | None
+    alias_priority: int | None
+    validation_alias: str | AliasPath | AliasChoices | None
+    serialization_alias: str | None
+    title: str | None
+    description: str | None
+    gt: float | None
+    ge: float | None
+    lt: float | None
+    le: float | None
+    min_length: int | None
+    max_length: int | None
+    pattern: str | re.Pattern[str] | None
+    discriminator: str | Discriminator | None
+    strict: bool | None
+    validate_default: bool | None
+    union_mode: Literal["smart", "left_to_right"] | None
+    fail_fast: bool | None
+    multiple_of: float | None
+    allow_inf_nan: bool | None
+    max_digits: int | None
+    decimal_places: int | None
+    examples: list[Any] | None
+    openapi_examples: dict[str, Any] | None
+    deprecated: str | bool | None
+    include_in_schema: bool
+    json_schema_extra: dict[str, Any] | Callable[[dict[str, Any]], None] | None
+
+
+_OPTION_NAMES = frozenset(ParamOptions.__annotations__) | {"annotation"}
+# What only describes a parameter in OpenAPI: kept as attributes, since pydantic has no place for it.
+_DESCRIPTIVE: dict[str, Any] = {"openapi_examples": None, "include_in_schema": True}
+
+
+# A FieldInfo, so that the markers also work as field definitions inside a pydantic model; pydantic declares the class
+# final for type checkers and supports its subclasses at run time.
+class Param(FieldInfo):  # type: ignore[misc]
+    """Base of the markers that name a place to read from. Raises TypeError for options it does not know."""
+
+    location: ClassVar[Location | None] = None
+
+    def __init__(self, default: Any = PydanticUndefined, **options: Any) -> None:
+        if unknown := options.keys() - _OPTION_NAMES:
+            raise TypeError(f"{type(self).__name__}() got unexpected options: {', '.join(sorted(unknown))}")
+        for name, value in _DESCRIPTIVE.items():
+            setattr(self, name, options.pop(name, value))
+        given = {name: value for name, value in options.items() if value is not None}
+        alias = given.get("alias")
+        if alias is not None:
+            given.setdefault("validation_alias", alias)
+            given.setdefault("serialization_alias", alias)
+        if default is not PydanticUndefined and default is not ...:
+            given["default"] = default
+        super().__init__(**given)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.default})"
+
+
+class Path(Param):  # type: ignore[misc]
+    """Read from the path; always required. Raises TypeError when given a default."""
+
+    location = Location.PATH
+
+    def __init__(self, default: Any = ..., **options: Any) -> None:
+        if default is not ... and default is not PydanticUndefined:
+            raise TypeError("Path() takes no default: a path parameter is always there")
+        super().__init__(**options)
+
+
+class Query(Param):  # type: ignore[misc]
+    """Read from the query string."""
+
+    location = Location.QUERY
+
+
+class Header(Param):  # type: ignore[misc]
+    """Read from the request headers; underscores of the name become hyphens unless told otherwise."""
+
+    location = Location.HEADER
+
+    def __init__(self, default: Any = PydanticUndefined, *, convert_underscores: bool = True, **options: Any) -> None:
+        self.convert_underscores = convert_underscores
+        super().__init__(default, **options)
+
+
+class Cookie(Param):  # type: ignore[misc]
+    """Read from the `Cookie` header."""
+
+    location = Location.COOKIE
+
+
+class Body(Param):  # type: ignore[misc]
+    """Read from the JSON body; HTTP routes only. `embed` puts a single parameter under its name."""
+
+    location = Location.BODY
+
+    def __init__(
+        self,
+        default: Any = PydanticUndefined,
+        *,
+        embed: bool | None = None,
+        media_type: str = "application/json",
+        **options: Any,
+    ) -> None:
+        self.embed = embed
+        self.media_type = media_type
+        super().__init__(default, **options)
+
+
+class Form(Body):  # type: ignore[misc]
+    """Read from a form body; HTTP routes only. Needs the package python-multipart."""
+
+    location = Location.FORM
+
+    def __init__(
+        self, default: Any = PydanticUndefined, *, media_type: str = "application/x-www-form-urlencoded", **options: Any
+    ) -> None:
+        super().__init__(default, media_type=media_type, **options)
+
+
+@dataclass(frozen=True)
+class Depends:
+    """Take the value that `dependency` returns or yields.
+
+    Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place; `scope`
+    says when a dependency with `yield` ends: "function" before "request", which is the default.
+    """
+
+    dependency: Callable[..., Any] | None = None
+    use_cache: bool = True
+    scope: LifeScope | None = None
+
+
+@dataclass(frozen=True)
+class Security(Depends):
+    """`Depends` that also demands OAuth2 scopes, which everything below it finds in `SecurityScopes`."""
+
+    scopes: Sequence[str] | None = None
+
+
+class SecurityScopes:
+    """The OAuth2 scopes demanded on the way to a dependency; injected by annotation."""
+
+    def __init__(self, scopes: Sequence[str] | None = None) -> None:
+        self.scopes: list[str] = list(scopes or ())
+        self.scope_str: str = " ".join(self.scopes)
+
+
+class SecurityBase:
+    """Base of the security schemes. A scheme is run once per set of scopes rather than once per connection."""
+
+    scheme_name: str

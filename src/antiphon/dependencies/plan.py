@@ -1,0 +1,499 @@
+"""From signature to plan: what has to be read, run and injected, in which order, settled once at registration.
+
+`analyze` walks the endpoint's dependencies depth first and gives every distinct one a `Step`; a step's inputs always
+come before it. Running a plan is `solve.py`, reading single values `values.py`. Nothing here touches a connection.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import enum
+import inspect
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, TypeAlias, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from starlette.background import BackgroundTasks
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from antiphon.exceptions import DependencyCycleError, DependencyScopeError, RegistrationError
+
+from . import foreign, hints
+from .inspection import GENERATORS, CallKind, Parameter, Unresolved, call_kind, describe, parameters, unwrapped
+from .params import Depends, LifeScope, Location, Security
+from .values import BodyReader, Reader, build_reader
+
+Call: TypeAlias = Callable[..., Any]
+CacheKey: TypeAlias = tuple[Any, tuple[str, ...], str]
+
+_READ_ORDER: Final = list(Location)
+_BODIES: Final = (Location.BODY, Location.FORM)
+_EMPTY: Final = inspect.Parameter.empty
+
+
+class Kind(enum.Enum):
+    """What a route serves."""
+
+    HTTP = "HTTP"
+    WEBSOCKET = "WebSocket"
+
+
+class Injected(enum.Enum):
+    """What is given to a parameter because of its annotation alone."""
+
+    CONNECTION = "connection"
+    BACKGROUND = "background"
+    RESPONSE = "response"
+    SECURITY_SCOPES = "security scopes"
+    RESOURCE = "resource"
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    name: str
+    what: Injected
+    annotation: type
+    default: Any = _EMPTY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One callable with everything it needs."""
+
+    call: Call
+    kind: CallKind
+    label: str
+    inputs: tuple[tuple[str, int], ...]
+    """(parameter, index of the step whose value it gets)."""
+    needs: tuple[int, ...]
+    """Steps that have to succeed before this one runs; more than `inputs` only for the endpoint."""
+    readers: tuple[Reader, ...]
+    injections: tuple[Injection, ...]
+    oauth_scopes: tuple[str, ...]
+    life: LifeScope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All steps in the order in which they run; `endpoint` is what the caller calls with the values at the end."""
+
+    steps: tuple[Step, ...]
+    endpoint: Step
+    kind: Kind
+    body: Location | None
+    """BODY, FORM, or None when nothing is read from a body."""
+    connection_only: str | None
+    """The endpoint's one parameter when that is the connection: nothing has to be solved."""
+    has_generators: bool
+    source: _Source
+    variants: dict[Any, tuple[Any, Plan]] = field(default_factory=dict, compare=False, repr=False)
+    """Plans with overrides applied; filled by `overridden`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What a plan was made from, to make it again with overrides."""
+
+    call: Call
+    path: str
+    dependencies: tuple[Depends, ...]
+    kind: Kind
+    resources: tuple[type, ...]
+
+
+def analyze(
+    call: Call,
+    *,
+    path: str,
+    dependencies: Sequence[Depends] = (),
+    kind: Kind = Kind.WEBSOCKET,
+    resources: Collection[type] | None = None,
+) -> Plan:
+    """The plan for an endpoint.
+
+    `path` is the route's path, converters included; `dependencies` run before those of the signature and give it no
+    value. `resources` are the classes that `solve` will be given objects for; without it, `Hub`.
+
+    Raises RegistrationError, or one of its subclasses, naming the callable and the parameter, for what can never be
+    served: an unknown annotation, a cycle, a dependency that outlives what it depends on, a body on a WebSocket.
+    """
+    depends = []
+    for marker in dependencies:
+        if (known := foreign.as_depends(marker)) is None or not callable(known.dependency):
+            raise RegistrationError(f"{describe(call)}: dependencies take Depends(callable), not {marker!r}")
+        depends.append(known)
+    known_resources = _default_resources() if resources is None else tuple(resources)
+    source = _Source(call=call, path=path, dependencies=tuple(depends), kind=kind, resources=known_resources)
+    return _Analysis(source, {}).plan()
+
+
+def overridden(plan: Plan, overrides: Mapping[Call, Call]) -> Plan:
+    """The plan with `overrides` applied at every depth; made once per set of overrides."""
+    key = tuple((id(original), id(replacement)) for original, replacement in overrides.items())
+    if key not in plan.variants:
+        if len(plan.variants) >= _MAX_VARIANTS:
+            plan.variants.clear()
+        snapshot = dict(overrides)  # also keeps the callables, and so their ids, alive
+        plan.variants[key] = (snapshot, _Analysis(plan.source, snapshot).plan())
+    return plan.variants[key][1]
+
+
+_MAX_VARIANTS: Final = 16  # overrides change from test to test; a plan should not collect all of them
+
+
+def _default_resources() -> tuple[type, ...]:
+    from antiphon import hub
+
+    return (hub.Hub,) if hasattr(hub, "Hub") else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """One callable's own signature, sorted by where values come from."""
+
+    call: Call
+    """Held so that its id, under which the shape is found, stays its own."""
+    depends: tuple[tuple[str, Depends], ...]
+    readers: tuple[Reader, ...]
+    injections: tuple[Injection, ...]
+
+
+class _Analysis:
+    """One walk over an endpoint's dependencies."""
+
+    def __init__(self, source: _Source, overrides: Mapping[Call, Call]) -> None:
+        self._source = source
+        self._overrides = overrides
+        self._path_names = frozenset(name.partition(":")[0] for name in re.findall(r"{(.*?)}", source.path))
+        self._shapes: dict[int, _Shape] = {}
+        self._uses_scopes: dict[int, bool] = {}
+        self._open: list[Call] = []
+        self._steps: list[Step] = []
+        self._index: dict[CacheKey, int] = {}
+
+    def plan(self) -> Plan:
+        source = self._source
+        unnamed = [self._visit(depends, ()) for depends in source.dependencies]
+        endpoint = self._step(source.call, (), "request", extra=unnamed)
+        steps, endpoint, body = self._with_body([*self._steps, endpoint])
+        return Plan(
+            steps=steps,
+            endpoint=endpoint,
+            kind=source.kind,
+            body=body,
+            connection_only=_connection_only(steps, endpoint),
+            has_generators=any(step.kind in GENERATORS for step in steps),
+            source=source,
+        )
+
+    def _visit(self, depends: Depends, parent_scopes: tuple[str, ...]) -> int:
+        """The index of the step that serves this `Depends`, made if there is none yet."""
+        call = self._target(depends)
+        own = tuple(depends.scopes or ()) if isinstance(depends, Security) else ()
+        scopes = tuple(dict.fromkeys((*parent_scopes, *own)))
+        is_generator = call_kind(call) in GENERATORS
+        life: LifeScope = depends.scope or "request"
+        demanded = tuple(sorted(scopes)) if own or self._needs_scopes(call) else ()
+        original = depends.dependency
+        key = (
+            original if _hashable(original) else id(original),
+            demanded,
+            depends.scope or ("request" if is_generator else ""),
+        )
+        if depends.use_cache and key in self._index:
+            return self._index[key]
+        self._steps.append(self._step(call, scopes, life))
+        index = len(self._steps) - 1
+        self._index.setdefault(key, index)
+        return index
+
+    def _step(self, call: Call, scopes: tuple[str, ...], life: LifeScope, *, extra: Sequence[int] = ()) -> Step:
+        if any(call is above for above in self._open):
+            chain = " -> ".join(describe(above) for above in [*self._open, call])
+            raise DependencyCycleError(f"dependencies need each other: {chain}")
+        self._open.append(call)
+        try:
+            shape = self._shape(call)
+            kind = call_kind(call)
+            inputs = []
+            for name, depends in shape.depends:
+                if kind in GENERATORS and life == "request" and depends.scope == "function":
+                    raise DependencyScopeError(
+                        f'The dependency "{getattr(call, "__name__", describe(call))}" has a scope of "request", '
+                        f'it cannot depend on dependencies with scope "function" (parameter {name!r})'
+                    )
+                inputs.append((name, self._visit(depends, scopes)))
+        finally:
+            self._open.pop()
+        return Step(
+            call=call,
+            kind=kind,
+            label=describe(call),
+            inputs=tuple(inputs),
+            needs=tuple(dict.fromkeys((*extra, *(index for _, index in inputs)))),
+            readers=shape.readers,
+            injections=shape.injections,
+            oauth_scopes=scopes,
+            life=life,
+        )
+
+    def _needs_scopes(self, call: Call) -> bool:
+        """True when the scopes above make a difference to what the callable, or anything below it, does."""
+        if id(call) not in self._uses_scopes:
+            self._uses_scopes[id(call)] = False  # for cycles, which `_step` reports
+            shape = self._shape(call)
+            self._uses_scopes[id(call)] = (
+                foreign.is_security_scheme(unwrapped(call))
+                or any(injection.what is Injected.SECURITY_SCOPES for injection in shape.injections)
+                or any(
+                    bool(isinstance(depends, Security) and depends.scopes) or self._needs_scopes(self._target(depends))
+                    for _, depends in shape.depends
+                )
+            )
+        return self._uses_scopes[id(call)]
+
+    def _target(self, depends: Depends) -> Call:
+        original = depends.dependency
+        assert original is not None
+        return self._overrides.get(original, original) if self._overrides and _hashable(original) else original
+
+    def _shape(self, call: Call) -> _Shape:
+        if id(call) not in self._shapes:
+            self._shapes[id(call)] = self._read_signature(call)
+        return self._shapes[id(call)]
+
+    def _read_signature(self, call: Call) -> _Shape:
+        depends: list[tuple[str, Depends]] = []
+        readers: list[Reader] = []
+        injections: list[Injection] = []
+        for parameter in parameters(call):
+            match self._classified(call, parameter):
+                case Depends() as marker:
+                    depends.append((parameter.name, marker))
+                case Reader() as reader:
+                    readers.append(reader)
+                case Injection() as injection:
+                    injections.append(injection)
+        readers.sort(key=lambda reader: _READ_ORDER.index(reader.location))
+        return _Shape(call, tuple(depends), tuple(readers), tuple(injections))
+
+    def _classified(self, call: Call, parameter: Parameter) -> Depends | Reader | Injection | None:
+        """What serves the parameter; None when its default does."""
+        where = f"{describe(call)}: parameter {parameter.name!r}"
+        annotation = hints.without_alias(parameter.annotation)
+        found = _Declared.read(where, annotation, parameter.default)
+        if found.depends is not None:
+            return _completed(found, where)
+        if isinstance(annotation, Unresolved):
+            raise RegistrationError(f"{where} has the unknown annotation {annotation.text!r}: {annotation.error}")
+        injection = self._injection(call, parameter, found.type, where)
+        if injection is not None:
+            if found.marker is not None:
+                raise RegistrationError(f"{where} is injected as {found.type!r} and takes no {found.marker!r}")
+            return injection if isinstance(injection, Injection) else None
+        return self._reader(parameter, found, where)
+
+    def _injection(self, call: Call, parameter: Parameter, annotation: Any, where: str) -> Injection | bool | None:
+        """The injection; False when the default has to serve; None when the annotation asks for no injection."""
+        if not hints.is_subclass(annotation, object):
+            return None
+        what = self._injected(annotation)
+        if what is None:
+            return None
+        if what is Injected.CONNECTION and not self._fits(call, annotation):
+            if parameter.default is _EMPTY:
+                raise RegistrationError(
+                    f"{where} is a {annotation.__name__}, which a {self._source.kind.value} route does not have; "
+                    "HTTPConnection serves both"
+                )
+            return False
+        return Injection(parameter.name, what, annotation, parameter.default)
+
+    def _injected(self, annotation: type) -> Injected | None:
+        for classes, what in _INJECTED_CLASSES:
+            if issubclass(annotation, classes):
+                return what
+        if foreign.is_security_scopes(annotation):
+            return Injected.SECURITY_SCOPES
+        return Injected.RESOURCE if any(issubclass(annotation, known) for known in self._source.resources) else None
+
+    def _fits(self, call: Call, annotation: type) -> bool:
+        """Whether this route's connection is what the annotation says.
+
+        A security scheme written for requests reads headers, query and cookies only: every connection has these.
+        """
+        if annotation is HTTPConnection or foreign.is_security_scheme(unwrapped(call)):
+            return True
+        is_request = issubclass(annotation, Request)
+        is_websocket = hasattr(annotation, "accept")
+        if not is_request and not is_websocket:
+            return True
+        return is_request if self._source.kind is Kind.HTTP else is_websocket
+
+    def _reader(self, parameter: Parameter, found: _Declared, where: str) -> Reader | None:
+        is_path = parameter.name in self._path_names
+        info, location = _field_info(found, parameter, where, is_path=is_path)
+        if self._source.kind is Kind.WEBSOCKET and location in _BODIES:
+            if info.is_required():
+                raise RegistrationError(
+                    f"{where} of type {found.type!r} would be read from a body, and a WebSocket has none; "
+                    "mark it with Query(), Header(), Cookie() or Depends()"
+                )
+            return None
+        convert = location is Location.HEADER and getattr(found.marker, "convert_underscores", True)
+        reader = build_reader(
+            name=parameter.name, where=where, location=location, info=info, convert_underscores=bool(convert)
+        )
+        _check_type(location, info.annotation, where)
+        return reader
+
+    def _with_body(self, steps: list[Step]) -> tuple[tuple[Step, ...], Step, Location | None]:
+        """The steps and the endpoint, their body readers told whether they share the body."""
+        readers = [reader for step in steps for reader in step.readers if reader.location in _BODIES]
+        if not readers:
+            return tuple(steps[:-1]), steps[-1], None
+        if any(reader.location is Location.FORM for reader in readers):
+            return tuple(steps[:-1]), steps[-1], Location.FORM
+        wanted = any(getattr(reader.info, "embed", None) for reader in readers)
+        embedded = wanted or len({reader.name for reader in readers}) > 1
+        finished = [
+            dataclasses.replace(
+                step,
+                readers=tuple(
+                    dataclasses.replace(reader, embedded=embedded) if isinstance(reader, BodyReader) else reader
+                    for reader in step.readers
+                ),
+            )
+            for step in steps
+        ]
+        return tuple(finished[:-1]), finished[-1], Location.BODY
+
+
+_INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
+    (HTTPConnection, Injected.CONNECTION),
+    (Response, Injected.RESPONSE),
+    (BackgroundTasks, Injected.BACKGROUND),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What annotation and default of a parameter say together."""
+
+    type: Any
+    """The annotation without `Annotated`; Any without annotation."""
+    full: Any
+    depends: Depends | None
+    marker: FieldInfo | None
+    location: Location | None
+    default: Any
+    """The plain default; `_EMPTY` when it is a marker or missing."""
+    in_annotation: bool
+
+    @classmethod
+    def read(cls, where: str, annotation: Any, default: Any) -> _Declared:
+        full = Any if annotation is _EMPTY or isinstance(annotation, Unresolved) else annotation
+        bare = full
+        metadata: tuple[Any, ...] = ()
+        if get_origin(full) is Annotated:
+            bare, *extra = get_args(full)
+            metadata = tuple(extra)
+        markers = [item for item in metadata if foreign.as_depends(item) or foreign.location_of(item)]
+        if foreign.as_depends(default) or isinstance(default, FieldInfo):
+            if markers:
+                raise RegistrationError(
+                    f"{where} is marked twice: {markers[-1]!r} in Annotated, {default!r} as default"
+                )
+            return cls._of(default, bare, full, _EMPTY, in_annotation=False)
+        return cls._of(markers[-1] if markers else None, bare, full, default, in_annotation=True)
+
+    @classmethod
+    def _of(cls, marker: Any, bare: Any, full: Any, default: Any, *, in_annotation: bool) -> _Declared:
+        depends = foreign.as_depends(marker) if marker is not None else None
+        info = marker if isinstance(marker, FieldInfo) else None
+        location = foreign.location_of(info) if info is not None else None
+        return cls(bare, full, depends, info, location, default, in_annotation)
+
+
+def _completed(found: _Declared, where: str) -> Depends:
+    """The `Depends` with its callable, which is the annotation when none was given."""
+    depends = found.depends
+    assert depends is not None
+    target = depends.dependency
+    if target is None:
+        target = found.type
+    if target is Any or not callable(target):
+        raise RegistrationError(f"{where}: Depends needs something to call, and got {target!r}")
+    return dataclasses.replace(depends, dependency=target)
+
+
+def _field_info(found: _Declared, parameter: Parameter, where: str, *, is_path: bool) -> tuple[FieldInfo, Location]:
+    location = found.location or _inferred(found.type, is_path=is_path)
+    if is_path and location is not Location.PATH:
+        raise RegistrationError(f"{where} is in the path and cannot be read with {found.marker!r}")
+    try:
+        if found.marker is not None and not found.in_annotation:
+            info = FieldInfo.from_annotated_attribute(found.full, found.marker)
+        else:
+            info = FieldInfo.from_annotation(found.full)
+    except TypeError as error:
+        raise RegistrationError(f"{where}: {error}") from error
+    if not found.in_annotation:
+        return info, location
+    return _with_default(info, found, where, location), location
+
+
+def _with_default(info: FieldInfo, found: _Declared, where: str, location: Location) -> FieldInfo:
+    """In `Annotated` style the default stands behind `=`, never inside the marker."""
+    if found.marker is not None and found.marker.default not in (PydanticUndefined, ...):
+        raise RegistrationError(f"{where}: write the default behind '=', not as {found.marker!r} inside Annotated")
+    default = found.default
+    info = copy.copy(info)
+    if location is Location.PATH:
+        if found.marker is not None and default is not _EMPTY:
+            raise RegistrationError(f"{where} is a path parameter and cannot have a default")
+        info.default = PydanticUndefined
+        info.default_factory = None
+        return info
+    if default is _EMPTY or default is ...:
+        info.default = PydanticUndefined
+    elif info.default_factory is not None:
+        raise RegistrationError(f"{where} has both a default and a default_factory")
+    else:
+        info.default = default
+    return info
+
+
+def _inferred(annotation: Any, *, is_path: bool) -> Location:
+    if is_path:
+        return Location.PATH
+    return Location.QUERY if hints.is_scalar(annotation) else Location.BODY
+
+
+def _check_type(location: Location, annotation: Any, where: str) -> None:
+    if location is Location.PATH and not hints.is_scalar(annotation):
+        raise RegistrationError(f"{where} is read from the path and cannot be a {annotation!r}")
+    if location is Location.QUERY and not (
+        hints.is_scalar(annotation) or hints.is_scalar_sequence(annotation) or hints.model_of(annotation) is not None
+    ):
+        raise RegistrationError(f"{where} is read from the query and cannot be a {annotation!r}")
+
+
+def _hashable(call: object) -> bool:
+    try:
+        hash(call)
+    except TypeError:
+        return False
+    return True
+
+
+def _connection_only(steps: Sequence[Step], endpoint: Step) -> str | None:
+    if steps or endpoint.readers or endpoint.inputs or len(endpoint.injections) != 1:
+        return None
+    injection = endpoint.injections[0]
+    return injection.name if injection.what is Injected.CONNECTION else None
