@@ -1,1 +1,29 @@
-"""Real-time WebSockets for Python."""
+"""Real-time WebSockets for Python: FastAPI's endpoint API, a strict and fast protocol engine, and a hub."""
+
+from . import status as status
+from .app import App as App
+from .background import BackgroundTasks as BackgroundTasks
+from .connection import WebSocket as WebSocket
+from .connection import WebSocketState as WebSocketState
+from .dependencies import Body as Body
+from .dependencies import Cookie as Cookie
+from .dependencies import Depends as Depends
+from .dependencies import Form as Form
+from .dependencies import Header as Header
+from .dependencies import Path as Path
+from .dependencies import Query as Query
+from .dependencies import Security as Security
+from .exceptions import HTTPException as HTTPException
+from .exceptions import WebSocketDisconnect as WebSocketDisconnect
+from .exceptions import WebSocketDisconnected as WebSocketDisconnected
+from .exceptions import WebSocketException as WebSocketException
+from .requests import HTTPConnection as HTTPConnection
+from .requests import Request as Request
+from .responses import FileResponse as FileResponse
+from .responses import HTMLResponse as HTMLResponse
+from .responses import JSONResponse as JSONResponse
+from .responses import PlainTextResponse as PlainTextResponse
+from .responses import RedirectResponse as RedirectResponse
+from .responses import Response as Response
+from .responses import StreamingResponse as StreamingResponse
+from .routing import APIRouter as APIRouter

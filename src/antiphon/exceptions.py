@@ -116,6 +116,19 @@ class WebSocketRequestValidationError(ParameterErrors):
     """The parameters of a WebSocket handshake failed validation: 403 with code 1008 (FastAPI's name)."""
 
 
+class ResponseValidationError(Exception):
+    """An HTTP endpoint returned what its `response_model` does not allow: our fault, a 500 (FastAPI's name)."""
+
+    def __init__(self, errors: Sequence[dict[str, Any]], *, body: Any = None, endpoint: str | None = None) -> None:
+        super().__init__(errors)
+        self._errors = list(errors)
+        self.body = body
+        self.endpoint = endpoint
+
+    def errors(self) -> list[dict[str, Any]]:
+        return self._errors
+
+
 class RegistrationError(RuntimeError):
     """An endpoint or a dependency has a signature that can never be served; raised when it is registered."""
 

@@ -1,0 +1,296 @@
+"""The application: wires routes, middleware, exception handlers, lifespan and the hub; the only part that knows all.
+
+For a WebSocket the way is `App.__call__` -> the user's middleware, if any -> the endpoint's runner: Starlette's error
+middleware wraps HTTP only, and `receive` and `send` are handed through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from starlette.datastructures import State, URLPath
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from .exceptions import ParameterErrors
+from .routing import APIRouter
+from .routing import endpoint as endpoints
+from .routing.context import APP_KEY, HANDLERS_KEY
+from .routing.endings import ending_of
+from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, split
+from .routing.http import Documentation, RouteOptions, unprocessable
+from .routing.router import RouteMethods
+from .types import ASGIApp, Receive, Scope, Send
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class OpenAPI(TypedDict, total=False):
+    """Keywords of `FastAPI()` that only shape its OpenAPI pages: accepted and not used."""
+
+    title: str
+    summary: str | None
+    description: str
+    version: str
+    openapi_url: str | None
+    openapi_tags: Any
+    servers: Any
+    docs_url: str | None
+    redoc_url: str | None
+    swagger_ui_oauth2_redirect_url: str | None
+    swagger_ui_init_oauth: Any
+    swagger_ui_parameters: Any
+    terms_of_service: str | None
+    contact: Any
+    license_info: Any
+    root_path_in_servers: bool
+    responses: Any
+    callbacks: Any
+    webhooks: Any
+    deprecated: bool | None
+    include_in_schema: bool
+    generate_unique_id_function: Any
+    separate_input_output_schemas: bool
+    openapi_external_docs: Any
+    strict_content_type: bool
+
+
+class App(RouteMethods):
+    """An ASGI application for WebSockets, with companion HTTP routes (FastAPI's `FastAPI`).
+
+        app = App()
+
+        @app.websocket("/echo/{name}")
+        async def echo(websocket: WebSocket, name: str) -> None:
+            await websocket.accept()
+            async for text in websocket.iter_text():
+                await websocket.send_text(f"{name}: {text}")
+
+    `dependencies` run before everything else, for every route. `exception_handlers` maps exception classes or HTTP
+    statuses to `handler(connection, exc)`. `lifespan(app)` is an async context manager; the mapping it yields becomes
+    `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets. FastAPI's keywords about
+    OpenAPI are accepted and not used; `app.metadata` holds them.
+    """
+
+    def __init__(
+        self,
+        *,
+        debug: bool = False,
+        routes: Sequence[BaseRoute] | None = None,
+        middleware: Sequence[Middleware] | None = None,
+        exception_handlers: Mapping[Any, ExceptionHandler] | None = None,
+        lifespan: Any = None,
+        dependencies: Sequence[Any] | None = None,
+        on_startup: Sequence[Callable[[], Any]] | None = None,
+        on_shutdown: Sequence[Callable[[], Any]] | None = None,
+        default_response_class: type[Response] | None = None,
+        redirect_slashes: bool = True,
+        root_path: str = "",
+        **metadata: Unpack[OpenAPI],
+    ) -> None:
+        self.debug = debug
+        self.root_path = root_path
+        self.metadata = metadata
+        self.state = State()
+        self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self.exception_handlers: dict[Any, ExceptionHandler] = dict(exception_handlers or {})
+        self.user_middleware: list[Middleware] = list(middleware or ())
+        self.middleware_stack: ASGIApp | None = None
+        self.router = APIRouter(
+            routes=routes,
+            redirect_slashes=redirect_slashes,
+            default_response_class=default_response_class,
+            dependencies=dependencies,
+            dependency_overrides_provider=self,
+            on_startup=on_startup,
+            on_shutdown=on_shutdown,
+            lifespan=lifespan,
+        )
+        self.resources: dict[type, object] = {}
+        self._chain: ASGIApp = self._innermost
+        self._serve: ASGIApp = self.router.dispatch
+        self._tables: HandlerTables = ({}, {})
+        self._last_handler: ExceptionHandler | None = None
+        self._http_errors: ExceptionMiddleware | None = None
+
+    @property
+    def _registrar(self) -> APIRouter:
+        return self.router
+
+    @property
+    def title(self) -> str:
+        """The `title` given, as FastAPI's attribute."""
+        return self.metadata.get("title", "Antiphon")
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """The routes in the order in which they are tried."""
+        return self.router.routes
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        """The path of the route with this name. Raises NoMatchFound."""
+        return self.router.url_path_for(name, **path_params)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if self.root_path:
+            scope["root_path"] = self.root_path
+        scope["app"] = scope[APP_KEY] = self
+        stack = self.middleware_stack or self._start()
+        if scope["type"] == "http":
+            await stack(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            scope[HANDLERS_KEY] = self._tables
+        try:
+            await self._serve(scope, receive, send)
+        except Exception as error:
+            if scope["type"] != "websocket":
+                raise
+            await endpoints.answer_unhandled(error, scope, receive, send, self._last_handler)
+
+    def add_api_websocket_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+    ) -> None:
+        """What `websocket()` does, without a decorator."""
+        self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+
+    def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
+        """What `websocket_route()` does, without a decorator."""
+        self.router.add_websocket_route(path, endpoint, name)
+
+    def add_api_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        methods: Collection[str] | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> None:
+        """What `api_route()` does, without a decorator."""
+        self.router.add_api_route(path, endpoint, methods=methods, **options)
+
+    def add_route(
+        self,
+        path: str,
+        route: Callable[..., Any],
+        methods: list[str] | None = None,
+        name: str | None = None,
+        include_in_schema: bool = True,
+    ) -> None:
+        """What `route()` does, without a decorator."""
+        self.router.add_route(path, route, methods, name, include_in_schema)
+
+    def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
+        """Call `func` at "startup" or "shutdown"."""
+        self.router.add_event_handler(event_type, func)
+
+    def include_router(
+        self,
+        router: APIRouter,
+        *,
+        prefix: str = "",
+        dependencies: Sequence[Any] | None = None,
+        default_response_class: type[Response] | None = None,
+        **documentation: Unpack[Documentation],
+    ) -> None:
+        """Serve the routes of `router`, below `prefix` and behind `dependencies`; see `APIRouter.include_router`."""
+        self.router.include_router(
+            router,
+            prefix=prefix,
+            dependencies=dependencies,
+            default_response_class=default_response_class,
+            **documentation,
+        )
+
+    def mount(self, path: str, app: ASGIApp, name: str | None = None) -> None:
+        """Hand everything below `path` to another ASGI app, a whole FastAPI app included."""
+        self.router.mount(path, app=app, name=name)
+
+    def host(self, host: str, app: ASGIApp, name: str | None = None) -> None:
+        """Hand everything for this host name to another ASGI app."""
+        self.router.host(host, app=app, name=name)
+
+    def add_middleware(self, middleware_class: Callable[..., ASGIApp], *args: Any, **kwargs: Any) -> None:
+        """Wrap the app into ASGI middleware; the last one added is the outermost. It sees WebSockets as well."""
+        if self.middleware_stack is not None:
+            raise RuntimeError("Cannot add middleware after an application has started")
+        self.user_middleware.insert(0, Middleware(middleware_class, *args, **kwargs))
+
+    def middleware(self, middleware_type: str) -> Callable[[Function], Function]:
+        """Register `async def function(request, call_next) -> Response` around HTTP requests (`middleware_type` "http")."""
+        if middleware_type != "http":
+            raise ValueError(f'middleware_type must be "http", got {middleware_type!r}; use add_middleware for others')
+
+        def register(function: Function) -> Function:
+            self.add_middleware(BaseHTTPMiddleware, dispatch=function)
+            return function
+
+        return register
+
+    def add_exception_handler(self, exc_class_or_status_code: HandlerKey, handler: ExceptionHandler) -> None:
+        """Call `handler(connection, exc)` for this exception class and its subclasses, or for this HTTP status."""
+        self.exception_handlers[exc_class_or_status_code] = handler
+        if self.middleware_stack is not None:
+            self._load_handlers()
+
+    def exception_handler(self, exc_class_or_status_code: HandlerKey) -> Callable[[Function], Function]:
+        """`add_exception_handler` as a decorator."""
+
+        def register(handler: Function) -> Function:
+            self.add_exception_handler(exc_class_or_status_code, handler)
+            return handler
+
+        return register
+
+    def _start(self) -> ASGIApp:
+        """Build what middleware can no longer be added to; returns the stack for HTTP."""
+        self._chain = self._innermost
+        for factory, args, kwargs in reversed(self.user_middleware):
+            self._chain = factory(self._chain, *args, **kwargs)
+        if self.user_middleware:
+            self._serve = self._chain
+        return self._load_handlers()
+
+    def _load_handlers(self) -> ASGIApp:
+        by_class, by_status, self._last_handler = split(self.exception_handlers)
+        stock: dict[Any, ExceptionHandler] = {
+            StarletteHTTPException: _http_exception,
+            ParameterErrors: _parameter_errors,
+        }
+        self._tables = by_class, by_status
+        self._http_errors = ExceptionMiddleware(
+            self.router, handlers={**stock, **by_class, **by_status}, debug=self.debug
+        )
+        self.middleware_stack = ServerErrorMiddleware(self._chain, handler=self._last_handler, debug=self.debug)
+        return self.middleware_stack
+
+    async def _innermost(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            assert self._http_errors is not None, "built together with the stack that leads here"
+            await self._http_errors(scope, receive, send)
+        else:
+            await self.router.dispatch(scope, receive, send)
+
+
+def _http_exception(request: Request, error: Exception) -> Response:
+    ending = ending_of(error)
+    assert ending is not None, "every HTTPException has an ending"
+    return ending.response()
+
+
+def _parameter_errors(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ParameterErrors)
+    return unprocessable(error)

@@ -1,0 +1,6 @@
+"""Threads and contexts, under FastAPI's names; they are Starlette's."""
+
+from contextlib import asynccontextmanager as asynccontextmanager
+
+from starlette.concurrency import iterate_in_threadpool as iterate_in_threadpool
+from starlette.concurrency import run_in_threadpool as run_in_threadpool

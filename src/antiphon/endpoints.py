@@ -1,0 +1,49 @@
+"""Class-based WebSocket endpoints: Starlette's `WebSocketEndpoint` on our `WebSocket`.
+
+The peer's faults are typed errors here, so that the close matrix names them (1003, 1007) instead of a traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.endpoints import HTTPEndpoint as HTTPEndpoint
+from starlette.endpoints import WebSocketEndpoint as StarletteWebSocketEndpoint
+from starlette.types import Message
+
+from .connection import WebSocket
+from .connection.codec import decode_json
+from .exceptions import UnexpectedMessageKind
+from .status import WS_1000_NORMAL_CLOSURE, WS_1011_INTERNAL_ERROR
+
+
+class WebSocketEndpoint(StarletteWebSocketEndpoint):
+    """Set `encoding` to "text", "bytes" or "json", and override `on_connect`, `on_receive`, `on_disconnect`.
+
+    Register the class with `websocket_route`. `on_disconnect` always runs, with the close code.
+    """
+
+    async def dispatch(self) -> None:
+        """Run one connection from connect to disconnect."""
+        websocket: Any = WebSocket(self.scope, self.receive, self.send)
+        await self.on_connect(websocket)
+        code = WS_1000_NORMAL_CLOSURE
+        try:
+            while (message := await websocket.receive())["type"] == "websocket.receive":
+                await self.on_receive(websocket, await self.decode(websocket, message))
+            code = int(message.get("code") or WS_1000_NORMAL_CLOSURE)
+        except Exception as error:
+            code = getattr(error, "close_code", WS_1011_INTERNAL_ERROR)
+            raise
+        finally:
+            await self.on_disconnect(websocket, code)
+
+    async def decode(self, websocket: Any, message: Message) -> Any:
+        """The message's payload as `encoding` wants it. Raises UnexpectedMessageKind or InvalidJSON."""
+        text, data = message.get("text"), message.get("bytes")
+        if self.encoding == "text" and text is None:
+            raise UnexpectedMessageKind("text", "bytes")
+        if self.encoding == "bytes" and data is None:
+            raise UnexpectedMessageKind("bytes", "text")
+        payload: Any = data if text is None else text
+        return decode_json(payload) if self.encoding == "json" else payload

@@ -1,0 +1,3 @@
+"""FastAPI's package of this name."""
+
+from antiphon.middleware import Middleware as Middleware

@@ -1,0 +1,3 @@
+"""CORSMiddleware, which is Starlette's."""
+
+from starlette.middleware.cors import CORSMiddleware as CORSMiddleware

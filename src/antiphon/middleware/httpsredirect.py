@@ -1,0 +1,3 @@
+"""HTTPSRedirectMiddleware, which is Starlette's."""
+
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware as HTTPSRedirectMiddleware

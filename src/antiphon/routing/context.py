@@ -1,0 +1,53 @@
+"""What a route reads from the ASGI scope about the app it runs in, and nothing else.
+
+Knows neither `App` nor Starlette's application classes: both are met through their scope keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TypeAlias
+
+from antiphon.types import Scope
+
+APP_KEY: Final = "antiphon.app"
+"""Our own `App`, also below a mounted foreign one that has overwritten `scope["app"]`."""
+
+HANDLERS_KEY: Final = "starlette.exception_handlers"
+"""Starlette's key: (handlers by class, handlers by status). Shared, so its plain routes find our app's handlers."""
+
+FAILED_KEY: Final = "antiphon.failed"
+"""The `WebSocket` whose endpoint failed, set only while its exception travels to the app."""
+
+DEBUG_RAISE_EXTENSION: Final = "antiphon.debug_raise"
+"""In `scope["extensions"]`: unhandled exceptions are raised to the caller as well (a test client wants them)."""
+
+Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]
+Resources: TypeAlias = Mapping[type, object]
+
+NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+class OverridesProvider(Protocol):
+    """Anything with `dependency_overrides`: our `App`, and FastAPI's."""
+
+    dependency_overrides: dict[Callable[..., Any], Callable[..., Any]]
+
+
+def overrides_of(scope: Scope, provider: OverridesProvider | None) -> Overrides:
+    """The dependency overrides in force: those of the route's own provider, else those of the app around it."""
+    owner: Any = provider if provider is not None else scope.get("app")
+    overrides: Overrides = getattr(owner, "dependency_overrides", NOTHING)
+    return overrides
+
+
+def resources_of(scope: Scope) -> Resources:
+    """Objects that endpoints get by annotating their class."""
+    resources: Resources = getattr(scope.get(APP_KEY), "resources", NOTHING)
+    return resources
+
+
+def wants_exceptions(scope: Scope) -> bool:
+    """True under a test client that raises the app's exceptions."""
+    return bool((scope.get("extensions") or NOTHING).get(DEBUG_RAISE_EXTENSION))

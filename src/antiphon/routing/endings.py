@@ -1,0 +1,130 @@
+"""The close matrix for exceptions, as data: exception -> what the peer sees before and after accept (SPEC §3).
+
+Pure: no connection, no I/O. `endpoint.py` carries out what is decided here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.exceptions import WebSocketException as StarletteWebSocketException
+from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
+from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
+
+from antiphon.exceptions import ParameterErrors, PeerError
+from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR
+
+DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
+BODILESS = frozenset({204, 304})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a connection ends: `code` and `reason` after accept, the HTTP response before it."""
+
+    code: int
+    reason: str = ""
+    status: int = 403
+    body: object = None
+    """JSON content of the denial; None gives an empty one."""
+    headers: Mapping[str, str] | None = None
+    note: str = ""
+    """A log line without a traceback, for what is the peer's fault and still worth knowing."""
+
+    def response(self) -> Response:
+        """The denial response for a connection that was not accepted."""
+        if self.body is None or self.status in BODILESS or self.status < 200:
+            return Response(status_code=self.status, headers=self.headers)
+        return JSONResponse(self.body, status_code=self.status, headers=self.headers)
+
+
+UNHANDLED = Ending(
+    code=WS_1011_INTERNAL_ERROR, reason="Internal Server Error", status=500, body={"detail": "Internal Server Error"}
+)
+"""An exception nobody handles: no word of it on the wire."""
+
+
+def ending_of(error: Exception) -> Ending | None:
+    """The ending that the matrix gives `error`; None for an unhandled exception or a disconnect."""
+    for kind, decide in ENDINGS:
+        if isinstance(error, kind):
+            return decide(error)
+    return None
+
+
+def ending_of_response(response: Response) -> Ending:
+    """The Close that stands for a handler's HTTP response once the connection is accepted."""
+    return Ending(code=_close_code(response.status_code), status=response.status_code)
+
+
+def unwrap(error: Exception) -> Exception:
+    """See through the `ExceptionGroup` of a task group: disconnects beside another error are only its company.
+
+    One error, or several of which each has an ending of its own, is taken for the group; anything else stays a group.
+    """
+    if not isinstance(error, ExceptionGroup):
+        return error
+    disconnects, others = error.split(DISCONNECTS)
+    if others is None:
+        assert disconnects is not None, "an exception group is never empty"
+        return next(_leaves(disconnects))
+    leaves = list(_leaves(others))
+    if len(leaves) == 1 or all(ending_of(leaf) is not None for leaf in leaves):
+        return leaves[0]
+    return error
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _of_websocket_exception(error: Any) -> Ending:
+    reason = error.reason or ""
+    return Ending(code=error.code, reason=reason, body={"code": error.code, "reason": reason})
+
+
+def _of_http_exception(error: Any) -> Ending:
+    detail = error.detail
+    return Ending(
+        code=_close_code(error.status_code),
+        reason=detail if isinstance(detail, str) else json.dumps(to_jsonable_python(detail), ensure_ascii=False),
+        status=error.status_code,
+        body={"detail": to_jsonable_python(detail)},
+        headers=error.headers,
+    )
+
+
+def _of_parameter_errors(error: Any) -> Ending:
+    detail = to_jsonable_python(error.errors(), fallback=str)
+    reason = "invalid parameters"
+    return Ending(
+        code=WS_1008_POLICY_VIOLATION,
+        reason=reason,
+        body={"code": WS_1008_POLICY_VIOLATION, "reason": reason, "detail": detail},
+    )
+
+
+def _of_peer_error(error: Any) -> Ending:
+    return Ending(code=error.close_code, reason=error.close_reason, note=str(error))
+
+
+def _close_code(status: int) -> int:
+    return WS_1011_INTERNAL_ERROR if status >= 500 else WS_1008_POLICY_VIOLATION
+
+
+ENDINGS: tuple[tuple[type[Exception], Callable[[Any], Ending]], ...] = (
+    (StarletteWebSocketException, _of_websocket_exception),
+    (StarletteHTTPException, _of_http_exception),
+    (ParameterErrors, _of_parameter_errors),
+    (PeerError, _of_peer_error),
+)

@@ -1,0 +1,272 @@
+"""Runs a WebSocket endpoint, and turns the way it ends into what the peer and the log see (SPEC §3).
+
+This is the one place where an endpoint's ending becomes a close code, a denial response or a log line. It knows nothing
+of paths or matching. README.md beside it holds the matrix as a table.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from starlette.responses import Response
+from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
+from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
+
+from antiphon.connection import WebSocket, WebSocketState
+from antiphon.dependencies import solve
+from antiphon.exceptions import ParameterErrors, WebSocketRequestValidationError
+from antiphon.status import (
+    WS_1000_NORMAL_CLOSURE,
+    WS_1011_INTERNAL_ERROR,
+    WS_1012_SERVICE_RESTART,
+)
+from antiphon.types import Receive, Scope, Send
+
+from . import handlers
+from .context import APP_KEY, FAILED_KEY, OverridesProvider, overrides_of, resources_of, wants_exceptions
+from .endings import UNHANDLED, Ending, ending_of, ending_of_response, unwrap
+
+if TYPE_CHECKING:
+    from antiphon.dependencies import Plan
+
+logger = logging.getLogger("antiphon")
+
+DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
+GONE = (*DISCONNECTS, RuntimeError, OSError)
+"""What sending a last message raises when the connection has ended meanwhile, whatever server is underneath."""
+
+FAREWELL_TIMEOUT = 1.0
+"""Seconds a cancelled endpoint may take to send its Close: a stopping server must not wait for a stuck peer."""
+
+
+async def run(
+    endpoint: Callable[..., Any],
+    plan: Plan,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    provider: OverridesProvider | None,
+) -> None:
+    """Solve the plan, call the endpoint, end the connection, then run the background tasks.
+
+    Teardown of the dependencies is over before any exception handler runs. Raises what nobody handles, for the app
+    around (`answer_unhandled`) or, in somebody else's app, for its middleware and server.
+    """
+    websocket: WebSocket = WebSocket(scope, receive, send)
+    background = None
+    try:
+        if plan.connection_only is not None:
+            await _awaitable(endpoint(**{plan.connection_only: websocket}), endpoint)
+        else:
+            overrides, resources = overrides_of(scope, provider), resources_of(scope)
+            async with solve(plan, websocket, overrides=overrides, resources=resources) as solved:
+                await _awaitable(endpoint(**solved.values), endpoint)
+            background = solved.background
+    except Exception as error:
+        if not await _conclude(websocket, _named(error, scope)):
+            return
+    except BaseException:
+        await _say_farewell(websocket)
+        raise
+    else:
+        await _returned(websocket)
+    if background is not None:
+        await background()
+
+
+async def run_session(endpoint: Callable[[Any], Any], scope: Scope, receive: Receive, send: Send) -> None:
+    """The same for a plain `endpoint(websocket)`, without dependencies."""
+    websocket: WebSocket = WebSocket(scope, receive, send)
+    await _run_plain(websocket, lambda: _awaitable(endpoint(websocket), endpoint))
+
+
+async def run_asgi(endpoint: Callable[..., Any], scope: Scope, receive: Receive, send: Send) -> None:
+    """The same for an ASGI endpoint (a `WebSocketEndpoint` class): our `WebSocket` follows what it does."""
+    websocket: WebSocket = WebSocket(scope, receive, send)
+    await _run_plain(websocket, lambda: endpoint(scope, websocket.receive, websocket.send))
+
+
+async def _run_plain(websocket: WebSocket, call: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        await call()
+    except Exception as error:
+        await _conclude(websocket, error)
+    except BaseException:
+        await _say_farewell(websocket)
+        raise
+    else:
+        await _returned(websocket)
+
+
+async def answer_unhandled(
+    error: Exception, scope: Scope, receive: Receive, send: Send, handler: handlers.ExceptionHandler | None
+) -> None:
+    """The outermost answer to an exception that left an endpoint or a middleware: 500 or 1011, and one traceback.
+
+    `handler` is the app's own for `Exception` or 500. Under a test client that wants them, exceptions are raised again.
+    """
+    websocket: WebSocket = scope.pop(FAILED_KEY, None) or WebSocket(scope, receive, send)
+    ending = ending_of(unwrap(error))
+    if isinstance(unwrap(error), DISCONNECTS):
+        await _finish(websocket)
+        return
+    if ending is None:
+        logger.error("unhandled exception in %s", describe(scope), exc_info=error)
+        try:
+            if handler is not None:
+                await _answer(websocket, await handlers.call(handler, websocket, error), UNHANDLED)
+        except Exception as failure:
+            logger.error("the handler for %s failed as well", type(error).__name__, exc_info=failure)
+    await _apply(websocket, ending or UNHANDLED)
+    if ending is None and wants_exceptions(scope):
+        raise error
+
+
+async def _conclude(websocket: WebSocket, error: Exception) -> bool:
+    """End a connection whose endpoint raised; True when that was no error, so that background tasks run."""
+    scope = websocket.scope
+    cause = error if handlers.find(scope, error) is not None else unwrap(error)
+    handler = handlers.find(scope, cause)
+    ending = ending_of(cause)
+    try:
+        if handler is not None:
+            response = await handlers.call(handler, websocket, cause)
+            await _answer(websocket, response, ending or UNHANDLED)
+            return False
+        if isinstance(cause, DISCONNECTS):
+            await _finish(websocket)
+            return True
+        if ending is None:
+            raise error
+        if ending.note:
+            logger.warning("%s: %s", describe(scope), ending.note)
+        await _apply(websocket, ending)
+        return False
+    except Exception:
+        await _hand_over(websocket)
+        raise
+
+
+async def _hand_over(websocket: WebSocket) -> None:
+    """Prepare an unhandled exception's way out: our app ends the connection itself, other apps cannot."""
+    if APP_KEY in websocket.scope:
+        websocket.scope[FAILED_KEY] = websocket
+    elif websocket.application_state is WebSocketState.CONNECTED:
+        await _close(websocket, UNHANDLED.code, UNHANDLED.reason)
+
+
+async def _returned(websocket: WebSocket) -> None:
+    if websocket.application_state is WebSocketState.CONNECTING and not _lost(websocket):
+        logger.warning(
+            "%s returned without accepting the connection: answered with 403. Call `await websocket.accept()`, or "
+            "`close()` it on purpose",
+            describe(websocket.scope),
+        )
+    await _finish(websocket)
+
+
+async def _finish(websocket: WebSocket) -> None:
+    """End the connection in the ordinary way, unless it has ended."""
+    state = websocket.application_state
+    if state is WebSocketState.DISCONNECTED or _lost(websocket):
+        return
+    if state is WebSocketState.RESPONSE:
+        await _quietly(websocket.send({"type": "websocket.http.response.body", "body": b""}))
+        return
+    await _close(websocket, WS_1000_NORMAL_CLOSURE, "")
+
+
+async def _answer(websocket: WebSocket, response: Any, ending: Ending) -> None:
+    """What a handler left open: its `Response` before accept; otherwise what would have happened without it."""
+    if not isinstance(response, Response):
+        await _apply(websocket, ending)
+    elif websocket.application_state is WebSocketState.CONNECTING:
+        await _deny(websocket, response)
+    else:
+        await _apply(websocket, ending if ending is not UNHANDLED else ending_of_response(response))
+
+
+async def _apply(websocket: WebSocket, ending: Ending) -> None:
+    state = websocket.application_state
+    if state is WebSocketState.CONNECTING:
+        await _deny(websocket, ending.response(), ending)
+    elif state is WebSocketState.CONNECTED:
+        await _close(websocket, ending.code, ending.reason)
+    elif state is WebSocketState.RESPONSE:
+        await _finish(websocket)
+
+
+async def _deny(websocket: WebSocket, response: Response, ending: Ending = UNHANDLED) -> None:
+    if _lost(websocket):
+        return
+    if "websocket.http.response" in (websocket.scope.get("extensions") or ()):
+        await _quietly(websocket.send_denial_response(response))
+    if websocket.application_state is WebSocketState.CONNECTING:
+        # The server knows no denial responses (or took ours badly): a close before accept is a 403.
+        await _close(websocket, ending.code, ending.reason)
+
+
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
+    try:
+        await websocket.close(code, reason)
+    except ValueError:
+        logger.error(
+            "%s asked for close code %s, which may not be sent: closed with 1011", describe(websocket.scope), code
+        )
+        await _quietly(websocket.close(WS_1011_INTERNAL_ERROR))
+    except GONE as exc:
+        logger.debug("the connection had ended before its Close: %r", exc)
+
+
+async def _say_farewell(websocket: WebSocket) -> None:
+    """The endpoint was cancelled: as a rule the server stops. The peer learns so if it can be told quickly."""
+    if websocket.application_state is WebSocketState.CONNECTED and not _lost(websocket):
+        with anyio.move_on_after(FAREWELL_TIMEOUT, shield=True):
+            await _close(websocket, WS_1012_SERVICE_RESTART, "")
+
+
+async def _quietly(sending: Awaitable[None]) -> None:
+    try:
+        await sending
+    except GONE as exc:
+        logger.debug("the connection had ended before its last message: %r", exc)
+
+
+def _lost(websocket: WebSocket) -> bool:
+    return websocket.client_state is WebSocketState.DISCONNECTED
+
+
+def _named(error: Exception, scope: Scope) -> Exception:
+    """Parameter errors under FastAPI's name for WebSockets, and saying whose parameters they are."""
+    if type(error) is not ParameterErrors:
+        return error
+    route = scope.get("route")
+    path = scope.get("root_path", "") + getattr(route, "path_format", "")
+    return WebSocketRequestValidationError(error.errors(), endpoint=f"{_name(scope.get('endpoint'))} (WS {path})")
+
+
+def _awaitable(result: Any, endpoint: Callable[..., Any]) -> Awaitable[Any]:
+    if hasattr(result, "__await__"):
+        awaitable: Awaitable[Any] = result
+        return awaitable
+    raise TypeError(
+        f"a WebSocket endpoint must be an `async def`, but {_name(endpoint)} returned {type(result).__name__}"
+    )
+
+
+def describe(scope: Scope) -> str:
+    """The endpoint and path of a connection, for log lines: `module:qualname (/path)`."""
+    endpoint = scope.get("endpoint")
+    path = scope.get("path")
+    return f"{_name(endpoint)} ({path})" if endpoint is not None else f"{path}"
+
+
+def _name(endpoint: Any) -> str:
+    while isinstance(endpoint, functools.partial):
+        endpoint = endpoint.func
+    owner = endpoint if hasattr(endpoint, "__qualname__") else type(endpoint)
+    return f"{owner.__module__}:{owner.__qualname__}"

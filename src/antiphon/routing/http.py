@@ -1,0 +1,237 @@
+"""Companion HTTP routes: the same dependency injection, JSON out.
+
+No part of OpenAPI: what documents a route in FastAPI is accepted and not used. Whoever needs it mounts a FastAPI app.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, TypedDict, Unpack
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+from starlette.background import BackgroundTask, BackgroundTasks
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route, compile_path, get_name
+
+from antiphon.dependencies import Kind, Solved, analyze, solve
+from antiphon.dependencies.params import Depends
+from antiphon.exceptions import ParameterErrors, RequestValidationError, ResponseValidationError
+from antiphon.types import Receive, Scope, Send
+
+from . import handlers
+from .context import APP_KEY, OverridesProvider, overrides_of, resources_of
+from .endings import BODILESS
+
+
+class Documentation(TypedDict, total=False):
+    """Keywords of FastAPI's that only describe a route in OpenAPI: accepted everywhere, used nowhere."""
+
+    tags: Any
+    summary: str | None
+    description: str | None
+    response_description: str
+    responses: Any
+    deprecated: bool | None
+    operation_id: str | None
+    include_in_schema: bool
+    callbacks: Any
+    openapi_extra: Any
+    generate_unique_id_function: Any
+    strict_content_type: bool
+
+
+class Dump(TypedDict, total=False):
+    """How `response_model` writes a value, under FastAPI's names."""
+
+    response_model_include: Any
+    response_model_exclude: Any
+    response_model_by_alias: bool
+    response_model_exclude_unset: bool
+    response_model_exclude_defaults: bool
+    response_model_exclude_none: bool
+
+
+class RouteOptions(Documentation, Dump, total=False):
+    """Everything a route decorator takes besides its path."""
+
+    response_model: Any
+    status_code: int | None
+    dependencies: Sequence[Any] | None
+    response_class: type[Response] | None
+    name: str | None
+
+
+UNSET: Final[Any] = object()
+"""`response_model` not given: the return annotation speaks."""
+
+
+class APIRoute(Route):
+    """A path, methods and an endpoint with dependency injection (FastAPI's `APIRoute`, without OpenAPI).
+
+    The endpoint may be sync (it runs in the thread pool) or async. A `Response` it returns is sent as it is; any other
+    value becomes JSON, through `response_model` (or the return annotation) when there is one.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        methods: Collection[str] | None = None,
+        dependency_overrides_provider: OverridesProvider | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> None:
+        self.path = path
+        self.endpoint = endpoint
+        self.options = options
+        name = options.get("name")
+        self.name = get_name(endpoint) if name is None else name
+        self.methods = {method.upper() for method in methods or ("GET",)}
+        self.status_code = options.get("status_code")
+        self.response_class = options.get("response_class")
+        self.dependencies: list[Depends] = list(options.get("dependencies") or ())
+        self.dependency_overrides_provider = dependency_overrides_provider
+        self.include_in_schema = options.get("include_in_schema", True)
+        self.tags = list(options.get("tags") or ())
+        self.path_regex, self.path_format, self.param_convertors = compile_path(path)
+        self.plan = analyze(endpoint, path=self.path_format, dependencies=self.dependencies, kind=Kind.HTTP)
+        self.response_model = _response_model(endpoint, options.get("response_model", UNSET))
+        self._adapter = None if self.response_model is None else TypeAdapter(self.response_model)
+        self._dump = _dump_options(options)
+        self._is_async = handlers.is_async(endpoint)
+        self.app = self._respond
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As Starlette's, and names this route in `scope["route"]`."""
+        match, child_scope = super().matches(scope)
+        if match is not Match.NONE:
+            child_scope["route"] = self
+        return match, child_scope
+
+    def included(
+        self,
+        prefix: str,
+        dependencies: Sequence[Depends],
+        provider: OverridesProvider | None,
+        options: dict[str, Any],
+    ) -> APIRoute:
+        """This route as it appears below `prefix`, behind the `dependencies` of what includes it."""
+        merged: Any = {**options, **self.options, "dependencies": [*dependencies, *self.dependencies]}
+        merged["response_class"] = self.response_class or options.get("response_class")
+        return type(self)(
+            prefix + self.path,
+            self.endpoint,
+            methods=self.methods,
+            dependency_overrides_provider=self.dependency_overrides_provider or provider,
+            **merged,
+        )
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._solve_and_call(scope, receive, send)
+        except ParameterErrors as errors:
+            failure = _named(errors, scope)
+            if APP_KEY not in scope and handlers.find(scope, failure) is None:
+                await unprocessable(failure)(scope, receive, send)
+                return
+            raise failure from None
+
+    async def _solve_and_call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request: Request = Request(scope, receive, send)
+        overrides = overrides_of(scope, self.dependency_overrides_provider)
+        async with solve(self.plan, request, overrides=overrides, resources=resources_of(scope)) as solved:
+            if self._is_async:
+                result = await self.endpoint(**solved.values)
+            else:
+                result = await run_in_threadpool(self.endpoint, **solved.values)
+            response = await self._response(result, solved)
+            await response(scope, receive, send)
+
+    async def _response(self, result: Any, solved: Solved) -> Response:
+        if isinstance(result, Response):
+            result.background = _chained(result.background, solved.background)
+            return result
+        status = getattr(solved.response, "status_code", None) or self.status_code
+        response = self._render(result, status)
+        response.background = solved.background
+        if solved.response is not None:
+            response.raw_headers.extend(
+                header
+                for header in solved.response.raw_headers
+                if header[0] not in (b"content-length", b"content-type")
+            )
+        return response
+
+    def _render(self, result: Any, status: int | None) -> Response:
+        chosen: dict[str, Any] = {} if status is None else {"status_code": int(status)}
+        if status is not None and (status in BODILESS or status < 200):
+            return Response(**chosen)
+        if self.response_class is None:
+            return Response(self._json(result), media_type="application/json", **chosen)
+        if issubclass(self.response_class, JSONResponse):
+            return self.response_class(from_json(self._json(result)), **chosen)
+        return self.response_class(result, **chosen)
+
+    def _json(self, result: Any) -> bytes:
+        if self._adapter is None:
+            return to_json(result, by_alias=True)
+        try:
+            value = self._adapter.validate_python(result, from_attributes=True)
+        except ValidationError as error:
+            failures: Any = error.errors(include_url=False)
+            raise ResponseValidationError(failures, body=result, endpoint=self.path) from error
+        return self._adapter.dump_json(value, **self._dump)
+
+
+def unprocessable(errors: ParameterErrors) -> Response:
+    """The 422 response that FastAPI's clients know."""
+    return Response(to_json({"detail": errors.errors()}, fallback=str), status_code=422, media_type="application/json")
+
+
+def _named(errors: ParameterErrors, scope: Scope) -> ParameterErrors:
+    if type(errors) is not ParameterErrors:
+        return errors
+    route = scope.get("route")
+    path = scope.get("root_path", "") + getattr(route, "path_format", "")
+    endpoint = scope.get("endpoint")
+    name = f"{getattr(endpoint, '__module__', '?')}:{getattr(endpoint, '__qualname__', type(endpoint).__qualname__)}"
+    where = f"{name} ({scope['method']} {path})"
+    return RequestValidationError(errors.errors(), body=errors.body, endpoint=where)
+
+
+def _response_model(endpoint: Callable[..., Any], given: Any) -> Any:
+    if given is not UNSET:
+        return given
+    function = endpoint
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        annotation = inspect.signature(function, eval_str=True).return_annotation
+    except (NameError, TypeError, ValueError):
+        return None
+    if annotation in (inspect.Signature.empty, None, Any):
+        return None
+    if isinstance(annotation, type) and issubclass(annotation, Response):
+        return None
+    return annotation
+
+
+def _dump_options(options: RouteOptions) -> dict[str, Any]:
+    given: Any = options
+    dump = {"by_alias": given.get("response_model_by_alias", True)}
+    for word in ("include", "exclude", "exclude_unset", "exclude_defaults", "exclude_none"):
+        if (value := given.get(f"response_model_{word}")) is not None:
+            dump[word] = value
+    return dump
+
+
+def _chained(first: BackgroundTask | None, second: BackgroundTasks | None) -> BackgroundTask | None:
+    """Both the response's own background task and those added by dependency injection."""
+    if first is None or second is None or not second.tasks:
+        return first or second
+    return BackgroundTasks([first, *second.tasks])

@@ -1,0 +1,149 @@
+"""One router's routes as they appear inside another: with a prefix, behind more dependencies, and live.
+
+Routes added to the included router later appear too. The copies are built once per set of routes: matching compares the
+included router's list with the one they were built from.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import URLPath
+from starlette.routing import BaseRoute, Host, Match, Mount, NoMatchFound, Route, Router, compile_path
+from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
+
+from antiphon.dependencies.params import Depends
+from antiphon.types import Receive, Scope, Send
+
+from .context import OverridesProvider
+from .http import APIRoute
+from .route import APIWebSocketRoute, WebSocketRoute
+
+if TYPE_CHECKING:
+    from .router import APIRouter
+
+SELECTED_KEY = "antiphon.selected"
+"""The route that `matches` found, for a foreign router that calls `handle` next."""
+
+
+class IncludedRouter(BaseRoute):
+    """A router included in another; a route itself, so that it keeps its place among its neighbours."""
+
+    def __init__(
+        self,
+        router: APIRouter,
+        *,
+        prefix: str,
+        dependencies: Sequence[Depends],
+        provider: OverridesProvider | None,
+        options: dict[str, Any],
+    ) -> None:
+        self.router = router
+        self.prefix = prefix
+        self.dependencies = list(dependencies)
+        self.provider = provider
+        self.options = options
+        self._source: list[BaseRoute] = []
+        self._effective: list[BaseRoute] = []
+
+    @property
+    def routes(self) -> list[BaseRoute]:
+        """The included routes as they are served here."""
+        source = self.router.routes
+        if source != self._source:
+            effective = [route for original in source if (route := self._included(original)) is not None]
+            self._source, self._effective = list(source), effective
+        return self._effective
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """The first full match among the included routes, else the first partial one."""
+        match, child_scope, route = select(self.routes, scope)
+        if route is not None:
+            child_scope[SELECTED_KEY] = route
+        return match, child_scope
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Handle with the route that `matches` selected."""
+        route: BaseRoute = scope.pop(SELECTED_KEY)
+        return route.handle(scope, receive, send)
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        """The URL of an included route."""
+        for route in self.routes:
+            try:
+                return route.url_path_for(name, **path_params)
+            except NoMatchFound:
+                pass
+        raise NoMatchFound(name, path_params)
+
+    def __repr__(self) -> str:
+        return f"IncludedRouter(prefix={self.prefix!r}, routes={self.routes!r})"
+
+    def _included(self, route: BaseRoute) -> BaseRoute | None:
+        if isinstance(route, IncludedRouter):
+            return IncludedRouter(
+                route.router,
+                prefix=self.prefix + route.prefix,
+                dependencies=[*self.dependencies, *route.dependencies],
+                provider=self.provider or route.provider,
+                options=self.options | route.options,
+            )
+        if isinstance(route, APIWebSocketRoute):
+            return route.included(self.prefix, self.dependencies, self.provider)
+        if isinstance(route, APIRoute):
+            return route.included(self.prefix, self.dependencies, self.provider, self.options)
+        if isinstance(route, WebSocketRoute):
+            return route.included(self.prefix)
+        return self._foreign(route)
+
+    def _foreign(self, route: BaseRoute) -> BaseRoute | None:
+        """Starlette's own routes, moved below the prefix; dependencies do not reach into them."""
+        if not self.prefix:
+            return route
+        if isinstance(route, Host):
+            app = Router(routes=[Mount(self.prefix, app=route.app)])
+            return Host(route.host, app=app, name=route.name)
+        if isinstance(route, Mount):
+            return _moved(route, self.prefix + route.path, "/{path:path}")
+        if isinstance(route, Route | StarletteWebSocketRoute):
+            return _moved(route, self.prefix + route.path)
+        raise TypeError(
+            f"a route of type {type(route).__qualname__} cannot be included with a prefix: mount it instead"
+        )
+
+
+def _moved(route: Any, path: str, rest: str = "") -> BaseRoute:
+    moved: Any = copy.copy(route)
+    moved.path = path
+    moved.path_regex, moved.path_format, moved.param_convertors = compile_path(path + rest)
+    return moved  # type: ignore[no-any-return]
+
+
+def select(routes: Sequence[BaseRoute], scope: Scope) -> tuple[Match, Scope, BaseRoute | None]:
+    """The first route that matches fully, else the first that does so but for its method; included ones are opened.
+
+    Returns the match, what to add to the scope, and the route itself, never the router that includes it.
+    """
+    partial: tuple[Match, Scope, BaseRoute | None] = (Match.NONE, {}, None)
+    for candidate in routes:
+        if isinstance(candidate, IncludedRouter):
+            match, child_scope, route = select(candidate.routes, scope)
+        else:
+            match, child_scope = candidate.matches(scope)
+            route = candidate
+        if match is Match.FULL:
+            return match, child_scope, route
+        if match is Match.PARTIAL and partial[2] is None:
+            partial = (match, child_scope, route)
+    return partial
+
+
+def flatten(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
+    """Every route that is served, with included ones in place of their routers."""
+    for route in routes:
+        if isinstance(route, IncludedRouter):
+            yield from flatten(route.routes)
+        else:
+            yield route

@@ -1,0 +1,60 @@
+"""The lifespan of a router and of the routers it includes, as one context.
+
+Order: a router's own lifespan is entered before those of the routers it includes, each of them once, and left after
+them. State: all mappings are merged, the outer router's keys win.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeAlias
+
+State: TypeAlias = Mapping[str, Any] | None
+Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+
+def normalize(lifespan: Any) -> Lifespan | None:
+    """A context manager factory out of what users pass: one already, or a (deprecated) generator function."""
+    if inspect.isasyncgenfunction(lifespan):
+        return contextlib.asynccontextmanager(lifespan)
+    if inspect.isgeneratorfunction(lifespan):
+        return _lifted(contextlib.contextmanager(lifespan))
+    own: Lifespan | None = lifespan
+    return own
+
+
+@contextlib.asynccontextmanager
+async def events(startup: Sequence[Callable[[], Any]], shutdown: Sequence[Callable[[], Any]]) -> AsyncIterator[None]:
+    """`on_startup` and `on_shutdown` handlers, sync or async, as a context."""
+    for handler in startup:
+        await _call(handler)
+    yield
+    for handler in shutdown:
+        await _call(handler)
+
+
+@contextlib.asynccontextmanager
+async def merged(contexts: Iterable[AbstractAsyncContextManager[Any]]) -> AsyncIterator[State]:
+    """Enter all, in order; the state is None when none of them has one (servers without lifespan state)."""
+    async with contextlib.AsyncExitStack() as stack:
+        states = [await stack.enter_async_context(context) for context in contexts]
+        found = [state for state in states if state is not None]
+        yield {key: value for state in reversed(found) for key, value in state.items()} if found else None
+
+
+async def _call(handler: Callable[[], Any]) -> None:
+    result = handler()
+    if inspect.isawaitable(result):
+        await result
+
+
+def _lifted(factory: Callable[[Any], contextlib.AbstractContextManager[Any]]) -> Lifespan:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[Any]:
+        with factory(app) as state:
+            yield state
+
+    return lifespan

@@ -1,0 +1,110 @@
+"""WebSocket routes: a path, an endpoint, and how to call it.
+
+Matching and URL building are Starlette's (`WebSocketRoute`); running the endpoint is `endpoint.py`'s.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from starlette.middleware import Middleware
+from starlette.routing import Match, compile_path, get_name
+from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
+
+from antiphon.dependencies import Kind, analyze
+from antiphon.dependencies.params import Depends
+from antiphon.types import Receive, Scope, Send
+
+from . import endpoint as runner
+from .context import OverridesProvider
+
+
+class WebSocketRoute(StarletteWebSocketRoute):
+    """A path and an `endpoint(websocket)` without dependency injection, or a `WebSocketEndpoint` class.
+
+    Takes the place of Starlette's, and ends connections by the close matrix. `middleware` is wrapped around this route
+    only.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        name: str | None = None,
+        middleware: Sequence[Middleware] | None = None,
+    ) -> None:
+        super().__init__(path, endpoint, name=name)
+        self.middleware = list(middleware or ())
+        run = runner.run_session if _is_function(endpoint) else runner.run_asgi
+        self.app = functools.partial(run, endpoint)
+        for factory, args, kwargs in reversed(self.middleware):
+            self.app = factory(self.app, *args, **kwargs)
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
+        running: Coroutine[Any, Any, None] = self.app(scope, receive, send)  # type: ignore[assignment]
+        return running
+
+    def included(self, prefix: str) -> WebSocketRoute:
+        """This route as it appears below `prefix`."""
+        return type(self)(prefix + self.path, self.endpoint, name=self.name, middleware=self.middleware)
+
+
+class APIWebSocketRoute(StarletteWebSocketRoute):
+    """A path and an endpoint with dependency injection (FastAPI's `APIWebSocketRoute`).
+
+    The signature is analysed here, once; what can never work raises a `RegistrationError`. Works in any Starlette
+    router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
+    and their values are dropped. Overrides come from `dependency_overrides_provider`, else from the app around.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        name: str | None = None,
+        dependencies: Sequence[Depends] | None = None,
+        dependency_overrides_provider: OverridesProvider | None = None,
+    ) -> None:
+        self.path = path
+        self.endpoint = endpoint
+        self.name = get_name(endpoint) if name is None else name
+        self.dependencies = list(dependencies or ())
+        self.dependency_overrides_provider = dependency_overrides_provider
+        self.path_regex, self.path_format, self.param_convertors = compile_path(path)
+        self.plan = analyze(endpoint, path=self.path_format, dependencies=self.dependencies, kind=Kind.WEBSOCKET)
+        self.app = self.handle
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As Starlette's, and names this route in `scope["route"]`."""
+        match, child_scope = super().matches(scope)
+        if match is not Match.NONE:
+            child_scope["route"] = self
+        return match, child_scope
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
+        return runner.run(self.endpoint, self.plan, scope, receive, send, self.dependency_overrides_provider)
+
+    def included(
+        self, prefix: str, dependencies: Sequence[Depends], provider: OverridesProvider | None
+    ) -> APIWebSocketRoute:
+        """This route as it appears below `prefix`, behind the `dependencies` of what includes it."""
+        return type(self)(
+            prefix + self.path,
+            self.endpoint,
+            name=self.name,
+            dependencies=[*dependencies, *self.dependencies],
+            dependency_overrides_provider=self.dependency_overrides_provider or provider,
+        )
+
+
+def _is_function(endpoint: Callable[..., Any]) -> bool:
+    while isinstance(endpoint, functools.partial):
+        endpoint = endpoint.func
+    return inspect.isfunction(endpoint) or inspect.ismethod(endpoint)

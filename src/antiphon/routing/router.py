@@ -1,0 +1,323 @@
+"""The router: finds the route for a scope, includes other routers, and carries their prefix and dependencies.
+
+Lifespan, mounting and URL building rest on Starlette's `Router`. For WebSockets nothing here stays on the stack: routes
+are found by plain calls, and the coroutine that runs the endpoint is the one handed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar, Unpack
+
+from starlette._utils import get_route_path
+from starlette.datastructures import URL
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Match, Router
+from starlette.websockets import WebSocketClose
+
+from antiphon.dependencies.params import Depends
+from antiphon.types import ASGIApp, Receive, Scope, Send
+
+from . import lifespan as lifespans
+from .context import OverridesProvider
+from .errors import RoutingError, check_prefix
+from .http import APIRoute, Documentation, RouteOptions
+from .include import IncludedRouter, flatten, select
+from .route import APIWebSocketRoute, WebSocketRoute
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+class RouteMethods:
+    """The decorators that `APIRouter` and `App` share; each registers on `self._registrar` and returns the function."""
+
+    @property
+    def _registrar(self) -> APIRouter:
+        raise NotImplementedError
+
+    def websocket(
+        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Serve WebSocket connections to `path` with the decorated function, with dependency injection."""
+        router = self._registrar
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+            return endpoint
+
+        return register
+
+    def websocket_route(self, path: str, name: str | None = None) -> Callable[[Endpoint], Endpoint]:
+        """Serve WebSocket connections with a plain `endpoint(websocket)` or a `WebSocketEndpoint` class."""
+        router = self._registrar
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            router.add_websocket_route(path, endpoint, name)
+            return endpoint
+
+        return register
+
+    def route(
+        self,
+        path: str,
+        methods: Collection[str] | None = None,
+        name: str | None = None,
+        include_in_schema: bool = True,
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Serve HTTP requests with a plain `endpoint(request) -> Response`, as Starlette does."""
+        router = self._registrar
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            router.add_route(path, endpoint, methods, name, include_in_schema)
+            return endpoint
+
+        return register
+
+    def api_route(
+        self, path: str, *, methods: Collection[str] | None = None, **options: Unpack[RouteOptions]
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Serve HTTP requests of these methods (GET by default) with dependency injection."""
+        router = self._registrar
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            router.add_api_route(path, endpoint, methods=methods, **options)
+            return endpoint
+
+        return register
+
+    def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve GET requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("GET",), **options)
+
+    def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve PUT requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("PUT",), **options)
+
+    def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve POST requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("POST",), **options)
+
+    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve DELETE requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("DELETE",), **options)
+
+    def options(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve OPTIONS requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("OPTIONS",), **options)
+
+    def head(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve HEAD requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("HEAD",), **options)
+
+    def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve PATCH requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("PATCH",), **options)
+
+    def trace(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve TRACE requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("TRACE",), **options)
+
+    def on_event(self, event_type: str) -> Callable[[Endpoint], Endpoint]:
+        """Call the decorated function at "startup" or "shutdown"; `lifespan=` is the better way."""
+        router = self._registrar
+
+        def register(handler: Endpoint) -> Endpoint:
+            router.add_event_handler(event_type, handler)
+            return handler
+
+        return register
+
+
+class APIRouter(RouteMethods, Router):
+    """A group of routes with a common prefix and common dependencies (FastAPI's `APIRouter`); an ASGI app as well.
+
+    Keywords that only describe routes in OpenAPI are accepted and not used. `default_response_class` is for the
+    companion HTTP routes.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str = "",
+        dependencies: Sequence[Any] | None = None,
+        default_response_class: type[Response] | None = None,
+        routes: Sequence[BaseRoute] | None = None,
+        redirect_slashes: bool = True,
+        default: ASGIApp | None = None,
+        dependency_overrides_provider: OverridesProvider | None = None,
+        route_class: type[APIRoute] = APIRoute,
+        on_startup: Sequence[Callable[[], Any]] | None = None,
+        on_shutdown: Sequence[Callable[[], Any]] | None = None,
+        lifespan: Any = None,
+        **documentation: Unpack[Documentation],
+    ) -> None:
+        check_prefix(prefix)
+        super().__init__(routes=routes, redirect_slashes=redirect_slashes, default=default)
+        self.prefix = prefix
+        self.dependencies: list[Depends] = list(dependencies or ())
+        self.default_response_class = default_response_class
+        self.dependency_overrides_provider = dependency_overrides_provider
+        self.route_class = route_class
+        self.on_startup = list(on_startup or ())
+        self.on_shutdown = list(on_shutdown or ())
+        self.documentation = documentation
+        self._lifespan = lifespans.normalize(lifespan)
+        self.lifespan_context = self._whole_lifespan
+
+    @property
+    def _registrar(self) -> APIRouter:
+        return self
+
+    def add_api_websocket_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+    ) -> None:
+        """What `websocket()` does, without a decorator."""
+        self.routes.append(
+            APIWebSocketRoute(
+                self.prefix + path,
+                endpoint,
+                name=name,
+                dependencies=[*self.dependencies, *(dependencies or ())],
+                dependency_overrides_provider=self.dependency_overrides_provider,
+            )
+        )
+
+    def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
+        """What `websocket_route()` does, without a decorator. Neither prefix nor dependencies apply, as in FastAPI."""
+        self.routes.append(WebSocketRoute(path, endpoint, name=name))
+
+    def add_api_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        methods: Collection[str] | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> None:
+        """What `api_route()` does, without a decorator."""
+        options["dependencies"] = [*self.dependencies, *(options.get("dependencies") or ())]
+        options["response_class"] = options.get("response_class") or self.default_response_class
+        self.routes.append(
+            self.route_class(
+                self.prefix + path,
+                endpoint,
+                methods=methods,
+                dependency_overrides_provider=self.dependency_overrides_provider,
+                **options,
+            )
+        )
+
+    def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
+        """Call `func` at "startup" or "shutdown"."""
+        handlers = {"startup": self.on_startup, "shutdown": self.on_shutdown}.get(event_type)
+        if handlers is None:
+            raise ValueError(f"event_type must be 'startup' or 'shutdown', got {event_type!r}")
+        handlers.append(func)
+
+    def include_router(
+        self,
+        router: APIRouter,
+        *,
+        prefix: str = "",
+        dependencies: Sequence[Any] | None = None,
+        default_response_class: type[Response] | None = None,
+        **documentation: Unpack[Documentation],
+    ) -> None:
+        """Serve the routes of `router` here too, below `prefix` and behind `dependencies`; also those added later.
+
+        Raises RoutingError for a malformed prefix, for a cycle, and for a route whose path would be empty.
+        """
+        check_prefix(prefix)
+        if router is self:
+            raise RoutingError("Cannot include the same APIRouter instance into itself: did you mean another one?")
+        if self in router.included_routers():
+            raise RoutingError("Cannot include an APIRouter instance that already includes this router")
+        if not prefix:
+            _check_paths(router.routes)
+        response_class = default_response_class or self.default_response_class
+        included = IncludedRouter(
+            router,
+            prefix=self.prefix + prefix,
+            dependencies=[*self.dependencies, *(dependencies or ())],
+            provider=self.dependency_overrides_provider,
+            options={} if response_class is None else {"response_class": response_class},
+        )
+        included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
+        self.routes.append(included)
+
+    def included_routers(self) -> Iterator[APIRouter]:
+        """The routers included here, at any depth."""
+        for route in self.routes:
+            if isinstance(route, IncludedRouter):
+                yield route.router
+                yield from route.router.included_routers()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve as an ASGI app: on its own, or mounted."""
+        await self.dispatch(scope, receive, send)
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same; Starlette's name for it."""
+        await self.dispatch(scope, receive, send)
+
+    def dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What serves this scope, ready to be awaited."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            scope.setdefault("router", self)
+            return self.lifespan(scope, receive, send)
+        if "router" not in scope:
+            scope["router"] = self
+        _, child_scope, route = select(self.routes, scope)
+        if route is not None:
+            scope["route"] = route
+            scope.update(child_scope)
+            return route.handle(scope, receive, send)
+        if kind == "http" and (redirect := self._redirect(scope)) is not None:
+            return redirect(scope, receive, send)
+        return self.default(scope, receive, send)
+
+    async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 404; a WebSocket is closed before accept, which is a 403 (as FastAPI)."""
+        if scope["type"] == "websocket":
+            await WebSocketClose()(scope, receive, send)
+        elif "app" in scope:
+            raise StarletteHTTPException(status_code=404)
+        else:
+            await PlainTextResponse("Not Found", status_code=404)(scope, receive, send)
+
+    def _redirect(self, scope: Scope) -> Response | None:
+        """To the same path with or without its last slash, where only that one is served."""
+        path = get_route_path(scope)
+        if not self.redirect_slashes or path == "/":
+            return None
+        other = scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"
+        elsewhere = {**scope, "path": other}
+        if select(self.routes, elsewhere)[0] is Match.NONE:
+            return None
+        return RedirectResponse(url=str(URL(scope=elsewhere)))
+
+    def _whole_lifespan(self, app: Any) -> AbstractAsyncContextManager[Any]:
+        return lifespans.merged(router.own_lifespan(app) for router in dict.fromkeys([self, *self.included_routers()]))
+
+    def own_lifespan(self, app: Any) -> AbstractAsyncContextManager[Any]:
+        """The lifespan of this router without those it includes: `lifespan=`, else `on_startup` and `on_shutdown`."""
+        if self._lifespan is not None:
+            return self._lifespan(app)
+        return lifespans.events(self.on_startup, self.on_shutdown)
+
+    __hash__ = object.__hash__  # two routers are never one, whatever Starlette's `__eq__` makes of their routes
+    __eq__ = object.__eq__
+
+
+def _check_paths(routes: Sequence[BaseRoute]) -> None:
+    for route in flatten(routes):
+        if getattr(route, "path", None) == "" and isinstance(route, APIRoute | APIWebSocketRoute | WebSocketRoute):
+            raise RoutingError(f"Prefix and path cannot be both empty (endpoint {route.name})")
