@@ -1,1 +1,8 @@
+"""One WebSocket connection as an endpoint holds it, on any ASGI server."""
 
+from .channel import current_owner
+from .options import ConnectionOptions
+from .state import Closed, WebSocketState
+from .websocket import WebSocket
+
+__all__ = ["Closed", "ConnectionOptions", "WebSocket", "WebSocketState", "current_owner"]

@@ -1,0 +1,95 @@
+"""Payloads to and from Python values: JSON, and the checks that keep a bad value from reaching the server.
+
+Knows nothing of connections.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
+
+from antiphon.exceptions import InvalidJSON
+from antiphon.types import PreparedMessage
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError:
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable") from None
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_plain).encode
+
+
+def encode_json(value: Any) -> str:
+    """Compact JSON text, not ASCII-escaped: what `json.dumps` makes of plain data.
+
+    pydantic models, dataclasses, datetimes, UUIDs, enums and sets are taken as pydantic writes them.
+    Raises TypeError for other objects, ValueError for circular references.
+    """
+    return _encode(value)
+
+
+def decode_json(data: str | bytes) -> Any:
+    """What `json.loads` makes of UTF-8 text. Raises InvalidJSON, whatever is wrong with it."""
+    try:
+        return from_json(data)
+    except ValueError:
+        # The quick parser is the stricter one (lone surrogates, nesting); the standard library has the last word.
+        return _decode_slowly(data)
+
+
+def _decode_slowly(data: str | bytes) -> Any:
+    try:
+        text = data if isinstance(data, str) else data.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidJSON("the message is not UTF-8", "", exc.start) from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise InvalidJSON(exc.msg, exc.doc, exc.pos) from None
+    except RecursionError:
+        raise InvalidJSON("the message is nested too deeply", text, 0) from None
+    except ValueError as exc:  # an integer with more digits than Python converts
+        raise InvalidJSON(str(exc), text, 0) from None
+
+
+def check_text(data: str) -> str:
+    """The text, if it can go into a text frame. Raises TypeError, or UnicodeEncodeError for lone surrogates."""
+    if not isinstance(data, str):
+        raise TypeError(f"a text message is a str, not {type(data).__name__}: use send_bytes() or send_json()")
+    if not data.isascii():
+        data.encode()
+    return data
+
+
+def check_bytes(data: bytes | bytearray | memoryview) -> bytes:
+    """The bytes as they are now, if they are bytes-like. Raises TypeError."""
+    if type(data) is bytes:
+        return data
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise TypeError(
+        f"a binary message is bytes-like, not {type(data).__name__}: send_text() and send_json() take others"
+    )
+
+
+_last = PreparedMessage("")
+
+
+def prepare(payload: str | bytes) -> PreparedMessage:
+    """The payload ready for any number of connections.
+
+    The last one is remembered by identity, so that a loop of sends over many connections encodes once.
+    Raises UnicodeEncodeError for lone surrogates.
+    """
+    global _last
+    prepared = _last
+    if prepared.payload is not payload:
+        if isinstance(payload, str):
+            check_text(payload)
+        prepared = _last = PreparedMessage(payload)
+    return prepared

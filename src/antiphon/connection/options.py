@@ -1,0 +1,38 @@
+"""The limits of one connection, each in one place with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from antiphon.types import Overflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """What a `WebSocket` holds back for its peer, and how long it waits for it.
+
+    An application sets them for its connections under `scope["antiphon.connection_options"]`, a subclass of
+    `WebSocket` with its attribute `options`. On antiphon's own server `ServerConfig` decides about `send_timeout`.
+    """
+
+    send_timeout: float = 20.0
+    """Seconds a send may wait for a peer that does not read. As long as the keepalive of common servers gives a peer
+    to answer a ping: whoever has read nothing for longer is gone or as good as gone."""
+
+    outbox_bytes: int = 1 << 20
+    """Bytes that foreign senders may have waiting. Some seconds of a busy chat, and still only a gigabyte for a
+    thousand stalled peers."""
+
+    inbox_bytes: int = 64 << 10
+    """Bytes read ahead to notice a disconnect while the application does not receive. Beyond them the peer's data
+    waits in the server and in TCP, as without reading ahead."""
+
+    overflow: Overflow = Overflow.DISCONNECT
+    """What a full outbox does with a foreign sender's message: DISCONNECT (Close 1013) or DROP_NEWEST (counted in
+    `WebSocket.dropped`). The other policies need to know messages apart: they belong to the hub's topics."""
+
+    def __post_init__(self) -> None:
+        if self.overflow not in (Overflow.DISCONNECT, Overflow.DROP_NEWEST):
+            raise ValueError(f"a connection's overflow is DISCONNECT or DROP_NEWEST, not {self.overflow.name}")
+        if self.send_timeout <= 0:
+            raise ValueError(f"send_timeout is a positive number of seconds, not {self.send_timeout}")

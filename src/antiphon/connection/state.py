@@ -1,0 +1,118 @@
+"""The life of one connection as tables: which ASGI message is legal when, and how an end is named.
+
+Knows nothing of servers, queues or tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.websockets import WebSocketState
+
+from antiphon.types import ClosedBy, Message, Scope
+
+__all__ = ["RECEIVES", "SENDS", "Closed", "WebSocketState", "check_close_code", "cut_reason", "unexpected"]
+
+MAX_REASON_BYTES: Final = 123
+"""A control frame holds 125 bytes, and the code takes two (RFC 6455 §5.5)."""
+
+CONNECTING, CONNECTED, DISCONNECTED, RESPONSE = WebSocketState
+
+RECEIVES: Final[Mapping[WebSocketState, Mapping[str, WebSocketState]]] = {
+    CONNECTING: {"websocket.connect": CONNECTED},
+    CONNECTED: {"websocket.receive": CONNECTED, "websocket.disconnect": DISCONNECTED},
+    DISCONNECTED: {},
+    RESPONSE: {},
+}
+"""What may come from the server, by `client_state`, and the state that follows."""
+
+SENDS: Final[Mapping[WebSocketState, Mapping[str, WebSocketState]]] = {
+    CONNECTING: {
+        "websocket.accept": CONNECTED,
+        "websocket.close": DISCONNECTED,
+        "websocket.http.response.start": RESPONSE,
+    },
+    CONNECTED: {"websocket.send": CONNECTED, "websocket.close": DISCONNECTED},
+    DISCONNECTED: {},
+    RESPONSE: {"websocket.http.response.body": DISCONNECTED},
+}
+"""What the application may send, by `application_state`, and the state that follows.
+
+A body part with `more_body` stays in RESPONSE.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """How a connection ended. `code` is 1006 when it was lost, 1005 when a Close frame carried no code."""
+
+    code: int
+    reason: str
+    by: ClosedBy
+
+
+LOST: Final = Closed(code=1006, reason="", by=ClosedBy.NOBODY)
+DENIED: Final = Closed(code=1006, reason="", by=ClosedBy.US)
+"""The handshake was answered with an HTTP response: there never was a Close frame."""
+
+
+def check_close_code(code: int) -> int:
+    """The code as a plain int, if an endpoint may put it on the wire (RFC 6455 §7.4, IANA's registry).
+
+    Raises TypeError for what is not an integer, ValueError for codes that are reserved, unassigned or out of range.
+    """
+    if not isinstance(code, int):
+        raise TypeError(f"a close code is an int, not {type(code).__name__}")
+    if 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999:
+        return int(code)
+    raise ValueError(f"close code {code} may not be sent: use 1000-1003, 1007-1014 or 3000-4999 (RFC 6455 §7.4)")
+
+
+def cut_reason(reason: str | None) -> str:
+    """As much of the reason as a Close frame holds, cut between characters."""
+    if not reason:
+        return ""
+    encoded = reason.encode("utf-8", "replace")
+    return encoded[:MAX_REASON_BYTES].decode("utf-8", "ignore")
+
+
+def unexpected(expected: Iterable[str], message_type: object) -> str:
+    """The text of the error for a message that the tables do not allow."""
+    *others, last = (f'"{name}"' for name in expected)
+    names = f"{', '.join(others)} or {last}" if others else last
+    return f"Expected ASGI message {names}, but got {message_type!r}"
+
+
+def spec_version(scope: Scope) -> tuple[int, ...]:
+    """The version of the ASGI WebSocket spec that the server speaks; (0,) where no server says."""
+    version = (scope.get("asgi") or {}).get("spec_version", "0")
+    return tuple(int(part) for part in str(version).split(".") if part.isdigit())
+
+
+def normalised(message: Message, *, tells_reason: bool) -> Message:
+    """The server's receive or disconnect message without its dialect.
+
+    A receive message keeps only the key of the frame that came. A disconnect message with 1005 and no `reason`, from a
+    server that knows reasons (`tells_reason`, ASGI 2.3), means that no Close frame came: 1006.
+    """
+    if message["type"] == "websocket.receive":
+        if "text" in message and "bytes" in message:
+            empty = "text" if message["text"] is None else "bytes"
+            return {key: value for key, value in message.items() if key != empty}
+    elif tells_reason and message.get("code") == 1005 and "reason" not in message:
+        return {**message, "code": 1006}
+    return message
+
+
+def closed_by_message(message: Message) -> Closed:
+    """Who ended the connection, as far as a disconnect message tells."""
+    code = message.get("code") or 1005
+    if code == 1006:
+        by = ClosedBy.NOBODY
+    elif code == 1012 and "reason" not in message:
+        by = ClosedBy.US  # how uvicorn tells the application that it is shutting down
+    else:
+        by = ClosedBy.PEER
+    return Closed(code=int(code), reason=message.get("reason") or "", by=by)
