@@ -18,6 +18,13 @@ _COMMANDS: Final = {
 }
 
 
+_SETTINGS: Final = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "auto_envvar_prefix": "ANTIPHON",  # ANTIPHON_RUN_PORT=9000 is --port 9000, as containers like it
+}
+
+
 class _Commands(click.Group):
     """A group whose commands are imported by name."""
 
@@ -36,7 +43,7 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(cls=_Commands, context_settings=_SETTINGS)
 @click.version_option(package_name="antiphon", message="%(prog)s %(version)s")
 def main() -> None:
     """Real-time WebSockets for Python.

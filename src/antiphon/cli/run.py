@@ -37,7 +37,6 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--access-log/--no-access-log", default=True, help="One line per HTTP request and handshake.")
 @click.option(
     "--ws",
-    "engine",
     type=click.Choice([engine.value for engine in Engine]),
     default=Engine.ANTIPHON.value,
     help="WebSocket protocol engine.",
@@ -81,7 +80,7 @@ def command(app: str, **options: Any) -> None:
 
 def configure(target: Target, **options: Any) -> uvicorn.Config:
     """uvicorn's configuration from the command's options; raises `Problem` for what does not fit together."""
-    engine = Engine(options["engine"])
+    engine = Engine(options["ws"])
     if engine.missing_package:
         raise Problem(f"--ws {engine.value} needs a package: pip install {engine.missing_package}")
     if options["ssl_keyfile"] and not options["ssl_certfile"]:

@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
 
 
 def _tell(where: str) -> None:
-    logger.info("Serving on %s (press CTRL+C to stop)", where)
+    logger.info("Antiphon running on %s (press CTRL+C to stop)", where)
 
 
 def _broker() -> AbstractContextManager[object]:
