@@ -81,10 +81,22 @@ def is_scalar_sequence(annotation: Any) -> bool:
     return is_sequence(annotation) and all(map(is_scalar, get_args(annotation)))
 
 
+def class_of(annotation: Any) -> type | None:
+    """The class that is annotated, without its type arguments; None when it is no class."""
+    annotation = _bare(annotation)
+    cls = get_origin(annotation) or annotation
+    return cls if isinstance(cls, type) else None
+
+
+def optional_of(annotation: Any) -> Any:
+    """X of `X | None`; None for anything else."""
+    members = _members(_bare(annotation))
+    if members is None or len(members) != 2 or type(None) not in members:
+        return None
+    return _bare(next(member for member in members if member is not type(None)))
+
+
 def model_of(annotation: Any) -> type[BaseModel] | None:
     """The pydantic model of `M` or `M | None`."""
-    annotation = _bare(annotation)
-    members = _members(annotation)
-    if members is not None and len(members) == 2 and type(None) in members:
-        annotation = _bare(next(member for member in members if member is not type(None)))
+    annotation = optional_of(annotation) or _bare(annotation)
     return annotation if is_subclass(annotation, BaseModel) else None

@@ -74,16 +74,15 @@ def unwrapped(call: Any) -> Any:
 
 
 def call_kind(call: Callable[..., Any]) -> CallKind:
-    """Looks at the callable itself, at what it wraps, and at the `__call__` of an instance; a class is always SYNC."""
+    """Looks at the callable itself, at what it wraps, and at the `__call__` of an instance; a bare class is SYNC."""
     candidates = [unpartial(call), unwrapped(call)]
-    if inspect.isclass(candidates[-1]):
-        return CallKind.SYNC
-    for outer in list(candidates):
-        if not inspect.isroutine(outer) and (method := getattr(outer, "__call__", None)) is not None:  # noqa: B004
-            candidates += [unpartial(method), unwrapped(method)]
+    if not inspect.isclass(candidates[-1]):
+        for outer in list(candidates):
+            if not inspect.isroutine(outer) and not inspect.isclass(outer):
+                candidates += [unpartial(outer.__call__), unwrapped(outer.__call__)]
     for recognise, kind in (
-        (inspect.isgeneratorfunction, CallKind.SYNC_GENERATOR),
         (inspect.isasyncgenfunction, CallKind.ASYNC_GENERATOR),
+        (inspect.isgeneratorfunction, CallKind.SYNC_GENERATOR),
         (_is_coroutine_function, CallKind.ASYNC),
     ):
         if any(recognise(candidate) for candidate in candidates):

@@ -20,7 +20,9 @@ from pydantic_core import PydanticUndefined
 from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.websockets import WebSocket as StarletteWebSocket
 
+from antiphon.connection import WebSocket
 from antiphon.exceptions import DependencyCycleError, DependencyScopeError, RegistrationError
 
 from . import foreign, hints
@@ -51,6 +53,8 @@ class Injected(enum.Enum):
     RESPONSE = "response"
     SECURITY_SCOPES = "security scopes"
     RESOURCE = "resource"
+    DEFAULT = "default"
+    """The parameter's default: it asks for a connection of the other kind, and can do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Injection:
     name: str
     what: Injected
     annotation: type
-    default: Any = _EMPTY
+    default: Any
+    """What is injected when there is no such resource; `inspect.Parameter.empty` when there has to be one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,31 +293,34 @@ class _Analysis:
         annotation = hints.without_alias(parameter.annotation)
         found = _Declared.read(where, annotation, parameter.default)
         if found.depends is not None:
+            if isinstance(annotation, Unresolved) and found.depends.dependency is None:
+                raise _unknown(where, annotation)
             return _completed(found, where)
         if isinstance(annotation, Unresolved):
-            raise RegistrationError(f"{where} has the unknown annotation {annotation.text!r}: {annotation.error}")
-        injection = self._injection(call, parameter, found.type, where)
+            raise _unknown(where, annotation)
+        injection = self._injection(call, parameter, found, where)
         if injection is not None:
             if found.marker is not None:
                 raise RegistrationError(f"{where} is injected as {found.type!r} and takes no {found.marker!r}")
-            return injection if isinstance(injection, Injection) else None
+            return injection
         return self._reader(parameter, found, where)
 
-    def _injection(self, call: Call, parameter: Parameter, annotation: Any, where: str) -> Injection | bool | None:
-        """The injection; False when the default has to serve; None when the annotation asks for no injection."""
-        if not hints.is_subclass(annotation, object):
+    def _injection(self, call: Call, parameter: Parameter, found: _Declared, where: str) -> Injection | None:
+        """How the annotation alone serves the parameter; None when it asks for no injection."""
+        optional = hints.optional_of(found.type)
+        wanted = hints.class_of(found.type if optional is None else optional)
+        what = None if wanted is None else self._injected(wanted)
+        if wanted is None or what is None:
             return None
-        what = self._injected(annotation)
-        if what is None:
-            return None
-        if what is Injected.CONNECTION and not self._fits(call, annotation):
-            if parameter.default is _EMPTY:
+        default = None if optional is not None and parameter.default is _EMPTY else parameter.default
+        if what is Injected.CONNECTION and not self._fits(call, wanted):
+            if default is _EMPTY:
                 raise RegistrationError(
-                    f"{where} is a {annotation.__name__}, which a {self._source.kind.value} route does not have; "
+                    f"{where} is a {wanted.__name__}, which a {self._source.kind.value} route does not have; "
                     "HTTPConnection serves both"
                 )
-            return False
-        return Injection(parameter.name, what, annotation, parameter.default)
+            what = Injected.DEFAULT
+        return Injection(parameter.name, what, wanted, default)
 
     def _injected(self, annotation: type) -> Injected | None:
         for classes, what in _INJECTED_CLASSES:
@@ -330,7 +338,7 @@ class _Analysis:
         if annotation is HTTPConnection or foreign.is_security_scheme(unwrapped(call)):
             return True
         is_request = issubclass(annotation, Request)
-        is_websocket = hasattr(annotation, "accept")
+        is_websocket = issubclass(annotation, (WebSocket, StarletteWebSocket))
         if not is_request and not is_websocket:
             return True
         return is_request if self._source.kind is Kind.HTTP else is_websocket
@@ -357,7 +365,10 @@ class _Analysis:
         readers = [reader for step in steps for reader in step.readers if reader.location in _BODIES]
         if not readers:
             return tuple(steps[:-1]), steps[-1], None
-        if any(reader.location is Location.FORM for reader in readers):
+        if len({reader.location for reader in readers}) > 1:
+            names = ", ".join(repr(reader.name) for reader in readers)
+            raise RegistrationError(f"{steps[-1].label}: {names}: one body cannot be both a form and JSON")
+        if readers[0].location is Location.FORM:
             return tuple(steps[:-1]), steps[-1], Location.FORM
         wanted = any(getattr(reader.info, "embed", None) for reader in readers)
         embedded = wanted or len({reader.name for reader in readers}) > 1
@@ -418,6 +429,10 @@ class _Declared:
         info = marker if isinstance(marker, FieldInfo) else None
         location = foreign.location_of(info) if info is not None else None
         return cls(bare, full, depends, info, location, default, in_annotation)
+
+
+def _unknown(where: str, annotation: Unresolved) -> RegistrationError:
+    return RegistrationError(f"{where} has the unknown annotation {annotation.text!r}: {annotation.error}")
 
 
 def _completed(found: _Declared, where: str) -> Depends:

@@ -176,6 +176,8 @@ class Solved:
                 values[injection.name] = self._draft()
             case Injected.SECURITY_SCOPES:
                 values[injection.name] = injection.annotation(scopes=list(step.oauth_scopes))
+            case Injected.DEFAULT:
+                values[injection.name] = injection.default
             case Injected.RESOURCE:
                 self._inject_resource(injection, step, values)
 
@@ -196,6 +198,7 @@ class Solved:
                 f"{step.label}: parameter {injection.name!r} is a {injection.annotation.__name__}, "
                 "and this application has none"
             )
+        values[injection.name] = injection.default
 
     async def _call(self, step: Step, values: dict[str, Any]) -> Any:
         match step.kind:
