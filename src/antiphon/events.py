@@ -44,4 +44,31 @@ class HandshakeRefused(Event):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeepaliveTimeout(Event):
+    """A peer did not answer a ping in time; its connection was aborted."""
+
+    path: str
+    waited: float
+    """Seconds since the ping."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendTimeout(Event):
+    """A peer took nothing of what was sent to it for `send_timeout`; its connection was aborted."""
+
+    path: str
+    buffered: int
+    """Bytes that were dropped with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolViolated(Event):
+    """A peer broke the protocol or a limit, and was closed with `code`."""
+
+    path: str
+    code: int
+    reason: str
+
+
 Observer: TypeAlias = Callable[[Event], None]

@@ -1,1 +1,13 @@
+"""The WebSocket protocol for uvicorn and any ASGI app: README.md shows how a connection lives.
 
+`uvicorn app:app --ws antiphon.server:WebSocketProtocol`
+"""
+
+from .backend import native
+from .config import ServerConfig
+from .engine import Engine
+from .errors import ClientDisconnected
+from .session import Session
+from .uvicorn import WebSocketProtocol
+
+__all__ = ["ClientDisconnected", "Engine", "ServerConfig", "Session", "WebSocketProtocol", "native"]

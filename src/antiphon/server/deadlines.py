@@ -1,0 +1,101 @@
+"""One timer for any number of connections: a wheel of slots, each a set of those that are due in its stretch of time.
+
+Knows nothing of what is due: whoever entered is called with the time and says when to be called next. The clock and the
+timer are passed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+SLOTS: Final = 512
+
+
+class Due(Protocol):
+    """Something with a deadline. `slot` is the wheel's own note: -1 while it is in none."""
+
+    slot: int
+
+    def on_deadline(self, now: float) -> float | None:
+        """Do what is due at `now`; return the time of the next deadline, None for no more."""
+
+
+Timer = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
+
+
+class Deadlines:
+    """Calls what was entered at most one `tick` after its time (never before).
+
+    A deadline beyond the wheel's reach comes round early, and is asked again: entries must bear being called early.
+    """
+
+    def __init__(self, tick: float, clock: Callable[[], float], call_later: Timer) -> None:
+        self.tick: Final = tick
+        self._clock = clock
+        self._call_later = call_later
+        self._slots: list[set[Due] | None] = [None] * SLOTS
+        self._position = 0  # ticks since the start of the clock, up to which everything is done
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def enter(self, entry: Due, when: float) -> None:
+        """Call `entry` at `when`, or earlier if it is entered for earlier already."""
+        if self._timer is None:
+            self._position = int(self._clock() / self.tick)
+            self._timer = self._call_later(self.tick, self._turn)
+        ahead = max(1, min(int(when / self.tick) + 1 - self._position, SLOTS - 1))
+        slot = (self._position + ahead) % SLOTS
+        if entry.slot >= 0:
+            entered = (entry.slot - self._position) % SLOTS or SLOTS
+            if entered <= ahead:
+                return
+            self.leave(entry)
+        entries = self._slots[slot]
+        if entries is None:
+            entries = self._slots[slot] = set()
+        entries.add(entry)
+        entry.slot = slot
+        self._count += 1
+
+    def leave(self, entry: Due) -> None:
+        """Forget `entry`, if it is entered."""
+        if entry.slot < 0:
+            return
+        entries = self._slots[entry.slot]
+        assert entries is not None
+        entries.discard(entry)
+        if not entries:
+            self._slots[entry.slot] = None
+        entry.slot = -1
+        self._count -= 1
+
+    def _turn(self) -> None:
+        now = self._clock()
+        target = int(now / self.tick)
+        steps = min(target - self._position, SLOTS)
+        first = self._position + 1
+        self._position = max(target, self._position)
+        for position in range(first, first + steps):
+            entries = self._slots[position % SLOTS]
+            if entries is None:
+                continue
+            self._slots[position % SLOTS] = None
+            self._count -= len(entries)
+            for entry in entries:
+                entry.slot = -1
+            for entry in entries:
+                when = entry.on_deadline(now)
+                if when is not None:
+                    self.enter(entry, when)
+        self._timer = self._call_later(self.tick, self._turn) if self._count else None
+
+    def stop(self) -> None:
+        """Call nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

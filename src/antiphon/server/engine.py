@@ -1,0 +1,188 @@
+"""What the WebSocket connections of one server share: its limits, deadlines, observers, and its end.
+
+`Engine` knows no ASGI server in particular: `uvicorn.py` makes one per uvicorn server, `antiphon.testing` one over an
+in-memory transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from antiphon.events import Event
+from antiphon.types import ASGIApp, Scope
+
+from .backend import Flusher
+from .config import ServerConfig
+from .deadlines import Deadlines
+from .limits import Admission
+from .scope import ASGI_SPEC_VERSION, SharedHeaders
+from .session import SERVICE_RESTART, Session, path_with_query
+from .state import State
+from .stop import StopTimes, staggered, stop_times
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSet
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_LONGEST_TICK: Final = 0.5
+_TICKS_PER_TIMEOUT: Final = 16
+_DIRECT: Final = sys.platform != "win32"
+
+
+class Engine:
+    """The shared half of a server's WebSockets; `protocol()` makes the half of one connection.
+
+    `connections` and `tasks` are the caller's sets, kept up to date: a server that stops waits for both to be empty.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServerConfig | None = None,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        connections: MutableSet[Any] | None = None,
+        tasks: MutableSet[asyncio.Task[Any]] | None = None,
+        app_state: dict[str, Any] | None = None,
+        root_path: str = "",
+        asgi_version: str = "3.0",
+        default_headers: Callable[[], Headers] = tuple,
+        limit_concurrency: int | None = None,
+        reset_contextvars: bool = False,
+        stop_bound: float | None = None,
+        logger: logging.Logger | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.app: Final = app
+        self.config: Final = config or ServerConfig()
+        self.loop: Final = loop or asyncio.get_running_loop()
+        self.clock: Final = self.loop.time
+        self.connections: Final[MutableSet[Any]] = set() if connections is None else connections
+        self.tasks: Final[MutableSet[asyncio.Task[Any]]] = set() if tasks is None else tasks
+        self.app_state: Final = {} if app_state is None else app_state
+        self.root_path: Final = root_path
+        self.asgi: Final = {"version": asgi_version, "spec_version": ASGI_SPEC_VERSION}
+        self.default_headers: Final = default_headers
+        self.reset_contextvars: Final = reset_contextvars
+        self.logger: Final = logger or logging.getLogger("antiphon.server")
+        self.app_is_coroutine_function: Final = _is_coroutine_function(app)
+        self.sessions: Final[set[Session]] = set()
+        self.flusher: Final = Flusher(self.loop)
+        self.headers: Final = SharedHeaders()
+        self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
+        self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
+        self.ping_after: Final = max(0.0, (self.config.ping_interval or 0.0) - self.deadlines.tick)
+        self.retry_headers: Final = ((b"retry-after", b"%d" % self.config.retry_after),)
+        self.refused: Final[dict[str, int]] = {}
+        """How many handshakes were turned away, by reason."""
+        self.stopping = False
+        self._limit_concurrency: Final = limit_concurrency
+        self._stop_bound: Final = stop_bound
+        self._rng: Final = rng or random.Random()
+        self._stop_queue: list[tuple[float, Session]] = []
+
+    refusals: Final = {503: "no room for another connection", 429: "too many connections from this address"}
+
+    def protocol(self) -> Session:
+        """An `asyncio.Protocol` for one connection, whose first bytes are its HTTP request."""
+        return Session(self)
+
+    # ------------------------------------------------------------ limits
+
+    def admit(self, address: str) -> int | None:
+        """Count a connection in, or say with which HTTP status it is refused."""
+        if self.stopping:
+            return 503
+        limit = self._limit_concurrency
+        if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
+            return 503  # uvicorn's limit counts HTTP connections too, and this one
+        return self.admission.enter(address)
+
+    def direct_fd(self, transport: asyncio.Transport) -> int:
+        """The file descriptor of a plain socket, which frames may be written to without the transport; else -1."""
+        if not _DIRECT:
+            return -1
+        socket = transport.get_extra_info("socket")
+        try:
+            return -1 if socket is None else int(socket.fileno())
+        except (OSError, AttributeError):
+            return -1
+
+    # ------------------------------------------------------------ who looks on
+
+    def emit(self, event: Event) -> None:
+        """Tell all observers."""
+        for observer in self.config.observers:
+            try:
+                observer(event)
+            except Exception:
+                self.logger.exception("an observer failed on %r", event)
+
+    def log_answer(self, scope: Scope | None, answer: str) -> None:
+        """One line for how a handshake was answered, as uvicorn writes it."""
+        if scope is None or not self.logger.isEnabledFor(logging.INFO):
+            return
+        client = scope.get("client")
+        address = f"{client[0]}:{client[1]}" if client else ""
+        self.logger.info('%s - "WebSocket %s" %s', address, path_with_query(scope), answer)
+
+    # ------------------------------------------------------------ the end
+
+    def begin_stop(self) -> StopTimes:
+        """Take nobody new; close what is open, spread over a window; cancel what is left. Ends in bounded time."""
+        config = self.config
+        times = stop_times(config.stop_window, config.stop_grace, config.close_timeout, self._stop_bound)
+        if self.stopping:
+            return times
+        self.stopping = True
+        now = self.clock()
+        open_sessions = []
+        for session in list(self.sessions):
+            if session.state == State.OPEN:
+                open_sessions.append(session)
+            elif session.state <= State.WAITING_APP:
+                session.refuse(503, "the server stops", self.retry_headers)
+        if open_sessions:
+            self.logger.info("Closing %d WebSocket(s) within %.1f s", len(open_sessions), times.window)
+        queue = [(now + offset, session) for offset, session in staggered(open_sessions, times.window, self._rng)]
+        self._stop_queue = queue[::-1]
+        self._close_next()
+        if self.sessions:
+            self.loop.call_later(times.cancel, self._cancel_rest)
+        return times
+
+    def _close_next(self) -> None:
+        queue = self._stop_queue
+        now = self.clock()
+        while queue and queue[-1][0] <= now:
+            _, session = queue.pop()
+            session.close(SERVICE_RESTART, "the server restarts")
+        if queue:
+            self.loop.call_later(max(0.01, queue[-1][0] - now), self._close_next)
+
+    def _cancel_rest(self) -> None:
+        for session in list(self.sessions):
+            if session.task is not None:
+                session.task.cancel("the server stops")
+            if session.transport is not None:
+                session.abort()
+
+
+def _tick(config: ServerConfig) -> float:
+    """Fine enough for the shortest timeout to be kept to a sixteenth."""
+    times = (config.handshake_timeout, config.close_timeout, config.send_timeout, config.ping_interval)
+    shortest = min(time for time in (*times, config.ping_timeout) if time is not None)
+    return min(_LONGEST_TICK, max(0.001, shortest / _TICKS_PER_TIMEOUT))
+
+
+def _is_coroutine_function(app: Any) -> bool:
+    return inspect.iscoroutinefunction(app) or (
+        not inspect.isfunction(app) and inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004
+    )

@@ -1,0 +1,10 @@
+"""What the app meets when it uses a connection that is over, and the limits a peer can break."""
+
+from __future__ import annotations
+
+
+class ClientDisconnected(ConnectionError):
+    """The connection is over: there is nobody to send to, and nothing more will be received.
+
+    An OSError, as ASGI's WebSocket spec wants it of `send`.
+    """

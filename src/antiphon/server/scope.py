@@ -1,0 +1,144 @@
+"""The ASGI scope of a WebSocket request (ASGI WebSocket spec 2.5), and header bytes shared between connections.
+
+Thousands of idle connections hold their headers for as long as they live; most of these are the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import unquote
+
+from antiphon.types import Scope
+from antiphon.wire.handshake import Request
+
+ASGI_SPEC_VERSION: Final = "2.5"
+
+_COMMON_NAMES: Final = {
+    name: name
+    for name in (
+        b"host",
+        b"connection",
+        b"pragma",
+        b"cache-control",
+        b"user-agent",
+        b"upgrade",
+        b"origin",
+        b"sec-websocket-version",
+        b"accept-encoding",
+        b"accept-language",
+        b"accept",
+        b"cookie",
+        b"authorization",
+        b"sec-websocket-key",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"sec-fetch-dest",
+        b"sec-fetch-mode",
+        b"sec-fetch-site",
+        b"referer",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-real-ip",
+        b"x-request-id",
+        b"forwarded",
+    )
+}
+_SHARED_VALUES_OF: Final = frozenset(
+    (
+        b"host",
+        b"connection",
+        b"pragma",
+        b"cache-control",
+        b"user-agent",
+        b"upgrade",
+        b"origin",
+        b"sec-websocket-version",
+        b"accept-encoding",
+        b"accept-language",
+        b"accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"sec-fetch-dest",
+        b"sec-fetch-mode",
+        b"sec-fetch-site",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+    )
+)
+_MAX_SHARED: Final = 1024
+_MAX_SHARED_SIZE: Final = 256
+
+
+class SharedHeaders:
+    """Gives equal headers one object. Never those that may hold a secret; bounded in number and size."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+
+    def share(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """`headers` as a new list of shared pairs."""
+        pairs = self._pairs
+        result = []
+        for pair in headers:
+            known = pairs.get(pair)
+            if known is None:
+                name, value = pair
+                known = (_COMMON_NAMES.get(name, name), value)
+                if name in _SHARED_VALUES_OF and len(value) <= _MAX_SHARED_SIZE and len(pairs) < _MAX_SHARED:
+                    pairs[known] = known
+            result.append(known)
+        return result
+
+
+def build_scope(
+    request: Request,
+    headers: list[tuple[bytes, bytes]],
+    subprotocols: list[str],
+    *,
+    asgi: dict[str, str],
+    scheme: str,
+    root_path: str,
+    client: tuple[str, int] | None,
+    server: tuple[str, int | None] | None,
+    state: dict[str, Any],
+    extensions: dict[str, Any],
+) -> Scope:
+    """The scope, with the path as uvicorn's HTTP protocols build it: `root_path` in front of `path` and `raw_path`."""
+    raw_path, _, query = request.target.partition(b"?")
+    if not raw_path.startswith(b"/"):
+        raw_path = _origin_form(raw_path)
+    path = raw_path.decode("latin-1")
+    if "%" in path or not path.isascii():
+        path = unquote(raw_path)
+    if root_path:
+        path = root_path + path
+        raw_path = root_path.encode() + raw_path
+    return {
+        "type": "websocket",
+        "asgi": asgi,
+        "http_version": "1.1",
+        "scheme": scheme,
+        "path": path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "root_path": root_path,
+        "headers": headers,
+        "client": client,
+        "server": server,
+        "subprotocols": subprotocols,
+        "state": state,
+        "extensions": extensions,
+    }
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path of a target in absolute form, which servers must accept (RFC 9112 §3.2.2)."""
+    _, separator, rest = target.partition(b"://")
+    if not separator:
+        return target
+    _, slash, path = rest.partition(b"/")
+    return slash + path if slash else b"/"

@@ -1,0 +1,724 @@
+"""One connection from first byte to last, as far as it is rare: handshake, denial, closing, deadlines, the app.
+
+The hot path (messages) is the base class, which has a native twin. README.md holds the table of states; `engine` is
+what the connections of one server share. Knows nothing of uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import struct
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from antiphon.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    HandshakeRefused,
+    KeepaliveTimeout,
+    ProtocolViolated,
+    SendTimeout,
+)
+from antiphon.types import CARRIER_EXTENSION, ClosedBy, Message, Scope
+from antiphon.wire import (
+    Close,
+    HandshakeError,
+    Parser,
+    Ping,
+    Pong,
+    ProtocolError,
+    Role,
+    encode_close,
+    encode_frame,
+    negotiate,
+)
+from antiphon.wire import frames as opcodes
+from antiphon.wire.handshake import (
+    Request,
+    accept_response,
+    parse_request,
+    refuse_response,
+    subprotocols,
+    validate,
+)
+
+from .backend import Channel
+from .errors import ClientDisconnected
+from .limits import Rate
+from .scope import build_scope
+from .state import APP_MAY_SEND, TRANSITIONS, State
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+NO_STATUS = 1005
+ABNORMAL = 1006
+POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
+
+_LINGER_TLS = 1.0  # TLS cannot half-close: after a violation we leave the peer this long to read why
+_STALL_CHECKS = 4  # a stalled outbox is looked at so often per send_timeout
+
+
+class Session(Channel):
+    """An `asyncio.Protocol` that speaks WebSocket to the peer and ASGI to the app, and is the app's `Carrier`."""
+
+    __slots__ = (
+        "_address",
+        "_close_due",
+        "_closers",
+        "_denial",
+        "_drainers",
+        "_early",
+        "_extensions",
+        "_handshake_due",
+        "_key",
+        "_opened_at",
+        "_ping_due",
+        "_ping_number",
+        "_ping_sent",
+        "_pong",
+        "_pong_due",
+        "_rate",
+        "_received_at_ping",
+        "_scope",
+        "_stall_due",
+        "_stall_since",
+        "_taken",
+        "_told",
+        "_writables",
+        "closed_by",
+        "path",
+        "rtt",
+        "slot",
+        "task",
+    )
+
+    scheme: ClassVar[tuple[str, str]] = ("ws", "wss")
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.slot = -1
+        self.path = ""
+        self.rtt: float | None = None
+        """Seconds from the last answered ping to its pong; None before the first."""
+        self.task: asyncio.Task[Any] | None = None
+        self.closed_by: ClosedBy | None = None
+        self._address: str | None = None  # as counted by the engine's admission
+        self._scope: Scope | None = None  # until the handshake is answered
+        self._key = b""
+        self._extensions: bytes | None = None
+        self._early: bytearray | None = None
+        self._denial: _Denial | None = None
+        self._told = False  # the app has had its websocket.disconnect
+        self._rate: Rate | None = None
+        self._drainers: list[asyncio.Future[None]] | None = None
+        self._writables: list[Callable[[], None]] | None = None
+        self._closers: list[Callable[[], None]] | None = None
+        self._pong: bytes | None = None  # the latest ping's payload, while the outbox is full
+        self._opened_at = 0.0
+        self._handshake_due = 0.0
+        self._close_due = 0.0
+        self._ping_due = 0.0
+        self._pong_due = 0.0
+        self._ping_sent = 0.0
+        self._ping_number = 0
+        self._received_at_ping = 0
+        self._stall_due = 0.0
+        self._stall_since = 0.0
+        self._taken = 0
+
+    # ------------------------------------------------------------ transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio's callback: there is a transport, and the next bytes are a request."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        engine = self.engine
+        self.transport = transport  # type: ignore[assignment]
+        engine.sessions.add(self)
+        engine.connections.add(self)
+        timeout = engine.config.handshake_timeout
+        if timeout is not None:
+            self._handshake_due = engine.clock() + timeout
+            engine.deadlines.enter(self, self._handshake_due)
+
+    def eof_received(self) -> None:
+        """asyncio's callback: the peer will send nothing more. A WebSocket without a Close frame is lost (1006)."""
+        if self.state < State.CLOSING_SENT:
+            self._lost()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio's callback: the end, however it came."""
+        self.fd = -1
+        self._lost()
+        self._move(State.CLOSED)
+        self.transport = None
+        self.parser = None
+        self.deflate = None
+        self._early = None
+        engine = self.engine
+        engine.deadlines.leave(self)
+        engine.connections.discard(self)
+        if self._address is not None:
+            engine.admission.leave(self._address)
+            self._address = None
+        if self.task is None:
+            engine.sessions.discard(self)
+
+    def pause_writing(self) -> None:
+        """asyncio's callback: the transport holds bytes, which `flush` knows already."""
+
+    def resume_writing(self) -> None:
+        """asyncio's callback: the transport holds nothing any more."""
+        self.handed = False
+        if self._pong is not None and self.state == State.OPEN:
+            self.put(encode_frame(opcodes.PONG, self._pong))
+        self._pong = None
+        for future in _taken(self, "_drainers"):
+            if not future.done():
+                future.set_result(None)
+        for callback in _taken(self, "_writables"):
+            callback()
+
+    def abort(self) -> None:
+        """Drop the connection and what is buffered, at once."""
+        self.fd = -1
+        self._lost()
+        self._move(State.CLOSED)
+        self.engine.deadlines.leave(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _end_transport(self) -> None:
+        """Close the TCP connection behind what is buffered, or without it when that takes too long."""
+        self.flush()
+        self.fd = -1
+        if self.transport is not None:
+            self.transport.close()
+            if self.handed:
+                self._close_within(self.engine.config.close_timeout)
+
+    def _move(self, state: State) -> None:
+        if state != self.state:
+            assert state in TRANSITIONS[State(self.state)], f"{State(self.state).name} -> {state.name}"
+            self.state = state
+
+    # ------------------------------------------------------------ handshake
+
+    def on_early_data(self, data: bytes) -> None:
+        """Bytes while the connection is not open: the request, or frames of a client in a hurry."""
+        if self.state > State.WAITING_APP:
+            return
+        if self._early is None:
+            self._early = bytearray()
+        self._early += data
+        limit = self.engine.config.handshake_size
+        if self.state == State.WAITING_APP:
+            if len(self._early) > limit:
+                self.abort()
+            return
+        try:
+            request = parse_request(self._early, max_head=limit)
+            if request is None:
+                return
+            rest = self._early[request.consumed :]
+            self._early = rest or None
+            self.begin(request)
+        except HandshakeError as error:
+            self.refuse(error.status, error.reason, error.headers)
+
+    def begin(self, request: Request) -> None:
+        """Start the app for a request, whose bytes have been taken off. Raises HandshakeError for one that is no
+        handshake."""
+        engine = self.engine
+        self._key = validate(request)
+        offered = request.values(b"sec-websocket-extensions")
+        if offered:
+            self.deflate, self._extensions = negotiate(offered, engine.config.deflate)
+        transport = self.transport
+        assert transport is not None
+        client = _address(transport.get_extra_info("peername"))
+        server = transport.get_extra_info("sockname")
+        tls = transport.get_extra_info("sslcontext") is not None
+        status = engine.admit(client[0] if client is not None else "")
+        if status is not None:
+            raise HandshakeError(status, engine.refusals[status], engine.retry_headers)
+        self._address = client[0] if client is not None else ""
+        scope = build_scope(
+            request,
+            engine.headers.share(request.headers),
+            subprotocols(request),
+            asgi=engine.asgi,
+            scheme=self.scheme[tls],
+            root_path=engine.root_path,
+            client=client,
+            server=(server, None) if isinstance(server, str) else _address(server),
+            state=engine.app_state.copy(),
+            extensions={"websocket.http.response": {}, CARRIER_EXTENSION: self},
+        )
+        self.path = scope["path"]
+        self._scope = scope
+        if not tls:
+            self.fd = engine.direct_fd(transport)
+        transport.set_write_buffer_limits(high=0)
+        self._move(State.WAITING_APP)
+        self._run_app(scope)
+
+    def refuse(
+        self, status: int, reason: str = "", headers: Any = (), *, body: bytes | None = None, expected: bool = True
+    ) -> None:
+        """Answer the handshake with a whole HTTP response and end the connection."""
+        engine = self.engine
+        if self.state > State.WAITING_APP:
+            return
+        body = reason.encode() if body is None else body
+        content_type = b"text/plain; charset=utf-8" if body else None
+        self._note_answer(status, reason if expected else "the app failed")
+        self.put(refuse_response(status, (*engine.default_headers(), *headers), body, content_type=content_type))
+        self._move(State.DENYING)
+        self._finish(ABNORMAL, "", ClosedBy.US)
+        self._end_transport()
+
+    def _note_answer(self, status: int, reason: str) -> None:
+        """Log and report that the handshake was answered with something else than an open connection."""
+        engine = self.engine
+        engine.log_answer(self._scope, str(status))
+        engine.emit(HandshakeRefused(path=self.path, status=status, reason=reason))
+        self._scope = None
+
+    # ------------------------------------------------------------ the app
+
+    def _run_app(self, scope: Scope) -> None:
+        engine = self.engine
+        coroutine: Coroutine[Any, Any, Any]
+        if engine.app_is_coroutine_function:
+            coroutine = engine.app(scope, self.asgi_receive, self.asgi_send)  # type: ignore[assignment]
+        else:
+            coroutine = _call(engine.app, scope, self.asgi_receive, self.asgi_send)
+        context = contextvars.Context() if engine.reset_contextvars else None
+        task = self.loop.create_task(coroutine, context=context)
+        self.task = task
+        engine.tasks.add(task)
+        task.add_done_callback(self._app_ended)
+
+    def _app_ended(self, task: asyncio.Task[Any]) -> None:
+        """SPEC §3 for an app that leaves the connection as it is."""
+        engine = self.engine
+        engine.tasks.discard(task)
+        self.task = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, ClientDisconnected):
+            engine.logger.error("Exception in ASGI application\n", exc_info=error)
+        failed = error is not None or task.cancelled()
+        if self.state == State.WAITING_APP:
+            if not failed:
+                engine.logger.error("ASGI callable returned without completing handshake.")
+            self.refuse(500, "Internal Server Error", expected=False)
+        elif self.state == State.OPEN:
+            self.close(INTERNAL_ERROR if failed else 1000)
+        elif self.state == State.DENYING and self._denial is not None:
+            self.abort()  # a response cut short must not look whole
+        if not failed and task.result() is not None:
+            engine.logger.error("ASGI callable should return None, but returned '%s'.", task.result())
+        if self.transport is None:
+            engine.sessions.discard(self)
+
+    async def send_rarely(self, message: Message) -> None:
+        """Everything the app may send but a message on an open connection."""
+        kind = message["type"]
+        allowed = APP_MAY_SEND.get(State(self.state))
+        if allowed is None or (self.state == State.DENYING and self._denial is None):
+            if self.closed_by is ClosedBy.US and self._told:
+                raise RuntimeError(f"unexpected ASGI message {kind!r}: the app has ended the connection already")
+            raise ClientDisconnected(f"the WebSocket is closed: {kind!r} cannot be sent")
+        if kind not in allowed:
+            raise RuntimeError(f"expected ASGI message {' or '.join(map(repr, sorted(allowed)))}, but got {kind!r}")
+        if kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.close":
+            if self.state == State.OPEN:
+                code = message.get("code")
+                self.close(1000 if code is None else code, message.get("reason") or "")
+            else:
+                self.refuse(403)
+            self._told = True
+        elif kind == "websocket.http.response.start":
+            self._deny(message)
+        else:
+            await self._deny_body(message)
+
+    def _accept(self, message: Message) -> None:
+        engine = self.engine
+        scope = self._scope
+        assert scope is not None
+        subprotocol = message.get("subprotocol")
+        if subprotocol is not None and subprotocol not in scope["subprotocols"]:
+            engine.logger.warning(
+                "WebSocket %s: the app chose subprotocol %r, which the client did not offer; it is left out",
+                self.path,
+                subprotocol,
+            )
+            subprotocol = None
+        headers = [*engine.default_headers(), *(message.get("headers") or ())]
+        self.put(accept_response(self._key, subprotocol=subprotocol, extensions=self._extensions, headers=headers))
+        engine.log_answer(scope, "[accepted]")
+        self._scope = None
+        self._key = b""
+        self._extensions = None
+        config = engine.config
+        self.parser = Parser(role=Role.SERVER, max_message_size=config.max_message_size, inflater=self.deflate)
+        if config.max_frames_per_second is not None or config.max_bytes_per_second is not None:
+            self._rate = Rate(config.max_frames_per_second, config.max_bytes_per_second, engine.clock())
+            self.rated = True
+        self._move(State.OPEN)
+        now = self._opened_at = engine.clock()
+        self._handshake_due = 0.0
+        if config.ping_interval is not None:
+            self._ping_due = now + engine.ping_after
+            engine.deadlines.enter(self, self._ping_due)
+        engine.emit(ConnectionOpened(path=self.path))
+        early, self._early = self._early, None
+        if early:
+            self.loop.call_soon(self.data_received, bytes(early))
+
+    def _deny(self, message: Message) -> None:
+        """The app answers with a response of its own (ASGI extension `websocket.http.response`)."""
+        status = message["status"]
+        if not 200 <= status < 600:
+            raise RuntimeError(f"the status of a denial response is between 200 and 599, not {status}")
+        self._denial = _Denial(status, [*self.engine.default_headers(), *(message.get("headers") or ())])
+        self._note_answer(status, "denied by the app")
+        self._move(State.DENYING)
+
+    async def _deny_body(self, message: Message) -> None:
+        denial = self._denial
+        assert denial is not None
+        body = message.get("body", b"")
+        more = message.get("more_body", False)
+        self.put(denial.chunk(body, more))
+        if more:
+            self.flush()
+            if self.buffered > self.outbox_limit:
+                await self.drain_slowly()
+            return
+        self._denial = None
+        self._told = True
+        self._finish(ABNORMAL, "", ClosedBy.US)
+        self._end_transport()
+
+    def take_disconnect(self) -> dict[str, Any]:
+        """`websocket.disconnect` (ASGI WebSocket spec 2.5), once: an app that goes on receiving must not spin."""
+        if self._told and self.closed_by is not ClosedBy.US:
+            raise ClientDisconnected("the WebSocket is closed: nothing more will be received")
+        self._told = True
+        return {"type": "websocket.disconnect", "code": self.close_code, "reason": self.close_reason}
+
+    # ------------------------------------------------------------ closing
+
+    def close(self, code: int, reason: str = "", *, timeout: float | None = None) -> None:
+        """Say Close behind what is buffered, and wait for the peer's, at most `timeout` (`close_timeout`)."""
+        if self.state == State.WAITING_APP:
+            self.refuse(403, reason)
+        if self.state != State.OPEN:
+            return
+        payload = encode_close(code, reason)  # a ValueError leaves all as it was
+        self.put(encode_frame(opcodes.CLOSE, payload))
+        self._move(State.CLOSING_SENT)
+        self.forget_inbox()
+        self._finish(code, reason, ClosedBy.US)
+        self._close_within(self.engine.config.close_timeout if timeout is None else timeout)
+        self.resume_reading()  # the peer's Close is behind what the app did not read
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """`types.Sink`: close for a reason of ours; abort when `send_timeout` passes first."""
+        config = self.engine.config
+        self.close(code, reason, timeout=config.send_timeout if self.handed else config.close_timeout)
+
+    def on_control(self, event: Ping | Close) -> None:
+        """Answer a ping, note a pong, complete or answer the closing handshake."""
+        if isinstance(event, Close):
+            self._closed_by_peer(event)
+        elif isinstance(event, Pong):
+            if self._pong_due and event.payload == struct.pack("!I", self._ping_number):
+                now = self.engine.clock()
+                self.rtt = now - self._ping_sent
+                self._pong_due = 0.0
+        elif self.state == State.OPEN:
+            if self.handed and self.buffered > self.outbox_limit:
+                self._pong = event.payload  # only the latest needs an answer: RFC 6455 §5.5.3
+            else:
+                self.put(encode_frame(opcodes.PONG, event.payload))
+
+    def _closed_by_peer(self, close: Close) -> None:
+        if self.state == State.OPEN:
+            self.put(encode_frame(opcodes.CLOSE, encode_close(close.code)))  # the same code: RFC 6455 §5.5.1
+            self._move(State.CLOSING_RCVD)
+            self._finish(NO_STATUS if close.code is None else close.code, close.reason, ClosedBy.PEER)
+        self._end_transport()  # servers close first: RFC 6455 §7.1.1
+
+    def on_violation(self, error: ProtocolError) -> None:
+        """Fail the connection (RFC 6455 §7.1.7), in a way that lets the peer read why."""
+        if self.state == State.OPEN:
+            self.engine.emit(ProtocolViolated(path=self.path, code=error.close_code, reason=error.reason))
+            self._fail(error.close_code, error.reason)
+        else:
+            self._end_transport()
+
+    def on_rate(self, size: int) -> None:
+        """A chunk came: is the peer too fast?"""
+        assert self._rate is not None
+        assert self.parser is not None
+        if self.state == State.OPEN and not self._rate.spend(self.parser.frames, size, self.engine.clock()):
+            reason = "too many messages"
+            self.engine.emit(ProtocolViolated(path=self.path, code=POLICY_VIOLATION, reason=reason))
+            self._fail(POLICY_VIOLATION, reason)
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Close for the peer's fault. What came before is still delivered; what comes after is dropped unread.
+
+        Closing the socket now would answer unread bytes with a reset, which may overtake our Close: half-close instead,
+        and read on until the peer has closed.
+        """
+        self.engine.logger.debug("WebSocket %s closed: %d %s", self.path, code, reason)
+        self.parser = None
+        self.put(encode_frame(opcodes.CLOSE, encode_close(code, reason)))
+        self._move(State.CLOSING_SENT)
+        self._finish(code, reason, ClosedBy.US)
+        self.resume_reading()
+        self.flush()
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            if transport.can_write_eof():
+                self.fd = -1
+                transport.write_eof()
+                self._close_within(self.engine.config.close_timeout)
+            else:
+                self._close_within(min(_LINGER_TLS, self.engine.config.close_timeout))
+
+    def _lost(self) -> None:
+        """The connection ends without a Close frame."""
+        self._finish(ABNORMAL, "", ClosedBy.NOBODY)
+        if self.state < State.CLOSING_SENT:
+            self._scope = None
+            self._move(State.CLOSED)
+
+    def _finish(self, code: int, reason: str, by: ClosedBy) -> None:
+        """Note how the connection ended, and tell all who wait. Only the first call counts."""
+        if self.close_code is not None:
+            return
+        self.close_code = code
+        self.close_reason = reason
+        self.closed_by = by
+        if self._opened_at:
+            duration = self.engine.clock() - self._opened_at
+            self.engine.emit(ConnectionClosed(path=self.path, code=code, closed_by=by, duration=duration))
+        for future in _taken(self, "_drainers"):
+            if not future.done():
+                future.set_exception(ClientDisconnected("the connection ended while the outbox was full"))
+        for callback in (*_taken(self, "_writables"), *_taken(self, "_closers")):
+            try:
+                callback()
+            except Exception:
+                self.engine.logger.exception("a callback for the end of a WebSocket failed")
+        self.wake()
+
+    # ------------------------------------------------------------ outbox: who waits
+
+    def on_handed(self) -> None:
+        """Watch that the peer takes something from time to time."""
+        engine = self.engine
+        now = engine.clock()
+        self._stall_since = now
+        self._taken = -1
+        self._stall_due = now + engine.config.send_timeout / _STALL_CHECKS
+        engine.deadlines.enter(self, self._stall_due)
+
+    async def drain_slowly(self) -> None:
+        """Wait until the kernel has taken everything; abort after `send_timeout`."""
+        future = self.loop.create_future()
+        if self._drainers is None:
+            self._drainers = []
+        self._drainers.append(future)
+        timer = self.loop.call_later(self.engine.config.send_timeout, self._send_timed_out)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            if self._drainers is not None and future in self._drainers:
+                self._drainers.remove(future)
+
+    def _send_timed_out(self) -> None:
+        engine = self.engine
+        if self.transport is not None and self.state != State.CLOSED:
+            engine.logger.info("WebSocket %s aborted: the peer does not read", self.path)
+            engine.emit(SendTimeout(path=self.path, buffered=self.buffered))
+            self.abort()
+
+    def on_writable(self, callback: Callable[[], None]) -> None:
+        """`types.Sink`: call back once, when the outbox has drained or the connection is over."""
+        self.flush()
+        if self.close_code is not None or not self.handed:
+            self.loop.call_soon(callback)
+        elif self._writables is None:
+            self._writables = [callback]
+        else:
+            self._writables.append(callback)
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """`types.Sink`: call back once, when the connection is over; at once if it is."""
+        if self.close_code is not None:
+            callback()
+        elif self._closers is None:
+            self._closers = [callback]
+        else:
+            self._closers.append(callback)
+
+    def off_close(self, callback: Callable[[], None]) -> None:
+        """`types.Sink`: forget a callback given to `on_close`."""
+        if self._closers is not None and callback in self._closers:
+            self._closers.remove(callback)
+            self._closers = self._closers or None
+
+    # ------------------------------------------------------------ deadlines
+
+    def _close_within(self, seconds: float) -> None:
+        self._close_due = self.engine.clock() + seconds
+        self.engine.deadlines.enter(self, self._close_due)
+
+    def on_deadline(self, now: float) -> float | None:
+        """`Deadlines`: do what is due, say when to come back."""
+        if self.transport is None:
+            return None
+        if self.state <= State.WAITING_APP:
+            return self._check_handshake(now)
+        if self._close_due:
+            if now >= self._close_due:
+                self.abort()
+                return None
+            return self._close_due
+        dues = (self._check_outbox(now), self._check_ping(now))
+        return min((due for due in dues if due), default=None)
+
+    def _check_handshake(self, now: float) -> float | None:
+        if not self._handshake_due or now < self._handshake_due:
+            return self._handshake_due or None
+        if self.state == State.HANDSHAKE:
+            self.refuse(408, "the request did not come in time")
+        else:
+            self.engine.logger.warning("WebSocket %s refused: the app did not accept in time", self.path)
+            self.refuse(503, "no answer in time", self.engine.retry_headers)
+        return self._close_due or None
+
+    def _check_outbox(self, now: float) -> float | None:
+        """Abort when the kernel has taken nothing for `send_timeout`."""
+        if not self.handed or self.state == State.CLOSED or self.transport is None:
+            return None
+        if now < self._stall_due:
+            return self._stall_due
+        taken = self.handed_bytes - self.transport.get_write_buffer_size()
+        timeout = self.engine.config.send_timeout
+        if taken != self._taken:
+            if self._taken >= 0:
+                self._stall_since = now
+            self._taken = taken
+        elif now - self._stall_since >= timeout:
+            self._send_timed_out()
+            return None
+        self._stall_due = min(now + timeout / _STALL_CHECKS, max(self._stall_since + timeout, now))
+        return self._stall_due
+
+    def _check_ping(self, now: float) -> float | None:
+        """Send a ping when one is due; abort when its pong is."""
+        config = self.engine.config
+        if self.state != State.OPEN or config.ping_interval is None:
+            return None
+        if self._pong_due and now >= self._pong_due:
+            if not self._is_excused():
+                self._keepalive_failed(now)
+                return None
+            assert config.ping_timeout is not None
+            self._pong_due = now + config.ping_timeout
+            self._received_at_ping = self.received
+            self.was_paused = self.reading_paused
+        if now >= self._ping_due and not self._pong_due:
+            if self.reading_paused or self.handed:
+                self._ping_due = now + self.engine.ping_after
+            else:
+                self._send_ping(now)
+        return (
+            min(self._ping_due, self._pong_due)
+            if self._pong_due and self._ping_due > now
+            else (self._pong_due or self._ping_due)
+        )
+
+    def _is_excused(self) -> bool:
+        """The missing pong is not the peer's fault: we did not read, could not send, or it is amid a long frame."""
+        if self.reading_paused or self.was_paused or self.handed:
+            return True
+        return self.parser is not None and self.parser.buffered > 0 and self.received != self._received_at_ping
+
+    def _send_ping(self, now: float) -> None:
+        config = self.engine.config
+        self._ping_number = (self._ping_number + 1) & 0xFFFFFFFF
+        self._ping_sent = now
+        self._received_at_ping = self.received
+        self.was_paused = False
+        self.put(encode_frame(opcodes.PING, struct.pack("!I", self._ping_number)))
+        self._ping_due = now + self.engine.ping_after
+        if config.ping_timeout is not None:
+            self._pong_due = now + max(config.ping_timeout - self.engine.deadlines.tick, config.ping_timeout / 2)
+
+    def _keepalive_failed(self, now: float) -> None:
+        self.engine.logger.info("WebSocket %s aborted: no pong since %.1f s", self.path, now - self._ping_sent)
+        self.engine.emit(KeepaliveTimeout(path=self.path, waited=now - self._ping_sent))
+        self.abort()
+
+
+class _Denial:
+    """An HTTP response on its way: its head leaves with the first part of the body."""
+
+    __slots__ = ("head",)
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.head: tuple[int, list[tuple[bytes, bytes]]] | None = (status, headers)
+
+    def chunk(self, body: bytes, more: bool) -> bytes:
+        """The bytes for one more part. A body of unknown length ends with the connection (RFC 9112 §6.3)."""
+        if self.head is None:
+            return body
+        (status, headers), self.head = self.head, None
+        names = {name.lower() for name, _ in headers}
+        if not more or b"content-length" in names:
+            return refuse_response(status, headers, body, content_type=b"text/plain; charset=utf-8")
+        whole = refuse_response(status, [*headers, (b"content-length", b"0")], b"")
+        return whole.replace(b"\r\ncontent-length: 0", b"", 1) + body
+
+
+async def _call(app: Any, scope: Scope, receive: Any, send: Any) -> Any:
+    """For an app that is no coroutine function itself: call it inside its task."""
+    return await app(scope, receive, send)
+
+
+def _taken(session: Session, name: str) -> list[Any]:
+    """The list in that attribute, which becomes None."""
+    entries: list[Any] | None = getattr(session, name)
+    if entries is None:
+        return []
+    setattr(session, name, None)
+    return entries
+
+
+def _address(info: Any) -> tuple[str, int] | None:
+    if isinstance(info, tuple) and len(info) >= 2:
+        return (str(info[0]), int(info[1]))
+    return None
+
+
+def path_with_query(scope: Scope) -> str:
+    """For log lines, as uvicorn writes it."""
+    path = quote(scope["path"])
+    query: bytes = scope["query_string"]
+    return f"{path}?{query.decode('latin-1')}" if query else path
