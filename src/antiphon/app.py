@@ -230,7 +230,7 @@ class App(RouteMethods):
         self.user_middleware.insert(0, Middleware(middleware_class, *args, **kwargs))
 
     def middleware(self, middleware_type: str) -> Callable[[Function], Function]:
-        """Register `async def function(request, call_next) -> Response` around HTTP requests (`middleware_type` "http")."""
+        """Register `async def function(request, call_next) -> Response` for HTTP requests; the only type is "http"."""
         if middleware_type != "http":
             raise ValueError(f'middleware_type must be "http", got {middleware_type!r}; use add_middleware for others')
 

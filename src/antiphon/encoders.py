@@ -68,6 +68,7 @@ def _attributes(value: Any) -> dict[str, Any]:
     except (TypeError, ValueError):
         pass
     try:
-        return vars(value)
+        attributes: dict[str, Any] = vars(value)
+        return attributes
     except TypeError:
         raise ValueError(f"{type(value).__qualname__} has no JSON form, and neither items nor attributes") from None

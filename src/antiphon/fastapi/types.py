@@ -1,7 +1,8 @@
 """FastAPI's module of this name."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from pydantic.main import IncEx as IncEx
 
-from antiphon.routing.router import Endpoint
-
-DecoratedCallable = Endpoint
+DecoratedCallable = TypeVar("DecoratedCallable", bound=Callable[..., Any])

@@ -6,6 +6,7 @@ of paths or matching. README.md beside it holds the matrix as a table.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
@@ -171,13 +172,16 @@ async def _returned(websocket: WebSocket) -> None:
 
 async def _finish(websocket: WebSocket) -> None:
     """End the connection in the ordinary way, unless it has ended."""
-    state = websocket.application_state
-    if state is WebSocketState.DISCONNECTED or _lost(websocket):
+    if _lost(websocket):
         return
-    if state is WebSocketState.RESPONSE:
-        await _quietly(websocket.send({"type": "websocket.http.response.body", "body": b""}))
-        return
-    await _close(websocket, WS_1000_NORMAL_CLOSURE, "")
+    match websocket.application_state:
+        case WebSocketState.CONNECTING | WebSocketState.CONNECTED:
+            await _close(websocket, WS_1000_NORMAL_CLOSURE, "")
+        case WebSocketState.RESPONSE:
+            await _quietly(websocket.send({"type": "websocket.http.response.body", "body": b""}))
+            await _settle()
+        case WebSocketState.DISCONNECTED:
+            await _settle()
 
 
 async def _answer(websocket: WebSocket, response: Any, ending: Ending) -> None:
@@ -205,6 +209,7 @@ async def _deny(websocket: WebSocket, response: Response, ending: Ending = UNHAN
         return
     if "websocket.http.response" in (websocket.scope.get("extensions") or ()):
         await _quietly(websocket.send_denial_response(response))
+        await _settle()
     if websocket.application_state is WebSocketState.CONNECTING:
         # The server knows no denial responses (or took ours badly): a close before accept is a 403.
         await _close(websocket, ending.code, ending.reason)
@@ -234,6 +239,15 @@ async def _quietly(sending: Awaitable[None]) -> None:
         await sending
     except GONE as exc:
         logger.debug("the connection had ended before its last message: %r", exc)
+
+
+async def _settle() -> None:
+    """Give the server the turns in which it closes its transport.
+
+    uvicorn's websockets-sansio logs an error for an app that returns between a complete denial response and that.
+    """
+    for _ in range(2):  # one for asyncio, another for uvloop, which writes at the end of a turn
+        await asyncio.sleep(0)
 
 
 def _lost(websocket: WebSocket) -> bool:

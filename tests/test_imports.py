@@ -1,0 +1,142 @@
+"""Imports go downward only (ARCHITECTURE.md's table of parts), and the façades hold names, not logic."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import antiphon
+
+SOURCE = Path(antiphon.__file__).parent
+VOCABULARY = frozenset({"types", "status", "exceptions", "events"})
+
+FACADES = frozenset(
+    {
+        "background",
+        "concurrency",
+        "datastructures",
+        "middleware",
+        "requests",
+        "responses",
+        "staticfiles",
+        "templating",
+        "websockets",
+    }
+)
+"""Modules under FastAPI's names that only pass names on."""
+
+LAYERS: dict[str, frozenset[str]] = {}
+"""Part -> the parts it may import, itself and the vocabulary aside."""
+
+
+def _allow(part: str, *parts: str) -> None:
+    LAYERS[part] = frozenset(parts)
+
+
+for _word in VOCABULARY:
+    _allow(_word)
+for _facade in FACADES - {"websockets"}:
+    _allow(_facade)
+_allow("wire")
+_allow("connection")
+_allow("hub")
+_allow("websockets", "connection")
+_allow("endpoints", "connection")
+_allow("encoders")
+_allow("server", "wire")
+_allow("dependencies", "hub")  # to know which class is injected by annotation
+_allow("security", "dependencies")
+_allow("routing", "connection", "dependencies", "security")
+_allow("app", "routing", "dependencies", "connection", "hub", "server", "security", *FACADES)
+EVERYTHING_BELOW = frozenset(LAYERS)
+for _edge in ("cli", "demo", "testing", "testclient", "fastapi", "observability"):
+    LAYERS[_edge] = EVERYTHING_BELOW | {"cli", "demo", "testing", "testclient", "observability"}
+LAYERS["__main__"] = frozenset({"cli"})
+LAYERS["__init__"] = EVERYTHING_BELOW
+
+
+def _modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if "static" not in path.parts)
+
+
+def _part(path: Path) -> str:
+    relative = path.relative_to(SOURCE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def _imported_parts(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, part) for each import of ours in the module, wherever it stands."""
+    package = ["antiphon", *path.relative_to(SOURCE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("antiphon."):
+                yield node.lineno, name.split(".")[1]
+
+
+def _ids(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_ids)
+def test_a_module_imports_only_what_lies_below_its_part(path: Path) -> None:
+    part = _part(path)
+    assert part in LAYERS, f"{part} has no place in the table of parts: give it one here and in ARCHITECTURE.md"
+    allowed = LAYERS[part] | VOCABULARY | {part}
+    known = set(LAYERS)
+    wrong = [(line, other) for line, other in _imported_parts(path) if other in known and other not in allowed]
+    assert not wrong, f"{part} may not import {wrong}"
+
+
+def test_the_parts_form_no_cycle() -> None:
+    edges: dict[str, set[str]] = {part: set() for part in LAYERS}
+    for path in _modules():
+        edges[_part(path)] |= {other for _, other in _imported_parts(path) if other in LAYERS and other != _part(path)}
+    finished: set[str] = set()
+
+    def visit(part: str, above: tuple[str, ...]) -> None:
+        assert part not in above, f"import cycle: {' -> '.join((*above, part))}"
+        if part not in finished:
+            for other in sorted(edges[part] - {"__init__"}):
+                visit(other, (*above, part))
+            finished.add(part)
+
+    for part in sorted(edges):
+        visit(part, ())
+
+
+def _facade_files() -> list[Path]:
+    files = [SOURCE / "__init__.py", *sorted((SOURCE / "fastapi").rglob("*.py"))]
+    for name in sorted(FACADES):
+        files += [SOURCE / f"{name}.py"] if (SOURCE / f"{name}.py").exists() else sorted((SOURCE / name).rglob("*.py"))
+    return files
+
+
+@pytest.mark.parametrize("path", _facade_files(), ids=_ids)
+def test_a_facade_passes_names_on_and_does_nothing_else(path: Path) -> None:
+    for statement in ast.parse(path.read_text()).body:
+        is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        is_alias = isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name | ast.Call | ast.List)
+        is_import = isinstance(statement, ast.Import | ast.ImportFrom)
+        assert is_docstring or is_alias or is_import, f"{path.name}:{statement.lineno} is logic"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_ids)
+def test_the_frameworks_own_code_never_imports_fastapi(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        assert not [name for name in names if name.split(".")[0] == "fastapi"]
