@@ -19,6 +19,12 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 CARRIER_EXTENSION: Final = "antiphon.carrier"
 """Key in `scope["extensions"]` under which our server offers its `Carrier`."""
 
+RERAISE_EXTENSION: Final = "antiphon.reraise"
+"""Key in `scope["extensions"]`: what leaves an endpoint is to reach the server too, once the connection is closed.
+
+The test client sets it, so that a test meets exceptions, a `WebSocketDisconnect` included, as with Starlette's.
+"""
+
 
 class Overflow(enum.Enum):
     """What a full outbox does with one message more."""
