@@ -47,7 +47,7 @@ _allow("websockets", "connection")
 _allow("endpoints", "connection")
 _allow("encoders")
 _allow("server", "wire")
-_allow("dependencies", "hub")  # to know which class is injected by annotation
+_allow("dependencies", "connection", "hub")  # to know the classes that are injected by annotation
 _allow("security", "dependencies")
 _allow("routing", "connection", "dependencies", "security")
 _allow("app", "routing", "dependencies", "connection", "hub", "server", "security", *FACADES)

@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from .connection import ConnectionOptions
+from .connection.channel import OPTIONS_KEY
 from .exceptions import ParameterErrors
 from .routing import APIRouter
 from .routing import endpoint as endpoints
@@ -76,7 +78,8 @@ class App(RouteMethods):
     `dependencies` run before everything else, for every route. `exception_handlers` maps exception classes or HTTP
     statuses to `handler(connection, exc)`. `lifespan(app)` is an async context manager; the mapping it yields becomes
     `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets. FastAPI's keywords about
-    OpenAPI are accepted and not used; `app.metadata` holds them.
+    OpenAPI are accepted and not used; `app.metadata` holds them. `connection_options` are the limits of a connection on
+    servers other than antiphon's own.
     """
 
     def __init__(
@@ -93,10 +96,12 @@ class App(RouteMethods):
         default_response_class: type[Response] | None = None,
         redirect_slashes: bool = True,
         root_path: str = "",
+        connection_options: ConnectionOptions | None = None,
         **metadata: Unpack[OpenAPI],
     ) -> None:
         self.debug = debug
         self.root_path = root_path
+        self.connection_options = connection_options
         self.metadata = metadata
         self.state = State()
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -149,6 +154,8 @@ class App(RouteMethods):
             return
         if scope["type"] == "websocket":
             scope[HANDLERS_KEY] = self._tables
+            if self.connection_options is not None:
+                scope[OPTIONS_KEY] = self.connection_options
         try:
             await self._serve(scope, receive, send)
         except Exception as error:

@@ -25,7 +25,7 @@ from antiphon.status import (
     WS_1011_INTERNAL_ERROR,
     WS_1012_SERVICE_RESTART,
 )
-from antiphon.types import Receive, Scope, Send
+from antiphon.types import CARRIER_EXTENSION, Receive, Scope, Send
 
 from . import handlers
 from .context import APP_KEY, FAILED_KEY, OverridesProvider, overrides_of, resources_of, wants_exceptions
@@ -179,9 +179,9 @@ async def _finish(websocket: WebSocket) -> None:
             await _close(websocket, WS_1000_NORMAL_CLOSURE, "")
         case WebSocketState.RESPONSE:
             await _quietly(websocket.send({"type": "websocket.http.response.body", "body": b""}))
-            await _settle()
+            await _settle(websocket)
         case WebSocketState.DISCONNECTED:
-            await _settle()
+            await _settle(websocket)
 
 
 async def _answer(websocket: WebSocket, response: Any, ending: Ending) -> None:
@@ -209,7 +209,7 @@ async def _deny(websocket: WebSocket, response: Response, ending: Ending = UNHAN
         return
     if "websocket.http.response" in (websocket.scope.get("extensions") or ()):
         await _quietly(websocket.send_denial_response(response))
-        await _settle()
+        await _settle(websocket)
     if websocket.application_state is WebSocketState.CONNECTING:
         # The server knows no denial responses (or took ours badly): a close before accept is a 403.
         await _close(websocket, ending.code, ending.reason)
@@ -241,11 +241,13 @@ async def _quietly(sending: Awaitable[None]) -> None:
         logger.debug("the connection had ended before its last message: %r", exc)
 
 
-async def _settle() -> None:
-    """Give the server the turns in which it closes its transport.
+async def _settle(websocket: WebSocket) -> None:
+    """Give servers other than ours the turns in which they close their transport.
 
     uvicorn's websockets-sansio logs an error for an app that returns between a complete denial response and that.
     """
+    if CARRIER_EXTENSION in (websocket.scope.get("extensions") or ()):
+        return
     for _ in range(2):  # one for asyncio, another for uvloop, which writes at the end of a turn
         await asyncio.sleep(0)
 
