@@ -347,12 +347,12 @@ class _Analysis:
         is_path = parameter.name in self._path_names
         info, location = _field_info(found, parameter, where, is_path=is_path)
         if self._source.kind is Kind.WEBSOCKET and location in _BODIES:
+            location = Location.BODY  # that nothing is sent for: the default serves
             if info.is_required():
                 raise RegistrationError(
                     f"{where} of type {found.type!r} would be read from a body, and a WebSocket has none; "
                     "mark it with Query(), Header(), Cookie() or Depends()"
                 )
-            return None
         convert = location is Location.HEADER and getattr(found.marker, "convert_underscores", True)
         reader = build_reader(
             name=parameter.name, where=where, location=location, info=info, convert_underscores=bool(convert)
@@ -363,7 +363,7 @@ class _Analysis:
     def _with_body(self, steps: list[Step]) -> tuple[tuple[Step, ...], Step, Location | None]:
         """The steps and the endpoint, their body readers told whether they share the body."""
         readers = [reader for step in steps for reader in step.readers if reader.location in _BODIES]
-        if not readers:
+        if not readers or self._source.kind is Kind.WEBSOCKET:
             return tuple(steps[:-1]), steps[-1], None
         if len({reader.location for reader in readers}) > 1:
             names = ", ".join(repr(reader.name) for reader in readers)
