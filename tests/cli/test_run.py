@@ -1,0 +1,256 @@
+"""`antiphon run` serves what it is given, and says what is wrong where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect, unix_connect
+
+from tests.commands import ANTIPHON, antiphon, run
+from tests.serving import serve_process
+
+APP = """\
+import os
+from antiphon import App, APIRouter, WebSocket
+
+app = App()
+router = APIRouter()
+number = 7
+
+@app.websocket("/")
+async def greet(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text(f"{os.getpid()} {os.environ.get('GREETING', 'hello')}")
+
+def make() -> App:
+    return app
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "main.py").write_text(APP)
+    (tmp_path / "other.py").write_text("from antiphon import App\nchat = App()\n")
+    (tmp_path / "broken.py").write_text("import antiphon\nprint(1 / 0)\n")
+    (tmp_path / "needy.py").write_text("import surely_not_installed\n")
+    (tmp_path / "typo.py").write_text("def f(:\n")
+    package = tmp_path / "shop" / "web"
+    package.mkdir(parents=True)
+    (tmp_path / "shop" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "site.py").write_text("from ..web import __name__ as name\n" + APP)
+    return tmp_path
+
+
+async def hear(url: str) -> str:
+    async with connect(url) as client:
+        return str(await client.recv())
+
+
+@pytest.mark.parametrize(
+    "target", ["main:app", "main", "main.py", "./main.py:app", "shop.web.site:app", "shop/web/site.py"]
+)
+async def test_an_app_is_found_by_module_or_by_file(folder: Path, target: str) -> None:
+    async with run(target, app_dir=folder) as server:
+        assert (await hear(server.url)).endswith("hello")
+
+
+async def test_a_factory_is_called(folder: Path) -> None:
+    async with run("main:make", "--factory", app_dir=folder) as server:
+        assert (await hear(server.url)).endswith("hello")
+
+
+async def test_app_dir_names_the_folder_to_import_from(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    async with run("main:app", "--app-dir", str(folder), app_dir=elsewhere) as server:
+        assert (await hear(server.url)).endswith("hello")
+
+
+async def test_an_env_file_is_read_and_the_environment_wins_over_it(folder: Path) -> None:
+    (folder / ".env").write_text("# greeting\nexport GREETING='good day'  # polite\n\n")
+    async with run("main", "--env-file", ".env", app_dir=folder) as server:
+        assert (await hear(server.url)).endswith("good day")
+    async with serve_process(
+        "main", "--env-file", ".env", app_dir=folder, command=(*ANTIPHON, "run"), env={"GREETING": "hi"}
+    ) as server:
+        assert (await hear(server.url)).endswith("hi")
+
+
+async def test_options_may_come_from_the_environment(folder: Path) -> None:
+    async with serve_process(
+        "main", app_dir=folder, command=(*ANTIPHON, "run"), env={"ANTIPHON_RUN_LOG_LEVEL": "debug"}
+    ) as server:
+        await hear(server.url)
+    finished = await antiphon("run", "main", cwd=folder, env={"ANTIPHON_RUN_PORT": "none"})
+    assert finished.code == 2
+    assert "none" in finished.stderr
+
+
+@pytest.mark.parametrize("engine", ["antiphon", "websockets-sansio", "wsproto"])
+async def test_each_engine_serves(folder: Path, engine: str) -> None:
+    async with run("main", "--ws", engine, app_dir=folder) as server:
+        assert (await hear(server.url)).endswith("hello")
+
+
+async def test_workers_are_processes_that_share_one_port(folder: Path) -> None:
+    async with run("main", "--workers", "2", app_dir=folder) as server:
+        seen: set[str] = set()
+        async with asyncio.timeout(20):
+            while len(seen) < 2:
+                seen.update(await asyncio.gather(*(hear(server.url) for _ in range(8))))
+
+
+async def test_reload_serves_the_new_source(folder: Path) -> None:
+    async with run("main", "--reload", app_dir=folder) as server:
+        assert (await hear(server.url)).endswith("hello")
+        (folder / "main.py").write_text(APP.replace("'hello'", "'new source'"))
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(OSError, EOFError):
+                    if (await hear(server.url)).endswith("new source"):
+                        return
+                await asyncio.sleep(0.05)
+
+
+async def test_a_unix_socket_is_served_and_removed(folder: Path) -> None:
+    path = folder / "chat.sock"
+    process = await asyncio.create_subprocess_exec(
+        *ANTIPHON, "run", "main", "--uds", str(path), cwd=folder, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(15):
+        while b"running on unix:" not in await process.stderr.readline():
+            assert process.returncode is None
+    async with unix_connect(str(path)) as client:
+        assert str(await client.recv()).endswith("hello")
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    assert process.returncode == 0
+    assert not path.exists()
+
+
+async def test_an_inherited_socket_is_served(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = await asyncio.create_subprocess_exec(
+            *(*ANTIPHON, "run", "main", "--fd", str(listener.fileno())),
+            cwd=folder,
+            pass_fds=[listener.fileno()],
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            assert (await hear(f"ws://127.0.0.1:{listener.getsockname()[1]}")).endswith("hello")
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("mian", ["there is no module 'mian'", "did you mean main?"]),
+        ("shop.wep:app", ["there is no module 'shop.wep'", "did you mean shop.web?"]),
+        ("main.app", ["'main' is a module, not a package", "did you mean main:app?"]),
+        ("main:ap", ["has no 'ap'", "did you mean main:app?"]),
+        ("other", ["has no 'app'", "did you mean other:chat?"]),
+        ("main:number", ["an int, not an ASGI application"]),
+        ("main:router", ["an APIRouter, not an ASGI application", "app.include_router(router)"]),
+        ("main:make", ["a function without parameters", "--factory"]),
+        ("nowhere/main.py", ["there is no file nowhere/main.py"]),
+        ("man.py", ["there is no file man.py", "did you mean main.py?"]),
+        ("hello world", ["is not a name of the form module:app"]),
+        ("needy", ["imports 'surely_not_installed', which is not installed", "needy.py"]),
+        ("broken", ["cannot be imported", "print(1 / 0)", "ZeroDivisionError"]),
+        ("typo", ["cannot be imported", "SyntaxError"]),
+    ],
+)
+async def test_an_app_that_is_not_there_is_explained(folder: Path, target: str, told: list[str]) -> None:
+    finished = await antiphon("run", target, cwd=folder)
+    assert finished.code == 1
+    for words in told:
+        assert words in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+async def test_a_port_in_use_is_told_with_its_owner(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        finished = await antiphon("run", "main", "--port", str(port), cwd=folder)
+    assert finished.code == 1
+    assert f"port {port} is in use by process {os.getpid()}" in finished.stderr
+    assert f"--port {port + 1}" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@contextlib.contextmanager
+def somebody_listens_on(path: Path) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield
+
+
+async def test_a_unix_socket_in_use_is_left_alone_and_a_dead_one_replaced(folder: Path) -> None:
+    path = folder / "s"
+    with somebody_listens_on(path):
+        finished = await antiphon("run", "main", "--uds", str(path), cwd=folder)
+        assert finished.code == 1
+        assert "a server is listening there" in finished.stderr
+    process = await asyncio.create_subprocess_exec(
+        *ANTIPHON, "run", "main", "--uds", str(path), cwd=folder, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(15):
+        while b"running on unix:" not in await process.stderr.readline():
+            assert process.returncode is None
+    process.terminate()
+    await process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
+        (["--ssl-keyfile", "main.py"], "without --ssl-certfile"),
+        (["--reload", "--workers", "2"], "--reload serves with one process"),
+        (["--app-dir", "nowhere"], "is not a folder"),
+        (["--env-file", "broken.env"], "broken.env, line 2: expected KEY=VALUE"),
+        (["--fd", "99"], "--fd 99"),
+    ],
+)
+async def test_options_that_do_not_fit_are_explained(folder: Path, args: list[str], told: str) -> None:
+    (folder / "broken.env").write_text("A=1\nnonsense\n")
+    finished = await antiphon("run", "main", "--port", "0", *args, cwd=folder)
+    assert finished.code == 1
+    assert told in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+async def test_a_startup_that_fails_exits_with_3(folder: Path) -> None:
+    (folder / "failing.py").write_text(
+        "from contextlib import asynccontextmanager\nfrom antiphon import App\n"
+        "@asynccontextmanager\nasync def lifespan(app):\n    raise RuntimeError('no database')\n    yield\n"
+        "app = App(lifespan=lifespan)\n"
+    )
+    finished = await antiphon("run", "failing", "--port", "0", cwd=folder)
+    assert finished.code == 3
+    assert "no database" in finished.stderr
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["connect"], ["publish"]])
+async def test_every_command_has_a_help_page(command: list[str]) -> None:
+    finished = await antiphon(*command, "--help")
+    assert finished.code == 0
+    assert "Usage: antiphon" in finished.stdout
+
+
+async def test_the_version_is_the_packages() -> None:
+    from importlib.metadata import version
+
+    assert (await antiphon("--version")).stdout.strip() == f"antiphon {version('antiphon')}"
