@@ -158,6 +158,7 @@ class _Session:
             self._terminal.note(HELP)
 
     def _farewell(self, client: Client) -> int:
+        self._terminal.over()
         code = client.close_code
         good = client.closed_by_us or code in GOOD_ENDINGS
         reason = f": {client.close_reason}" if client.close_reason else ""

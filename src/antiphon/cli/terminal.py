@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import threading
 import unicodedata
@@ -40,14 +41,15 @@ class Terminal:
 
     def __init__(self, *, pretty: bool | None) -> None:
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        self._colour = sys.stdout.isatty()
-        self._pretty = self._colour if pretty is None else pretty
+        self._on_screen = sys.stdout.isatty()
+        self._colour = self._on_screen and not os.environ.get("NO_COLOR")
+        self._pretty = self._on_screen if pretty is None else pretty
         self._prompting = False
 
     def received(self, message: str | bytes) -> None:
         """Show a message of the server."""
         lines = hex_dump(message) if isinstance(message, bytes) else self._text(message)
-        mark = click.style("< ", fg="green", bold=True) if self._colour else ""
+        mark = self._style("< ", "green") if self._on_screen else ""
         with self._out_of_the_way():
             for number, line in enumerate(lines):
                 click.echo((mark if number == 0 else "  " if mark else "") + line)
@@ -55,7 +57,16 @@ class Terminal:
     def note(self, text: str, *, colour: str = "bright_black") -> None:
         """Say something that is not a message."""
         with self._out_of_the_way():
-            click.secho("\n".join(map(visible, text.split("\n"))), fg=colour, err=True)
+            click.echo(self._style("\n".join(map(visible, text.split("\n"))), colour), err=True)
+
+    def over(self) -> None:
+        """Nothing more is read: a prompt would only be in the way."""
+        self._prompting = False
+        if self.interactive:
+            click.echo("\r\x1b[K", nl=False)
+
+    def _style(self, text: str, colour: str) -> str:
+        return click.style(text, fg=colour) if self._colour else text
 
     def _text(self, message: str) -> list[str]:
         if self._pretty and message.lstrip()[:1] in ("{", "["):
@@ -65,7 +76,7 @@ class Terminal:
                 pass
             else:
                 return (_coloured(laid_out) if self._colour else laid_out).splitlines()
-        return [(visible(line) if self._colour else line) for line in message.split("\n")]
+        return [(visible(line) if self._on_screen else line) for line in message.split("\n")]
 
     @contextlib.contextmanager
     def _out_of_the_way(self) -> Iterator[None]:

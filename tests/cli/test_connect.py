@@ -1,0 +1,304 @@
+"""`antiphon connect` shows a conversation with any server, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import pty
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncGenerator, Sequence
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from antiphon.cli.terminal import hex_dump, name_of_close, visible
+from tests.commands import ANTIPHON, antiphon
+
+
+async def answer(connection: ServerConnection) -> None:
+    """Echoes; some words mean something."""
+    async for message in connection:
+        match message:
+            case "headers":
+                assert connection.request is not None
+                await connection.send(json.dumps(dict(connection.request.headers.raw_items())))
+            case "subprotocol":
+                await connection.send(str(connection.subprotocol))
+            case "bytes":
+                await connection.send(b"\x00\x01hello, bytes!\xff")
+            case "ping":
+                await (await connection.ping(b"are you there"))
+                await connection.send("it was")
+            case "go away":
+                await connection.close(4001, "as you wish")
+            case "vanish":
+                connection.transport.abort()
+            case _:
+                await connection.send(message)
+
+
+def refuse(connection: ServerConnection, request: Request) -> Response | None:
+    if request.path.startswith("/private"):
+        headers = Headers({"WWW-Authenticate": "Bearer", "Content-Type": "text/plain", "Content-Length": "12"})
+        return Response(401, "Unauthorized", headers, b"who are you?")
+    if request.path == "/gone":
+        return connection.respond(HTTPStatus.GONE, "")
+    return None
+
+
+@contextlib.asynccontextmanager
+async def server(context: ssl.SSLContext | None = None) -> AsyncGenerator[int]:
+    subprotocols = [Subprotocol("one"), Subprotocol("two")]
+    async with serve(
+        *(answer, "127.0.0.1", 0),
+        subprotocols=subprotocols,
+        select_subprotocol=lambda connection, offered: offered[-1] if offered else None,
+        process_request=refuse,
+        ssl=context,
+    ) as running:
+        yield next(iter(running.sockets)).getsockname()[1]
+
+
+async def test_lines_are_sent_and_stdout_has_the_messages_alone() -> None:
+    async with server() as port:
+        finished = await antiphon("connect", f"ws://127.0.0.1:{port}/x", "--wait", "0.2", stdin="one\n\ngrüße\n")
+    assert finished.stdout == "one\n\ngrüße\n"
+    assert f"connected to ws://127.0.0.1:{port}/x" in finished.stderr
+    assert "closed by us with 1000 (normal closure)" in finished.stderr
+    assert finished.code == 0
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}/", "ws://localhost:{}/a b?q=ü"])
+async def test_an_address_may_be_written_as_people_write_it(form: str) -> None:
+    async with server() as port:
+        finished = await antiphon("connect", form.format(port), "--wait", "0.2", stdin="hello\n")
+    assert finished.stdout == "hello\n"
+
+
+async def test_headers_token_origin_and_subprotocols_are_sent() -> None:
+    async with server() as port:
+        finished = await antiphon(
+            *("connect", f"127.0.0.1:{port}", "--token", "abc", "-H", "X-Room: 7", "--origin", "http://me"),
+            *("--subprotocol", "one", "--subprotocol", "two", "--wait", "0.2"),
+            stdin="headers\nsubprotocol\n",
+        )
+    headers, subprotocol = finished.stdout.splitlines()
+    sent = {name.lower(): value for name, value in json.loads(headers).items()}
+    assert (sent["authorization"], sent["x-room"], sent["origin"]) == ("Bearer abc", "7", "http://me")
+    assert subprotocol == "two"
+    assert "subprotocol two" in finished.stderr
+
+
+async def test_a_user_in_the_address_becomes_basic_credentials() -> None:
+    async with server() as port:
+        finished = await antiphon("connect", f"ws://ada:love@127.0.0.1:{port}", "--wait", "0.2", stdin="headers\n")
+    assert "Basic YWRhOmxvdmU=" in finished.stdout
+
+
+async def test_json_is_laid_out_when_asked_and_left_alone_in_a_pipe() -> None:
+    async with server() as port:
+        address = f"127.0.0.1:{port}"
+        plain = await antiphon("connect", address, "--wait", "0.2", stdin='{"a":[1]}\n')
+        pretty = await antiphon("connect", address, "--wait", "0.2", "--json", stdin='{"a":[1]}\n')
+    assert plain.stdout == '{"a":[1]}\n'
+    assert json.loads(pretty.stdout) == {"a": [1]}
+    assert len(pretty.stdout.splitlines()) > 1
+
+
+async def test_bytes_are_shown_as_a_hex_dump() -> None:
+    async with server() as port:
+        finished = await antiphon("connect", f"127.0.0.1:{port}", "--wait", "0.2", stdin="bytes\n")
+    assert "binary, 16 bytes" in finished.stdout
+    assert "00 01 68 65 6c 6c 6f" in finished.stdout
+    assert "..hello, bytes!." in finished.stdout
+
+
+async def test_pings_are_answered_and_shown_on_request() -> None:
+    async with server() as port:
+        finished = await antiphon("connect", f"127.0.0.1:{port}", "-v", "--wait", "0.5", stdin="ping\n")
+    assert finished.stdout == "it was\n"
+    assert f"ping {b'are you there'.hex(' ')}" in finished.stderr
+    assert "sec-websocket-accept" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("go away", "closed with 4001 (the application's own): as you wish"), ("vanish", "closed with 1006")],
+)
+async def test_the_end_is_told_with_code_name_and_reason(word: str, told: str) -> None:
+    async with server() as port:
+        finished = await antiphon("connect", f"127.0.0.1:{port}", stdin=f"{word}\n")
+    assert told in finished.stderr
+    assert finished.code == 3
+
+
+async def test_a_refused_handshake_shows_status_headers_and_body() -> None:
+    async with server() as port:
+        finished = await antiphon("connect", f"127.0.0.1:{port}/private")
+        gone = await antiphon("connect", f"127.0.0.1:{port}/gone")
+    assert finished.code == gone.code == 1
+    assert "the server refused the connection: 401 Unauthorized" in finished.stderr
+    assert "www-authenticate: Bearer" in finished.stderr
+    assert "who are you?" in finished.stderr
+    assert "410 Gone" in gone.stderr
+
+
+async def test_a_server_that_speaks_something_else_is_told() -> None:
+    async def mumble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.org ESMTP\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(mumble, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        finished = await antiphon("connect", f"127.0.0.1:{port}")
+        secure = await antiphon("connect", f"wss://127.0.0.1:{port}")
+    assert "did not answer with HTTP/1.1" in finished.stderr
+    assert "220 mail.example.org" in finished.stderr
+    assert "cannot connect" in secure.stderr
+    assert finished.code == secure.code == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("ftp://example.org", "starts with ftp://"),
+        ("ws://", "names no host"),
+        ("ws://a:b:c/", "ws://a:b:c/"),
+        ("ws://example.org/#room", "has a fragment (#room)"),
+        ("ws://no.such.name.invalid/", "the name no.such.name.invalid is not known"),
+    ],
+)
+async def test_an_address_that_cannot_be_is_explained(url: str, told: str) -> None:
+    finished = await antiphon("connect", url)
+    assert told in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert finished.code == 1
+
+
+async def test_a_port_nobody_listens_on_is_told() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        finished = await antiphon("connect", f"127.0.0.1:{port}")
+    assert finished.stderr == f"error: cannot connect: nothing listens on 127.0.0.1 port {port}\n"
+
+
+@pytest.mark.parametrize("header", ["X-Room", ": 7", "Upgrade: h2c", "X-Room: 7\r\nX-Evil: 1"])
+async def test_a_header_that_cannot_be_sent_is_refused(header: str) -> None:
+    async with server() as port:
+        finished = await antiphon("connect", f"127.0.0.1:{port}", "-H", header)
+    assert finished.code == 1
+    assert "Traceback" not in finished.stderr
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    openssl = shutil.which("openssl")
+    assert openssl, "the openssl command makes the certificate for this test"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+async def test_a_certificate_is_checked_unless_told_otherwise(tmp_path: Path) -> None:
+    async with server(self_signed(tmp_path)) as port:
+        address = f"wss://localhost:{port}"
+        refused = await antiphon("connect", address)
+        taken = await antiphon("connect", address, "--insecure", "--wait", "0.2", stdin="hello\n")
+    assert "no certificate to trust" in refused.stderr
+    assert "--insecure" in refused.stderr
+    assert taken.stdout == "hello\n"
+
+
+async def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
+    async with server() as port:
+        process = await asyncio.create_subprocess_shell(
+            f"yes line | {' '.join(ANTIPHON)} connect 127.0.0.1:{port} | head -n 3",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            stdout, stderr = await process.communicate()
+    assert stdout == b"line\n" * 3
+    assert b"Traceback" not in stderr
+
+
+async def test_on_a_terminal_messages_are_marked_and_commands_understood() -> None:
+    async with server() as port:
+        await on_a_terminal(
+            f"127.0.0.1:{port}",
+            [
+                ("> ", "hello"),
+                ("< hello\r\n", '{"a": 1}'),
+                ('< {\r\n    "a": 1\r\n  }', "//ping"),
+                ("< /ping", "/bytes 68 69"),
+                ("68 69", "/nonsense"),
+                ("lines are sent as text", "/close 1 one"),
+                ("may not go on the wire", "go away"),
+                ("closed with 4001", ""),
+            ],
+        )
+
+
+async def on_a_terminal(address: str, lines: Sequence[tuple[str, str]]) -> str:
+    """Run `antiphon connect` on a pseudo-terminal: wait for words on the screen, type a line, and so on to the end."""
+    main, side = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *ANTIPHON, "connect", address, stdin=side, stdout=side, stderr=side, env={**os.environ, "NO_COLOR": "1"}
+    )
+    os.close(side)
+    screen = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(screen), os.fdopen(main, "rb+", buffering=0)
+    )
+    seen = b""
+    try:
+        async with asyncio.timeout(20):
+            for words, line in lines:
+                seen += await screen.readuntil(words.encode())
+                os.write(main, line.encode() + b"\n")
+            await process.wait()
+    finally:
+        transport.close()
+    return seen.decode()
+
+
+def test_control_characters_cannot_command_the_terminal() -> None:
+    assert visible("a\x1b[2Jb\x07\x9b\tc") == "a\\x1b[2Jb\\x07\\x9b\tc"
+
+
+def test_a_hex_dump_has_sixteen_bytes_a_line() -> None:
+    lines = hex_dump(bytes(range(20)))
+    assert lines[0] == "binary, 20 bytes"
+    assert lines[2].startswith("00000010  10 11 12 13")
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (1000, "normal closure"),
+        (1006, "abnormal closure"),
+        (3001, "registered with IANA"),
+        (4999, "the application's own"),
+    ],
+)
+def test_close_codes_have_names(code: int, name: str) -> None:
+    assert name_of_close(code) == name
