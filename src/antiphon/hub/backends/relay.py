@@ -1,0 +1,384 @@
+"""`relay://`: the workers of one host, joined by one small process (relay_process.py); no broker, no port.
+
+Where the relay is: `relay://` alone takes it from the environment variable `ANTIPHON_RELAY`, which
+`antiphon run --workers N` sets; without it this process runs one of its own. `relay:///run/app.sock` and
+`relay://@name` (an abstract socket) join one that somebody else runs.
+
+Owns one connection: made in `start`, made again when it is lost, never shared with a forked child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from ..errors import BackendUnavailable, UnknownBackend
+from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
+from .relay_process import native_address, same_user, unpack_page
+from .relay_supervisor import Supervisor
+from .relay_wire import ENVIRONMENT, MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
+
+__all__ = ["RelayBackend", "Supervisor"]
+
+log = logging.getLogger("antiphon.hub.relay")
+
+MAX_UNSENT: Final = 32 << 20
+"""Bytes of requests that wait for a relay that does not read; more are refused."""
+
+RENEWALS: Final = 3
+"""Renewals per lease: two may be late before anybody is taken for dead."""
+
+
+class RelayBackend:
+    """One worker's connection to the relay of its host."""
+
+    def __init__(self, url: str, config: BackendConfig) -> None:
+        scheme, separator, address = url.partition("://")
+        if scheme != "relay" or not separator or (address and not address.startswith(("/", "@"))) or address == "@":
+            raise UnknownBackend(f"expected relay://, relay:///path or relay://@name; got {redact(url)!r}")
+        self._address = address
+        self._config = config
+        self._reset()
+
+    def _reset(self) -> None:
+        self._listener: Listener | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._link: _Link | None = None
+        self._supervisor: Supervisor | None = None
+        self._topics: set[str] = set()
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._loop
+
+    # Life
+
+    async def start(self, listener: Listener) -> None:
+        # whatever was started before a fork belongs to the parent, its connection and its tasks included
+        self._reset()
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        address = self._address or os.environ.get(ENVIRONMENT, "")
+        if not address:
+            self._supervisor = Supervisor()
+            address = self._supervisor.start()
+        self._target = address
+        try:
+            async with asyncio.timeout(self._config.start_timeout):
+                self._link = await self._connect()
+        except BaseException as error:
+            self._stop_supervisor()
+            if isinstance(error, (OSError, TimeoutError)):
+                raise BackendUnavailable(f"no relay answers at {address!r}: {error or 'no answer in time'}") from error
+            raise
+        self._link.ready = True
+        self._renewing = self._loop.create_task(self._renew())
+
+    async def stop(self) -> None:
+        if self._stopped or self._pid != os.getpid():
+            return
+        self._stopped = True
+        for task in (self._renewing, self._reconnecting):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        link, self._link = self._link, None
+        if link is not None:
+            if link.ready:
+                try:
+                    await link.request(Op.GOODBYE)
+                except BackendUnavailable:
+                    pass  # then the lease ends our members
+            link.close()
+        self._stop_supervisor()
+
+    def _stop_supervisor(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._supervisor = None
+
+    # What the hub calls
+
+    async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
+        link = self._ready()
+        self._topics.add(topic)
+        ((offset, epoch),) = await link.request(Op.SUBSCRIBE, (topic,))
+        return None if keep is None else Position(offset, epoch)
+
+    def unsubscribe(self, topic: str) -> None:
+        self._topics.discard(topic)
+        if self._link is not None and self._link.ready:
+            self._link.tell(Op.UNSUBSCRIBE, topic)
+
+    async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
+        position = await self._ready().request(Op.PUBLISH, topic, data, None if keep is None else tuple(keep))
+        return None if position is None else Position(*position)
+
+    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+        link = self._ready()
+        return unpack_page(await link.request(Op.HISTORY, topic, None if since is None else tuple(since), limit))
+
+    async def track(self, topic: str, track: Track) -> None:
+        await self._ready().request(Op.TRACK, topic, *track)
+
+    async def untrack(self, topic: str, ref: str, grace: float) -> None:
+        await self._ready().request(Op.UNTRACK, topic, ref, grace)
+
+    async def presence(self, topic: str) -> Roster:
+        return Roster(*await self._ready().request(Op.PRESENCE, topic))
+
+    async def control(self, payload: bytes) -> None:
+        await self._ready().request(Op.CONTROL, payload)
+
+    def _ready(self) -> _Link:
+        link = self._link
+        if link is None or not link.ready:
+            if self._pid not in (0, os.getpid()):
+                raise BackendUnavailable(
+                    "the relay connection belongs to the parent process; start the hub in this one"
+                )
+            raise BackendUnavailable(
+                "not connected to the relay" if not self._stopped else "the relay backend is stopped"
+            )
+        return link
+
+    # Connecting
+
+    async def _connect(self) -> _Link:
+        """A connection that has said hello, under a new name: what an old one left behind ends with the old lease."""
+        assert self._loop is not None
+        assert self._listener is not None
+        loop, listener, config = self._loop, self._listener, self._config
+        _, link = await loop.create_unix_connection(
+            lambda: _Link(listener, self._lost, config.call_timeout), native_address(self._target)
+        )
+        try:
+            await link.request(Op.HELLO, uuid.uuid4().hex, config.presence_lease)
+        except BaseException as error:
+            link.close()
+            if isinstance(error, BackendUnavailable):
+                raise ConnectionError(str(error)) from error
+            raise
+        return link
+
+    def _lost(self, link: _Link) -> None:
+        if link is not self._link or self._stopped:
+            return
+        assert self._loop is not None
+        assert self._listener is not None
+        log.warning("lost the relay at %s", self._target)
+        self._link = None
+        self._listener.lost()
+        self._listener.flush()
+        self._reconnecting = self._loop.create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        pause, longest = self._config.backoff
+        while True:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, longest)
+            try:
+                async with asyncio.timeout(self._config.call_timeout):
+                    link = await self._connect()
+            except (OSError, TimeoutError):
+                continue
+            self._link = link
+            self._resubscribe(link)
+            return
+
+    def _resubscribe(self, link: _Link) -> None:
+        """`restored` comes in the very turn the relay's answer does: entries may stand right behind it."""
+        assert self._listener is not None
+        listener = self._listener
+
+        def restored() -> None:
+            link.ready = True
+            log.info("joined the relay at %s again", self._target)
+            listener.restored()
+
+        link.on_answer(restored, Op.SUBSCRIBE, tuple(self._topics))
+
+    async def _renew(self) -> None:
+        """Keep the lease. A relay that does not answer in time is one that is lost."""
+        while True:
+            await asyncio.sleep(self._config.presence_lease / RENEWALS * random.uniform(0.9, 1.0))
+            link = self._link
+            if link is None or not link.ready:
+                continue
+            try:
+                await link.request(Op.RENEW)
+            except BackendUnavailable:
+                link.close()
+
+
+class _Link(asyncio.Protocol):
+    """One connection: requests out, answers and news in."""
+
+    def __init__(self, listener: Listener, lost: Callable[[_Link], None], timeout: float) -> None:
+        self.ready = False
+        """Subscriptions stand and the hub knows it."""
+        self._listener = listener
+        self._lost = lost
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._splitter = Splitter()
+        self._number = 0
+        self._waiting: dict[int, tuple[float, asyncio.Future[Any]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._unsent: list[bytes] = []
+
+    # Requests
+
+    async def request(self, *words: Any) -> Any:
+        """The relay's answer. Raises BackendUnavailable."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        number = self._send(words)
+        self._waiting[number] = (self._loop.time() + self._timeout, future)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout, self._expire)
+        return await future
+
+    def tell(self, *words: Any) -> None:
+        """A request nobody waits for."""
+        if self._transport is not None:
+            op, *arguments = words
+            self._write(frame(op, 0, *arguments))
+
+    def on_answer(self, callback: Callable[[], None], *words: Any) -> None:
+        """Call back in the turn the answer comes; close the connection when it does not come in time."""
+        number = self._send(words)
+        self._callbacks[number] = callback
+        self._loop.call_later(self._timeout, self._close_unless_answered, number)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _send(self, words: tuple[Any, ...]) -> int:
+        if self._transport is None or self._transport.is_closing():
+            raise BackendUnavailable("not connected to the relay")
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            raise BackendUnavailable("the relay does not read what it is sent")
+        self._number += 1
+        op, *arguments = words
+        data = frame(op, self._number, *arguments)
+        if len(data) > MAX_REQUEST:
+            raise BackendUnavailable(f"a request of {len(data)} bytes; the relay takes {MAX_REQUEST}")
+        self._write(data)
+        return self._number
+
+    def _write(self, data: bytes) -> None:
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(data)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if self._transport is not None:
+            self._transport.write(b"".join(unsent))
+
+    def _expire(self) -> None:
+        """All requests have the same patience: the first that still waits is the first whose time is over."""
+        self._timer = None
+        now = self._loop.time()
+        for number, (deadline, future) in list(self._waiting.items()):
+            if deadline > now:
+                self._timer = self._loop.call_at(deadline, self._expire)
+                return
+            del self._waiting[number]
+            if not future.done():
+                late = f"the relay did not answer within {self._timeout:g} s"
+                future.set_exception(BackendUnavailable(late, uncertain=True))
+
+    def _close_unless_answered(self, number: int) -> None:
+        if number in self._callbacks:
+            self.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        if not same_user(transport.get_extra_info("socket")):
+            log.error("the relay runs as another user: not joined")
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self.ready = False
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, {}
+        for _, future in waiting.values():
+            if not future.done():
+                future.set_exception(BackendUnavailable("the connection to the relay was lost", uncertain=True))
+        self._callbacks.clear()
+        self._lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            batch = self._splitter.feed(data)
+        except DamagedStream as error:
+            log.error("the relay sent %s", error)
+            self.close()
+            return
+        for words in batch:
+            _RECEIVERS[words[0]](self, words)
+        self._listener.flush()
+
+    # What the relay says
+
+    def _entry(self, words: Words) -> None:
+        if not self.ready:
+            return
+        _, topic, data, position = words
+        self._listener.deliver(topic, Entry(data, None if position is None else Position(*position)))
+
+    def _reply(self, words: Words) -> None:
+        _, number, result = words
+        callback = self._callbacks.pop(number, None)
+        if callback is not None:
+            callback()
+            return
+        _, future = self._waiting.pop(number, (0.0, None))
+        if future is not None and not future.done():
+            future.set_result(result)
+
+    def _failed(self, words: Words) -> None:
+        _, number, text = words
+        _, future = self._waiting.pop(number, (0.0, None))
+        if future is not None and not future.done():
+            future.set_exception(BackendUnavailable(f"the relay refused: {text}"))
+
+    def _change(self, words: Words) -> None:
+        if self.ready:
+            _, topic, version, user, metas = words
+            self._listener.presence_changed(topic, Change(version, user, metas))
+
+    def _controlled(self, words: Words) -> None:
+        self._listener.controlled(words[1])
+
+    def _forgotten(self, words: Words) -> None:
+        if self.ready:
+            self._listener.forgotten()
+
+
+_RECEIVERS: Final[dict[int, Callable[[_Link, Words], None]]] = {
+    Op.ENTRY: _Link._entry,
+    Op.REPLY: _Link._reply,
+    Op.FAILED: _Link._failed,
+    Op.CHANGE: _Link._change,
+    Op.CONTROLLED: _Link._controlled,
+    Op.FORGOTTEN: _Link._forgotten,
+}

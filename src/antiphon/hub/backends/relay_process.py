@@ -1,0 +1,328 @@
+"""The relay: one small process that holds a `Store` and passes entries between the workers of one host.
+
+Run by `relay_supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay_process ADDRESS`. Takes
+connections of processes of the same user only. A worker that does not read is cut off when `MAX_BACKLOG` bytes wait
+for it; it connects again and catches up by position. All state is in memory: a new process has a new epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Final, cast
+
+from ..store import Store
+from .base import Change, Entry, Keep, Page, Position, Track
+from .relay_wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
+
+log = logging.getLogger("antiphon.hub.relay")
+
+MAX_BACKLOG: Final = 32 << 20
+"""Bytes waiting for one worker before it is cut: seconds of traffic for one that is only busy."""
+
+SLACK: Final = 0.005
+"""Seconds a sweep runs behind its deadline, so that it finds the deadline passed."""
+
+
+class Relay:
+    """The store, and who wants to hear of what."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.store = Store(epoch=uuid.uuid4().hex[:12], version=time.time_ns() // 1000)
+        self.clients: set[Client] = set()
+        self.subscribers: dict[str, set[Client]] = {}
+        self._pending: set[Client] = set()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def send(self, client: Client, data: bytes) -> None:
+        client.outgoing.append(data)
+        self._pending.add(client)
+
+    def flush(self) -> None:
+        """What one batch of requests led to leaves in one write per worker."""
+        pending, self._pending = self._pending, set()
+        for client in pending:
+            client.flush()
+
+    def tell(self, changes: Iterable[tuple[str, Change]]) -> None:
+        for topic, change in changes:
+            subscribers = self.subscribers.get(topic)
+            if subscribers:
+                data = frame(Op.CHANGE, topic, *change)
+                for client in subscribers:
+                    self.send(client, data)
+
+    def forget(self, client: Client) -> None:
+        """The connection is gone. Its members stay until the lease ends: the worker may be back by then."""
+        self.clients.discard(client)
+        self._pending.discard(client)
+        for topic in client.topics:
+            self._unsubscribed(client, topic)
+        client.topics.clear()
+
+    def arm(self, delay: float) -> None:
+        """Sweep in `delay` seconds, unless that is going to happen earlier."""
+        when = self._loop.time() + delay + SLACK
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now = self.clock()
+        self._let_go(now)
+        self.flush()
+        deadline = self.store.deadline
+        if deadline is not None:
+            self.arm(max(deadline - now, 0.0))
+
+    def _let_go(self, now: float) -> None:
+        self.tell(self.store.sweep(now))
+        for client in self.clients:
+            if client.until is not None and client.until <= now:
+                client.until = None
+                self.send(client, frame(Op.FORGOTTEN))  # it reads this before anything newer, whenever it wakes up
+
+    def _unsubscribed(self, client: Client, topic: str) -> None:
+        subscribers = self.subscribers.get(topic)
+        if subscribers is None:
+            return
+        subscribers.discard(client)
+        if not subscribers:
+            del self.subscribers[topic]
+
+    # Requests: each returns the words of the reply.
+
+    def hello(self, client: Client, process: str, lease: float) -> None:
+        client.process, client.lease = process, lease
+        self._renew(client)
+
+    def publish(self, client: Client, topic: str, data: bytes, keep: tuple[int, float] | None) -> Words | None:
+        kept = None if keep is None else Keep(*keep)
+        entry = self.store.publish(topic, data, kept, self.clock())
+        subscribers = self.subscribers.get(topic)
+        if subscribers:
+            words = frame(Op.ENTRY, topic, data, None if entry.position is None else tuple(entry.position))
+            for subscriber in subscribers:
+                self.send(subscriber, words)
+        if kept is not None:
+            self.arm(kept.ttl)
+        return None if entry.position is None else tuple(entry.position)
+
+    def subscribe(self, client: Client, topics: tuple[str, ...]) -> Words:
+        for topic in topics:
+            self.subscribers.setdefault(topic, set()).add(client)
+        client.topics.update(topics)
+        return tuple(tuple(self.store.head(topic)) for topic in topics)
+
+    def unsubscribe(self, client: Client, topic: str) -> None:
+        client.topics.discard(topic)
+        self._unsubscribed(client, topic)
+
+    def history(self, client: Client, topic: str, since: tuple[int, str] | None, limit: int | None) -> Words:
+        position = None if since is None else Position(*since)
+        page = self.store.page(topic, position, limit, self.clock())
+        return pack_page(page)
+
+    def track(self, client: Client, topic: str, ref: str, user: str, meta: bytes) -> None:
+        self._renew(client)
+        change = self.store.track(topic, Track(ref, user, meta), client.process)
+        if change is not None:
+            self.tell([(topic, change)])
+
+    def untrack(self, client: Client, topic: str, ref: str, grace: float) -> None:
+        change = self.store.untrack(topic, ref, grace, self.clock())
+        if change is not None:
+            self.tell([(topic, change)])
+        if grace > 0:
+            self.arm(grace)
+
+    def presence(self, client: Client, topic: str) -> Words:
+        self._let_go(self.clock())
+        roster = self.store.roster(topic)
+        return (roster.version, dict(roster.members))
+
+    def control(self, client: Client, payload: bytes) -> None:
+        data = frame(Op.CONTROLLED, payload)
+        for other in self.clients:
+            self.send(other, data)
+
+    def renew(self, client: Client) -> None:
+        self._renew(client)
+
+    def goodbye(self, client: Client) -> None:
+        self.tell(self.store.drop_process(client.process))
+
+    def _renew(self, client: Client) -> None:
+        client.until = self.clock() + client.lease
+        self.store.renew(client.process, client.until)
+        self.arm(client.lease)
+
+
+REQUESTS: Final[dict[int, Callable[..., object]]] = {
+    Op.HELLO: Relay.hello,
+    Op.PUBLISH: Relay.publish,
+    Op.SUBSCRIBE: Relay.subscribe,
+    Op.UNSUBSCRIBE: Relay.unsubscribe,
+    Op.HISTORY: Relay.history,
+    Op.TRACK: Relay.track,
+    Op.UNTRACK: Relay.untrack,
+    Op.PRESENCE: Relay.presence,
+    Op.CONTROL: Relay.control,
+    Op.RENEW: Relay.renew,
+    Op.GOODBYE: Relay.goodbye,
+}
+
+
+class Client(asyncio.Protocol):
+    """One worker's connection."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.process = ""
+        self.lease = 0.0
+        self.until: float | None = None
+        """When the lease ends; None: it did, and the worker has been told."""
+        self.topics: set[str] = set()
+        self.outgoing: list[bytes] = []
+        self._splitter = Splitter(MAX_REQUEST)
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        if not same_user(transport.get_extra_info("socket")):
+            log.warning("relay: refused a connection of another user")
+            self._transport.abort()
+            return
+        self.relay.clients.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self.relay.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            for words in self._splitter.feed(data):
+                self._answer(words)
+        except DamagedStream as error:
+            log.warning("relay: cut a worker that sent %s", error)
+            self._transport.abort()
+        self.relay.flush()
+
+    def flush(self) -> None:
+        data, self.outgoing = self.outgoing, []
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(b"".join(data) if len(data) > 1 else data[0])
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > MAX_BACKLOG:
+            log.warning("relay: cut worker %s, %d bytes behind", self.process, waiting)
+            self._transport.abort()
+
+    def _answer(self, words: Words) -> None:
+        op, number, *arguments = words
+        request = REQUESTS.get(op)
+        if request is None:
+            raise DamagedStream(f"the unknown request {op!r}")
+        try:
+            result = request(self.relay, self, *arguments)
+        except Exception as error:  # one request's fault must not end what all workers share
+            log.exception("relay: request %s failed", op)
+            self.relay.send(self, frame(Op.FAILED, number, f"{type(error).__name__}: {error}"))
+            return
+        if number:
+            self.relay.send(self, frame(Op.REPLY, number, result))
+
+
+def pack_page(page: Page) -> Words:
+    return (
+        tuple((entry.data, None if entry.position is None else entry.position.offset) for entry in page.entries),
+        tuple(page.position),
+        page.recovered,
+    )
+
+
+def unpack_page(words: Words) -> Page:
+    entries, (offset, epoch), recovered = words
+    made = tuple(Entry(data, None if number is None else Position(number, epoch)) for data, number in entries)
+    return Page(made, Position(offset, epoch), recovered)
+
+
+def same_user(connection: socket.socket) -> bool:
+    """Whether the peer of a Unix socket runs as our user (root may do anything anyway)."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # there the socket is a file in a directory that only our user may enter
+    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return bool(user in (os.getuid(), 0))
+
+
+def listen(address: str) -> socket.socket:
+    """A listening socket: `@name` is an abstract one (Linux, no file), anything else a path."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        server.bind(native_address(address))
+        server.listen(1024)
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def native_address(address: str) -> str:
+    return "\0" + address[1:] if address.startswith("@") else address
+
+
+async def serve(server: socket.socket, *, with_parent: bool) -> None:
+    """Serve until SIGTERM, or, with `with_parent`, until standard input ends: the parent is gone."""
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the whole group; workers still say goodbye
+    if with_parent:
+        loop.add_reader(sys.stdin.fileno(), over.set)
+    relay = Relay()
+    listening = await loop.create_unix_server(lambda: Client(relay), sock=server)
+    await over.wait()
+    listening.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pass hub messages between the workers of one host.")
+    parser.add_argument("address", help="a path, or @name for an abstract socket")
+    parser.add_argument("--fd", type=int, help="listen on this inherited socket")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    inherited = arguments.fd is not None
+    server = socket.socket(fileno=arguments.fd) if inherited else listen(arguments.address)
+    try:
+        run = asyncio.run
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            run = uvloop.run
+        run(serve(server, with_parent=arguments.with_parent))
+    finally:
+        if not inherited and not arguments.address.startswith("@"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(arguments.address)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What workers and the relay process say to each other: one frame is a length and a marshalled tuple.
+
+Pure, no I/O. `marshal` because both ends are processes of one user on one host (the relay checks that, see
+relay_process.py), run the same interpreter, and one C call per frame is all the codec a fast path wants. It is no
+format for strangers, and none gets to send here.
+"""
+
+from __future__ import annotations
+
+import marshal
+import struct
+from typing import Any, Final, TypeAlias
+
+ENVIRONMENT: Final = "ANTIPHON_RELAY"
+"""Environment variable with the address of the relay; set for the workers by whoever runs the `Supervisor`."""
+
+MAX_REQUEST: Final = 64 << 20
+"""Bytes of one request. Larger ones can only be damage, or a payload no WebSocket would take."""
+
+FORMAT: Final = 2
+"""The last version of marshal without back references: nothing here repeats, and looking for repetitions costs."""
+
+Words: TypeAlias = tuple[Any, ...]
+
+_LENGTH = struct.Struct(">I")
+
+
+class Op:
+    """First word of a frame. Plain numbers, no enum: marshal takes exact types only."""
+
+    # worker to relay: (op, request number, ...)
+    HELLO = 1
+    PUBLISH = 2
+    SUBSCRIBE = 3
+    UNSUBSCRIBE = 4
+    HISTORY = 5
+    TRACK = 6
+    UNTRACK = 7
+    PRESENCE = 8
+    CONTROL = 9
+    RENEW = 10
+    GOODBYE = 11
+    # relay to worker
+    REPLY = 32
+    FAILED = 33
+    ENTRY = 34
+    CHANGE = 35
+    CONTROLLED = 36
+    FORGOTTEN = 37
+
+
+class DamagedStream(Exception):
+    """A frame that none of ours can have sent."""
+
+
+def frame(*words: Any) -> bytes:
+    """One frame. Words are None, int, float, str, bytes, and plain tuples or dicts of them."""
+    body = marshal.dumps(words, FORMAT)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Splitter:
+    """Cuts a byte stream into frames."""
+
+    __slots__ = ("_limit", "_rest", "_wanted")
+
+    def __init__(self, limit: int = (1 << 32) - 1) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+        self._wanted = 0
+
+    def feed(self, data: bytes) -> list[Words]:
+        """The frames that are complete now. Raises DamagedStream."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._wanted:
+                return []
+            data = bytes(self._rest)
+            self._rest.clear()
+        found = []
+        view = memoryview(data)
+        start, size = 0, len(data)
+        self._wanted = 4
+        while size - start >= 4:
+            length = _LENGTH.unpack_from(data, start)[0]
+            if length > self._limit:
+                raise DamagedStream(f"a frame of {length} bytes; at most {self._limit} are taken")
+            end = start + 4 + length
+            if end > size:
+                self._wanted = 4 + length
+                break
+            found.append(_words(view[start + 4 : end]))
+            start = end
+        self._rest += view[start:]
+        return found
+
+
+def _words(body: memoryview) -> Words:
+    try:
+        words = marshal.loads(body)
+    except (EOFError, ValueError, TypeError) as error:
+        raise DamagedStream(f"a frame that is not marshalled: {error}") from error
+    if not isinstance(words, tuple) or not words:
+        raise DamagedStream(f"expected a tuple of words, got {type(words).__name__}")
+    return words

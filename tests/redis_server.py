@@ -1,0 +1,187 @@
+"""A real redis-server per test: free port, own temporary directory, ended by its own process id.
+
+Knows nothing of the hub. Every method works from synchronous code; the waits are bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+BINARY = "redis-server"
+START_TIMEOUT = 10.0
+
+
+class RedisServer:
+    """One redis-server without persistence, on a port that was free a moment ago.
+
+    `kill()` then `start()` is a crash and a restart on the same address with all data lost.
+    """
+
+    def __init__(self, *, options: tuple[str, ...] = (), password: str | None = None, cluster: bool = False) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="antiphon-redis-"))
+        self.password = password
+        self.port = 0
+        self._options = options
+        self._cluster = cluster
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL a hub takes."""
+        login = f":{self.password}@" if self.password else ""
+        return f"redis://{login}127.0.0.1:{self.port}/0"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.directory / "redis.sock"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server was not started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and return when it answers. Raises RuntimeError with its log when it does not."""
+        deadline = time.monotonic() + START_TIMEOUT
+        chosen = self.port
+        while True:
+            self.port = chosen or _free_port()
+            self._process = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if self._answers(deadline):
+                return
+            self._end()
+            if time.monotonic() > deadline:  # else: someone took the port between our look and its bind
+                raise RuntimeError(f"redis-server did not start:\n{self.log()}")
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(START_TIMEOUT)
+
+    def stop_answering(self) -> None:
+        """SIGSTOP: connections stay open, nothing answers."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def answer_again(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def command(self, *words: str) -> str:
+        """One inline command over a fresh connection; the raw reply, for looking at the server from outside."""
+        with socket.create_connection(("127.0.0.1", self.port), START_TIMEOUT) as connection:
+            stream = connection.makefile("rb")
+            if self.password:
+                connection.sendall(_encode("AUTH", self.password))
+                _read_reply(stream.readline(), stream.read)
+            connection.sendall(_encode(*words))
+            return _read_reply(stream.readline(), stream.read)
+
+    def log(self) -> str:
+        path = self.directory / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def close(self) -> None:
+        """End the process and remove its directory; idempotent."""
+        self._end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _command(self) -> list[str]:
+        settings = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.directory),
+            "logfile": str(self.directory / "log"),
+            "unixsocket": str(self.socket_path),
+            "save": "",
+            "appendonly": "no",
+            "daemonize": "no",
+        }
+        if self.password:
+            settings["requirepass"] = self.password
+        if self._cluster:
+            settings |= {"cluster-enabled": "yes", "cluster-config-file": "nodes.conf"}
+        flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        return [_binary(), *flags, *self._options]
+
+    def _answers(self, deadline: float) -> bool:
+        assert self._process is not None
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                if self.command("PING") == "PONG":
+                    return True
+            except OSError:
+                pass
+            time.sleep(0.01)  # a poll with a deadline: nothing else tells that another process listens
+        return False
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGKILL)  # also ends one that was stopped; there is no data to save
+        process.wait(START_TIMEOUT)
+
+
+@contextmanager
+def redis_server(*options: str, password: str | None = None) -> Iterator[RedisServer]:
+    """A running server for the length of a `with` block."""
+    with RedisServer(options=options, password=password) as server:
+        yield server
+
+
+def _binary() -> str:
+    found = shutil.which(BINARY)
+    if found is None:
+        raise RuntimeError("redis-server is not installed: these tests need Debian's package of that name")
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _encode(*words: str) -> bytes:
+    parts = [f"*{len(words)}\r\n".encode()]
+    for word in words:
+        data = word.encode()
+        parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+def _read_reply(line: bytes, read: object) -> str:
+    kind, rest = line[:1], line[1:].rstrip()
+    if kind == b"$" and int(rest) >= 0:
+        assert callable(read)
+        body: bytes = read(int(rest) + 2)
+        return body[:-2].decode(errors="replace")
+    if not line:
+        raise OSError("redis-server closed the connection")
+    return rest.decode(errors="replace")
