@@ -1,0 +1,619 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The native twin of the channel; `_pure.py` is the readable one, and says what each name promises.
+
+What differs is how a reader waits. `read()` and `asgi_receive()` return a `Receive`, which ends at once when a message
+waits; otherwise it parks a `Waiter` in the channel, which is all of a future that a task needs. When bytes come, the
+reader's task is stepped right there instead of in the loop's next turn (benchmarks: echo), unless another task runs.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+from antiphon.wire._native cimport Parser, encode_message
+
+import asyncio
+from asyncio import CancelledError, InvalidStateError
+
+from antiphon.wire import prepare
+from antiphon.wire.prepared import encode_compressed
+
+from .errors import ClientDisconnected
+
+try:
+    from _asyncio import _current_tasks  # up to CPython 3.13: a dict by loop, quicker than the function
+except ImportError:
+    _current_tasks = None
+
+cdef extern from *:
+    """
+    #ifndef _WIN32
+    #include <errno.h>
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    static Py_ssize_t antiphon_send(int fd, const char *data, Py_ssize_t size) {
+        ssize_t sent;
+        do { sent = send(fd, data, (size_t)size, MSG_NOSIGNAL | MSG_DONTWAIT); } while (sent < 0 && errno == EINTR);
+        return sent < 0 ? 0 : (Py_ssize_t)sent;
+    }
+    #else
+    static Py_ssize_t antiphon_send(int fd, const char *data, Py_ssize_t size) { return 0; }
+    #endif
+
+    /* Ends an await without making a StopIteration. CPython up to 3.11 asks for it in every await, later ones in tasks. */
+    static int antiphon_set_am_send(PyObject *type, void *function) {
+        PyTypeObject *t = (PyTypeObject *)type;
+        if (t->tp_as_async == NULL) return 0;
+        t->tp_as_async->am_send = (sendfunc)function;
+        return 1;
+    }
+    """
+    Py_ssize_t antiphon_send(int fd, const char *data, Py_ssize_t size) noexcept
+    int antiphon_set_am_send(object type, void *function) noexcept
+
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
+
+cdef enum:
+    HANDSHAKE = 0
+    WAITING_APP = 1
+    OPEN = 2
+    CLOSING_SENT = 3
+
+cdef enum:
+    SEND_RETURN = 0
+    SEND_ERROR = -1
+    SEND_NEXT = 1
+
+cdef enum:
+    READ = 0
+    RECEIVE = 1
+
+cdef str TYPE = "type"
+cdef str TEXT = "text"
+cdef str BYTES = "bytes"
+cdef str WEBSOCKET_SEND = "websocket.send"
+cdef str WEBSOCKET_RECEIVE = "websocket.receive"
+cdef str TWO_READERS = "two tasks receive from one WebSocket at the same time"
+cdef dict CURRENT_TASKS = _current_tasks
+
+
+cdef bint no_task_runs(object loop) except -1:
+    if CURRENT_TASKS is not None:
+        return PyDict_GetItemWithError(CURRENT_TASKS, loop) is NULL
+    return asyncio.current_task(loop) is None
+
+
+def _raise(error):
+    raise error
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Waiter:
+    """What a parked reader's task waits for: an object with the protocol that `asyncio.Task` wants of a future."""
+
+    cdef Channel channel
+    cdef object callback
+    cdef object context
+    cdef list more
+    cdef object message
+    cdef bint finished
+    cdef bint was_cancelled
+    cdef public bint _asyncio_future_blocking
+
+    def get_loop(self):
+        return self.channel.loop
+
+    def add_done_callback(self, callback, *, context=None):
+        if self.finished:
+            self.channel.loop.call_soon(callback, self, context=context)
+        elif self.callback is None:
+            self.callback = callback
+            self.context = context
+        else:
+            if self.more is None:
+                self.more = []
+            self.more.append((callback, context))
+
+    def remove_done_callback(self, callback):
+        cdef int removed = 0
+        if self.callback == callback:
+            self.callback = self.context = None
+            removed = 1
+        return removed
+
+    def cancel(self, msg=None):
+        if self.finished:
+            return False
+        self.was_cancelled = True
+        self.message = msg
+        if self.channel._waiter is self:
+            self.channel._waiter = None
+        self.finish(False)
+        return True
+
+    def cancelled(self):
+        return self.was_cancelled
+
+    def done(self):
+        return self.finished
+
+    def result(self):
+        if self.was_cancelled:
+            raise CancelledError() if self.message is None else CancelledError(self.message)
+        if not self.finished:
+            raise InvalidStateError("nothing has come yet")
+
+    def exception(self):
+        self.result()
+
+    cdef int finish(self, bint step) except -1:
+        """Call back: at once in the callback's context when `step`, else in the loop's next turn."""
+        cdef object callback = self.callback
+        cdef object context = self.context
+        cdef object loop = self.channel.loop
+        self.finished = True
+        self.callback = self.context = None
+        if self.more is not None:
+            for other, other_context in self.more:
+                loop.call_soon(other, self, context=other_context)
+            self.more = None
+        if callback is None:
+            return 0
+        if step and context is not None and no_task_runs(loop):
+            try:
+                PyContext_Enter(context)
+            except RuntimeError:  # it is entered already: an eager task's own
+                loop.call_soon(callback, self, context=context)
+                return 0
+            try:
+                callback(self)
+            except BaseException as error:  # KeyboardInterrupt, SystemExit: for the loop, not for the transport
+                loop.call_soon(_raise, error)
+            finally:
+                PyContext_Exit(context)
+        else:
+            loop.call_soon(callback, self, context=context)
+        return 0
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Receive:
+    """The awaitable of one `read()` or `asgi_receive()`; a coroutine as far as `create_task` is concerned."""
+
+    cdef Channel channel
+    cdef Waiter waiter
+    cdef int kind
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef PyObject *result = NULL
+        cdef int status = self.advance(&result)
+        cdef object value = <object>result
+        Py_DECREF(value)
+        if status == SEND_NEXT:
+            return value
+        raise StopIteration(value)
+
+    def send(self, value):
+        return self.__next__()
+
+    def throw(self, kind, value=None, traceback=None):
+        self.close()
+        if isinstance(kind, BaseException):
+            raise kind
+        raise kind if value is None else value
+
+    def close(self):
+        """Give up waiting."""
+        if self.channel is not None and self.waiter is not None and self.channel._waiter is self.waiter:
+            self.channel._waiter = None
+        self.waiter = None
+        self.channel = None
+
+    cdef int advance(self, PyObject **result) except SEND_ERROR:
+        """Store a new reference: to the message (SEND_RETURN), or to what to wait for (SEND_NEXT)."""
+        cdef Channel channel = self.channel
+        cdef Waiter waiter
+        cdef object value
+        if channel is None:
+            raise RuntimeError("cannot await the same receive twice")
+        if channel._inbox is None and channel.close_code is None and (self.kind == READ or channel.connect_taken):
+            if channel._waiter is not None and channel._waiter is not self.waiter:
+                raise RuntimeError(TWO_READERS)
+            waiter = Waiter.__new__(Waiter)
+            waiter.channel = channel
+            waiter._asyncio_future_blocking = True
+            channel._waiter = self.waiter = waiter
+            Py_INCREF(waiter)
+            result[0] = <PyObject *>waiter
+            return SEND_NEXT
+        self.channel = None
+        self.waiter = None
+        value = channel.take(self.kind)
+        Py_INCREF(value)
+        result[0] = <PyObject *>value
+        return SEND_RETURN
+
+
+cdef int receive_am_send(PyObject *receive, PyObject *argument, PyObject **result) except SEND_ERROR:
+    return (<Receive>receive).advance(result)
+
+
+@cython.final
+cdef class Done:
+    """An awaitable that is over at once, without a result; one serves all."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, kind, value=None, traceback=None):
+        if isinstance(kind, BaseException):
+            raise kind
+        raise kind if value is None else value
+
+    def close(self):
+        """Nothing to give up."""
+
+
+cdef int done_am_send(PyObject *done, PyObject *argument, PyObject **result) except SEND_ERROR:
+    Py_INCREF(None)
+    result[0] = <PyObject *>None
+    return SEND_RETURN
+
+
+cdef Done DONE = Done()
+
+antiphon_set_am_send(Done, <void *>done_am_send)
+antiphon_set_am_send(Receive, <void *>receive_am_send)
+
+
+@cython.final
+cdef class Flusher:
+    """Writes out, once per turn of the loop, every channel that has put something into its outbox."""
+
+    cdef object loop
+    cdef object run
+    cdef list marked
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.run = self._run
+        self.marked = []
+
+    @property
+    def idle(self):
+        return not self.marked
+
+    cdef int add(self, Channel channel) except -1:
+        self.marked.append(channel)
+        if PyList_GET_SIZE(self.marked) == 1:
+            self.loop.call_soon(self.run)
+        return 0
+
+    def mark(self, Channel channel):
+        self.add(channel)
+
+    def _run(self):
+        cdef list marked = self.marked
+        cdef Channel channel
+        self.marked = []
+        for channel in marked:
+            channel.dirty = False
+            channel.write_out()
+
+
+cdef class Channel:
+    """One connection's two directions; an `asyncio.Protocol` as far as data is concerned."""
+
+    cdef readonly object engine
+    cdef readonly object loop
+    cdef readonly Flusher flusher
+    cdef readonly Py_ssize_t inbound_limit
+    cdef readonly Py_ssize_t outbox_limit
+    cdef public object transport
+    cdef public int fd
+    cdef public int state
+    cdef public Parser parser
+    cdef object _deflate
+    cdef bint shareable
+    cdef public object close_code
+    cdef public object close_reason
+    cdef public bint connect_taken
+    cdef public bint reading_paused
+    cdef public bint was_paused
+    cdef public bint rated
+    cdef public bint handed
+    cdef public bint busy
+    cdef public bint dirty
+    cdef public unsigned long long received
+    cdef public unsigned long long handed_bytes
+    cdef public Py_ssize_t inbox_bytes
+    cdef public Py_ssize_t out_bytes
+    cdef list _inbox
+    cdef Py_ssize_t _head  # what is before it in the inbox has been taken
+    cdef Waiter _waiter
+    cdef object _out  # None, one frame, or a list of frames
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.loop = engine.loop
+        self.flusher = engine.flusher
+        self.inbound_limit = engine.config.inbound_bytes
+        self.outbox_limit = engine.config.outbox_bytes
+        self.fd = -1
+        self.state = HANDSHAKE
+        self.close_reason = ""
+
+    @property
+    def deflate(self):
+        return self._deflate
+
+    @deflate.setter
+    def deflate(self, deflate):
+        self._deflate = deflate
+        self.shareable = deflate is not None and deflate.shareable
+
+    # ------------------------------------------------------------ from the peer
+
+    def data_received(self, data):
+        cdef Parser parser
+        cdef list events
+        if self.state != OPEN and self.state != CLOSING_SENT:
+            self.on_early_data(data)
+            return
+        parser = self.parser
+        if parser is None:
+            return
+        self.busy = True
+        try:
+            self.received += 1
+            events = parser.feed(data)
+            if PyList_GET_SIZE(events):
+                self.sort(events)
+            if self.rated:
+                self.on_rate(len(data))
+            if parser.error is not None:
+                self.on_violation(parser.error)
+            if self._waiter is not None and (self._inbox is not None or self.close_code is not None):
+                self.step_reader()
+            if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
+                self.pause_reading()
+        finally:
+            self.busy = False
+            if self._out is not None and not self.dirty:
+                if PyList_GET_SIZE(self.flusher.marked) == 0:
+                    self.write_out()
+                else:
+                    self.dirty = True
+                    self.flusher.add(self)
+
+    cdef int sort(self, list events) except -1:
+        """Messages into the inbox, the rest to where it is handled."""
+        cdef object event
+        if PyList_GET_SIZE(events) == 1 and self._inbox is None and self.state == OPEN:
+            event = events[0]
+            if type(event) is str or type(event) is bytes:
+                self.inbox_bytes = cost(event)
+                self._inbox = events
+                self._head = 0
+                return 0
+        for event in events:
+            if type(event) is str or type(event) is bytes:
+                if self.state == OPEN:
+                    if self._inbox is None:
+                        self._inbox = []
+                        self._head = 0
+                    self._inbox.append(event)
+                    self.inbox_bytes += cost(event)
+            else:
+                self.on_control(event)
+        return 0
+
+    cdef object take(self, int kind):
+        """The next message in the form the reader wants; there is one, or the connection is over."""
+        cdef object payload
+        if kind == RECEIVE and not self.connect_taken:
+            self.connect_taken = True
+            return {TYPE: "websocket.connect"}
+        if self._inbox is None:
+            return None if kind == READ else self.take_disconnect()
+        payload = self._inbox[self._head]
+        self._inbox[self._head] = None
+        self._head += 1
+        if self._head == PyList_GET_SIZE(self._inbox):
+            self._inbox = None
+            self.inbox_bytes = 0
+        else:
+            self.inbox_bytes -= cost(payload)
+        if self.reading_paused and self.inbox_bytes * 2 <= self.inbound_limit:
+            self.resume_reading()
+        if kind == READ:
+            return payload
+        if type(payload) is str:
+            return {TYPE: WEBSOCKET_RECEIVE, TEXT: payload}
+        return {TYPE: WEBSOCKET_RECEIVE, BYTES: payload}
+
+    cdef int pause_reading(self) except -1:
+        if self.transport is not None and not self.transport.is_closing():
+            self.reading_paused = self.was_paused = True
+            self.transport.pause_reading()
+        return 0
+
+    def resume_reading(self):
+        if self.reading_paused:
+            self.reading_paused = False
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def forget_inbox(self):
+        self._inbox = None
+        self.inbox_bytes = 0
+
+    cdef int step_reader(self) except -1:
+        cdef Waiter waiter = self._waiter
+        self._waiter = None
+        return waiter.finish(True)
+
+    def wake(self):
+        cdef Waiter waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            waiter.finish(False)
+
+    def read(self):
+        cdef Receive receive = Receive.__new__(Receive)
+        receive.channel = self
+        receive.kind = READ
+        return receive
+
+    def asgi_receive(self):
+        cdef Receive receive = Receive.__new__(Receive)
+        receive.channel = self
+        receive.kind = RECEIVE
+        return receive
+
+    # ------------------------------------------------------------ to the peer
+
+    @property
+    def alive(self):
+        return self.state == OPEN
+
+    @property
+    def buffered(self):
+        return self.size()
+
+    cdef Py_ssize_t size(self) except -1:
+        if self.handed and self.transport is not None:
+            return self.out_bytes + <Py_ssize_t>self.transport.get_write_buffer_size()
+        return self.out_bytes
+
+    def write(self, payload):
+        if self.state != OPEN:
+            raise ClientDisconnected("the WebSocket is not open")
+        self.append(encode_message(payload) if self._deflate is None else encode_compressed(payload, self._deflate))
+        return self.size() <= self.outbox_limit
+
+    def offer(self, message, Py_ssize_t limit):
+        cdef bytes frame
+        cdef Py_ssize_t size
+        if self.state != OPEN:
+            return True
+        if self._deflate is None:
+            frame = message.frame
+        elif self.shareable:
+            frame = message.deflated
+        else:
+            frame = None
+        if frame is None:
+            frame = prepare(message, self._deflate)
+        size = self.size()
+        if size and size + PyBytes_GET_SIZE(frame) > limit:
+            self.write_out()
+            size = self.size()
+            if size and size + PyBytes_GET_SIZE(frame) > limit:
+                return False
+        self.append(frame)
+        return True
+
+    def asgi_send(self, message):
+        cdef object payload
+        if self.state == OPEN and message[TYPE] == WEBSOCKET_SEND:
+            payload = message.get(TEXT)
+            if type(payload) is not str:
+                payload = payload_of(message)
+            self.append(encode_message(payload) if self._deflate is None else encode_compressed(payload, self._deflate))
+            return DONE if self.size() <= self.outbox_limit else self.drain()
+        return self.send_rarely(message)
+
+    def drain(self):
+        self.write_out()
+        if self.state != OPEN:
+            raise ClientDisconnected("the WebSocket is not open")
+        return DONE if self.size() <= self.outbox_limit else self.drain_slowly()
+
+    def put(self, bytes data):
+        self.append(data)
+
+    cdef int append(self, bytes data) except -1:
+        if self._out is None:
+            self._out = data
+        elif type(self._out) is list:
+            (<list>self._out).append(data)
+        else:
+            self._out = [self._out, data]
+        self.out_bytes += PyBytes_GET_SIZE(data)
+        if not self.busy and not self.dirty:
+            self.dirty = True
+            self.flusher.add(self)
+        return 0
+
+    def flush(self):
+        self.write_out()
+
+    cdef int write_out(self) except -1:
+        cdef object out = self._out
+        cdef bytes data
+        cdef Py_ssize_t sent, size
+        if out is None:
+            return 0
+        self._out = None
+        self.out_bytes = 0
+        if self.transport is None:
+            return 0
+        data = <bytes>out if type(out) is bytes else b"".join(out)
+        if self.fd >= 0 and not self.handed:
+            size = PyBytes_GET_SIZE(data)
+            sent = antiphon_send(self.fd, PyBytes_AS_STRING(data), size)
+            if sent == size:
+                return 0
+            if sent:
+                data = data[sent:]
+        self.handed_bytes += PyBytes_GET_SIZE(data)
+        self.transport.write(data)
+        if not self.handed and self.transport.get_write_buffer_size():
+            self.handed = True
+            self.on_handed()
+        return 0
+
+
+cdef inline Py_ssize_t cost(object payload) except -1:
+    """What a message in the inbox holds of memory, roughly."""
+    if type(payload) is str and not payload.isascii():
+        return <Py_ssize_t>payload.__sizeof__() + 64
+    return len(payload) + 64
+
+
+cdef object payload_of(message):
+    cdef object text = message.get(TEXT)
+    cdef object data
+    if text is not None:
+        if not isinstance(text, str):
+            raise TypeError(f"'text' of a websocket.send message must be str, not {type(text).__name__}")
+        return text
+    data = message.get(BYTES)
+    if data is None:
+        raise ValueError("a websocket.send message needs 'text' or 'bytes'")
+    return data if isinstance(data, bytes) else bytes(memoryview(data))
