@@ -41,9 +41,11 @@ def as_depends(marker: Any) -> Depends | None:
         return marker
     if _DEPENDS.isdisjoint(_names(type(marker))):
         return None
+    # What older versions of FastAPI do not have yet is None.
+    life, limit = getattr(marker, "scope", None), getattr(marker, "_concurrency", None)
     if hasattr(marker, "scopes"):
-        return Security(marker.dependency, marker.use_cache, getattr(marker, "scope", None), marker.scopes)
-    return Depends(marker.dependency, marker.use_cache, getattr(marker, "scope", None))
+        return Security(marker.dependency, marker.use_cache, life, marker.scopes, limit=limit)
+    return Depends(marker.dependency, marker.use_cache, life, limit=limit)
 
 
 def is_security_scheme(call: object) -> bool:

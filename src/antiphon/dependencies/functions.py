@@ -15,10 +15,14 @@ from .params import LifeScope, ParamOptions
 
 
 def Depends(
-    dependency: Callable[..., Any] | None = None, *, use_cache: bool = True, scope: LifeScope | None = None
+    dependency: Callable[..., Any] | None = None,
+    *,
+    use_cache: bool = True,
+    scope: LifeScope | None = None,
+    max_concurrency: int | None = None,
 ) -> Any:
     """Take what `dependency` returns or yields (FastAPI's `Depends`); see `params.Depends`."""
-    return params.Depends(dependency, use_cache=use_cache, scope=scope)
+    return params.Depends(dependency, use_cache=use_cache, scope=scope, max_concurrency=max_concurrency)
 
 
 def Security(
@@ -27,9 +31,10 @@ def Security(
     scopes: Sequence[str] | None = None,
     use_cache: bool = True,
     scope: LifeScope | None = None,
+    max_concurrency: int | None = None,
 ) -> Any:
     """`Depends` that also demands OAuth2 scopes (FastAPI's `Security`)."""
-    return params.Security(dependency, use_cache=use_cache, scope=scope, scopes=scopes)
+    return params.Security(dependency, use_cache=use_cache, scope=scope, scopes=scopes, max_concurrency=max_concurrency)
 
 
 def Path(default: Any = ..., **options: Unpack[ParamOptions]) -> Any:

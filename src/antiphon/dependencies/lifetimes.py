@@ -16,6 +16,8 @@ from starlette.concurrency import run_in_threadpool
 
 from antiphon.exceptions import GeneratorError
 
+from .limits import SupportsSemaphore
+
 _ENDED: Final = object()
 
 
@@ -127,4 +129,24 @@ def _is_same(raised: BaseException, thrown: BaseException | None) -> bool:
     return isinstance(thrown, (StopIteration, StopAsyncIteration)) and raised.__cause__ is thrown
 
 
-Life = AsyncLife | SyncLife
+class LimitLife:
+    """A place among the concurrent runs of a dependency with `yield`, held until it has ended."""
+
+    __slots__ = ("_held", "_semaphore")
+
+    def __init__(self, limit: SupportsSemaphore) -> None:
+        self._semaphore: Final = limit.get_semaphore()
+        self._held = False
+
+    async def enter(self) -> None:
+        await self._semaphore.acquire()
+        self._held = True
+
+    async def leave(self, error: BaseException | None) -> bool:
+        if self._held:
+            self._held = False
+            self._semaphore.release()
+        return False
+
+
+Life = AsyncLife | SyncLife | LimitLife

@@ -10,12 +10,14 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 from pydantic import AliasChoices, AliasPath, Discriminator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+
+from .limits import Limit, SupportsSemaphore
 
 LifeScope: TypeAlias = Literal["function", "request"]
 
@@ -161,12 +163,22 @@ class Depends:
     """Take the value that `dependency` returns or yields.
 
     Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place; `scope`
-    says when a dependency with `yield` ends: "function" before "request", which is the default.
+    says when a dependency with `yield` ends: "function" before "request", which is the default. At most
+    `max_concurrency` runs of this declaration go on at a time in one event loop, a `yield` counting until its end.
+
+    Raises ValueError for a `max_concurrency` that is no positive integer.
     """
 
     dependency: Callable[..., Any] | None = None
     use_cache: bool = True
     scope: LifeScope | None = None
+    max_concurrency: int | None = field(default=None, kw_only=True)
+    limit: SupportsSemaphore | None = field(default=None, repr=False, kw_only=True)
+    """Made from `max_concurrency`; a field, so that `dataclasses.replace` keeps it."""
+
+    def __post_init__(self) -> None:
+        if self.max_concurrency is not None and self.limit is None:
+            object.__setattr__(self, "limit", Limit(self.max_concurrency))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from antiphon.exceptions import DependencyCycleError, DependencyScopeError, Regi
 
 from . import foreign, hints
 from .inspection import GENERATORS, CallKind, Parameter, Unresolved, call_kind, describe, parameters, unwrapped
+from .limits import SupportsSemaphore
 from .params import Depends, LifeScope, Location, Security
 from .values import BodyReader, Reader, build_reader
 
@@ -81,6 +82,7 @@ class Step:
     injections: tuple[Injection, ...]
     oauth_scopes: tuple[str, ...]
     life: LifeScope
+    limit: SupportsSemaphore | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,7 @@ class Plan:
     connection_only: str | None
     """The endpoint's one parameter when that is the connection: nothing has to be solved."""
     has_generators: bool
+    has_async_generators: bool
     source: _Source
     variants: dict[Any, tuple[Any, Plan]] = field(default_factory=dict, compare=False, repr=False)
     """Plans with overrides applied; filled by `overridden`."""
@@ -193,6 +196,7 @@ class _Analysis:
             body=body,
             connection_only=_connection_only(steps, endpoint),
             has_generators=any(step.kind in GENERATORS for step in steps),
+            has_async_generators=any(step.kind is CallKind.ASYNC_GENERATOR for step in steps),
             source=source,
         )
 
@@ -212,12 +216,20 @@ class _Analysis:
         )
         if depends.use_cache and key in self._index:
             return self._index[key]
-        self._steps.append(self._step(call, scopes, life))
+        self._steps.append(self._step(call, scopes, life, limit=depends.limit))
         index = len(self._steps) - 1
         self._index.setdefault(key, index)
         return index
 
-    def _step(self, call: Call, scopes: tuple[str, ...], life: LifeScope, *, extra: Sequence[int] = ()) -> Step:
+    def _step(
+        self,
+        call: Call,
+        scopes: tuple[str, ...],
+        life: LifeScope,
+        *,
+        limit: SupportsSemaphore | None = None,
+        extra: Sequence[int] = (),
+    ) -> Step:
         if any(call is above for above in self._open):
             chain = " -> ".join(describe(above) for above in [*self._open, call])
             raise DependencyCycleError(f"dependencies need each other: {chain}")
@@ -245,6 +257,7 @@ class _Analysis:
             injections=shape.injections,
             oauth_scopes=scopes,
             life=life,
+            limit=limit,
         )
 
     def _needs_scopes(self, call: Call) -> bool:

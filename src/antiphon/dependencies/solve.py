@@ -11,7 +11,6 @@ generator that is running; the others are still left.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import logging
@@ -32,8 +31,8 @@ from starlette.responses import Response
 
 from antiphon.exceptions import HTTPException, MissingResourceError, ParameterErrors
 
-from .inspection import CallKind
-from .lifetimes import AsyncLife, Life, SyncLife
+from .inspection import GENERATORS, CallKind
+from .lifetimes import AsyncLife, Life, LimitLife, SyncLife
 from .params import LifeScope, Location
 from .plan import Injected, Injection, Plan, Step, overridden
 from .values import Errors
@@ -201,15 +200,19 @@ class Solved:
         values[injection.name] = injection.default
 
     async def _call(self, step: Step, values: dict[str, Any]) -> Any:
-        match step.kind:
-            case CallKind.ASYNC:
-                return await step.call(**values)
-            case CallKind.SYNC:
-                return await run_in_threadpool(step.call, **values)
-            case CallKind.ASYNC_GENERATOR:
-                life: Life = AsyncLife(step.label, step.call, values)
-            case CallKind.SYNC_GENERATOR:
-                life = SyncLife(step.label, step.call, values)
+        if step.kind in GENERATORS:
+            return await self._enter(step, values)
+        if step.limit is None:
+            return await _returned(step, values)
+        async with step.limit.get_semaphore():
+            return await _returned(step, values)
+
+    async def _enter(self, step: Step, values: dict[str, Any]) -> Any:
+        if step.limit is not None:
+            place = LimitLife(step.limit)
+            self._lives.append((step.life, place))
+            await place.enter()
+        life = (AsyncLife if step.kind is CallKind.ASYNC_GENERATOR else SyncLife)(step.label, step.call, values)
         self._lives.append((step.life, life))
         return await life.enter()
 
@@ -253,20 +256,23 @@ class Solved:
         self._scope = None
         self._protect(scope, error)
         remaining = await self._leave(error, ("function", "request"))
-        if scope.__exit__(type(remaining) if remaining else None, remaining, None):
+        caught = scope.__exit__(type(remaining) if remaining else None, remaining, None)
+        if caught and remaining is not None:
             logger.error("a cancelled connection's teardown was cut off after %s s", TEARDOWN_SECONDS)
             return error
-        if remaining is None:
+        if remaining is None and self._plan.has_async_generators:
             try:
                 # A dependency's task group may have swallowed the cancellation while it was shielded.
                 await anyio.lowlevel.checkpoint_if_cancelled()
-            except asyncio.CancelledError as cancelled:
+            except anyio.get_cancelled_exc_class() as cancelled:
                 return cancelled
         return remaining
 
     @staticmethod
     def _protect(scope: anyio.CancelScope, error: BaseException | None) -> None:
-        cancelled = isinstance(error, asyncio.CancelledError) or anyio.current_effective_deadline() == -math.inf
+        cancelled = (
+            isinstance(error, anyio.get_cancelled_exc_class()) or anyio.current_effective_deadline() == -math.inf
+        )
         scope.shield = True
         if cancelled:
             scope.deadline = min(scope.deadline, anyio.current_time() + TEARDOWN_SECONDS)
@@ -299,6 +305,12 @@ class _FunctionScope:
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         return await self._solved.leave_function_scope(error)
+
+
+async def _returned(step: Step, values: dict[str, Any]) -> Any:
+    if step.kind is CallKind.ASYNC:
+        return await step.call(**values)
+    return await run_in_threadpool(step.call, **values)
 
 
 def _raise_as_is(error: BaseException) -> NoReturn:
