@@ -226,11 +226,16 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             raise self._gone("send")
         if kind not in expected:
             raise RuntimeError(unexpected(expected, kind))
-        if (self.application_state is CONNECTED or kind == "websocket.accept") and self._has_ended():
+        ended = self._has_ended()
+        if ended and kind in ("websocket.accept", "websocket.send"):
             raise self._gone("send")
         if not message.get("more_body", False):
             self.application_state = expected[kind]
-        await self._deliver(message)
+        try:
+            await self._deliver(message)
+        except WebSocketDisconnect:
+            if not (ended and kind == "websocket.close"):
+                raise  # closing what the peer has closed is no error, the first time
         if kind == "websocket.close":
             self._end(Closed(code=message["code"], reason=message["reason"], by=ClosedBy.US))
         elif self.application_state is DISCONNECTED:
