@@ -1,1 +1,40 @@
+"""Topics across connections, processes and machines: publish, join, history, recovery, presence. See docs/hub.md."""
 
+from ..types import Overflow
+from .backends.base import Position
+from .errors import (
+    BackendUnavailable,
+    HubError,
+    HubNotRunning,
+    InvalidTopic,
+    SlowSubscriber,
+    UnencodableData,
+    UnknownBackend,
+)
+from .hub import Hub, HubStats
+from .link import Trouble
+from .membership import Membership, Subscription
+from .message import History, Kind, Message
+from .topics import Framing, TopicOptions
+
+__all__ = [
+    "BackendUnavailable",
+    "Framing",
+    "History",
+    "Hub",
+    "HubError",
+    "HubNotRunning",
+    "HubStats",
+    "InvalidTopic",
+    "Kind",
+    "Membership",
+    "Message",
+    "Overflow",
+    "Position",
+    "SlowSubscriber",
+    "Subscription",
+    "TopicOptions",
+    "Trouble",
+    "UnencodableData",
+    "UnknownBackend",
+]

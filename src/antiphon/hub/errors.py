@@ -24,8 +24,8 @@ class UnknownBackend(HubError, ValueError):
     """A hub URL whose scheme names no backend, or one that the backend cannot read."""
 
 
-class HubStopped(HubError, RuntimeError):
-    """The hub was used after `stop()`."""
+class HubNotRunning(HubError, RuntimeError):
+    """A hub whose backend has a connection was used before `start()` or after `stop()`."""
 
 
 class BackendUnavailable(HubError, ConnectionError):
@@ -37,6 +37,10 @@ class BackendUnavailable(HubError, ConnectionError):
     def __init__(self, message: str, *, uncertain: bool = False) -> None:
         super().__init__(message)
         self.uncertain = uncertain
+
+
+class SlowSubscriber(HubError):
+    """A `hub.subscribe` loop did not keep up and the topic's policy is `Overflow.DISCONNECT`."""
 
 
 def _shown(value: object) -> str:

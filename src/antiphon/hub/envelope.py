@@ -1,0 +1,106 @@
+"""The form of a published message on its way through a backend. Pure; the hub packs and unpacks, backends look away."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from .errors import HubError, UnencodableData
+
+_HEADER: Final = struct.Struct(">BBHH")
+_VERSION: Final = 1
+_LONGEST: Final = 0xFFFF
+
+
+class Form(IntEnum):
+    """What kind of data was published."""
+
+    TEXT = 1
+    BINARY = 2
+    JSON = 3
+
+
+class BadEnvelope(HubError, ValueError):
+    """Bytes came out of the backend that no hub of this version put in."""
+
+
+class Envelope(NamedTuple):
+    """A message and what the receiving hubs need to know about it."""
+
+    form: Form
+    payload: bytes
+    """UTF-8 for TEXT and JSON."""
+    key: str
+    """For CONFLATE: a newer message with the same key replaces this one."""
+    exclude: str
+    """Names the one connection that does not get it; empty: everybody gets it."""
+
+
+def encode(data: object) -> tuple[Form, bytes]:
+    """Raises `UnencodableData`, before anything is sent."""
+    if isinstance(data, str):
+        try:
+            return Form.TEXT, data.encode()
+        except UnicodeEncodeError as error:
+            raise UnencodableData(f"text that is not UTF-8: {error}") from None
+    if isinstance(data, bytes):
+        return Form.BINARY, data
+    if isinstance(data, (bytearray, memoryview)):
+        return Form.BINARY, bytes(data)
+    return Form.JSON, encode_json(data)
+
+
+def encode_json(data: object) -> bytes:
+    """Compact UTF-8; NaN and the infinities are null, as in a browser. Raises `UnencodableData`."""
+    try:
+        return to_json(data, inf_nan_mode="null")
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        raise UnencodableData(f"{type(data).__name__} has no JSON form: {error}") from error
+
+
+def decode(form: Form, payload: bytes) -> Any:
+    """The data as it was published (JSON as its plain Python equivalent)."""
+    if form is Form.BINARY:
+        return payload
+    return payload.decode() if form is Form.TEXT else from_json(payload)
+
+
+def pack(envelope: Envelope) -> bytes:
+    """Raises `UnencodableData` for a key of more than 65535 bytes."""
+    form, payload, key, exclude = envelope
+    if not key and not exclude:
+        return _HEADER.pack(_VERSION, form, 0, 0) + payload
+    try:
+        key_bytes, exclude_bytes = key.encode(), exclude.encode()
+    except UnicodeEncodeError as error:
+        raise UnencodableData(f"conflation key that is not UTF-8: {error}") from None
+    if len(key_bytes) > _LONGEST:
+        raise UnencodableData(f"conflation key of {len(key_bytes)} bytes; expected at most {_LONGEST}")
+    header = _HEADER.pack(_VERSION, form, len(key_bytes), len(exclude_bytes))
+    return b"".join((header, key_bytes, exclude_bytes, payload))
+
+
+def unpack(data: bytes) -> Envelope:
+    """Raises `BadEnvelope`."""
+    try:
+        version, form, key_length, exclude_length = _HEADER.unpack_from(data)
+    except struct.error as error:
+        raise BadEnvelope(f"expected at least {_HEADER.size} bytes, got {len(data)}") from error
+    body = _HEADER.size + key_length + exclude_length
+    if version != _VERSION or form not in _FORMS or len(data) < body:
+        raise BadEnvelope(
+            f"expected version {_VERSION} and a known form, got {version} and {form} in {len(data)} bytes"
+        )
+    if body == _HEADER.size:
+        return Envelope(_FORMS[form], data[body:], "", "")
+    key_end = _HEADER.size + key_length
+    try:
+        return Envelope(_FORMS[form], data[body:], data[_HEADER.size : key_end].decode(), data[key_end:body].decode())
+    except UnicodeDecodeError as error:
+        raise BadEnvelope(f"expected UTF-8: {error}") from error
+
+
+_FORMS: Final[dict[int, Form]] = {int(form): form for form in Form}

@@ -1,0 +1,78 @@
+"""What happens in a hub, as frozen facts for an `Observer`. Nothing is built while nobody observes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..events import Event
+from ..types import Overflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published(Event):
+    """A message was accepted by the backend."""
+
+    topic: str
+    size: int
+    """Bytes of data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered(Event):
+    """A message was handed to the local receivers of one event loop."""
+
+    topic: str
+    receivers: int
+    """Those that took it or hold it in their outbox."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped(Event):
+    """A slow receiver lost messages."""
+
+    topic: str
+    policy: Overflow
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverTooSlow(Event):
+    """A slow receiver was disconnected (1013)."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxHighWater(Event):
+    """A receiver's outbox is fuller than any was before in this event loop."""
+
+    topic: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery(Event):
+    """Somebody came back with a position: a joiner, or this process after trouble."""
+
+    topic: str
+    recovered: bool
+    messages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendCalled(Event):
+    """One request to the backend was answered or failed."""
+
+    operation: str
+    seconds: float
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendLost(Event):
+    """The connection to the backend broke."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendRestored(Event):
+    """The backend is back; recovery starts."""

@@ -1,0 +1,354 @@
+"""`Hub`, the one door: publish, join, subscribe, history, presence, stats."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pydantic_core import from_json
+
+from ..events import Observer
+from ..types import SupportsSink
+from .backends import build
+from .backends.base import Backend, BackendConfig, Position, Track, redact
+from .backends.memory import MemoryBackend
+from .envelope import Envelope, Form, encode, encode_json, pack
+from .errors import HubNotRunning, UnencodableData
+from .events import Published
+from .joining import Joining
+from .link import Link, Trouble
+from .membership import PLAIN, Membership, Request, Subscription
+from .message import History, to_message
+from .rooms import Rooms
+from .station import Receiver
+from .subscription import QueueSink
+from .topics import Framing, TopicOptions, Topics
+
+POLICY_VIOLATION: Final = 1008
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubStats:
+    """A hub in numbers: what is now, and counters since it was made. This process only."""
+
+    backend: str
+    """Its URL, without password."""
+    connected: bool
+    """The backend is there."""
+    connections: int
+    """Sockets (and subscriptions of code) that are in at least one topic."""
+    topics: int
+    """Topics with at least one of them."""
+    memberships: int
+    published: int
+    delivered: int
+    """Messages handed to receivers: one publish to a thousand counts a thousand."""
+    dropped: int
+    """Messages lost by overflow policies, for all receivers together."""
+    disconnected: int
+    """Receivers disconnected for being too slow."""
+    high_water: int
+    """Bytes in the fullest outbox that ever refused a message."""
+    dropped_now: Mapping[str, int] = field(default_factory=dict)
+    """By topic: messages lost for the receivers that are in it now."""
+
+
+class Hub:
+    """Topics across connections, processes and machines.
+
+    `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
+    `redis://…` (many hosts). Use it as `async with hub:`, or call `start` and `stop`, or leave it to the `App` that
+    owns it. All methods may be called from any task of any event loop; none waits for a receiver.
+    """
+
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        topics: Mapping[str, TopicOptions] | None = None,
+        on_trouble: Trouble = Trouble.RAISE,
+        trouble_timeout: float = 30.0,
+        presence_lease: float = 10.0,
+        prefix: str = "antiphon",
+        observer: Observer | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        """Connects to nothing yet.
+
+        `topics`: options by topic or pattern (`*` stands for any characters), see `TopicOptions`. `on_trouble`: what a
+        call does while the backend is away; `trouble_timeout`: seconds after which WAIT gives up.
+        `presence_lease`: seconds after which the members of a killed process have left. `prefix`: of keys in a shared
+        store. `backend`: instead of `url`, one of your own.
+        Raises `UnknownBackend`, `InvalidTopic`.
+        """
+        self.url = redact(url) if backend is None else type(backend).__name__
+        """Without password."""
+        self._topics = Topics(topics or {})
+        self._rooms = Rooms(_process())
+        config = BackendConfig(presence_lease=presence_lease, prefix=prefix)
+        self._backend = build(url, config) if backend is None else backend
+        self._link = Link(self._backend, self._rooms, on_trouble, trouble_timeout)
+        self._joining = Joining(self._rooms, self._link)
+        self._serial = itertools.count(1)
+        self._published = 0
+        if isinstance(self._backend, MemoryBackend):
+            self._backend.listen(self._rooms)
+        self.observer = observer
+
+    @property
+    def observer(self) -> Observer | None:
+        """Is told what happens here (`antiphon.hub.events`); None costs nothing."""
+        return self._rooms.observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._rooms.observer = observer
+
+    # Life
+
+    async def start(self) -> None:
+        """Connect. Raises `BackendUnavailable` with the URL without its password, soon. Starting twice does nothing."""
+        if self._link.running:
+            return
+        if not self._rooms.rooms:
+            # Two workers forked from one preloaded process must not be one.
+            self._rooms.process = _process()
+        await self._link.start()
+
+    async def stop(self) -> None:
+        """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again."""
+        for station in tuple(self._rooms.stations.values()):
+            station.put(station.close, _is_queue, (1001, "the hub has stopped"))
+        self._rooms.flush()
+        await self._link.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # Messages
+
+    async def publish(self, topic: str, data: Any, *, exclude: SupportsSink | None = None) -> Position | None:
+        """Send `data` to all receivers of the topic, in every process, in the topic's one order.
+
+        str goes as a text frame, bytes as a binary frame, anything else as JSON text. `exclude`: a connection that does
+        not get it. Returns the message's position for topics with history, else None. When it returns, the backend has
+        taken the message; receivers in this loop already have it in their outboxes on `memory://`.
+        Raises `InvalidTopic` and `UnencodableData` before anything is sent, `BackendUnavailable`, `HubNotRunning`.
+        """
+        options = self._topics.options(topic)
+        form, payload = encode(data)
+        if form is Form.BINARY and options.framing is Framing.EVENT:
+            raise UnencodableData(f"topic {topic!r} sends JSON events (Framing.EVENT); bytes have no place in them")
+        key = "" if options.conflate_by is None else options.conflation_key(data)
+        packed = pack(Envelope(form, payload, key, "" if exclude is None else self._name_of(exclude)))
+        self._check_running()
+        if not self._link.always_open or self._rooms.observer is not None:
+            position = await self._link.call("publish", self._backend.publish, topic, packed, options.keep)
+            self._rooms.tell(Published(topic=topic, size=len(payload)))
+        else:
+            position = await self._backend.publish(topic, packed, options.keep)
+        self._published += 1
+        return position
+
+    def join(
+        self,
+        topic: str,
+        websocket: SupportsSink,
+        *,
+        since: Position | None = None,
+        history: int = 0,
+        presence: object = None,
+        user: str | None = None,
+    ) -> Membership:
+        """Use as `async with`: what is published to the topic reaches the socket until the block or the socket ends.
+
+        `since`: first everything published behind this position, or nothing of it (see `Membership.recovered`).
+        `history`: first that many of the newest messages; with `since` too, only if that could not be recovered.
+        `presence`: what the others see of this connection; any JSON value but None makes it a member. With
+        `TopicOptions(presence=True)` the socket is told about the members: `presence_diff` events, the first of which
+        brings all of them.
+        `user`: who it is; several connections of one user are one member. Without: `presence["user"]`, `["id"]`,
+        or presence itself if it is a str; else the connection's authenticated user; else it is a member of its own.
+
+        Raises `InvalidTopic` and `UnencodableData` at once; on entering `WebSocketDisconnected` when the socket is
+        closed, `BackendUnavailable`, `HubNotRunning`.
+        """
+        options = self._topics.options(topic)
+        serial = next(self._serial)
+        ref = f"{self._rooms.process}.{serial}"
+        track = None
+        who = user or _user_of(websocket)
+        if presence is not None:
+            who = user or _user_in(presence) or who or ref
+            track = Track(ref, who, encode_json(presence))
+        self._check_running()
+        receiver = Receiver(websocket.sink, serial, ref, who)
+        request = Request(
+            _position(since), _count("history", history), track, presence is not None and options.presence
+        )
+        return Membership(self._joining, topic, options, receiver, request)
+
+    def subscribe(
+        self, topic: str, *, since: Position | None = None, history: int = 0, presence: bool = False
+    ) -> Subscription:
+        """The same without a socket: `async with hub.subscribe(topic) as messages: async for message in messages`.
+
+        Yields `Message`; its `kind` is MESSAGE, or RESYNC after trouble that lost messages, or with `presence` also
+        PRESENCE_DIFF. Call it in the event loop that iterates.
+        """
+        options = self._topics.options(topic)
+        self._check_running()
+        queue = QueueSink()
+        receiver = Receiver(queue, next(self._serial), None)
+        request = Request(_position(since), _count("history", history), None, presence)
+        return Subscription(self._joining, topic, options, receiver, request, queue)
+
+    async def history(self, topic: str, since: Position | None = None, limit: int | None = None) -> History:
+        """Messages kept for the topic, oldest first: those behind `since`, at most `limit`; or the newest `limit`.
+
+        `.position` is where to go on, `.recovered` whether everything behind `since` is there; if not, it is empty.
+        Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
+        """
+        options = self._topics.options(topic)
+        self._check_running()
+        if options.keep is None:
+            return History((), None, False)
+        limit = None if limit is None else _count("limit", limit)
+        page = await self._link.call("history", self._backend.history, topic, options.keep, _position(since), limit)
+        return History((to_message(topic, entry) for entry in page.entries), page.position, page.recovered)
+
+    # People
+
+    async def presence(self, topic: str) -> dict[str, list[Any]]:
+        """The members: user to what each of its connections gave as `presence`, oldest first.
+
+        Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
+        """
+        self._topics.options(topic)
+        self._check_running()
+        roster = await self._link.call("presence", self._backend.presence, topic)
+        return {user: [from_json(meta) for meta in metas] for user, metas in roster.members.items()}
+
+    async def presence_count(self, topic: str) -> int:
+        """How many members the topic has: users, not connections. Raises as `presence`."""
+        self._topics.options(topic)
+        self._check_running()
+        return len((await self._link.call("presence", self._backend.presence, topic)).members)
+
+    async def close_connections(
+        self, *, user: str | None = None, topic: str | None = None, code: int = POLICY_VIOLATION, reason: str = ""
+    ) -> None:
+        """Close the sockets of a user, of a topic, or of a user in a topic, in every process.
+
+        Knows the connections that are in a topic; `user` as `join` understood it. Returns when all processes have been
+        told. Raises ValueError for a code that may not go on the wire or when neither is given, `InvalidTopic`,
+        `BackendUnavailable`, `HubNotRunning`.
+        """
+        if user is None and topic is None:
+            raise ValueError("expected a user, a topic, or both; got neither")
+        if topic is not None:
+            self._topics.options(topic)
+        if not (code in _SENDABLE or 3000 <= code <= 4999):
+            raise ValueError(f"code: expected a close code that may go on the wire (RFC 6455 §7.4); got {code}")
+        self._check_running()
+        command = {"user": user, "topic": topic, "code": code, "reason": _cut(reason)}
+        await self._link.call("control", self._backend.control, encode_json(command))
+
+    def stats(self) -> HubStats:
+        """Cheap enough for every scrape: one pass over the memberships of this process."""
+        receivers = [
+            receiver
+            for station in tuple(self._rooms.stations.values())
+            for local in tuple(station.topics.values())
+            for receiver in tuple(local.receivers)
+        ]
+        dropped: dict[str, int] = {}
+        for receiver in receivers:
+            if receiver.dropped and receiver.local is not None:
+                dropped[receiver.local.name] = dropped.get(receiver.local.name, 0) + receiver.dropped
+        return HubStats(
+            backend=self.url,
+            connected=self._link.connected,
+            connections=len({id(receiver.sink) for receiver in receivers}),
+            topics=len(self._rooms.rooms),
+            memberships=len(receivers),
+            published=self._published,
+            delivered=self._rooms.total("delivered"),
+            dropped=self._rooms.total("dropped"),
+            disconnected=self._rooms.total("disconnected"),
+            high_water=self._rooms.total("high_water"),
+            dropped_now=dropped,
+        )
+
+    def _check_running(self) -> None:
+        if not self._link.running and not self._link.always_open:
+            raise HubNotRunning(f"expected a running hub for {self.url}: `async with hub:`, or an App that owns it")
+
+    def _name_of(self, websocket: SupportsSink) -> str:
+        return f"{self._rooms.process}:{id(websocket.sink)}:{next(self._serial)}"
+
+
+_SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+_LONGEST_REASON: Final = 123
+
+
+def _process() -> str:
+    return uuid.uuid4().hex[:16]
+
+
+def _is_queue(receiver: Receiver) -> bool:
+    return isinstance(receiver.sink, QueueSink)
+
+
+def _cut(reason: str) -> str:
+    """At a character boundary (RFC 6455 §5.5)."""
+    return reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
+
+
+def _count(name: str, value: int) -> int:
+    if value < 0:
+        raise ValueError(f"{name}: expected a number of messages, 0 or more; got {value!r}")
+    return value
+
+
+def _position(since: object) -> Position | None:
+    if since is None or isinstance(since, Position):
+        return since
+    if isinstance(since, tuple) and len(since) == 2:
+        return Position(int(since[0]), str(since[1]))
+    raise TypeError(f"since: expected a Position (Position.parse reads a str), got {type(since).__name__}")
+
+
+def _user_in(presence: object) -> str | None:
+    if isinstance(presence, str):
+        return presence or None
+    if isinstance(presence, Mapping):
+        who = presence.get("user", presence.get("id"))
+        return None if who is None else str(who)
+    return None
+
+
+def _user_of(websocket: object) -> str | None:
+    """The authenticated user of an ASGI connection, in the ways Starlette's users tell who they are."""
+    scope = getattr(websocket, "scope", None)
+    user = scope.get("user") if isinstance(scope, Mapping) else None
+    if user is None or isinstance(user, str):
+        return user or None
+    for name in ("identity", "username", "display_name"):
+        try:
+            who = getattr(user, name, None)
+        except NotImplementedError:
+            continue
+        if who:
+            return str(who)
+    return None

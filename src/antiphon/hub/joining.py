@@ -1,0 +1,132 @@
+"""Entering and leaving a topic: the order of steps that leaves no gap, and what is told on the way.
+
+Everything here runs in the loop of the receiver's sink.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .backends.base import Position
+from .errors import HubError
+from .events import Recovery
+from .link import Link
+from .membership import Membership, Request
+from .message import Parcel, joined, unwrap
+from .rooms import Room, Rooms
+from .station import LocalTopic, Receiver
+from .subscription import QueueSink
+from .topics import Framing
+
+NOTHING: Final[tuple[Parcel, ...]] = ()
+
+
+class Joining:
+    """How receivers come and go."""
+
+    def __init__(self, rooms: Rooms, link: Link) -> None:
+        self._rooms = rooms
+        self._link = link
+
+    async def enter(self, membership: Membership, receiver: Receiver, request: Request) -> None:
+        room, local = self._rooms.enter(membership.topic, membership.options, receiver)
+        greeted = room.options.framing is Framing.EVENT and not isinstance(receiver.sink, QueueSink)
+        opened = room.opened or (room.keep is None and self._link.always_open)
+        if opened and not greeted and request.plain:
+            membership.position = room.last
+        else:
+            await self._catch_up(membership, receiver, request, room, local, greeted)
+        receiver.sink.on_close(membership.died)
+
+    async def leave(self, membership: Membership, receiver: Receiver, request: Request) -> None:
+        if not self._remove(receiver):
+            return
+        sink = receiver.sink
+        sink.off_close(membership.died)
+        if request.track is not None:
+            # A dead connection may come back; who leaves a living one means it.
+            grace = 0.0 if sink.alive else membership.options.presence_grace
+            await self._link.untrack(membership.topic, request.track.ref, grace)
+
+    def died(self, membership: Membership, receiver: Receiver, request: Request) -> None:
+        if self._remove(receiver) and request.track is not None:
+            grace = membership.options.presence_grace
+            self._link.spawn(self._link.untrack(membership.topic, request.track.ref, grace))
+
+    def _remove(self, receiver: Receiver) -> bool:
+        if receiver.local is None:
+            return False
+        closed = self._rooms.leave(receiver)
+        if closed is not None:
+            self._link.unsubscribe(closed)
+        return True
+
+    async def _catch_up(
+        self,
+        membership: Membership,
+        receiver: Receiver,
+        request: Request,
+        room: Room,
+        local: LocalTopic,
+        greeted: bool,
+    ) -> None:
+        """Hold what comes, find out what was missed, hand over both. README: gap-free joining."""
+        local.hold(receiver)
+        watching = False
+        tracked = False
+        try:
+            position = room.last if room.opened else await self._open(room)
+            owed: list[Parcel] = []
+            if request.wants_page and room.keep is not None:
+                position, owed = await self._page(membership, room, request)
+            if request.track is not None:
+                tracked = True
+                await self._link.track(membership.topic, request.track)
+            if request.watch:
+                local.expect()
+                watching = True
+                roster = await self._link.call("presence", self._link.backend.presence, membership.topic)
+            local.station.drain()
+            if receiver.local is None:
+                # It died meanwhile: `died` was not registered yet.
+                return
+            membership.position = position
+            if greeted:
+                owed.insert(0, joined(membership.topic, position, membership.recovered))
+            if request.watch:
+                watching = False
+                owed.append(local.watch(receiver, roster))
+            local.release(receiver, owed, None if position is None or room.reached(position) else position)
+        except BaseException:
+            if watching:
+                local.give_up()
+            self._remove(receiver)
+            if tracked and request.track is not None:
+                self._link.spawn(self._link.untrack(membership.topic, request.track.ref, 0.0))
+            raise
+
+    async def _open(self, room: Room) -> Position | None:
+        """Whoever finds the room closed opens it; twice does no harm."""
+        position = await self._link.call("subscribe", self._link.backend.subscribe, room.topic, room.keep)
+        if room.last is None:
+            room.last = position
+        room.opened = True
+        return position
+
+    async def _page(self, membership: Membership, room: Room, request: Request) -> tuple[Position, list[Parcel]]:
+        assert room.keep is not None
+        since = request.since
+        if since is not None:
+            page = await self._link.call("history", self._link.backend.history, room.topic, room.keep, since, None)
+            membership.recovered = page.recovered
+            self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries)))
+        if since is None or (not page.recovered and request.history):
+            limit = request.history
+            page = await self._link.call("history", self._link.backend.history, room.topic, room.keep, None, limit)
+        owed = []
+        for entry in page.entries:
+            try:
+                owed.append(unwrap(room.topic, entry, room.options.framing))
+            except (HubError, UnicodeDecodeError):
+                continue
+        return page.position, owed

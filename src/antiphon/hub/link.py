@@ -1,0 +1,244 @@
+"""The hub's end of the way to the backend: the right loop, what to do in trouble, and putting things right after it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from enum import Enum
+from typing import Any, Final, ParamSpec, TypeVar
+
+from .backends.base import Backend, Entry, Track
+from .backends.memory import MemoryBackend
+from .errors import BackendUnavailable
+from .events import BackendCalled, Recovery
+from .message import resync
+from .rooms import Room, Rooms
+from .station import LocalTopic
+
+logger: Final = logging.getLogger("antiphon.hub")
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+RETRY_PAUSE: Final = 0.05
+"""Seconds between two attempts when the backend fails without being lost."""
+
+
+class Trouble(Enum):
+    """What a call on the hub does while the backend cannot be reached."""
+
+    RAISE = "raise"
+    """`BackendUnavailable`, at once."""
+    WAIT = "wait"
+    """It waits for the backend, up to `trouble_timeout`. A publish that may have been done already is not repeated:
+    that one raises (`error.uncertain`)."""
+
+
+class Link:
+    """Calls to the backend, from any loop, and what this process has to keep there."""
+
+    def __init__(self, backend: Backend, rooms: Rooms, on_trouble: Trouble, trouble_timeout: float) -> None:
+        self.backend = backend
+        self.always_open = isinstance(backend, MemoryBackend)
+        """Nothing has to be subscribed, started or waited for."""
+        self.connected = self.always_open
+        """The backend is there."""
+        self.running = False
+        """Between `start` and `stop`."""
+        self._rooms = rooms
+        self._on_trouble = on_trouble
+        self._trouble_timeout = trouble_timeout
+        self._up = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._present: dict[str, tuple[str, Track]] = {}
+        self._absent: dict[str, tuple[str, float]] = {}
+        """Untracks that failed: to be done when the backend is back."""
+        rooms.on_lost = self._lost
+        rooms.on_restored = self._restored
+        rooms.on_forgotten = lambda: self.spawn(self._track_again())
+
+    async def start(self) -> None:
+        """Raises `BackendUnavailable`."""
+        self._up = asyncio.Event()
+        await self.backend.start(self._rooms)
+        self.running = True
+        self.connected = True
+        self._up.set()
+
+    async def stop(self) -> None:
+        self.running = False
+        self.connected = self.always_open
+        tasks = [task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.backend.stop()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
+        task = asyncio.get_running_loop().create_task(_quietly(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One call, in the backend's loop, in trouble as the option says. Raises `BackendUnavailable`."""
+        return await self._at_home(self._attempt(name, method, *args, **kwargs))
+
+    def unsubscribe(self, topic: str) -> None:
+        """The topic's room was closed."""
+        home = self.backend.loop
+        if home is None:
+            self.backend.unsubscribe(topic)
+        elif home is asyncio._get_running_loop():
+            self._unsubscribe(topic)
+        else:
+            home.call_soon_threadsafe(self._unsubscribe, topic)
+
+    async def track(self, topic: str, track: Track) -> None:
+        self._present[track.ref] = topic, track
+        try:
+            await self.call("track", self.backend.track, topic, track)
+        except BaseException:
+            self._present.pop(track.ref, None)
+            raise
+
+    async def untrack(self, topic: str, ref: str, grace: float) -> None:
+        """Never raises for trouble: what cannot be done now is done later."""
+        self._present.pop(ref, None)
+        self._absent[ref] = topic, grace
+        try:
+            await self._at_home(self._once("untrack", self.backend.untrack, topic, ref, grace))
+        except BackendUnavailable:
+            return
+        self._absent.pop(ref, None)
+
+    async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
+        home = self.backend.loop
+        if home is None or home is asyncio._get_running_loop():
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+
+    async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._on_trouble is Trouble.RAISE:
+            return await self._once(name, method, *args, **kwargs)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._trouble_timeout
+        while True:
+            try:
+                return await self._once(name, method, *args, **kwargs)
+            except BackendUnavailable as error:
+                if (error.uncertain and name == "publish") or not await self._back_before(deadline):
+                    raise
+
+    async def _back_before(self, deadline: float) -> bool:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.sleep(RETRY_PAUSE)
+                await self._up.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._rooms.observer is None:
+            return await method(*args, **kwargs)
+        start = time.perf_counter()
+        failed = True
+        try:
+            result = await method(*args, **kwargs)
+            failed = False
+        finally:
+            self._rooms.tell(BackendCalled(operation=name, seconds=time.perf_counter() - start, failed=failed))
+        return result
+
+    # After trouble
+
+    def _unsubscribe(self, topic: str) -> None:
+        if topic not in self._rooms.rooms:
+            self.backend.unsubscribe(topic)
+
+    def _lost(self) -> None:
+        self.connected = False
+        self._up.clear()
+
+    def _restored(self) -> None:
+        self.connected = True
+        self._up.set()
+        self.spawn(self._recover(self._rooms.generation))
+
+    async def _recover(self, generation: int) -> None:
+        while self._rooms.generation == generation:
+            try:
+                for room in tuple(self._rooms.rooms.values()):
+                    if room.held is not None and self._rooms.rooms.get(room.topic) is room:
+                        await self._recover_room(room, generation)
+                await self._track_again()
+            except BackendUnavailable as error:
+                # Without a new loss nobody else would try again.
+                logger.info("recovery goes on: %s", error)
+                await asyncio.sleep(RETRY_PAUSE)
+            else:
+                return
+
+    async def _recover_room(self, room: Room, generation: int) -> None:
+        """Deliver what was missed, then what came meanwhile; or tell that there is a gap."""
+        assert room.keep is not None
+        while True:
+            page = await self._once("history", self.backend.history, room.topic, room.keep, room.last, None)
+            if self._rooms.generation != generation or room.held is None:
+                return
+            self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries)))
+            if not page.recovered:
+                self._rooms.spread(room, resync(room.topic))
+                self._let_go(room, room.held)
+                break
+            for entry in page.entries:
+                self._rooms.pass_on(room, entry)
+            held = [e for e in room.held if e.position is not None and not room.reached(e.position)]
+            if not held or _follows(held[0], room):
+                self._let_go(room, held)
+                break
+            room.held.clear()
+        self._rooms.flush()
+
+    def _let_go(self, room: Room, held: Iterable[Entry]) -> None:
+        room.held = None
+        for entry in tuple(held):
+            self._rooms.pass_on(room, entry)
+
+    async def _track_again(self) -> None:
+        for topic, track in tuple(self._present.values()):
+            if track.ref in self._present:
+                await self._once("track", self.backend.track, topic, track)
+        for ref, (topic, grace) in tuple(self._absent.items()):
+            await self._once("untrack", self.backend.untrack, topic, ref, grace)
+            self._absent.pop(ref, None)
+        for room in tuple(self._rooms.rooms.values()):
+            if any(_pictured(room.topic, station.topics) for station in room.stations):
+                roster = await self._once("presence", self.backend.presence, room.topic)
+                for station in room.stations:
+                    station.put(station.presence_refreshed, room.topic, roster)
+        self._rooms.flush()
+
+
+def _follows(entry: Entry, room: Room) -> bool:
+    position, last = entry.position, room.last
+    if position is None or last is None:
+        return True
+    return position.epoch != last.epoch or position.offset == last.offset + 1
+
+
+def _pictured(topic: str, topics: Mapping[str, LocalTopic]) -> bool:
+    local = topics.get(topic)
+    return local is not None and local.picture is not None
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except BackendUnavailable as error:
+        logger.info("the backend is in trouble again: %s", error)
+    except Exception:
+        logger.exception("work beside the hub's calls failed")

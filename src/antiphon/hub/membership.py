@@ -1,0 +1,168 @@
+"""A receiver's stay in a topic, as its owner sees it: `Membership` for sockets, `Subscription` for code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+
+from ..exceptions import WebSocketDisconnected
+from ..types import Sink
+from .backends.base import Position, Track
+from .errors import SlowSubscriber
+from .message import Kind, Message
+from .station import Receiver
+from .subscription import QueueSink
+from .topics import TopicOptions
+
+if TYPE_CHECKING:
+    from .joining import Joining
+
+T = TypeVar("T")
+
+
+class Request(NamedTuple):
+    """What a joiner asked for."""
+
+    since: Position | None
+    history: int
+    track: Track | None
+    """Its presence; None: it is not among the members."""
+    watch: bool
+    """It wants to be told about presence."""
+
+    @property
+    def wants_page(self) -> bool:
+        return self.since is not None or self.history > 0
+
+    @property
+    def plain(self) -> bool:
+        """Nothing but what is published from now on."""
+        return self == PLAIN
+
+
+PLAIN: Final = Request(None, 0, None, False)
+
+
+class Membership:
+    """A connection in a topic: everything published to the topic reaches it, from joining to leaving.
+
+    Made by `hub.join(...)`; use it as `async with`. The block's end leaves, and so does the end of the connection,
+    whichever is first.
+    """
+
+    __slots__ = ("_joining", "_receiver", "_request", "options", "position", "recovered", "topic")
+
+    def __init__(
+        self, joining: Joining, topic: str, options: TopicOptions, receiver: Receiver, request: Request
+    ) -> None:
+        self._joining = joining
+        self._receiver = receiver
+        self._request = request
+        self.options = options
+        self.topic = topic
+        self.position: Position | None = None
+        """Where the receiver stands after what it got on joining; None for topics without history."""
+        self.recovered = False
+        """`since` was given, and everything published behind it was delivered."""
+
+    @property
+    def active(self) -> bool:
+        """Between joining and leaving."""
+        return self._receiver.local is not None
+
+    @property
+    def dropped(self) -> int:
+        """Messages of this topic that the overflow policy lost for this connection."""
+        return self._receiver.dropped
+
+    @property
+    def user(self) -> str | None:
+        """Who this connection is to `close_connections` and among the members."""
+        return self._receiver.user
+
+    async def __aenter__(self) -> Self:
+        sink = self._receiver.sink
+        if not sink.alive:
+            raise _closed(sink, self.topic)
+        if self.active:
+            raise RuntimeError(f"this membership of topic {self.topic!r} was entered already; join once more")
+        if asyncio._get_running_loop() is sink.loop:
+            await self._joining.enter(self, self._receiver, self._request)
+        else:
+            await _in_loop(sink.loop, self._joining.enter(self, self._receiver, self._request))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Nothing published from now on reaches the connection through this membership. Safe to call again."""
+        if not self.active:
+            return
+        loop = self._receiver.sink.loop
+        if asyncio._get_running_loop() is loop:
+            await self._joining.leave(self, self._receiver, self._request)
+        else:
+            await _in_loop(loop, self._joining.leave(self, self._receiver, self._request))
+
+    def died(self) -> None:
+        """The sink's `on_close` callback."""
+        self._joining.died(self, self._receiver, self._request)
+
+
+class Subscription(Membership):
+    """The messages of a topic as an async iterator, for code without a socket.
+
+    The iteration ends when the block or the hub does. Raises `SlowSubscriber` when the loop falls behind by more than
+    `outbox_bytes` under `Overflow.DISCONNECT`.
+    """
+
+    __slots__ = ("_queue",)
+
+    def __init__(
+        self,
+        joining: Joining,
+        topic: str,
+        options: TopicOptions,
+        receiver: Receiver,
+        request: Request,
+        queue: QueueSink,
+    ) -> None:
+        super().__init__(joining, topic, options, receiver, request)
+        self._queue = queue
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        while True:
+            parcel = await self._queue.get()
+            if parcel is None:
+                raise StopAsyncIteration
+            if parcel.kind is not Kind.JOINED:
+                return parcel.message()
+
+    async def leave(self) -> None:
+        await super().leave()
+        self._queue.disconnect(1000, "")
+
+
+def _closed(sink: Sink, topic: str) -> Exception:
+    if isinstance(sink, QueueSink):
+        return SlowSubscriber(f"the subscription of topic {topic!r} has ended")
+    code = getattr(sink, "close_code", None)
+    reason = getattr(sink, "close_reason", None)
+    return WebSocketDisconnected(
+        f"expected an open connection to join topic {topic!r}; it is closed",
+        code=1006 if code is None else code,
+        reason=reason,
+    )
+
+
+async def _in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """Do it in another thread's loop."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

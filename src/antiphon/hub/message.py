@@ -1,0 +1,143 @@
+"""What receivers get: `Message` for code, `Parcel` for sockets, and the JSON events among them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pydantic_core import from_json
+
+from ..types import PreparedMessage
+from .backends.base import Entry, Position
+from .envelope import Form, decode, encode_json, unpack
+from .presence import Diff
+from .topics import Framing
+
+
+class Kind(Enum):
+    """What a `Message` tells."""
+
+    MESSAGE = "message"
+    """`data` was published."""
+    PRESENCE_DIFF = "presence_diff"
+    """`data` is a dict with `joins`, `leaves` and `updates`: user to list of infos. Applied one after the other, to
+    nothing at first, they are the members."""
+    RESYNC = "resync"
+    """Messages may have been missed and cannot be had any more: load the state again. `data` is None."""
+    JOINED = "joined"
+    """The first event on a socket that joined a topic with `Framing.EVENT`; code has the membership instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a topic, for code that has no socket."""
+
+    topic: str
+    data: Any
+    offset: int | None = None
+    """Place in the topic's history; None for topics without."""
+    epoch: str | None = None
+    kind: Kind = Kind.MESSAGE
+
+    @property
+    def position(self) -> Position | None:
+        """To give to `since=`: what came behind this message."""
+        return None if self.offset is None or self.epoch is None else Position(self.offset, self.epoch)
+
+
+class History(list[Message]):
+    """Messages of a topic, oldest first, and where they stand."""
+
+    def __init__(self, messages: Iterable[Message], position: Position | None, recovered: bool) -> None:
+        super().__init__(messages)
+        self.position = position
+        """Behind the last of them; None for topics without history."""
+        self.recovered = recovered
+        """`since` was given and everything behind it is (or, with `limit`, starts) here."""
+
+
+class Parcel(PreparedMessage):
+    """A message on its way to the local receivers: made once, shared by all."""
+
+    __slots__ = ("excluded", "form", "key", "kind", "position", "raw", "size", "topic")
+
+    def __init__(self, topic: str, kind: Kind, payload: str | bytes, raw: bytes, form: Form) -> None:
+        super().__init__(payload)
+        self.topic = topic
+        self.kind = kind
+        self.raw = raw
+        """The data in `form`, for `message()`; `payload` may be an event around it."""
+        self.form = form
+        self.size = len(payload) if isinstance(payload, bytes) else max(len(payload), len(raw))
+        self.position: Position | None = None
+        self.key: str | None = None
+        """For CONFLATE; None is never replaced."""
+        self.excluded = ""
+
+    def message(self) -> Message:
+        data = None if self.kind is Kind.RESYNC else decode(self.form, self.raw)
+        if self.position is None:
+            return Message(self.topic, data, kind=self.kind)
+        return Message(self.topic, data, self.position.offset, self.position.epoch, self.kind)
+
+
+def unwrap(topic: str, entry: Entry, framing: Framing) -> Parcel:
+    """What came out of the backend, ready for all receivers. Raises `BadEnvelope`, UnicodeDecodeError."""
+    form, raw, key, excluded = unpack(entry.data)
+    payload: str | bytes
+    if form is Form.BINARY:
+        payload = raw
+    elif framing is Framing.RAW:
+        payload = raw.decode()
+    else:
+        payload = _message_event(topic, form, raw, entry.position)
+    parcel = Parcel(topic, Kind.MESSAGE, payload, raw, form)
+    parcel.position = entry.position
+    parcel.key = key
+    parcel.excluded = excluded
+    return parcel
+
+
+def to_message(topic: str, entry: Entry) -> Message:
+    """What came out of the backend, for code. Raises as `unwrap`."""
+    form, raw, _, _ = unpack(entry.data)
+    data = decode(form, raw)
+    return Message(topic, data) if entry.position is None else Message(topic, data, *entry.position)
+
+
+def presence_diff(topic: str, diff: Diff[bytes]) -> Parcel:
+    """The event `{"type": "presence_diff", "topic": …, "joins": {user: [info, …]}, "leaves": …, "updates": …}`."""
+    body = {"joins": _infos(diff.joins), "leaves": _infos(diff.leaves), "updates": _infos(diff.updates)}
+    raw = encode_json(body)
+    return Parcel(topic, Kind.PRESENCE_DIFF, _event("presence_diff", topic, body), raw, Form.JSON)
+
+
+def resync(topic: str) -> Parcel:
+    """The event `{"type": "resync", "topic": …}`."""
+    return Parcel(topic, Kind.RESYNC, _event("resync", topic, {}), b"", Form.JSON)
+
+
+def joined(topic: str, position: Position | None, recovered: bool) -> Parcel:
+    """The event `{"type": "joined", "topic": …, "offset": …, "epoch": …, "recovered": …}`."""
+    body = {**_place(position), "recovered": recovered}
+    return Parcel(topic, Kind.JOINED, _event("joined", topic, body), encode_json(body), Form.JSON)
+
+
+def _message_event(topic: str, form: Form, raw: bytes, position: Position | None) -> str:
+    data = raw.decode() if form is Form.JSON else encode_json(raw.decode()).decode()
+    head = _event("message", topic, _place(position))
+    return f'{head[:-1]},"data":{data}}}'
+
+
+def _event(kind: str, topic: str, body: Mapping[str, object]) -> str:
+    return encode_json({"type": kind, "topic": topic, **body}).decode()
+
+
+def _place(position: Position | None) -> dict[str, object]:
+    return {} if position is None else {"offset": position.offset, "epoch": position.epoch}
+
+
+def _infos(members: Mapping[str, tuple[bytes, ...]]) -> dict[str, list[Any]]:
+    return {user: [from_json(meta) for meta in metas] for user, metas in members.items()}

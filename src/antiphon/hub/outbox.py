@@ -1,0 +1,183 @@
+"""What is held back for one receiver, and what happens when that is too much: the four overflow policies over a `Sink`.
+
+Knows nothing of topics or sockets; hub/README.md shows the flow. Used only off the fast path: a receiver that takes
+every message has no outbox here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from ..types import Overflow, Sink
+from .message import Kind, Parcel
+
+TRY_AGAIN_LATER: Final = 1013
+TOO_SLOW: Final = "too slow: outbox full"
+
+HOLDS_BACK: Final = frozenset({Overflow.DROP_OLDEST, Overflow.CONFLATE})
+"""Policies that need to take back what waits. A sink gives nothing back, so half of the bound waits here instead."""
+
+
+def sink_limit(policy: Overflow, limit: int) -> int:
+    """The part of the receiver's bound that its sink may fill."""
+    return max(limit // 2, 1) if policy in HOLDS_BACK else limit
+
+
+class Outbox:
+    """The messages one receiver is owed, or may still get.
+
+    *Owed* messages (a page of history) are never dropped and wait for room. *Pending* ones are live: bounded in bytes,
+    and the policy applies to them. While `waiting`, every message has to come through `put`, to keep the order.
+    """
+
+    __slots__ = (
+        "_armed",
+        "_held",
+        "_idle",
+        "_owed",
+        "_pending",
+        "_pending_bytes",
+        "_serial",
+        "disconnected",
+        "dropped",
+        "limit",
+        "policy",
+        "sink",
+    )
+
+    def __init__(self, sink: Sink, policy: Overflow, limit: int, idle: Callable[[], None]) -> None:
+        """`idle` is called when nothing waits any more."""
+        self.sink = sink
+        self.policy = policy
+        self.limit = limit
+        self.dropped = 0
+        """Messages the policy lost for this receiver, replaced ones included."""
+        self.disconnected = False
+        self._idle = idle
+        self._held = False
+        self._armed = False
+        self._owed: deque[Parcel] = deque()
+        self._pending: OrderedDict[object, Parcel] = OrderedDict()
+        self._pending_bytes = 0
+        self._serial = 0
+
+    @property
+    def waiting(self) -> bool:
+        return self._held or bool(self._owed) or bool(self._pending)
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._pending_bytes
+
+    def hold(self) -> None:
+        """Keep everything until `release`: the receiver is catching up."""
+        self._held = True
+
+    def release(self, owed: Iterable[Parcel], wanted: Callable[[Parcel], bool]) -> None:
+        """End `hold`: first what is owed, then what came meanwhile and is `wanted`."""
+        self._owed.extend(owed)
+        for key in [key for key, parcel in self._pending.items() if not wanted(parcel)]:
+            self._pending_bytes -= self._pending.pop(key).size
+        self._held = False
+        self.flush()
+
+    def put(self, parcel: Parcel) -> None:
+        """One live message, in its turn."""
+        if self.waiting:
+            self._wait(parcel)
+        elif not self.sink.offer(parcel, sink_limit(self.policy, self.limit)):
+            self.refused(parcel)
+
+    def refused(self, parcel: Parcel) -> None:
+        """The sink did not take this message, and nothing waits."""
+        if parcel.kind is Kind.RESYNC:
+            self._wait(parcel)
+        elif self.policy is Overflow.DISCONNECT:
+            self._disconnect()
+        elif self.policy is Overflow.DROP_NEWEST:
+            self.dropped += 1
+        else:
+            self._wait(parcel)
+
+    def flush(self) -> None:
+        """Give the sink what it takes."""
+        limit = sink_limit(self.policy, self.limit)
+        while self._owed and self.sink.offer(self._owed[0], limit):
+            self._owed.popleft()
+        while not self._owed and self._pending:
+            key, parcel = next(iter(self._pending.items()))
+            if not self.sink.offer(parcel, limit):
+                break
+            # The sink may have died in `offer` and this outbox been cleared with it.
+            if self._pending.pop(key, None) is not None:
+                self._pending_bytes -= parcel.size
+        if self._owed or self._pending:
+            self._arm()
+        else:
+            self._idle()
+
+    def clear(self) -> None:
+        """The receiver is gone."""
+        self._held = False
+        self._owed.clear()
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _wait(self, parcel: Parcel) -> None:
+        if parcel.kind is Kind.RESYNC:
+            # Never lost, and it makes what waits worthless.
+            self.dropped += len(self._pending)
+            self._pending.clear()
+            self._pending_bytes = 0
+            self._owed.append(parcel)
+        else:
+            self._wait_bounded(parcel)
+        if not self._held and self.waiting:
+            self._arm()
+
+    def _wait_bounded(self, parcel: Parcel) -> None:
+        key = self._key(parcel)
+        replaced = self._pending.pop(key, None)
+        if replaced is not None:
+            self._pending_bytes -= replaced.size
+            self.dropped += 1
+        if not self._make_room(parcel.size):
+            return
+        self._pending[key] = parcel
+        self._pending_bytes += parcel.size
+
+    def _make_room(self, size: int) -> bool:
+        """An empty outbox takes any one message."""
+        bound = self.limit - sink_limit(self.policy, self.limit) if self.policy in HOLDS_BACK else self.limit
+        while self._pending and self._pending_bytes + size > bound:
+            if self.policy is Overflow.DISCONNECT:
+                self._disconnect()
+                return False
+            self.dropped += 1
+            if self.policy is Overflow.DROP_NEWEST:
+                return False
+            self._pending_bytes -= self._pending.popitem(last=False)[1].size
+        return True
+
+    def _key(self, parcel: Parcel) -> object:
+        if self.policy is Overflow.CONFLATE and parcel.key is not None:
+            return parcel.key
+        self._serial += 1
+        return self._serial
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            self.sink.on_writable(self._writable)
+
+    def _writable(self) -> None:
+        self._armed = False
+        if not self._held and self.waiting:
+            self.flush()
+
+    def _disconnect(self) -> None:
+        self.disconnected = True
+        self.clear()
+        self.sink.disconnect(TRY_AGAIN_LATER, TOO_SLOW)

@@ -1,0 +1,225 @@
+"""The topics in use in this process, and the backend's view of the hub: what comes in goes to the stations concerned.
+
+Knows which loops have receivers of a topic, not who they are. Nothing here waits. The lock guards the two dictionaries
+against event loops in other threads; `deliver` works without it, on tuples that are replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from pydantic_core import from_json
+
+from ..events import Event, Observer
+from .backends.base import Change, Entry, Position
+from .envelope import BadEnvelope
+from .events import BackendLost, BackendRestored
+from .message import Parcel, resync, unwrap
+from .station import LocalTopic, Receiver, Station
+from .topics import TopicOptions
+
+logger: Final = logging.getLogger("antiphon.hub")
+
+
+class Room:
+    """A topic with receivers in this process."""
+
+    __slots__ = ("held", "keep", "last", "opened", "options", "stations", "topic")
+
+    def __init__(self, topic: str, options: TopicOptions) -> None:
+        self.topic = topic
+        self.options = options
+        self.keep = options.keep
+        self.stations: tuple[Station, ...] = ()
+        self.opened = False
+        """The backend has confirmed the subscription."""
+        self.last: Position | None = None
+        """Of the newest entry passed on, or where the subscription started."""
+        self.held: deque[Entry] | None = None
+        """Entries that wait until what was missed before them is there. As many as the history has: when there are
+        more, the history has to be asked again anyway."""
+
+    def reached(self, position: Position) -> bool:
+        """Everything up to this position has been passed on."""
+        return self.last is not None and self.last.epoch == position.epoch and self.last.offset >= position.offset
+
+
+class Rooms:
+    """All rooms of a process; the `Listener` of its backend."""
+
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self.rooms: dict[str, Room] = {}
+        self.stations: dict[asyncio.AbstractEventLoop, Station] = {}
+        self.generation = 0
+        """Grows with every loss of the backend."""
+        self.on_restored: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[], None] = lambda: None
+        self.on_forgotten: Callable[[], None] = lambda: None
+        self._observer: Observer | None = None
+        self._lock = threading.Lock()
+        self._past = {"delivered": 0, "dropped": 0, "disconnected": 0, "high_water": 0}
+
+    @property
+    def observer(self) -> Observer | None:
+        return self._observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._observer = observer
+        for station in tuple(self.stations.values()):
+            station.observer = observer
+
+    def tell(self, event: Event) -> None:
+        if self._observer is not None:
+            self._observer(event)
+
+    # Receivers come and go: in the thread of their loop
+
+    def enter(self, topic: str, options: TopicOptions, receiver: Receiver) -> tuple[Room, LocalTopic]:
+        loop = receiver.sink.loop
+        station = self.stations.get(loop)
+        if station is not None and topic in station.topics:
+            return self.rooms[topic], station.add(topic, options, receiver)
+        with self._lock:
+            # Asked again under the lock, which guards both dictionaries.
+            station = self.stations.get(loop)
+            if station is None:
+                station = self.stations[loop] = Station(loop, self.process)
+                station.observer = self._observer
+            room = self.rooms.get(topic)
+            if room is None:
+                room = self.rooms[topic] = Room(topic, options)
+            local = station.add(topic, options, receiver)
+            room.stations = (*room.stations, station)
+        return room, local
+
+    def leave(self, receiver: Receiver) -> str | None:
+        """The topic, when its room is closed with this."""
+        local = receiver.local
+        if local is None:
+            return None
+        station = local.station
+        station.remove(receiver)
+        if local.receivers:
+            return None
+        with self._lock:
+            room = self.rooms[local.name]
+            room.stations = tuple(one for one in room.stations if one is not station)
+            if not station.topics:
+                self.stations.pop(station.loop, None)
+                self._remember(station)
+            if room.stations:
+                return None
+            del self.rooms[local.name]
+        return local.name
+
+    def total(self, name: str) -> int:
+        """A counter of all stations there are and were."""
+        values = [int(getattr(station, name)) for station in tuple(self.stations.values())]
+        return max([self._past[name], *values]) if name == "high_water" else self._past[name] + sum(values)
+
+    def _remember(self, station: Station) -> None:
+        for name in self._past:
+            both = self._past[name], getattr(station, name)
+            self._past[name] = max(both) if name == "high_water" else sum(both)
+            setattr(station, name, 0)
+
+    def _bury(self, station: Station) -> None:
+        """Its loop was closed with receivers in it (an event loop that was cut short): nobody is there to be told."""
+        with self._lock:
+            if self.stations.pop(station.loop, None) is not None:
+                self._remember(station)
+            for topic in station.topics:
+                room = self.rooms.get(topic)
+                if room is not None:
+                    room.stations = tuple(one for one in room.stations if one is not station)
+                    if not room.stations:
+                        del self.rooms[topic]
+
+    # What the backend tells
+
+    def deliver(self, topic: str, entry: Entry) -> None:
+        room = self.rooms.get(topic)
+        if room is None:
+            return
+        if entry.position is not None:
+            if room.held is not None:
+                room.held.append(entry)
+                return
+            if room.reached(entry.position):
+                return
+        self.pass_on(room, entry)
+
+    def pass_on(self, room: Room, entry: Entry) -> None:
+        """To all stations of the room, whatever state it is in."""
+        if entry.position is not None:
+            room.last = entry.position
+        try:
+            parcel = unwrap(room.topic, entry, room.options.framing)
+        except (BadEnvelope, UnicodeDecodeError) as error:
+            logger.warning("topic %r: a message that is none came from the backend: %s", room.topic, error)
+            return
+        self.spread(room, parcel)
+
+    def spread(self, room: Room, parcel: Parcel) -> None:
+        for station in room.stations:
+            if not station.put(station.deliver, room.topic, parcel):
+                self._bury(station)
+
+    def presence_changed(self, topic: str, change: Change) -> None:
+        room = self.rooms.get(topic)
+        if room is not None:
+            for station in room.stations:
+                if not station.put(station.presence_changed, topic, change):
+                    self._bury(station)
+
+    def controlled(self, payload: bytes) -> None:
+        try:
+            command = from_json(payload)
+            which = _selector(command["user"], command["topic"])
+            how = int(command["code"]), str(command["reason"])
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("a control message that is none came from the backend: %s", error)
+            return
+        for station in tuple(self.stations.values()):
+            station.put(station.close, which, how)
+
+    def flush(self) -> None:
+        loop = asyncio._get_running_loop()
+        station = None if loop is None else self.stations.get(loop)
+        if station is not None:
+            station.drain()
+
+    def lost(self) -> None:
+        self.generation += 1
+        for room in tuple(self.rooms.values()):
+            if room.keep is not None and room.last is not None:
+                room.held = deque(maxlen=room.keep.size)
+        self.tell(BackendLost())
+        self.on_lost()
+
+    def restored(self) -> None:
+        for room in tuple(self.rooms.values()):
+            if room.held is None and room.opened:
+                self.spread(room, resync(room.topic))
+        self.flush()
+        self.tell(BackendRestored())
+        self.on_restored()
+
+    def forgotten(self) -> None:
+        self.on_forgotten()
+
+
+def _selector(user: str | None, topic: str | None) -> Callable[[Receiver], bool]:
+    def which(receiver: Receiver) -> bool:
+        local = receiver.local
+        at_topic = topic is None or (local is not None and local.name == topic)
+        return at_topic and (user is None or receiver.user == user)
+
+    return which

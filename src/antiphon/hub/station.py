@@ -1,0 +1,404 @@
+"""Local delivery in one event loop: who receives which topic here, and the hot loop over them.
+
+Only the loop's thread touches a station; others append to its mailbox. Knows nothing of backends; the hub decides what
+is delivered and when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+from ..events import Observer
+from ..types import PreparedMessage, Sink
+from .backends.base import Change, Position, Roster
+from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
+from .message import Kind, Parcel, presence_diff
+from .outbox import Outbox, sink_limit
+from .presence import Diff, Picture
+from .topics import TopicOptions
+
+logger: Final = logging.getLogger("antiphon.hub")
+
+Offer: TypeAlias = Callable[[PreparedMessage, int], bool]
+
+
+class Receiver:
+    """One membership: a sink in a topic."""
+
+    __slots__ = (
+        "behind",
+        "local",
+        "offer",
+        "outbox",
+        "serial",
+        "sink",
+        "told",
+        "told_version",
+        "user",
+        "watching",
+    )
+
+    def __init__(self, sink: Sink, serial: int, user: str | None) -> None:
+        self.sink = sink
+        self.offer: Offer = sink.offer
+        self.serial = serial
+        """Grows with every membership of the hub."""
+        self.user = user
+        self.local: LocalTopic | None = None
+        """None: left, or not yet joined."""
+        self.outbox: Outbox | None = None
+        self.behind: Position | None = None
+        """Entries up to here are known to the receiver already: drop them when they come."""
+        self.watching = False
+        """Gets presence diffs."""
+        self.told_version = 0
+        self.told: dict[str, tuple[bytes, ...]] | None = None
+        """The members as this slow receiver knows them; it gets the difference when it has caught up."""
+
+    @property
+    def off_the_fast_path(self) -> bool:
+        return self.behind is not None or (self.outbox is not None and self.outbox.waiting)
+
+    @property
+    def dropped(self) -> int:
+        return 0 if self.outbox is None else self.outbox.dropped
+
+    def knows(self, parcel: Parcel) -> bool:
+        """The entry was in the page this receiver got. The first one behind it ends the question."""
+        behind, position = self.behind, parcel.position
+        if behind is None or position is None:
+            return False
+        return position.epoch == behind.epoch and position.offset <= behind.offset
+
+
+class LocalTopic:
+    """The receivers of one topic in one loop."""
+
+    __slots__ = (
+        "_changes",
+        "_expecting",
+        "fast",
+        "limit",
+        "name",
+        "options",
+        "picture",
+        "receivers",
+        "slow",
+        "station",
+    )
+
+    def __init__(self, station: Station, name: str, options: TopicOptions) -> None:
+        self.station = station
+        self.name = name
+        self.options = options
+        self.limit = sink_limit(options.overflow, options.outbox_bytes)
+        self.receivers: dict[Receiver, None] = {}
+        self.fast: list[tuple[Offer, Receiver]] | None = None
+        """Receivers that take messages straight into their sink; None: to be built again."""
+        self.slow: list[Receiver] = []
+        self.picture: Picture[bytes] | None = None
+        """The members, once somebody here watches them."""
+        self._changes: list[Change] = []
+        self._expecting = 0
+
+    def outbox(self, receiver: Receiver) -> Outbox:
+        if receiver.outbox is None:
+            receiver.outbox = Outbox(
+                receiver.sink, self.options.overflow, self.options.outbox_bytes, lambda: self._caught_up(receiver)
+            )
+        return receiver.outbox
+
+    def deliver(self, parcel: Parcel) -> int:
+        """Hand one message to all receivers; returns how many. Pays for `benchmarks/`: no call but `offer`."""
+        fast = self.fast
+        if fast is None:
+            fast = self._sort()
+        slow = self.slow
+        if parcel.excluded:
+            fast, slow = self._without(parcel, fast, slow)
+        limit = self.limit
+        refused: list[Receiver] = []
+        receivers = iter(fast)
+        while True:
+            try:
+                for offer, receiver in receivers:
+                    if not offer(parcel, limit):
+                        refused.append(receiver)
+                break
+            except Exception:
+                # A sink that raises breaks its contract; the receivers behind it still get their message.
+                logger.exception("a receiver of topic %r failed to take a message", self.name)
+        delivered = len(fast)
+        for receiver in refused:
+            delivered -= self._apply(receiver, parcel, fresh=True)
+        if slow:
+            for receiver in tuple(slow):
+                delivered += 1 - self._deliver_slowly(receiver, parcel)
+        return delivered
+
+    def _without(
+        self, parcel: Parcel, fast: list[tuple[Offer, Receiver]], slow: list[Receiver]
+    ) -> tuple[list[tuple[Offer, Receiver]], list[Receiver]]:
+        """All but the connection the publisher excluded."""
+        excluded = self.station.excluded(parcel)
+        if excluded is None:
+            return fast, slow
+        identity, serial = excluded
+        # The identity of a sink may be used again once it is gone, but only by a later membership.
+        return (
+            [pair for pair in fast if id(pair[1].sink) != identity or pair[1].serial > serial],
+            [receiver for receiver in slow if id(receiver.sink) != identity or receiver.serial > serial],
+        )
+
+    def _deliver_slowly(self, receiver: Receiver, parcel: Parcel) -> int:
+        """1 when the receiver did not get the message."""
+        if receiver.local is not self or receiver.knows(parcel):
+            return 1
+        if receiver.behind is not None and parcel.position is not None:
+            receiver.behind = None
+            self.fast = None
+        return self._apply(receiver, parcel, fresh=False)
+
+    def _apply(self, receiver: Receiver, parcel: Parcel, *, fresh: bool) -> int:
+        """Let the receiver's policy decide; `fresh`: its sink has just refused. 1 when it did not get the message."""
+        if receiver.local is not self:
+            return 1
+        outbox = self.outbox(receiver)
+        lost, fast_before = outbox.dropped, not receiver.off_the_fast_path
+        if fresh and not outbox.waiting:
+            outbox.refused(parcel)
+        else:
+            outbox.put(parcel)
+        if fast_before is receiver.off_the_fast_path:
+            self.fast = None
+        self.station.account(self, outbox, outbox.dropped - lost)
+        return 1 if outbox.disconnected or outbox.dropped > lost else 0
+
+    def tell(self, receiver: Receiver, parcel: Parcel) -> None:
+        """One message for this receiver alone, behind what it is owed."""
+        if not receiver.off_the_fast_path and receiver.offer(parcel, self.limit):
+            return
+        self._apply(receiver, parcel, fresh=False)
+
+    def _sort(self) -> list[tuple[Offer, Receiver]]:
+        self.fast = fast = []
+        self.slow = []
+        for receiver in self.receivers:
+            if receiver.off_the_fast_path:
+                self.slow.append(receiver)
+            else:
+                fast.append((receiver.offer, receiver))
+        return fast
+
+    # Joining
+
+    def hold(self, receiver: Receiver) -> None:
+        """The receiver catches up: keep live messages for later."""
+        self.outbox(receiver).hold()
+        self.fast = None
+
+    def release(self, receiver: Receiver, owed: Iterable[Parcel], behind: Position | None) -> None:
+        """The receiver has caught up to `behind`: it gets `owed`, then the live messages that are not in it."""
+        receiver.behind = behind
+        self.fast = None
+        self.outbox(receiver).release(owed, lambda parcel: not receiver.knows(parcel))
+
+    # Presence
+
+    def expect(self) -> None:
+        """A roster is being read: keep the changes that come meanwhile. Ends with `watch` or `give_up`."""
+        self._expecting += 1
+
+    def give_up(self) -> None:
+        self._expecting -= 1
+        if not self._expecting:
+            self._changes.clear()
+
+    def watch(self, receiver: Receiver, roster: Roster) -> Parcel:
+        """From now on the receiver is told changes; returns what it is owed first: all members."""
+        if self.picture is None:
+            self.picture = Picture(roster.version, roster.members)
+            for change in tuple(self._changes):
+                self.change(change)
+        self.give_up()
+        receiver.watching = True
+        receiver.told_version = roster.version
+        return presence_diff(self.name, Diff(joins=dict(roster.members)))
+
+    def change(self, change: Change) -> None:
+        """A member came, went, or changed."""
+        if self.picture is None:
+            if self._expecting:
+                self._changes.append(change)
+            return
+        before = self.picture.members.get(change.user, ())
+        diff = self.picture.change(*change)
+        if diff:
+            self._tell_watchers(diff, change.version, {change.user: before})
+
+    def refresh(self, roster: Roster) -> None:
+        """A roster read anew after trouble: watchers get what they missed."""
+        if self.picture is None:
+            return
+        before = dict(self.picture.members)
+        diff = self.picture.replace(roster.version, roster.members)
+        if diff:
+            users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
+            self._tell_watchers(diff, None, {user: before.get(user, ()) for user in users})
+
+    def _tell_watchers(self, diff: Diff[bytes], version: int | None, before: Mapping[str, tuple[bytes, ...]]) -> None:
+        """`before`: the metas that the members in `diff` had."""
+        parcel = presence_diff(self.name, diff)
+        for receiver in tuple(self.receivers):
+            if not receiver.watching or (version is not None and version <= receiver.told_version):
+                continue
+            if receiver.outbox is not None and receiver.outbox.waiting:
+                self._remember_told(receiver, before)
+            else:
+                self.tell(receiver, parcel)
+
+    def _remember_told(self, receiver: Receiver, before: Mapping[str, tuple[bytes, ...]]) -> None:
+        """A diff must not be lost to a policy: a slow receiver gets the sum of them when it has caught up."""
+        if receiver.told is not None or self.picture is None:
+            return
+        receiver.told = dict(self.picture.members)
+        for user, metas in before.items():
+            if metas:
+                receiver.told[user] = metas
+            else:
+                receiver.told.pop(user, None)
+
+    def _caught_up(self, receiver: Receiver) -> None:
+        self.fast = None
+        told, receiver.told = receiver.told, None
+        if told is None or self.picture is None or receiver.local is not self:
+            return
+        diff = Picture(0, told).replace(0, self.picture.members)
+        if diff:
+            self.tell(receiver, presence_diff(self.name, diff))
+
+
+class Station:
+    """All receivers of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, process: str) -> None:
+        self.loop = loop
+        self.observer: Observer | None = None
+        self.topics: dict[str, LocalTopic] = {}
+        self.delivered = 0
+        self.dropped = 0
+        self.disconnected = 0
+        self.high_water = 0
+        self.process = process
+        self._mailbox: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
+        self._draining = False
+        self._scheduled = False
+
+    def put(self, handler: Callable[[Any, Any], None], first: object, second: object) -> bool:
+        """Call `handler(first, second)` in the loop's thread, behind what was put before. From any thread.
+
+        In the loop's own thread it waits for `drain`. False: the loop was closed.
+        """
+        self._mailbox.append((handler, first, second))
+        if asyncio._get_running_loop() is self.loop or self._scheduled:
+            return True
+        self._scheduled = True
+        try:
+            self.loop.call_soon_threadsafe(self.drain)
+        except RuntimeError:
+            self._mailbox.clear()
+            return False
+        return True
+
+    def drain(self) -> None:
+        """Handle the mailbox. A call from within goes on behind what is being handled."""
+        self._scheduled = False
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._mailbox:
+                handler, first, second = self._mailbox.popleft()
+                handler(first, second)
+        finally:
+            self._draining = False
+
+    def add(self, topic: str, options: TopicOptions, receiver: Receiver) -> LocalTopic:
+        local = self.topics.get(topic)
+        if local is None:
+            local = self.topics[topic] = LocalTopic(self, topic, options)
+        local.receivers[receiver] = None
+        local.fast = None
+        receiver.local = local
+        return local
+
+    def remove(self, receiver: Receiver) -> bool:
+        """False: it was not there any more."""
+        local = receiver.local
+        if local is None:
+            return False
+        receiver.local = None
+        receiver.watching = False
+        if receiver.outbox is not None:
+            receiver.outbox.clear()
+        del local.receivers[receiver]
+        local.fast = None
+        if not local.receivers:
+            del self.topics[local.name]
+        return True
+
+    def excluded(self, parcel: Parcel) -> tuple[int, int] | None:
+        """The sink that does not get it, by identity, and the newest membership that can be meant."""
+        process, _, which = parcel.excluded.partition(":")
+        if process != self.process:
+            return None
+        identity, _, serial = which.partition(":")
+        return int(identity), int(serial)
+
+    def account(self, local: LocalTopic, outbox: Outbox, lost: int) -> None:
+        """Count what a policy did."""
+        fullness = outbox.sink.buffered + outbox.pending_bytes
+        if fullness > self.high_water:
+            self.high_water = fullness
+            if self.observer is not None:
+                self.observer(OutboxHighWater(topic=local.name, bytes=fullness))
+        if outbox.disconnected:
+            self.disconnected += 1
+            if self.observer is not None:
+                self.observer(ReceiverTooSlow(topic=local.name))
+        if lost:
+            self.dropped += lost
+            if self.observer is not None:
+                self.observer(Dropped(topic=local.name, policy=outbox.policy, count=lost))
+
+    # Handlers for the mailbox
+
+    def deliver(self, topic: str, parcel: Parcel) -> None:
+        local = self.topics.get(topic)
+        if local is None:
+            return
+        count = local.deliver(parcel)
+        if parcel.kind is Kind.MESSAGE:
+            self.delivered += count
+            if self.observer is not None:
+                self.observer(Delivered(topic=topic, receivers=count))
+
+    def presence_changed(self, topic: str, change: Change) -> None:
+        local = self.topics.get(topic)
+        if local is not None:
+            local.change(change)
+
+    def presence_refreshed(self, topic: str, roster: Roster) -> None:
+        local = self.topics.get(topic)
+        if local is not None:
+            local.refresh(roster)
+
+    def close(self, which: Callable[[Receiver], bool], how: tuple[int, str]) -> None:
+        """Disconnect the sinks of receivers `which` is true for."""
+        sinks = {id(r.sink): r.sink for local in self.topics.values() for r in local.receivers if which(r)}
+        for sink in sinks.values():
+            sink.disconnect(*how)

@@ -1,0 +1,127 @@
+"""What a topic may be called, and which options it has. Pure; knows no connection and no backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final
+
+from ..types import Overflow
+from .backends.base import Keep
+from .errors import InvalidTopic, UnencodableData
+
+MAX_TOPIC_BYTES: Final = 255
+"""In UTF-8. A name travels with every message; what needs more is data."""
+
+_FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def check_topic(topic: object) -> str:
+    """The topic's name, if it is one. Raises `InvalidTopic`."""
+    if not isinstance(topic, str):
+        raise InvalidTopic(topic, f"expected a str, got {type(topic).__name__}")
+    if not topic:
+        raise InvalidTopic(topic, "expected at least one character")
+    if found := _FORBIDDEN.search(topic):
+        raise InvalidTopic(topic, f"control character or lone surrogate U+{ord(found.group()):04X}")
+    if len(topic) > MAX_TOPIC_BYTES or len(topic.encode()) > MAX_TOPIC_BYTES:
+        raise InvalidTopic(topic, f"longer than {MAX_TOPIC_BYTES} bytes")
+    return topic
+
+
+class Framing(Enum):
+    """What a socket sees of a published message."""
+
+    RAW = "raw"
+    """The data itself: str as a text frame, bytes as a binary frame, anything else as JSON text."""
+    EVENT = "event"
+    """A JSON object with `type`, `topic`, `data`, `offset`, `epoch`: for pages that resume by position or hold several
+    topics on one socket. Such a topic takes no bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicOptions:
+    """How a topic behaves. Give the same to all processes: they are not told about each other's."""
+
+    history: int = 0
+    """Newest messages kept for joiners and recovery; 0: none, and messages have no position."""
+    ttl: float = 300.0
+    """Seconds a message is kept: long enough for a laptop lid, short enough for memory."""
+    presence: bool = False
+    """Tell those who joined with `presence=` about joins and leaves (`presence_diff` events)."""
+    presence_grace: float = 2.0
+    """Seconds a member whose connection broke stays listed: a page reload is not a leave. 0: leaves at once."""
+    overflow: Overflow = Overflow.DISCONNECT
+    """What happens to a receiver whose outbox is full. The default tells it (1013) instead of losing silently."""
+    outbox_bytes: int = 1 << 20
+    """Bytes that may wait for one receiver. An empty outbox takes any one message, whatever its size."""
+    conflate_by: str | Callable[[Any], object] | None = None
+    """With CONFLATE: the field of the data, or a function of it, that says which messages replace each other. None: all
+    messages of the topic do."""
+    framing: Framing = Framing.RAW
+
+    def __post_init__(self) -> None:
+        if self.history < 0:
+            raise ValueError(f"history: expected a number of messages, 0 or more; got {self.history!r}")
+        if not self.ttl > 0:
+            raise ValueError(f"ttl: expected seconds, more than 0; got {self.ttl!r}")
+        if not self.presence_grace >= 0:
+            raise ValueError(f"presence_grace: expected seconds, 0 or more; got {self.presence_grace!r}")
+        if self.outbox_bytes < 1:
+            raise ValueError(f"outbox_bytes: expected at least 1; got {self.outbox_bytes!r}")
+        if self.conflate_by is not None and self.overflow is not Overflow.CONFLATE:
+            raise ValueError(f"conflate_by: needs overflow=Overflow.CONFLATE; got {self.overflow}")
+
+    @property
+    def keep(self) -> Keep | None:
+        """The history in the backend's words."""
+        return Keep(self.history, self.ttl) if self.history else None
+
+    def conflation_key(self, data: object) -> str:
+        """Which messages this one replaces. Raises `UnencodableData` when the data has no such key."""
+        if self.conflate_by is None:
+            return ""
+        try:
+            if callable(self.conflate_by):
+                return str(self.conflate_by(data))
+            if isinstance(data, Mapping):
+                return str(data[self.conflate_by])
+            return str(getattr(data, self.conflate_by))
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
+            raise UnencodableData(f"conflate_by={self.conflate_by!r} finds no key in the data: {error!r}") from error
+
+
+DEFAULT_OPTIONS: Final = TopicOptions()
+
+
+class Topics:
+    """Options by topic: an exact name first, then patterns (`*` stands for any characters) in the order given."""
+
+    def __init__(self, options: Mapping[str, TopicOptions]) -> None:
+        """Raises `InvalidTopic` for a pattern that no topic could match, TypeError for options of another type."""
+        for pattern, one in options.items():
+            check_topic(pattern)
+            if not isinstance(one, TopicOptions):
+                raise TypeError(f"topics[{pattern!r}]: expected TopicOptions, got {type(one).__name__}")
+        self._exact = {name: one for name, one in options.items() if "*" not in name}
+        self._patterns = [(_pattern(name), one) for name, one in options.items() if "*" in name]
+        # Bounded, so that topics nobody uses leave nothing behind; per instance, so that a hub is collectable.
+        self._find = lru_cache(maxsize=1024)(self._search)
+
+    def options(self, topic: str) -> TopicOptions:
+        """Raises `InvalidTopic`."""
+        return self._find(topic)
+
+    def _search(self, topic: str) -> TopicOptions:
+        check_topic(topic)
+        exact = self._exact.get(topic)
+        if exact is not None:
+            return exact
+        return next((one for pattern, one in self._patterns if pattern.fullmatch(topic)), DEFAULT_OPTIONS)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in name.split("*")))
