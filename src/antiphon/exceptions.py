@@ -6,7 +6,7 @@ Each is a subclass of what FastAPI or Starlette raises in the same place, so the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -19,8 +19,12 @@ class HTTPException(StarletteHTTPException):
     """Answer with this HTTP response (FastAPI's `HTTPException`).
 
     Raised before `accept` it denies the handshake with its status, headers and `{"detail": ...}`; after `accept` it
-    closes with 1008 (4xx) or 1011 (5xx) and the detail as reason.
+    closes with 1008 (4xx) or 1011 (5xx) and the detail as reason. `detail` is any value that has a JSON form; without
+    one it is the status's phrase.
     """
+
+    def __init__(self, status_code: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status_code, detail, headers)
 
 
 class WebSocketException(StarletteWebSocketException):

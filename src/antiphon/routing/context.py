@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
-from antiphon.types import Scope
+from antiphon.types import RERAISE_EXTENSION, Scope
 
 APP_KEY: Final = "antiphon.app"
 """Our own `App`, also below a mounted foreign one that has overwritten `scope["app"]`."""
@@ -20,8 +20,8 @@ HANDLERS_KEY: Final = "starlette.exception_handlers"
 FAILED_KEY: Final = "antiphon.failed"
 """The `WebSocket` whose endpoint failed, set only while its exception travels to the app."""
 
-DEBUG_RAISE_EXTENSION: Final = "antiphon.debug_raise"
-"""In `scope["extensions"]`: unhandled exceptions are raised to the caller as well (a test client wants them)."""
+ANSWERED_KEY: Final = "antiphon.answered"
+"""Set once an unhandled exception was answered and logged, should it be raised further."""
 
 Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]
 Resources: TypeAlias = Mapping[type, object]
@@ -50,4 +50,4 @@ def resources_of(scope: Scope) -> Resources:
 
 def wants_exceptions(scope: Scope) -> bool:
     """True under a test client that raises the app's exceptions."""
-    return bool((scope.get("extensions") or NOTHING).get(DEBUG_RAISE_EXTENSION))
+    return RERAISE_EXTENSION in (scope.get("extensions") or NOTHING)

@@ -18,17 +18,18 @@ from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDiscon
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
 
 from antiphon.connection import WebSocket, WebSocketState
-from antiphon.dependencies import solve
+from antiphon.connection.state import cut_reason
+from antiphon.dependencies import Solved, solve
 from antiphon.exceptions import ParameterErrors, WebSocketRequestValidationError
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
     WS_1011_INTERNAL_ERROR,
     WS_1012_SERVICE_RESTART,
 )
-from antiphon.types import CARRIER_EXTENSION, Receive, Scope, Send
+from antiphon.types import CARRIER_EXTENSION, Message, Receive, Scope, Send
 
 from . import handlers
-from .context import APP_KEY, FAILED_KEY, OverridesProvider, overrides_of, resources_of, wants_exceptions
+from .context import ANSWERED_KEY, APP_KEY, FAILED_KEY, OverridesProvider, overrides_of, resources_of, wants_exceptions
 from .endings import UNHANDLED, Ending, ending_of, ending_of_response, unwrap
 
 if TYPE_CHECKING:
@@ -58,25 +59,21 @@ async def run(
     around (`answer_unhandled`) or, in somebody else's app, for its middleware and server.
     """
     websocket: WebSocket = WebSocket(scope, receive, send)
-    background = None
+    solving: Solved | None = None
     try:
         if plan.connection_only is not None:
             await _awaitable(endpoint(**{plan.connection_only: websocket}), endpoint)
         else:
             overrides, resources = overrides_of(scope, provider), resources_of(scope)
-            async with solve(plan, websocket, overrides=overrides, resources=resources) as solved:
-                await _awaitable(endpoint(**solved.values), endpoint)
-            background = solved.background
+            async with (solving := solve(plan, websocket, overrides=overrides, resources=resources)):
+                await _awaitable(endpoint(**solving.values), endpoint)
     except Exception as error:
-        if not await _conclude(websocket, _named(error, scope)):
-            return
+        await _failed(websocket, _named(error, scope), solving)
     except BaseException:
         await _say_farewell(websocket)
         raise
     else:
-        await _returned(websocket)
-    if background is not None:
-        await background()
+        await _returned(websocket, solving)
 
 
 async def run_session(endpoint: Callable[[Any], Any], scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,12 +92,67 @@ async def _run_plain(websocket: WebSocket, call: Callable[[], Awaitable[Any]]) -
     try:
         await call()
     except Exception as error:
-        await _conclude(websocket, error)
+        await _failed(websocket, error, None)
     except BaseException:
         await _say_farewell(websocket)
         raise
     else:
-        await _returned(websocket)
+        await _returned(websocket, None)
+
+
+async def _returned(websocket: WebSocket, solved: Solved | None) -> None:
+    if websocket.application_state is WebSocketState.CONNECTING and not _lost(websocket):
+        logger.warning(
+            "%s returned without accepting the connection: answered with 403. Call `await websocket.accept()`, or "
+            "`close()` it on purpose",
+            describe(websocket.scope),
+        )
+    await _finish(websocket)
+    await _run_background(websocket, solved)
+
+
+async def _failed(websocket: WebSocket, error: Exception, solved: Solved | None) -> None:
+    """Close as the matrix says; a disconnect is no failure, and the background tasks run."""
+    try:
+        if not await _conclude(websocket, error):
+            return
+        await _run_background(websocket, solved)
+        if wants_exceptions(websocket.scope):
+            raise error
+    except Exception:
+        await _hand_over(websocket)
+        raise
+    finally:
+        del error  # a traceback that holds this frame would keep the connection until the next garbage collection
+
+
+async def _run_background(websocket: WebSocket, solved: Solved | None) -> None:
+    if solved is None or solved.background is None:
+        return
+    try:
+        await solved.background()
+    except Exception:
+        await _hand_over(websocket)
+        raise
+
+
+async def _conclude(websocket: WebSocket, error: Exception) -> bool:
+    """End a connection whose endpoint raised; True when that was a disconnect, which is no failure."""
+    scope = websocket.scope
+    cause = error if handlers.find(scope, error) is not None else unwrap(error)
+    ending = ending_of(cause)
+    if (handler := handlers.find(scope, cause)) is not None:
+        await _answer(websocket, await handlers.call(handler, websocket, cause), ending or UNHANDLED)
+        return False
+    if isinstance(cause, DISCONNECTS):
+        await _finish(websocket)
+        return True
+    if ending is None:
+        raise error
+    if ending.note:
+        logger.warning("%s: %s", describe(scope), ending.note)
+    await _apply(websocket, ending)
+    return False
 
 
 async def answer_unhandled(
@@ -110,46 +162,48 @@ async def answer_unhandled(
 
     `handler` is the app's own for `Exception` or 500. Under a test client that wants them, exceptions are raised again.
     """
-    websocket: WebSocket = scope.pop(FAILED_KEY, None) or WebSocket(scope, receive, send)
-    ending = ending_of(unwrap(error))
-    if isinstance(unwrap(error), DISCONNECTS):
-        await _finish(websocket)
-        return
-    if ending is None:
+    if scope.get(ANSWERED_KEY):
+        raise error  # an app of ours mounted in this one has done all this
+    scope[ANSWERED_KEY] = True
+    websocket: WebSocket | None = scope.pop(FAILED_KEY, None)
+    cause = unwrap(error)
+    ending = ending_of(cause)
+    if isinstance(cause, DISCONNECTS):
+        ending = Ending(code=WS_1000_NORMAL_CLOSURE)
+    elif ending is None:
         logger.error("unhandled exception in %s", describe(scope), exc_info=error)
-        try:
-            if handler is not None:
-                await _answer(websocket, await handlers.call(handler, websocket, error), UNHANDLED)
-        except Exception as failure:
-            logger.error("the handler for %s failed as well", type(error).__name__, exc_info=failure)
-    await _apply(websocket, ending or UNHANDLED)
-    if ending is None and wants_exceptions(scope):
+        ending = UNHANDLED
+        await _ask_last_handler(handler, websocket or WebSocket(scope, receive, send), error)
+    if websocket is not None:
+        await _apply(websocket, ending)
+    elif not wants_exceptions(scope):
+        await _apply_blindly(send, scope, ending)
+    if wants_exceptions(scope):
         raise error
 
 
-async def _conclude(websocket: WebSocket, error: Exception) -> bool:
-    """End a connection whose endpoint raised; True when that was no error, so that background tasks run."""
-    scope = websocket.scope
-    cause = error if handlers.find(scope, error) is not None else unwrap(error)
-    handler = handlers.find(scope, cause)
-    ending = ending_of(cause)
+async def _ask_last_handler(handler: handlers.ExceptionHandler | None, websocket: WebSocket, error: Exception) -> None:
+    if handler is None:
+        return
     try:
-        if handler is not None:
-            response = await handlers.call(handler, websocket, cause)
-            await _answer(websocket, response, ending or UNHANDLED)
-            return False
-        if isinstance(cause, DISCONNECTS):
-            await _finish(websocket)
-            return True
-        if ending is None:
-            raise error
-        if ending.note:
-            logger.warning("%s: %s", describe(scope), ending.note)
-        await _apply(websocket, ending)
-        return False
-    except Exception:
-        await _hand_over(websocket)
-        raise
+        await _answer(websocket, await handlers.call(handler, websocket, error), UNHANDLED)
+    except Exception as failure:
+        logger.error("the handler for %s failed as well", type(error).__name__, exc_info=failure)
+
+
+async def _apply_blindly(send: Send, scope: Scope, ending: Ending) -> None:
+    """End a connection that middleware or a mounted app was in charge of: whether it was accepted, the server knows."""
+    if "websocket.http.response" in (scope.get("extensions") or ()):
+
+        async def unread() -> Message:
+            return {"type": "websocket.disconnect", "code": WS_1011_INTERNAL_ERROR}
+
+        try:
+            await ending.response()(scope, unread, send)
+            return
+        except GONE:
+            pass
+    await _quietly(send({"type": "websocket.close", "code": ending.code, "reason": cut_reason(ending.reason)}))
 
 
 async def _hand_over(websocket: WebSocket) -> None:
@@ -158,16 +212,6 @@ async def _hand_over(websocket: WebSocket) -> None:
         websocket.scope[FAILED_KEY] = websocket
     elif websocket.application_state is WebSocketState.CONNECTED:
         await _close(websocket, UNHANDLED.code, UNHANDLED.reason)
-
-
-async def _returned(websocket: WebSocket) -> None:
-    if websocket.application_state is WebSocketState.CONNECTING and not _lost(websocket):
-        logger.warning(
-            "%s returned without accepting the connection: answered with 403. Call `await websocket.accept()`, or "
-            "`close()` it on purpose",
-            describe(websocket.scope),
-        )
-    await _finish(websocket)
 
 
 async def _finish(websocket: WebSocket) -> None:
