@@ -185,17 +185,19 @@ class Hub:
         """
         options = self._topics.options(topic)
         serial = next(self._serial)
-        ref = f"{self._rooms.process}.{serial}"
-        track = None
         who = user or _user_of(websocket)
-        if presence is not None:
-            who = user or _user_in(presence) or who or ref
-            track = Track(ref, who, encode_json(presence))
         self._check_running()
-        receiver = Receiver(websocket.sink, serial, ref, who)
-        request = Request(
-            _position(since), _count("history", history), track, presence is not None and options.presence
-        )
+        if presence is None and since is None and history == 0:
+            request = PLAIN
+        else:
+            track = None
+            if presence is not None:
+                ref = f"{self._rooms.process}.{serial}"
+                who = user or _user_in(presence) or who or ref
+                track = Track(ref, who, encode_json(presence))
+            watch = track is not None and options.presence
+            request = Request(_position(since), _count("history", history), track, watch)
+        receiver = Receiver(websocket.sink, serial, who)
         return Membership(self._joining, topic, options, receiver, request)
 
     def subscribe(
