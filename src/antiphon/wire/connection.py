@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -110,18 +110,24 @@ class Connection:
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Event]:
         """Take bytes from the peer; return what they complete. Never raises for what the peer sends."""
+        return list(self.events(data))
+
+    def events(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
+        """As `receive_data`, one at a time: a message can be answered before the Close behind it is.
+
+        To be exhausted before the next call.
+        """
         if self.state is State.CLOSED:
-            return []  # RFC 6455 §5.5.1: after a Close frame nothing counts
-        events = self._parser.feed(data)
-        for event in events:
+            return  # RFC 6455 §5.5.1: after a Close frame nothing counts
+        for event in self._parser.feed(data):
             if type(event) is Ping:
                 if self.state is State.OPEN:
                     self._send(PONG, event.payload)
             elif type(event) is Close:
                 self._closed_by_peer(event)
+            yield event
         if self._parser.error is not None:
             self._fail(self._parser.error)
-        return events
 
     def receive_eof(self) -> None:
         """The peer's side of the TCP connection ended, or the connection was lost."""

@@ -84,6 +84,7 @@ class Deflate:
     __slots__ = (
         "_compressor",
         "_decompressor",
+        "_inside",
         "agreement",
         "level",
         "memory_level",
@@ -116,6 +117,7 @@ class Deflate:
         """A message compressed for this connection is right for every other one that is shareable."""
         self._compressor: _Compress | None = None
         self._decompressor: _Decompress | None = None
+        self._inside = False  # bytes of the message being inflated have come
 
     def compress(self, payload: bytes) -> bytes | None:
         """A whole message as it goes on the wire with RSV1 set; None: send it as it is.
@@ -134,20 +136,19 @@ class Deflate:
 
     def inflate(self, data: bytes, final: bool, limit: int) -> bytes:
         """Inflate one frame of a message (`Inflater`)."""
+        if not data and not self._inside:  # not RFC 7692 §7.2.3.6, but some send the empty message so
+            return b""
+        self._inside = not final
         decompressor = self._decompressor or zlib.decompressobj(-self.read_bits)
+        self._decompressor = None if final and not self.read_takeover else decompressor
         try:
             if not final:
-                self._decompressor = decompressor
                 return self._inflate_part(decompressor, data, limit)
-            if self.read_takeover:
-                self._decompressor = decompressor
-                payload = self._inflate_part(decompressor, data + _SYNC if data else b"", limit)
-                self._check_end()
-                return payload
-            self._decompressor = None
-            if not data:  # not quite RFC 7692 §7.2.3.6, but some send the empty message so
-                return b""
-            return self._inflate_rest(decompressor, data + _SYNC + _END, limit)
+            if not self.read_takeover:
+                return self._inflate_rest(decompressor, data + _SYNC + _END, limit)
+            payload = self._inflate_part(decompressor, data + _SYNC, limit)
+            self._check_end()
+            return payload
         except zlib.error:
             raise ProtocolError(Violation.DEFLATE) from None
 

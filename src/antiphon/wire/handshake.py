@@ -29,6 +29,8 @@ MAX_HEADERS: Final = 256
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 (\d{3})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _HEADER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _HOST: Final = re.compile(rb"[\x21\x24-\x2e\x30-\x3b\x3d\x41-\x5b\x5d\x5f\x61-\x7a\x7e%]*")
 _SINGLE: Final = (b"host", b"sec-websocket-key", b"sec-websocket-version", b"content-length", b"origin")
 
@@ -185,10 +187,9 @@ def error_response(error: HandshakeError) -> bytes:
 
 def header_line(name: bytes, value: bytes) -> bytes:
     """One header as it goes on the wire. Raises ValueError for what HTTP does not allow: no header is ever split."""
-    line = name + b": " + value
-    if not _HEADER.fullmatch(line):
-        raise ValueError(f"invalid header {line.decode('latin-1')!r} (RFC 9110 §5.1, §5.5)")
-    return line
+    if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+        raise ValueError(f"invalid header {name + b': ' + value!r} (RFC 9110 §5.1, §5.5)")
+    return name + b": " + value
 
 
 # ---------------------------------------------------------------- client
