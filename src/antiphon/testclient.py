@@ -255,9 +255,12 @@ class WebSocketTestSession:
             part = self.receive()
             body += part.get("body", b"")
             more = part.get("more_body", False)
-        return WebSocketDenialResponse(
+        denial = WebSocketDenialResponse(
             status_code=start["status"], headers=list(start.get("headers", ())), content=bytes(body)
         )
+        if denial.status_code == 403:
+            denial.code, denial.reason = _stated_close(denial)
+        return denial
 
     def _receive_payload(self, timeout: float | None) -> str | bytes:
         message = self.receive(timeout)
@@ -290,6 +293,15 @@ class WebSocketTestSession:
         if mode == "binary":
             return codec.decode_json(self.receive_bytes(timeout))
         raise ValueError(f'mode is "text" or "binary", not {mode!r}')
+
+
+def _stated_close(denial: WebSocketDenialResponse) -> tuple[int, str]:
+    """The close code and reason that a denial carries as JSON (the close matrix), where it does."""
+    try:
+        stated = denial.json()
+        return int(stated["code"]), str(stated["reason"])
+    except (ValueError, TypeError, KeyError):
+        return denial.code, denial.reason
 
 
 class TestClient(starlette.testclient.TestClient):

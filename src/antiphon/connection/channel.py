@@ -217,7 +217,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         """
         kind = message["type"]
         if kind == "websocket.close":
-            message = _checked_close(message)
+            message = _checked_close(message, on_wire=self.application_state is not CONNECTING)
         expected = SENDS[self.application_state]
         if kind in SENDS[CONNECTED] and not self._is_own():
             await self._send_foreign(message)
@@ -398,8 +398,11 @@ def _owner_token(scope: Scope) -> object:
     return shared.setdefault(OWNER_EXTENSION, object())
 
 
-def _checked_close(message: Message) -> Message:
-    code = check_close_code(message.get("code", 1000))
+def _checked_close(message: Message, *, on_wire: bool) -> Message:
+    """The close with a legal code; before accept it becomes an HTTP response, and any code is legal."""
+    code = message.get("code", 1000)
+    if on_wire:
+        code = check_close_code(code)
     return {"type": "websocket.close", "code": code, "reason": cut_reason(message.get("reason"))}
 
 
