@@ -32,4 +32,53 @@ STARLETTE = Suite(
     ),
 )
 
-SUITES: tuple[Suite, ...] = (STARLETTE,)
+FASTAPI = Suite(
+    project="fastapi",
+    version="0.163.2",
+    support=(
+        "tests/__init__.py",
+        "tests/utils.py",
+        "tests/test_tutorial/__init__.py",
+        "tests/test_tutorial/test_websockets/__init__.py",
+        "docs_src/websockets_",
+        "docs_src/app_testing",
+    ),
+    names={
+        "fastapi": "antiphon.fastapi",
+        "starlette.websockets": "antiphon.websockets",
+        "starlette.testclient": "antiphon.testclient",
+        "httpx": "httpx2",
+    },
+    files=(
+        File(path="tests/test_ws_router.py"),
+        File(path="tests/test_ws_dependencies.py"),
+        File(path="tests/test_security_websockets.py"),
+        File(path="tests/test_dependency_after_yield_websockets.py"),
+        File(path="tests/test_dependency_yield_scope_websockets.py"),
+        File(path="tests/test_http_connection_injection.py"),
+        File(path="tests/test_route_scope.py"),
+        File(path="tests/test_validation_error_context.py", only="websocket"),
+        File(path="tests/test_async_dependency_cleanup.py", only="websocket"),
+        File(path="tests/test_tutorial/test_websockets/test_tutorial001.py"),
+        File(path="tests/test_tutorial/test_websockets/test_tutorial002.py"),
+        File(path="tests/test_tutorial/test_websockets/test_tutorial003.py"),
+        File(path="tests/test_tutorial/test_testing/test_tutorial002.py"),
+        # Routing, overrides and handlers, where WebSockets share them with HTTP
+        File(path="tests/test_exception_handlers.py"),
+        File(path="tests/test_router_events.py"),
+        File(path="tests/test_router_redirect_slashes.py"),
+        File(path="tests/test_router_prefix_with_template.py"),
+        File(path="tests/test_router_circular_import.py"),
+        File(path="tests/test_empty_router.py"),
+        File(path="tests/test_include_route.py"),
+        File(path="tests/test_starlette_urlconvertors.py"),
+        File(path="tests/test_dependency_overrides.py"),
+        File(path="tests/test_dependency_cache.py"),
+        File(path="tests/test_response_dependency.py"),
+        File(path="tests/test_response_change_status_code.py"),
+    ),
+)
+"""Left out: tests of what is FastAPI's alone (OpenAPI, `frontend`, telemetry, `Depends(max_concurrency=)`, its private
+names), which their files import at the top or use throughout."""
+
+SUITES: tuple[Suite, ...] = (STARLETTE, FASTAPI)

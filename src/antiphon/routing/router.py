@@ -236,9 +236,14 @@ class APIRouter(RouteMethods, Router):
         """
         check_prefix(prefix)
         if router is self:
-            raise RoutingError("Cannot include the same APIRouter instance into itself: did you mean another one?")
+            raise RoutingError(
+                "Cannot include the same APIRouter instance into itself. Did you mean to include a different router?"
+            )
         if self in router.included_routers():
-            raise RoutingError("Cannot include an APIRouter instance that already includes this router")
+            raise RoutingError(
+                "Cannot include an APIRouter instance that already includes this router. "
+                "Did you mean to include a different router?"
+            )
         if not prefix:
             _check_paths(router.routes)
         response_class = default_response_class or self.default_response_class
