@@ -15,7 +15,6 @@ from starlette.requests import StateT
 from starlette.responses import Response
 
 from antiphon.exceptions import NotAccepted, UnexpectedMessageKind, WebSocketDisconnect
-from antiphon.types import Message
 
 from . import codec
 from .channel import Channel, current_owner, running_loop
@@ -46,7 +45,12 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         one. Raises `WebSocketDisconnect` when the client is gone already.
         """
         if self.client_state is CONNECTING:
-            await self.receive()
+            try:
+                await self.receive()
+            except RuntimeError as exc:
+                if self._closed is not None:  # a disconnect came instead
+                    raise self._gone("accept") from exc
+                raise
         if subprotocol is not None and subprotocol not in (offered := self.scope.get("subprotocols") or ()):
             logger.warning(
                 "%s: subprotocol %r is not among those the client offers (%s); opening without one",
@@ -74,12 +78,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             raise RuntimeError("The server doesn't support the Websocket Denial Response extension.")
         if self.client_state is CONNECTING:
             await self.receive()
-        await response(self.scope, self._receive_for_response, self.send)
-
-    async def _receive_for_response(self) -> Message:
-        """A streaming response listens for the client to go, and knows only HTTP's word for it."""
-        message = await self.receive()
-        return {"type": "http.disconnect"} if message["type"] == "websocket.disconnect" else message
+        await response(self.scope, self.receive, self.send)
 
     # Receiving
 
