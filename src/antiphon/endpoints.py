@@ -1,6 +1,6 @@
 """Class-based WebSocket endpoints: Starlette's `WebSocketEndpoint` on our `WebSocket`.
 
-The peer's faults are typed errors here, so that the close matrix names them (1003, 1007) instead of a traceback.
+The peer's faults are typed errors here, so that the close matrix logs them in one line instead of a traceback.
 """
 
 from __future__ import annotations
@@ -13,8 +13,15 @@ from starlette.types import Message
 
 from .connection import WebSocket
 from .connection.codec import decode_json
-from .exceptions import UnexpectedMessageKind
+from .exceptions import InvalidJSON, PeerError
 from .status import WS_1000_NORMAL_CLOSURE, WS_1011_INTERNAL_ERROR
+
+
+class WrongEncoding(PeerError, RuntimeError):
+    """A message that is not of the endpoint's `encoding` (Starlette raises a RuntimeError). Closes with 1003."""
+
+    close_code = 1003
+    close_reason = ""
 
 
 class WebSocketEndpoint(StarletteWebSocketEndpoint):
@@ -39,11 +46,16 @@ class WebSocketEndpoint(StarletteWebSocketEndpoint):
             await self.on_disconnect(websocket, code)
 
     async def decode(self, websocket: Any, message: Message) -> Any:
-        """The message's payload as `encoding` wants it. Raises UnexpectedMessageKind or InvalidJSON."""
-        text, data = message.get("text"), message.get("bytes")
-        if self.encoding == "text" and text is None:
-            raise UnexpectedMessageKind("text", "bytes")
-        if self.encoding == "bytes" and data is None:
-            raise UnexpectedMessageKind("bytes", "text")
-        payload: Any = data if text is None else text
-        return decode_json(payload) if self.encoding == "json" else payload
+        """The message's payload as `encoding` wants it. Otherwise closes with 1003 and raises WrongEncoding."""
+        kind = "bytes" if message.get("text") is None else "text"
+        payload: Any = message[kind]
+        try:
+            if self.encoding in ("text", "bytes") and kind != self.encoding:
+                raise WrongEncoding(f"Expected {self.encoding} websocket messages, but got {kind}")
+            return decode_json(payload) if self.encoding == "json" else payload
+        except InvalidJSON as error:
+            await websocket.close(WrongEncoding.close_code)
+            raise WrongEncoding("Malformed JSON data received.") from error
+        except WrongEncoding:
+            await websocket.close(WrongEncoding.close_code)
+            raise

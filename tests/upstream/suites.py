@@ -13,7 +13,12 @@ STARLETTE = Suite(
     project="starlette",
     version="1.10.0",
     support=("tests/__init__.py", "tests/conftest.py", "tests/types.py"),
-    names={"starlette.websockets": "antiphon.websockets", "starlette.testclient": "antiphon.testclient"},
+    names={
+        "starlette.websockets": "antiphon.websockets",
+        "starlette.testclient": "antiphon.testclient",
+        "starlette.routing": "antiphon.routing",
+        "starlette.endpoints": "antiphon.endpoints",
+    },
     files=(
         File(
             path="tests/test_websockets.py",
@@ -24,7 +29,7 @@ STARLETTE = Suite(
             },
         ),
         File(path="tests/test_testclient.py"),
-        File(path="tests/test_routing.py", only="websocket"),
+        File(path="tests/test_routing.py"),
         File(path="tests/test_endpoints.py", only="websocket"),
         File(path="tests/test_authentication.py", only="websocket"),
         File(path="tests/test_exceptions.py", only="websocket"),

@@ -6,13 +6,13 @@ of paths or matching. README.md beside it holds the matrix as a table.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisc
 from antiphon.connection import WebSocket, WebSocketState
 from antiphon.connection.state import cut_reason
 from antiphon.dependencies import Solved, solve
-from antiphon.exceptions import ParameterErrors, WebSocketRequestValidationError
+from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
     WS_1011_INTERNAL_ERROR,
@@ -152,6 +152,8 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
     if ending.note:
         logger.warning("%s: %s", describe(scope), ending.note)
     await _apply(websocket, ending)
+    if isinstance(cause, PeerError) and wants_exceptions(scope):
+        raise error
     return False
 
 
@@ -293,7 +295,7 @@ async def _settle(websocket: WebSocket) -> None:
     if CARRIER_EXTENSION in (websocket.scope.get("extensions") or ()):
         return
     for _ in range(2):  # one for asyncio, another for uvloop, which writes at the end of a turn
-        await asyncio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
 
 def _lost(websocket: WebSocket) -> bool:
