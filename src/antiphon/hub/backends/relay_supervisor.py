@@ -39,8 +39,8 @@ STOP_TIMEOUT: Final = 3.0
 class Supervisor:
     """One relay for all workers of this host: started, started again when it dies, stopped with us.
 
-    `with Supervisor() as relay:` (workers get `relay.environment`) or `start()`/`stop()`. The relay ends when this process does, however it does: it
-    watches a pipe of which this process holds the only other end.
+    `with Supervisor() as relay:` (workers get `relay.environment`), or `start()` and `stop()`. The relay ends when this
+    process does, however it does: it watches a pipe of which this process holds the only other end.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,235 @@
+-- Who is in a topic, and which processes live.
+-- ARGV: word, operation, ...; see the operations at the end.
+--
+--   <root>m:<topic>     hash: v -> version; u<user> -> refs, oldest first; r<ref> -> {user, meta, process, until}
+--   <root>p:<process>   set of the process's connections (topic and ref)
+--   <root>leases        sorted set: process by the end of its lease
+--   <root>linger        sorted set: lingering connection by the end of its grace
+
+local leases, linger = root .. 'leases', root .. 'linger'
+local BATCH = 500  -- connections let go of per call, so that no call blocks the server for long
+
+local function join(topic, ref)
+  return struct.pack('>I4', #topic) .. topic .. ref
+end
+
+local function split(connection)
+  local length = struct.unpack('>I4', connection)
+  return string.sub(connection, 5, 4 + length), string.sub(connection, 5 + length)
+end
+
+local function unpacked(value)
+  return value and cmsgpack.unpack(value) or nil
+end
+
+local function metas_of(members, refs)
+  local metas = {}
+  for i, ref in ipairs(refs) do
+    metas[i] = cmsgpack.unpack(redis.call('HGET', members, 'r' .. ref))[2]
+  end
+  return metas
+end
+
+local function announce(topic, user, refs)
+  local members = root .. 'm:' .. topic
+  local version = math.max(micros, (tonumber(redis.call('HGET', members, 'v')) or 0) + 1)
+  if #refs > 0 or redis.call('HLEN', members) > 1 then
+    redis.call('HSET', members, 'v', whole(version))
+    redis.call('PEXPIRE', members, LIFE)
+  else
+    redis.call('DEL', members)
+  end
+  local words = { 'P', whole(version), '\n', struct.pack('>I4', #user), user }
+  for _, meta in ipairs(metas_of(members, refs)) do
+    words[#words + 1] = struct.pack('>I4', #meta)
+    words[#words + 1] = meta
+  end
+  redis.call('PUBLISH', root .. 't:' .. topic, table.concat(words))
+end
+
+local function position_of(refs, wanted)
+  for i, ref in ipairs(refs) do
+    if ref == wanted then
+      return i
+    end
+  end
+end
+
+local function remove(topic, ref, record)
+  local members = root .. 'm:' .. topic
+  local user = record[1]
+  local refs = unpacked(redis.call('HGET', members, 'u' .. user)) or {}
+  local position = position_of(refs, ref)
+  if position then
+    table.remove(refs, position)
+  end
+  redis.call('HDEL', members, 'r' .. ref)
+  if #refs > 0 then
+    redis.call('HSET', members, 'u' .. user, cmsgpack.pack(refs))
+  else
+    redis.call('HDEL', members, 'u' .. user)
+  end
+  redis.call('SREM', root .. 'p:' .. record[3], join(topic, ref))
+  redis.call('ZREM', linger, join(topic, ref))
+  announce(topic, user, refs)
+end
+
+local function record_of(topic, ref)
+  return unpacked(redis.call('HGET', root .. 'm:' .. topic, 'r' .. ref))
+end
+
+local function end_lingering()
+  for _, connection in ipairs(redis.call('ZRANGEBYSCORE', linger, '-inf', now, 'LIMIT', 0, BATCH)) do
+    local topic, ref = split(connection)
+    local record = record_of(topic, ref)
+    redis.call('ZREM', linger, connection)
+    if record and record[4] > 0 then
+      remove(topic, ref, record)
+    end
+  end
+end
+
+local function end_leases()
+  for _, process in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 8)) do
+    for _, connection in ipairs(redis.call('SPOP', root .. 'p:' .. process, BATCH)) do
+      local topic, ref = split(connection)
+      local record = record_of(topic, ref)
+      if record and record[3] == process then
+        remove(topic, ref, record)
+      end
+    end
+    if redis.call('EXISTS', root .. 'p:' .. process) == 0 then
+      redis.call('ZREM', leases, process)
+    end
+  end
+end
+
+local function sweep()
+  end_lingering()
+  end_leases()
+end
+
+-- The lingering connection of the user whose place a new one takes: one with the same meta before any other.
+local function place_for(members, refs, meta)
+  local any, any_record
+  for _, ref in ipairs(refs) do
+    local record = cmsgpack.unpack(redis.call('HGET', members, 'r' .. ref))
+    if record[4] > 0 then
+      if record[2] == meta then
+        return ref, record
+      end
+      if not any then
+        any, any_record = ref, record
+      end
+    end
+  end
+  return any, any_record
+end
+
+local operations = {}
+
+-- ref, user, meta, process, lease (ms)
+function operations.track(topic, ref, user, meta, process, lease)
+  local members = root .. 'm:' .. topic
+  local refs = unpacked(redis.call('HGET', members, 'u' .. user)) or {}
+  local replaced, record = ref, record_of(topic, ref)
+  if record and record[1] ~= user then
+    return redis.error_reply('ERR the ref belongs to another user')
+  end
+  if not record then
+    replaced, record = place_for(members, refs, meta)
+  end
+  if replaced and record then
+    refs[position_of(refs, replaced)] = ref
+    redis.call('HDEL', members, 'r' .. replaced)
+    redis.call('SREM', root .. 'p:' .. record[3], join(topic, replaced))
+    redis.call('ZREM', linger, join(topic, replaced))
+  else
+    refs[#refs + 1] = ref
+  end
+  redis.call('HSET', members, 'r' .. ref, cmsgpack.pack({ user, meta, process, 0 }))
+  redis.call('HSET', members, 'u' .. user, cmsgpack.pack(refs))
+  redis.call('PEXPIRE', members, LIFE)
+  redis.call('SADD', root .. 'p:' .. process, join(topic, ref))
+  redis.call('PEXPIRE', root .. 'p:' .. process, LIFE)
+  redis.call('ZADD', leases, whole(now + lease), process)
+  redis.call('PEXPIRE', leases, LIFE)
+  if not record or record[2] ~= meta then
+    announce(topic, user, refs)
+  end
+  return 1
+end
+
+-- topic, ref, grace (ms)
+function operations.untrack(topic, ref, grace)
+  local record = record_of(topic, ref)
+  if not record then
+    return 0
+  end
+  if tonumber(grace) <= 0 then
+    remove(topic, ref, record)
+    return 1
+  end
+  record[4] = now + grace
+  redis.call('HSET', root .. 'm:' .. topic, 'r' .. ref, cmsgpack.pack(record))
+  redis.call('ZADD', linger, whole(now + grace), join(topic, ref))
+  redis.call('PEXPIRE', linger, whole(grace + LIFE))
+  return 1
+end
+
+-- topic: {version, user, {meta, ...}, user, {meta, ...}, ...}
+function operations.roster(topic)
+  sweep()
+  local members = root .. 'm:' .. topic
+  local roster = { tonumber(redis.call('HGET', members, 'v')) or micros }
+  local fields = redis.call('HGETALL', members)
+  local users, metas = {}, {}
+  for i = 1, #fields, 2 do
+    local kind, name = string.sub(fields[i], 1, 1), string.sub(fields[i], 2)
+    if kind == 'u' then
+      users[#users + 1] = { name, cmsgpack.unpack(fields[i + 1]) }
+    elseif kind == 'r' then
+      metas[name] = cmsgpack.unpack(fields[i + 1])[2]
+    end
+  end
+  for _, user in ipairs(users) do
+    local list = {}
+    for i, ref in ipairs(user[2]) do
+      list[i] = metas[ref]
+    end
+    roster[#roster + 1] = user[1]
+    roster[#roster + 1] = list
+  end
+  return roster
+end
+
+-- process or '', lease (ms), topics whose keys shall live on: 1, or 0 when the process's lease had run out
+function operations.tick(process, lease, ...)
+  sweep()
+  forget_expired(BATCH)
+  keep(LIFE)
+  if process == '' then
+    return 1
+  end
+  if not redis.call('ZSCORE', leases, process) then
+    return 0
+  end
+  redis.call('ZADD', leases, whole(now + lease), process)
+  for _, key in ipairs({ leases, root .. 'p:' .. process }) do
+    redis.call('PEXPIRE', key, LIFE)
+  end
+  for _, topic in ipairs({ ... }) do
+    redis.call('PEXPIRE', root .. 'm:' .. topic, LIFE)
+  end
+  return 1
+end
+
+-- process: its connections leave; how many are still there
+function operations.leave(process)
+  redis.call('ZADD', leases, '0', process)
+  redis.call('PEXPIRE', leases, LIFE)
+  end_leases()
+  return redis.call('SCARD', root .. 'p:' .. process)
+end
+
+return operations[ARGV[2]](unpack(ARGV, 3))

@@ -1,0 +1,91 @@
+"""The Lua scripts, and calling them: by hash, loaded again where the server does not know them (any more)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib.resources import files
+from typing import Any, Final, TypeAlias
+
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    NoScriptError,
+    RedisError,
+    TimeoutError,
+)
+
+from ..errors import BackendUnavailable
+
+Client: TypeAlias = "Redis"
+Word: TypeAlias = str | bytes | int | float
+Command: TypeAlias = tuple[Word, ...]
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+class Script:
+    """One script: the common prelude and its own part."""
+
+    def __init__(self, name: str) -> None:
+        self.source: Final = f"{_read('redis_common.lua')}\n{_read(f'redis_{name}.lua')}"
+        self.sha: Final = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def command(self, key: str, *words: Word) -> Command:
+        """The command that runs it on the bucket whose state key this is."""
+        return ("EVALSHA", self.sha, 1, key, *words)
+
+
+PUBLISH: Final = Script("publish")
+HEADS: Final = Script("heads")
+HISTORY: Final = Script("history")
+PRESENCE: Final = Script("presence")
+SCRIPTS: Final = (PUBLISH, HEADS, HISTORY, PRESENCE)
+
+
+async def load(client: Client) -> None:
+    """Make the server know all scripts. Raises RedisError."""
+    for script in SCRIPTS:
+        await client.script_load(script.source)
+
+
+async def call(client: Client, command: Command) -> Any:
+    """One command's reply. Raises RedisError."""
+    try:
+        return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+    except NoScriptError:
+        await load(client)
+        return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+async def call_all(client: Client, commands: Iterable[Command]) -> list[Any]:
+    """The replies, in order, of commands sent in one go; one that failed is its RedisError. Raises RedisError."""
+    todo = list(commands)
+    replies = await _pipeline(client, todo)
+    unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        await load(client)
+        again = await _pipeline(client, [todo[index] for index in unknown])
+        for index, reply in zip(unknown, again, strict=True):
+            replies[index] = reply
+    return replies
+
+
+async def _pipeline(client: Client, commands: list[Command]) -> list[Any]:
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    return replies
+
+
+def unavailable(error: RedisError) -> BackendUnavailable:
+    """What the hub is told. Whether the command was done is uncertain once it may have left."""
+    refused = isinstance(error.__context__, ConnectionRefusedError)
+    broken = isinstance(error, (ConnectionError, TimeoutError))
+    certain = refused or isinstance(error, (BusyLoadingError, AuthenticationError))
+    return BackendUnavailable(f"redis: {error}", uncertain=broken and not certain)
