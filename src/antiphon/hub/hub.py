@@ -108,6 +108,11 @@ class Hub:
     def observer(self, observer: Observer | None) -> None:
         self._rooms.observer = observer
 
+    @property
+    def backend(self) -> Backend:
+        """What moves the messages."""
+        return self._backend
+
     # Life
 
     async def start(self) -> None:
@@ -238,6 +243,7 @@ class Hub:
         """
         self._topics.options(topic)
         self._check_running()
+        await self._link.settle()
         roster = await self._link.call("presence", self._backend.presence, topic)
         return {user: [from_json(meta) for meta in metas] for user, metas in roster.members.items()}
 
@@ -245,6 +251,7 @@ class Hub:
         """How many members the topic has: users, not connections. Raises as `presence`."""
         self._topics.options(topic)
         self._check_running()
+        await self._link.settle()
         return len((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def close_connections(

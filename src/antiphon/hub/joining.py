@@ -46,12 +46,13 @@ class Joining:
         if request.track is not None:
             # A dead connection may come back; who leaves a living one means it.
             grace = 0.0 if sink.alive else membership.options.presence_grace
-            await self._link.untrack(membership.topic, request.track.ref, grace)
+            self._link.forget(membership.topic, request.track.ref, grace)
+            await self._link.settle()
 
     def died(self, membership: Membership, receiver: Receiver, request: Request) -> None:
         if self._remove(receiver) and request.track is not None:
-            grace = membership.options.presence_grace
-            self._link.spawn(self._link.untrack(membership.topic, request.track.ref, grace))
+            self._link.forget(membership.topic, request.track.ref, membership.options.presence_grace)
+            self._link.spawn(self._link.settle())
 
     def _remove(self, receiver: Receiver) -> bool:
         if receiver.local is None:
@@ -102,7 +103,8 @@ class Joining:
                 local.give_up()
             self._remove(receiver)
             if tracked and request.track is not None:
-                self._link.spawn(self._link.untrack(membership.topic, request.track.ref, 0.0))
+                self._link.forget(membership.topic, request.track.ref, 0.0)
+                self._link.spawn(self._link.settle())
             raise
 
     async def _open(self, room: Room) -> Position | None:

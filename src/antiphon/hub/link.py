@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -54,7 +55,9 @@ class Link:
         self._tasks: set[asyncio.Task[None]] = set()
         self._present: dict[str, tuple[str, Track]] = {}
         self._absent: dict[str, tuple[str, float]] = {}
-        """Untracks that failed: to be done when the backend is back."""
+        """By ref: left, and the backend does not know yet."""
+        # One at a time, so that a later `track` cannot overtake. A backend without a loop never suspends in it.
+        self._leaving: contextlib.AbstractAsyncContextManager[object] = contextlib.nullcontext()
         rooms.on_lost = self._lost
         rooms.on_restored = self._restored
         rooms.on_forgotten = lambda: self.spawn(self._track_again())
@@ -62,6 +65,8 @@ class Link:
     async def start(self) -> None:
         """Raises `BackendUnavailable`."""
         self._up = asyncio.Event()
+        if not self.always_open:
+            self._leaving = asyncio.Lock()
         await self.backend.start(self._rooms)
         self.running = True
         self.connected = True
@@ -75,6 +80,7 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.backend.stop()
+        self._absent.clear()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
@@ -97,6 +103,7 @@ class Link:
             home.call_soon_threadsafe(self._unsubscribe, topic)
 
     async def track(self, topic: str, track: Track) -> None:
+        await self.settle()
         self._present[track.ref] = topic, track
         try:
             await self.call("track", self.backend.track, topic, track)
@@ -104,15 +111,25 @@ class Link:
             self._present.pop(track.ref, None)
             raise
 
-    async def untrack(self, topic: str, ref: str, grace: float) -> None:
-        """Never raises for trouble: what cannot be done now is done later."""
+    def forget(self, topic: str, ref: str, grace: float) -> None:
+        """The connection is not present any more; `settle` tells the backend."""
         self._present.pop(ref, None)
         self._absent[ref] = topic, grace
-        try:
-            await self._at_home(self._once("untrack", self.backend.untrack, topic, ref, grace))
-        except BackendUnavailable:
-            return
-        self._absent.pop(ref, None)
+
+    async def settle(self) -> None:
+        """Tell the backend who left, before anything later is said or asked about presence.
+
+        Trouble is no error here: it is told when the backend is back.
+        """
+        if self._absent:
+            with contextlib.suppress(BackendUnavailable):
+                await self._at_home(self._untrack_absent())
+
+    async def _untrack_absent(self) -> None:
+        async with self._leaving:
+            for ref, (topic, grace) in tuple(self._absent.items()):
+                await self._once("untrack", self.backend.untrack, topic, ref, grace)
+                self._absent.pop(ref, None)
 
     async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
         home = self.backend.loop
@@ -212,9 +229,7 @@ class Link:
         for topic, track in tuple(self._present.values()):
             if track.ref in self._present:
                 await self._once("track", self.backend.track, topic, track)
-        for ref, (topic, grace) in tuple(self._absent.items()):
-            await self._once("untrack", self.backend.untrack, topic, ref, grace)
-            self._absent.pop(ref, None)
+        await self._untrack_absent()
         for room in tuple(self._rooms.rooms.values()):
             if any(_pictured(room.topic, station.topics) for station in room.stations):
                 roster = await self._once("presence", self.backend.presence, room.topic)
