@@ -17,6 +17,13 @@ from .exceptions import HTTPException as HTTPException
 from .exceptions import WebSocketDisconnect as WebSocketDisconnect
 from .exceptions import WebSocketDisconnected as WebSocketDisconnected
 from .exceptions import WebSocketException as WebSocketException
+from .hub import Hub as Hub
+from .hub import HubError as HubError
+from .hub import Membership as Membership
+from .hub import Message as Message
+from .hub import Overflow as Overflow
+from .hub import Position as Position
+from .hub import TopicOptions as TopicOptions
 from .requests import HTTPConnection as HTTPConnection
 from .requests import Request as Request
 from .responses import FileResponse as FileResponse

@@ -6,7 +6,9 @@ middleware wraps HTTP only, and `receive` and `send` are handed through untouche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from starlette.datastructures import State, URLPath
@@ -22,6 +24,8 @@ from starlette.routing import BaseRoute
 from .connection import ConnectionOptions
 from .connection.channel import OPTIONS_KEY
 from .exceptions import ParameterErrors
+from .hub import Hub
+from .hub.backends.relay_wire import ENVIRONMENT as RELAY_ENVIRONMENT
 from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
@@ -78,7 +82,8 @@ class App(RouteMethods):
     `dependencies` run before everything else, for every route. `exception_handlers` maps exception classes or HTTP
     statuses to `handler(connection, exc)`. `lifespan(app)` is an async context manager; the mapping it yields becomes
     `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets. FastAPI's keywords about
-    OpenAPI are accepted and not used; `app.metadata` holds them. `connection_options` are the limits of a connection on
+    OpenAPI are accepted and not used; `app.metadata` holds them. `hub` is started and stopped with the lifespan; without
+    one, `app.hub` makes it. `connection_options` are the limits of a connection on
     servers other than antiphon's own.
     """
 
@@ -96,6 +101,7 @@ class App(RouteMethods):
         default_response_class: type[Response] | None = None,
         redirect_slashes: bool = True,
         root_path: str = "",
+        hub: Hub | None = None,
         connection_options: ConnectionOptions | None = None,
         **metadata: Unpack[OpenAPI],
     ) -> None:
@@ -118,7 +124,9 @@ class App(RouteMethods):
             on_shutdown=on_shutdown,
             lifespan=lifespan,
         )
-        self.resources: dict[type, object] = {}
+        self._hub = hub
+        self._routers_lifespan = self.router.lifespan_context
+        self.router.lifespan_context = self._lifespan
         self._chain: ASGIApp = self._innermost
         self._serve: ASGIApp = self.router.dispatch
         self._tables: HandlerTables = ({}, {})
@@ -138,6 +146,21 @@ class App(RouteMethods):
     def routes(self) -> list[BaseRoute]:
         """The routes in the order in which they are tried."""
         return self.router.routes
+
+    @property
+    def hub(self) -> Hub:
+        """The app's hub; endpoints get it by annotating a parameter with `Hub`.
+
+        Without `hub=` it serves this process, or all workers of this host where `antiphon run` has started a relay.
+        """
+        if self._hub is None:
+            self._hub = Hub("relay://" if os.environ.get(RELAY_ENVIRONMENT) else "memory://")
+        return self._hub
+
+    @property
+    def resources(self) -> Mapping[type, object]:
+        """What endpoints get by annotating its class."""
+        return {Hub: self.hub}
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         """The path of the route with this name. Raises NoMatchFound."""
@@ -261,6 +284,11 @@ class App(RouteMethods):
             return handler
 
         return register
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Any) -> AsyncIterator[Any]:
+        async with self.hub, self._routers_lifespan(app) as state:
+            yield state
 
     def _start(self) -> ASGIApp:
         """Build what middleware can no longer be added to; returns the stack for HTTP."""

@@ -41,6 +41,7 @@ __all__ = [
     "OpenIdConnect",
     "SecurityBase",
     "SecurityScopes",
+    "get_authorization_scheme_param",
 ]
 
 
@@ -87,10 +88,14 @@ class _Scheme(SecurityBase):
         return found or None
 
 
-def _authorization(connection: HTTPConnection) -> tuple[str, str]:
-    """Scheme and the rest of the `Authorization` header; empty strings for what is not there."""
-    scheme, _, credentials = connection.headers.get("Authorization", "").partition(" ")
+def get_authorization_scheme_param(authorization_header_value: str | None) -> tuple[str, str]:
+    """Scheme and the rest of an `Authorization` header; empty strings for what is not there (FastAPI's helper)."""
+    scheme, _, credentials = (authorization_header_value or "").partition(" ")
     return scheme, credentials.strip()
+
+
+def _authorization(connection: HTTPConnection) -> tuple[str, str]:
+    return get_authorization_scheme_param(connection.headers.get("Authorization"))
 
 
 class HTTPBase(_Scheme):
