@@ -10,7 +10,7 @@ apt_has_chromium() {
 	[ -r /etc/os-release ] && ! grep -q '^ID=ubuntu' /etc/os-release
 }
 
-if ! .venv/bin/python scripts/find_chromium.py >/dev/null; then
+if ! .venv/bin/python scripts/chromium.py >/dev/null; then
 	say "the browser tests need Chromium"
 	{ apt_has_chromium && install chromium; } ||
 		{
@@ -18,7 +18,7 @@ if ! .venv/bin/python scripts/find_chromium.py >/dev/null; then
 			.venv/bin/python -m playwright install chromium >&2 &&
 				{ ! can_install || as_root .venv/bin/python -m playwright install-deps chromium >&2; }
 		} || true
-	.venv/bin/python scripts/find_chromium.py >/dev/null || die "no Chromium could be installed" \
+	.venv/bin/python scripts/chromium.py >/dev/null || die "no Chromium could be installed" \
 		"as root: apt-get install chromium   (Ubuntu: .venv/bin/python -m playwright install --with-deps chromium)" \
 		"or name one: CHROMIUM=/path/to/chromium make test"
 fi

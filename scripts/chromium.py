@@ -1,10 +1,14 @@
-"""Prints the path of a Chromium that the tests can drive; exits 1 when there is none."""
+"""Which Chromium the tests drive, and how it is started. As a script: prints its path, exits 1 when there is none."""
 
 import os
 import shutil
 import sys
 from pathlib import Path
 
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 
 

@@ -1,0 +1,135 @@
+"""Takes the pictures in docs/images: the chat room on a phone and a desktop, light and dark, with people in it.
+
+Serves the demo itself; `--url` takes one that runs already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import re
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from playwright.async_api import Browser, Page, async_playwright
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from chromium import FLAGS, find
+
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
+SIZES = {"desktop": (1180, 760, 1), "phone": (390, 844, 2)}
+CONVERSATION = (
+    ("Grace", "Is the choir rehearsal still at seven?"),
+    ("Ada", "Yes, in the small hall. The big one is being painted."),
+    ("Tomás", "I will bring the new arrangement 🎶"),
+    ("Tomás", "Two halves of the choir, one answering the other. It is called an antiphon, what a coincidence"),
+    ("Grace", "Score: https://example.org/scores/antiphon.pdf"),
+    ("Ada", "Wonderful. Does the second half come in at bar nine or at ten?"),
+    ("Grace", "Nine, but quietly."),
+    ("Ada", "👍"),
+)
+IDS = {"Ada": "01" * 12, "Grace": "05" * 12, "Tomás": "0b" * 12}  # chosen for colours that go together
+LOOKS_AT_IT = "Ada"
+
+
+@contextlib.asynccontextmanager
+async def demo() -> AsyncGenerator[str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "antiphon", "demo", "--port", "0"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            async for line in process.stdout:
+                if match := re.search(rb"running on (\S+)", line):
+                    yield match[1].decode()
+                    return
+        raise RuntimeError("the demo did not start")
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def enter(browser: Browser, url: str, name: str, *, size: str = "desktop", dark: bool = False) -> Page:
+    width, height, scale = SIZES[size]
+    context = await browser.new_context(
+        viewport={"width": width, "height": height},
+        device_scale_factor=scale,
+        has_touch=size == "phone",
+        is_mobile=size == "phone",
+        color_scheme="dark" if dark else "light",
+        locale="en-GB",
+    )
+    page = await context.new_page()
+    await page.goto(url)
+    await page.get_by_label("Your name").fill(name)
+    await page.get_by_role("button", name="Enter").click()
+    await page.locator("#state[data-state=open]").wait_for()
+    return page
+
+
+async def say(page: Page, text: str) -> None:
+    box = page.get_by_role("textbox", name="Message", exact=True)
+    await box.fill(text)
+    await box.press("Enter")
+    await page.locator(".message:not(.pending)", has_text=text).last.wait_for()
+
+
+async def take(page: Page, name: str) -> None:
+    await page.evaluate("document.activeElement?.blur()")
+    await page.wait_for_timeout(400)  # let animations end
+    await page.screenshot(path=IMAGES / f"{name}.png")
+
+
+async def pictures(url: str) -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find(), args=FLAGS)
+        people = {name: await enter(browser, url, name) for name in dict.fromkeys(name for name, _ in CONVERSATION)}
+        for name, text in CONVERSATION:
+            await say(people[name], text)
+        looking = people[LOOKS_AT_IT]
+        await take(looking, "desktop-light")
+        identity = await looking.context.storage_state()
+        for size in SIZES:
+            for theme in ("light", "dark"):
+                await as_same_person(browser, url, identity, size, theme)
+        await browser.close()
+
+
+async def as_same_person(browser: Browser, url: str, identity: object, size: str, theme: str) -> None:
+    width, height, scale = SIZES[size]
+    context = await browser.new_context(
+        viewport={"width": width, "height": height},
+        device_scale_factor=scale,
+        has_touch=size == "phone",
+        is_mobile=size == "phone",
+        color_scheme="dark" if theme == "dark" else "light",
+        locale="en-GB",
+        storage_state=identity,  # type: ignore[arg-type]
+    )
+    page = await context.new_page()
+    await page.goto(url)
+    await page.locator("#state[data-state=open]").wait_for()
+    await take(page, f"{size}-{theme}")
+    await context.close()
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url")
+    url = parser.parse_args().url
+    if url is not None:
+        await pictures(url)
+        return
+    async with demo() as served:
+        await pictures(served)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

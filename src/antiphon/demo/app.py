@@ -1,0 +1,130 @@
+"""The chat room's server: rooms are topics of the hub, people are its presence, what was said is its history.
+
+Everything here is antiphon's public API. The page in `static/` gets the hub's own events and resumes by position.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path as Folder
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
+
+from antiphon import (
+    App,
+    Depends,
+    FileResponse,
+    Header,
+    HTTPException,
+    Hub,
+    Path,
+    Position,
+    Query,
+    TopicOptions,
+    WebSocket,
+)
+from antiphon.hub import Framing
+from antiphon.middleware import Middleware
+from antiphon.staticfiles import StaticFiles
+
+from .headers import SecurityHeaders
+from .pace import Pace
+
+STATIC: Final = Folder(__file__).parent / "static"
+REMEMBERED: Final = 200
+DAY: Final = 86_400.0
+
+RoomName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
+PersonId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
+PersonName = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=32, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$"
+    ),
+]
+MessageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
+
+
+class Person(BaseModel):
+    """Who is in the room. The id is the browser's, so that several tabs are one person."""
+
+    id: PersonId
+    name: PersonName
+
+
+class Say(BaseModel):
+    type: Literal["say"]
+    id: MessageId
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+
+
+class Typing(BaseModel):
+    type: Literal["typing"]
+
+
+INCOMING: Final = TypeAdapter[Say | Typing](Annotated[Say | Typing, Field(discriminator="type")])
+
+app = App(
+    hub=Hub(
+        topics={
+            "room/*": TopicOptions(history=REMEMBERED, ttl=DAY, presence=True, framing=Framing.EVENT),
+            "typing/*": TopicOptions(framing=Framing.EVENT),
+        }
+    ),
+    middleware=[Middleware(SecurityHeaders)],
+)
+app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+
+@app.get("/")
+async def page() -> FileResponse:
+    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+@app.get("/rooms")
+async def rooms(hub: Hub, names: Annotated[list[RoomName], Query(alias="room", max_length=20)]) -> dict[str, int]:
+    """How many people are in each of these rooms."""
+    return {name: await hub.presence_count(f"room/{name}") for name in names}
+
+
+async def same_origin(host: Annotated[str, Header()], origin: Annotated[str | None, Header()] = None) -> None:
+    """Other sites' pages must not chat in the name of their visitors."""
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise HTTPException(403, "this page comes from another site")
+
+
+def last_seen(offset: Annotated[int | None, Query(ge=0)] = None, epoch: str | None = None) -> Position | None:
+    """Where a page that comes back had got to."""
+    return None if offset is None or epoch is None else Position(offset, epoch)
+
+
+@app.websocket("/ws/{room}", dependencies=[Depends(same_origin)])
+async def chat(
+    websocket: WebSocket,
+    hub: Hub,
+    room: Annotated[RoomName, Path()],
+    person: Annotated[Person, Query()],
+    since: Annotated[Position | None, Depends(last_seen)],
+) -> None:
+    await websocket.accept()
+    pace = Pace(burst=8, per_second=1.5, clock=time.monotonic)
+    here, typing = f"room/{room}", f"typing/{room}"
+    async with (
+        hub.join(typing, websocket),
+        hub.join(here, websocket, since=since, history=REMEMBERED, user=person.id, presence={"name": person.name}),
+    ):
+        async for text in websocket.iter_text():
+            try:
+                message = INCOMING.validate_json(text)
+            except ValidationError:
+                await websocket.close(1008, "that is not a message of this chat")
+                return
+            if isinstance(message, Typing):
+                await hub.publish(typing, {"from": person.id, "name": person.name}, exclude=websocket)
+            elif pace.allows():
+                said = {"id": message.id, "from": person.id, "name": person.name, "text": message.text}
+                await hub.publish(here, {**said, "at": int(time.time() * 1000)})
+            else:
+                await websocket.send_json({"type": "refused", "id": message.id, "why": "too fast, not sent"})

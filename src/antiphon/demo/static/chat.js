@@ -1,0 +1,359 @@
+// The chat room: joins what the socket says with what the page shows.
+
+import { Reconnecting } from "./socket.js";
+import { $, Log, namesOf, paintAvatar, showPeople, showRooms, showState, showUnread } from "./view.js";
+
+const USUAL_ROOMS = ["lobby", "music", "workshop"];
+const TYPING_SHOWN_FOR = 4000;
+const TYPING_TOLD_EVERY = 2500;
+const ROOMS_ASKED_EVERY = 10_000;
+
+const memory = {
+  get(key) { try { return localStorage.getItem(`antiphon.${key}`); } catch { return null; } },
+  set(key, value) { try { localStorage.setItem(`antiphon.${key}`, value); } catch { /* private window: forget */ } },
+};
+
+const slug = (text) => text.trim().toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 32);
+const random = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+// One person in several tabs is one person: the id is the browser's, the name may change.
+const me = { id: memory.get("id") ?? random(), name: memory.get("name") ?? "" };
+memory.set("id", me.id);
+
+const state = {
+  room: slug(location.hash.slice(1)) || "lobby",
+  rooms: JSON.parse(memory.get("rooms") ?? "null") ?? USUAL_ROOMS,
+  counts: {},
+  people: new Map(),
+  pending: new Map(), // id -> message said but not yet heard back
+  typing: new Map(), // person -> { name, until }
+  unread: 0,
+  position: null, // the last message we have: { offset, epoch }
+  ready: false, // joined, and what was missed has come
+  everReady: false,
+  rosterKnown: false,
+};
+let socket = null;
+let log = null;
+let told = 0;
+let waitingUntil = 0;
+
+// --- the socket -------------------------------------------------------------------------------------------------
+
+function enter(room) {
+  socket?.close();
+  clearNotice();
+  state.room = room;
+  if (!state.rooms.includes(room)) state.rooms = [...state.rooms, room].slice(-12);
+  memory.set("rooms", JSON.stringify(state.rooms));
+  history.replaceState(null, "", `#${room}`);
+  state.people = new Map();
+  state.pending = new Map();
+  state.typing = new Map();
+  Object.assign(state, { position: null, ready: false, everReady: false, rosterKnown: false });
+  log = new Log($("log"), $("scroll"), me.id);
+  seen();
+  $("title").textContent = room;
+  $("text").placeholder = `Message ${room}`;
+  $("empty").hidden = true;
+  $("subtitle").textContent = "";
+  showPeople(state.people, me.id);
+  $("subtitle").textContent = "Entering…";
+  drawRooms();
+  openDrawer(false);
+
+  const mine = new Reconnecting(address);
+  socket = mine;
+  const on = (type, handler) => mine.addEventListener(type, (event) => { if (mine === socket) handler(event.detail); });
+  on("connecting", () => showState("connecting"));
+  on("open", opened);
+  on("message", receive);
+  on("waiting", waiting);
+  on("refused", ({ reason }) => askName(reason || "The server did not let you in."));
+  showState("connecting"); // the first "connecting" came before anybody listened
+}
+
+/** Where to connect to: coming back, it says how far we had read. */
+function address() {
+  const url = new URL(`ws/${state.room}`, document.baseURI.replace(/^http/, "ws"));
+  url.hash = "";
+  url.search = new URLSearchParams({ id: me.id, name: me.name, ...state.position });
+  return url;
+}
+
+function opened() {
+  state.ready = false;
+  state.rosterKnown = false;
+  $("log").setAttribute("aria-busy", "true");
+}
+
+// The hub's events, by type; those of the topic "typing/…" have a handler of their own.
+const handlers = {
+  /** We are in the topic. What was said follows, then who is here, then what is said from now on. */
+  joined({ recovered }) {
+    if (state.position && !recovered) log = new Log($("log"), $("scroll"), me.id); // too long away: start over
+  },
+  message({ offset, epoch, data }) {
+    state.position = { offset, epoch };
+    const known = log.has(data.id);
+    state.pending.delete(data.id);
+    state.typing.delete(data.from);
+    const news = state.everReady && !known && data.from !== me.id;
+    arrived(() => log.message(data), { counts: news });
+  },
+  /** The first one after joining lists everybody, and ends what was missed. */
+  presence_diff({ joins, leaves, updates }) {
+    if (!state.rosterKnown) state.people.clear();
+    for (const [id, infos] of Object.entries({ ...joins, ...updates })) state.people.set(id, { id, name: infos.at(-1).name });
+    const gone = Object.keys(leaves).map((id) => state.people.get(id)).filter(Boolean);
+    for (const id of Object.keys(leaves)) { state.people.delete(id); state.typing.delete(id); }
+    if (state.rosterKnown) {
+      const others = (people) => people.filter((person) => person && person.id !== me.id);
+      const came = others(Object.keys(joins).map((id) => state.people.get(id)));
+      if (came.length) arrived(() => log.line(`${namesOf(came)} joined`));
+      if (others(gone).length) arrived(() => log.line(`${namesOf(others(gone))} left`));
+    }
+    state.rosterKnown = true;
+    drawPeople();
+    askCounts();
+    if (!state.ready) caughtUp();
+  },
+  /** Messages may be missing: come in again, with nothing in hand. */
+  resync() {
+    enter(state.room);
+  },
+  refused({ id, why }) {
+    state.pending.delete(id);
+    log.refuse(id, why);
+  },
+};
+
+function typingHeard({ data: { from, name } }) {
+  state.typing.set(from, { name, until: Date.now() + TYPING_SHOWN_FOR });
+}
+
+function receive(event) {
+  if (event.topic?.startsWith("typing/")) { if (event.type === "message") typingHeard(event); }
+  else handlers[event.type]?.(event);
+  drawTyping();
+}
+
+function caughtUp() {
+  const first = !state.everReady;
+  state.ready = state.everReady = true;
+  socket.settled();
+  showState("open");
+  clearNotice();
+  $("log").removeAttribute("aria-busy");
+  $("empty").hidden = !log.empty;
+  for (const { id, text } of state.pending.values()) socket.send({ type: "say", id, text });
+  if (first) log.toEnd();
+}
+
+function waiting({ code, until }) {
+  if (state.ready) $("notice").dataset.code = code; // of the loss, not of attempts since
+  state.ready = false;
+  state.typing.clear();
+  waitingUntil = until;
+  showState("waiting");
+  $("subtitle").textContent = "Not connected";
+  drawNotice();
+}
+
+// --- what people do ---------------------------------------------------------------------------------------------
+
+function say(text) {
+  const message = { id: random(), from: me.id, name: me.name, text, at: Date.now() };
+  log.allRead();
+  log.message(message, { pending: true });
+  log.toEnd();
+  $("empty").hidden = true;
+  state.pending.set(message.id, message);
+  if (state.ready) socket.send({ type: "say", id: message.id, text }); // else it goes out with the next "ready"
+}
+
+$("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if (!text) return;
+  say(text);
+  $("text").value = "";
+  fit();
+  told = 0;
+  $("text").focus();
+});
+
+$("text").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("composer").requestSubmit();
+});
+
+$("text").addEventListener("input", () => {
+  fit();
+  if ($("text").value && Date.now() - told > TYPING_TOLD_EVERY && socket?.send({ type: "typing" })) told = Date.now();
+});
+
+function fit() {
+  const box = $("text");
+  box.style.height = "auto";
+  box.style.height = `${Math.min(box.scrollHeight, 160)}px`;
+  $("send").disabled = !box.value.trim();
+}
+
+$("retry").addEventListener("click", () => socket?.retry());
+$("open").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const room = slug($("open-name").value);
+  $("open-name").value = "";
+  if (room && room !== state.room) enter(room);
+});
+$("share").addEventListener("click", async () => {
+  await navigator.clipboard?.writeText(location.href);
+  log.line("Link copied: send it to a friend");
+  log.toEnd(true);
+});
+window.addEventListener("hashchange", () => {
+  const room = slug(location.hash.slice(1));
+  if (room && room !== state.room && me.name) enter(room);
+});
+
+// --- unread -----------------------------------------------------------------------------------------------------
+
+const looking = () => document.visibilityState === "visible" && document.hasFocus();
+
+/** Add something to the log: stay at the end if that is where the reader is, else count it as unread. */
+function arrived(add, { counts = false } = {}) {
+  const follow = log.atEnd;
+  $("empty").hidden = true;
+  if (counts && (!looking() || !follow)) {
+    log.unreadFromHere();
+    state.unread += 1;
+  }
+  add();
+  if (follow) log.toEnd();
+  drawUnread();
+}
+
+function drawUnread() {
+  showUnread(state.unread, state.room);
+  const jump = $("jump");
+  jump.hidden = log.atEnd;
+  jump.textContent = state.unread ? `${state.unread} new ↓` : "↓";
+  jump.setAttribute("aria-label", state.unread ? `Go to ${state.unread} new messages` : "Go to the newest message");
+}
+
+/** The count goes when somebody looks; the divider stays where it is until they speak or look away again. */
+function seen() {
+  state.unread = 0;
+  drawUnread();
+}
+
+$("jump").addEventListener("click", () => { log.toEnd(true); $("text").focus(); });
+$("scroll").addEventListener("scroll", () => { if (log) { if (log.atEnd && looking()) seen(); else drawUnread(); } }, { passive: true });
+window.addEventListener("focus", () => { if (log?.atEnd) seen(); });
+window.addEventListener("blur", () => { if (state.unread === 0) log?.allRead(); });
+document.addEventListener("visibilitychange", () => { if (log?.atEnd && looking()) seen(); });
+new ResizeObserver(() => { if (log && state.unread === 0 && state.ready) log.toEnd(); }).observe($("composer"));
+
+// --- drawing ----------------------------------------------------------------------------------------------------
+
+function drawPeople() { showPeople(state.people, me.id); }
+function drawRooms() { showRooms(state.rooms, state.room, state.counts, (room) => { if (room !== state.room) enter(room); else openDrawer(false); }); }
+
+function drawTyping() {
+  const now = Date.now();
+  for (const [id, { until }] of state.typing) if (until < now) state.typing.delete(id);
+  const people = [...state.typing.values()];
+  $("typing").textContent = people.length === 0 ? "" : people.length > 3 ? "Several people are typing…"
+    : `${namesOf(people)} ${people.length === 1 ? "is" : "are"} typing…`;
+}
+
+function drawNotice() {
+  const seconds = Math.max(0, Math.ceil((waitingUntil - Date.now()) / 1000));
+  const why = $("notice").dataset.code === "1012" ? "The server is restarting." : "The connection was lost.";
+  $("notice-text").textContent = `${why} Trying again ${seconds > 0 ? `in ${seconds} s` : "now"}…`;
+  $("notice").hidden = false;
+}
+
+function clearNotice() { $("notice").hidden = true; }
+
+setInterval(() => {
+  drawTyping();
+  if (!$("notice").hidden) drawNotice();
+}, 500);
+
+async function askCounts() {
+  const query = new URLSearchParams(state.rooms.map((room) => ["room", room]));
+  try {
+    const answer = await fetch(`rooms?${query}`);
+    if (answer.ok) state.counts = await answer.json();
+  } catch { return; } // offline: the old figures stay
+  drawRooms();
+}
+setInterval(() => { if (state.ready && document.visibilityState === "visible") askCounts(); }, ROOMS_ASKED_EVERY);
+
+function openDrawer(open) {
+  $("side").classList.toggle("shown", open);
+  $("veil").hidden = !open;
+  $("menu").setAttribute("aria-expanded", String(open));
+}
+$("menu").addEventListener("click", () => openDrawer(!$("side").classList.contains("shown")));
+$("veil").addEventListener("click", () => openDrawer(false));
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") openDrawer(false); });
+
+const THEMES = { auto: ["◐", "Theme: as the system"], light: ["☀", "Theme: light"], dark: ["☾", "Theme: dark"] };
+function paintTheme(name) {
+  const [symbol, label] = THEMES[name];
+  $("theme").textContent = symbol;
+  $("theme").setAttribute("aria-label", label);
+  $("theme").title = label;
+  if (name === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+}
+$("theme").addEventListener("click", () => {
+  const names = Object.keys(THEMES);
+  const next = names[(names.indexOf(memory.get("theme") ?? "auto") + 1) % names.length];
+  memory.set("theme", next);
+  paintTheme(next);
+});
+
+// --- the door ---------------------------------------------------------------------------------------------------
+
+function askName(wrong = "") {
+  $("wrong").textContent = wrong;
+  $("name").value = me.name;
+  $("room").value = state.room;
+  $("door").returnValue = "";
+  if (!$("door").open) $("door").showModal();
+  $("name").focus();
+}
+
+$("door").addEventListener("cancel", (event) => { if (!me.name) event.preventDefault(); });
+$("rename").addEventListener("click", () => askName());
+$("enter").addEventListener("submit", (event) => {
+  const name = $("name").value.trim().replace(/\s+/gu, " ");
+  const room = slug($("room").value);
+  if (!name || !room) {
+    event.preventDefault();
+    $("wrong").textContent = name ? "A room's name has letters or digits." : "Please type a name.";
+    return;
+  }
+  me.name = name;
+  memory.set("name", name);
+  state.room = room;
+});
+$("door").addEventListener("close", () => { if ($("door").returnValue === "enter") begin(state.room); });
+
+function begin(room) {
+  $("app").hidden = false;
+  $("me-name").textContent = me.name;
+  paintAvatar($("me-avatar"), me.id, me.name);
+  enter(room);
+  fit();
+  $("text").focus();
+}
+
+paintTheme(memory.get("theme") ?? "auto");
+if (me.name) begin(state.room);
+else askName();

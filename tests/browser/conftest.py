@@ -1,0 +1,29 @@
+"""A real headless Chromium; a test that finds none fails, it is not skipped."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import AsyncGenerator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from tests.commands import ROOT
+
+CHROMIUM = runpy.run_path(str(ROOT / "scripts" / "chromium.py"))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    path = CHROMIUM["find"]()
+    assert path, "no Chromium found: `make system` installs one, CHROMIUM=/path names one"
+    return str(path)
+
+
+@pytest_asyncio.fixture
+async def browser(chromium: str) -> AsyncGenerator[Browser]:
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM["FLAGS"])
+        yield running
+        await running.close()

@@ -1,0 +1,330 @@
+"""The chat room of `antiphon demo`, as people in real browsers meet it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncGenerator
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.commands import ANTIPHON, run
+from tests.serving import ServedProcess, serve_process
+
+from .cable import Cable
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@contextlib.asynccontextmanager
+async def demo(*args: str) -> AsyncGenerator[ServedProcess]:
+    async with run("antiphon.demo:app", *args) as server:
+        yield server
+
+
+class Visitor:
+    """One tab of one person, and what their browser complained about."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._heard)
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        # A server that is away is part of some tests; Chromium logs each attempt to reach it.
+        if message.type == "error" and "net::ERR_" not in message.text and "WebSocket connection" not in message.text:
+            self.complaints.append(message.text)
+
+    async def say(self, text: str) -> None:
+        await self.page.get_by_label("Message", exact=True).fill(text)
+        await self.page.get_by_label("Message", exact=True).press("Enter")
+
+    def message(self, text: str) -> Locator:
+        return self.page.locator(".message:not(.pending) .bubble").get_by_text(text, exact=True)
+
+    def line(self, text: str) -> Locator:
+        return self.page.locator(".line").get_by_text(text, exact=True)
+
+    @property
+    def people(self) -> Locator:
+        return self.page.locator("#people .person")
+
+    @property
+    def state(self) -> Locator:
+        return self.page.locator("#state")
+
+
+async def enter(
+    where: Browser | BrowserContext, url: str, name: str | None, room: str = "lobby", **options: object
+) -> Visitor:
+    """Open a tab: of a new person in a browser, of the same one (name None) in their context."""
+    context = await where.new_context(**options) if isinstance(where, Browser) else where  # type: ignore[arg-type]
+    visitor = Visitor(await context.new_page())
+    await visitor.page.goto(f"{url}/#{room}")
+    if name is not None:
+        await visitor.page.get_by_label("Your name").fill(name)
+        await visitor.page.get_by_role("button", name="Enter").click()
+    await expect(visitor.state).to_have_text("Live")
+    return visitor
+
+
+async def test_two_people_talk_and_one_sees_the_other_killed(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        bob = await enter(browser, server.http_url, "Bob")
+        await expect(ada.line("Bob joined")).to_be_visible()
+        await expect(ada.people).to_have_text(["Ada", "Bob"])
+        await ada.say("hello Bob")
+        await expect(bob.message("hello Bob")).to_be_visible()
+        await bob.say("hello Ada")
+        await expect(ada.message("hello Ada")).to_be_visible()
+        with contextlib.suppress(Exception):
+            await bob.page.goto("chrome://crash")  # kills the tab's process
+        await expect(ada.line("Bob left")).to_be_visible(timeout=15_000)
+        await expect(ada.people).to_have_text(["Ada"])
+        assert ada.complaints == []
+
+
+async def test_who_enters_later_reads_what_was_said(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        for number in range(5):
+            await ada.say(f"line {number}")
+        await expect(ada.message("line 4")).to_be_visible()
+        bob = await enter(browser, server.http_url, "Bob")
+        await expect(bob.page.locator(".bubble")).to_have_text([f"line {number}" for number in range(5)])
+        await expect(bob.page).to_have_title("lobby · antiphon")  # history is not unread
+
+
+async def test_text_is_never_markup(browser: Browser) -> None:
+    evil = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script> <b>bold</b> javascript:alert(1)'
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "<b>Ada</b>")
+        bob = await enter(browser, server.http_url, "Bob")
+        await expect(bob.people).to_have_text(["Bob", "<b>Ada</b>"])
+        await ada.say(evil)
+        await expect(bob.message(evil)).to_be_visible()
+        for visitor in (ada, bob):
+            assert await visitor.page.locator("#log img, #log script, #log b, #people b").count() == 0
+            assert await visitor.page.evaluate("window.pwned") is None
+            assert visitor.complaints == []
+
+
+async def test_only_web_addresses_become_links(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        await ada.say("see https://example.org/a?b=1. not javascript:alert(1) nor file:///etc/passwd")
+        link = ada.page.locator(".bubble a")
+        await expect(link).to_have_count(1)
+        await expect(link).to_have_attribute("href", "https://example.org/a?b=1")
+        await expect(link).to_have_attribute("rel", "noopener noreferrer")
+
+
+async def test_several_tabs_are_one_person(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        bob = await enter(browser, server.http_url, "Bob")
+        second = await enter(ada.page.context, server.http_url, None)
+        await expect(second.people).to_have_text(["Ada", "Bob"])
+        await ada.say("from the first tab")
+        await expect(second.message("from the first tab")).to_be_visible()
+        await ada.page.close()
+        await bob.say("still here?")
+        await expect(second.message("still here?")).to_be_visible()
+        await expect(bob.people).to_have_text(["Bob", "Ada"])
+        await second.page.close()
+        await expect(bob.line("Ada left")).to_be_visible(timeout=15_000)
+
+
+async def test_a_cut_connection_comes_back_and_nothing_is_missed_or_doubled(browser: Browser) -> None:
+    async with demo() as server, Cable(server.port) as cable:
+        ada = await enter(browser, f"http://127.0.0.1:{cable.port}", "Ada")
+        bob = await enter(browser, server.http_url, "Bob")
+        await bob.say("before")
+        await expect(ada.message("before")).to_be_visible()
+        await cable.cut()
+        await expect(ada.state).to_have_text("Offline")
+        await expect(ada.page.get_by_role("alert")).to_contain_text("Trying again")
+        await bob.say("meanwhile")
+        await expect(bob.message("meanwhile")).to_be_visible()
+        await ada.say("said offline")
+        await expect(ada.page.locator(".message.pending")).to_have_count(1)
+        await cable.mend()
+        await ada.page.get_by_role("button", name="Try now").click()
+        await expect(ada.state).to_have_text("Live")
+        await expect(ada.page.locator(".message.pending")).to_have_count(0)
+        await expect(bob.message("said offline")).to_be_visible()
+        await expect(bob.page.locator(".bubble")).to_have_text(["before", "meanwhile", "said offline"])
+        assert sorted(await ada.page.locator(".bubble").all_text_contents()) == ["before", "meanwhile", "said offline"]
+        await expect(ada.page.get_by_role("alert")).to_be_hidden()
+
+
+async def test_a_restarted_server_is_found_again_by_itself(browser: Browser) -> None:
+    async with demo() as server:
+        port = server.port
+        ada = await enter(browser, server.http_url, "Ada")
+        await ada.say("before")
+        await expect(ada.message("before")).to_be_visible()
+    await expect(ada.state).to_have_text("Offline")
+    await expect(ada.page.get_by_role("alert")).to_contain_text("The server is restarting")
+    async with serve_process("antiphon.demo:app", command=(*ANTIPHON, "run"), env={}) as other:
+        async with Cable(other.port) as cable:
+            await cable.cut()
+            cable.port = port
+            await cable.mend()
+            await expect(ada.state).to_have_text("Live", timeout=30_000)
+            await ada.say("after")
+            await expect(ada.message("after")).to_be_visible()
+
+
+async def test_unread_messages_are_counted_in_the_title_and_marked(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada", viewport={"width": 500, "height": 400})
+        bob = await enter(browser, server.http_url, "Bob")
+        for number in range(6):
+            await bob.say(f"long ago {number}\n" + "x\n" * 6)
+        await expect(ada.page.locator(".message")).to_have_count(6)
+        await ada.page.locator("#scroll").evaluate("element => element.scrollTo(0, 0)")
+        await expect(ada.page.locator("#jump")).to_be_visible()
+        await bob.page.wait_for_timeout(2500)  # the server takes no more from one person at once
+        await bob.say("news")
+        await bob.say("more news")
+        await expect(ada.page).to_have_title("(2) lobby · antiphon")
+        await expect(ada.page.locator(".divider")).to_have_text("New")
+        await ada.page.get_by_role("button", name="Go to 2 new messages").click()
+        await expect(ada.page).to_have_title("lobby · antiphon")
+        await expect(ada.message("more news")).to_be_in_viewport()
+
+
+async def test_who_speaks_too_fast_is_told_so(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        for number in range(20):
+            await ada.say(f"{number}")
+        await expect(ada.page.locator(".message.refused").first).to_contain_text("too fast, not sent")
+        await expect(ada.state).to_have_text("Live")
+
+
+async def test_rooms_are_apart_and_show_how_many_are_in_them(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        bob = await enter(browser, server.http_url, "Bob", room="music")
+        await ada.page.get_by_label("Open another room").fill("The Organ Loft!")
+        await ada.page.get_by_label("Open another room").press("Enter")
+        await expect(ada.page.get_by_role("heading", level=1)).to_have_text("the-organ-loft")
+        await expect(ada.state).to_have_text("Live")
+        await ada.say("alone up here")
+        await expect(ada.message("alone up here")).to_be_visible()
+        await expect(ada.page.locator("[data-room=music] .count")).to_have_text("1")
+        await ada.page.locator("[data-room=music]").click()
+        await expect(ada.people).to_have_text(["Ada", "Bob"])
+        await expect(bob.people).to_have_text(["Bob", "Ada"])
+        assert await bob.page.locator(".bubble").count() == 0
+        assert ada.page.url.endswith("#music")
+
+
+async def test_somebody_typing_is_shown(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        bob = await enter(browser, server.http_url, "Bob")
+        await bob.page.get_by_label("Message", exact=True).press_sequentially("hm")
+        await expect(ada.page.locator("#typing")).to_have_text("Bob is typing…")
+        await expect(bob.page.locator("#typing")).to_have_text("")
+        await bob.say("done")
+        await expect(ada.page.locator("#typing")).to_have_text("")
+
+
+async def test_the_theme_follows_the_system_until_one_is_chosen(browser: Browser) -> None:
+    def background(visitor: Visitor) -> Locator:
+        return visitor.page.locator("body")
+
+    light, dark = "rgb(250, 248, 244)", "rgb(23, 24, 27)"
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada", color_scheme="dark")
+        await expect(background(ada)).to_have_css("background-color", dark)
+        await ada.page.emulate_media(color_scheme="light")
+        await expect(background(ada)).to_have_css("background-color", light)
+        await ada.page.get_by_role("button", name="Theme: as the system").click()
+        await ada.page.get_by_role("button", name="Theme: light").click()
+        await expect(background(ada)).to_have_css("background-color", dark)
+        await ada.page.reload()
+        await expect(background(ada)).to_have_css("background-color", dark)
+
+
+async def test_a_phone_shows_the_room_and_a_drawer(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(
+            browser, server.http_url, "Ada", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True
+        )
+        await ada.say("w" * 500)
+        await expect(ada.page.locator(".message:not(.pending)")).to_have_count(1)
+        assert await ada.page.evaluate("document.documentElement.scrollWidth") == 360
+        await expect(ada.page.locator("#side")).not_to_be_in_viewport()
+        await ada.page.get_by_role("button", name="Rooms and people", exact=True).tap()
+        await expect(ada.page.locator("#side")).to_be_in_viewport()
+        await ada.page.locator("[data-room=workshop]").tap()
+        await expect(ada.page.get_by_role("heading", level=1)).to_have_text("workshop")
+        await expect(ada.page.locator("#side")).not_to_be_in_viewport()
+
+
+async def test_the_room_can_be_used_with_the_keyboard_alone(browser: Browser) -> None:
+    async with demo() as server:
+        page = await (await browser.new_context()).new_page()
+        await page.goto(server.http_url)
+        await expect(page.get_by_label("Your name")).to_be_focused()
+        await page.keyboard.type("Ada")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_label("Message", exact=True)).to_be_focused()
+        await page.keyboard.type("two")
+        await page.keyboard.press("Shift+Enter")
+        await page.keyboard.type("lines")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".bubble")).to_have_text("two\nlines", use_inner_text=True)
+        assert await page.get_by_role("log").count() == 1
+        unnamed = "button, input, textarea"
+        names = await page.locator(unnamed).evaluate_all(
+            "all => all.filter(one => one.checkVisibility())"
+            ".map(one => one.ariaLabel || one.innerText || one.labels?.[0]?.innerText || '')"
+        )
+        assert all(names), names
+
+
+async def test_everything_the_page_loads_is_its_own_and_nothing_is_inline(browser: Browser) -> None:
+    async with demo() as server:
+        context = await browser.new_context()
+        page = await context.new_page()
+        loaded: list[str] = []
+        page.on("request", lambda request: loaded.append(request.url))
+        response = await page.goto(server.http_url)
+        assert response is not None
+        policy = (await response.all_headers())["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        await page.get_by_label("Your name").wait_for()
+        assert all(url.startswith(server.http_url) for url in loaded), loaded
+        source = await response.text()
+        assert not re.search(r"<[^>]* (style|on\w+)=|<style|<script>", source)
+
+
+async def test_pages_of_other_sites_are_not_let_in() -> None:
+    who = "id=000000000000000000000000&name=Eve"
+    async with demo() as server:
+        async with connect(f"{server.url}/ws/lobby?{who}", origin=server.http_url):  # type: ignore[arg-type]
+            pass
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"{server.url}/ws/lobby?{who}", origin="https://evil.example")  # type: ignore[arg-type]
+        assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "where", ["lobby?id=1&name=Eve", "lobby?id=000000000000000000000000&name=", "Not%20A%20Room?id=0&name=Eve"]
+)
+async def test_a_name_room_or_id_that_cannot_be_is_denied(where: str) -> None:
+    async with demo() as server:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"{server.url}/ws/{where}")
+        assert refused.value.response.status_code == 403
