@@ -26,7 +26,7 @@ Timer = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
 
 
 class Deadlines:
-    """Calls what was entered at most one `tick` after its time (never before).
+    """Calls what was entered at most two ticks after its time, one for its slot and one for the timer; never before.
 
     A deadline beyond the wheel's reach comes round early, and is asked again: entries must bear being called early.
     """

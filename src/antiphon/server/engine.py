@@ -10,7 +10,6 @@ import asyncio
 import inspect
 import logging
 import random
-import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,7 +32,6 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 _LONGEST_TICK: Final = 0.5
 _TICKS_PER_TIMEOUT: Final = 16
-_DIRECT: Final = sys.platform != "win32"
 
 
 class Engine:
@@ -78,7 +76,7 @@ class Engine:
         self.headers: Final = SharedHeaders()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
-        self.ping_after: Final = max(0.0, (self.config.ping_interval or 0.0) - self.deadlines.tick)
+        self.ping_after: Final = max(0.0, (self.config.ping_interval or 0.0) - 2 * self.deadlines.tick)
         self.retry_headers: Final = ((b"retry-after", b"%d" % self.config.retry_after),)
         self.refused: Final[dict[str, int]] = {}
         """How many handshakes were turned away, by reason."""
@@ -104,16 +102,6 @@ class Engine:
         if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
             return 503  # uvicorn's limit counts HTTP connections too, and this one
         return self.admission.enter(address)
-
-    def direct_fd(self, transport: asyncio.Transport) -> int:
-        """The file descriptor of a plain socket, which frames may be written to without the transport; else -1."""
-        if not _DIRECT:
-            return -1
-        socket = transport.get_extra_info("socket")
-        try:
-            return -1 if socket is None else int(socket.fileno())
-        except (OSError, AttributeError):
-            return -1
 
     # ------------------------------------------------------------ who looks on
 

@@ -135,6 +135,11 @@ def build_scope(
     }
 
 
+def path_of(target: bytes) -> str:
+    """The decoded path alone, for whoever is refused before there is a scope."""
+    return unquote(target.partition(b"?")[0])
+
+
 def _origin_form(target: bytes) -> bytes:
     """The path of a target in absolute form, which servers must accept (RFC 9112 §3.2.2)."""
     _, separator, rest = target.partition(b"://")

@@ -47,7 +47,8 @@ from antiphon.wire.handshake import (
 from .backend import Channel
 from .errors import ClientDisconnected
 from .limits import Rate
-from .scope import build_scope
+from .scope import build_scope, path_of
+from .sockets import direct_fd, unacknowledged
 from .state import APP_MAY_SEND, TRANSITIONS, State
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Session(Channel):
         self._received_at_ping = 0
         self._stall_due = 0.0
         self._stall_since = 0.0
-        self._taken = 0
+        self._taken: int | None = None  # bytes the peer had taken when we looked last
 
     # ------------------------------------------------------------ transport
 
@@ -177,9 +178,7 @@ class Session(Channel):
         if self._pong is not None and self.state == State.OPEN:
             self.put(encode_frame(opcodes.PONG, self._pong))
         self._pong = None
-        for future in _taken(self, "_drainers"):
-            if not future.done():
-                future.set_result(None)
+        self._wake_drainers()
         for callback in _taken(self, "_writables"):
             callback()
 
@@ -245,6 +244,7 @@ class Session(Channel):
         tls = transport.get_extra_info("sslcontext") is not None
         status = engine.admit(client[0] if client is not None else "")
         if status is not None:
+            self.path = path_of(request.target)
             raise HandshakeError(status, engine.refusals[status], engine.retry_headers)
         self._address = client[0] if client is not None else ""
         scope = build_scope(
@@ -262,7 +262,7 @@ class Session(Channel):
         self.path = scope["path"]
         self._scope = scope
         if not tls:
-            self.fd = engine.direct_fd(transport)
+            self.fd = direct_fd(transport)
         transport.set_write_buffer_limits(high=0)
         self._move(State.WAITING_APP)
         self._run_app(scope)
@@ -532,12 +532,12 @@ class Session(Channel):
         engine = self.engine
         now = engine.clock()
         self._stall_since = now
-        self._taken = -1
+        self._taken = None
         self._stall_due = now + engine.config.send_timeout / _STALL_CHECKS
         engine.deadlines.enter(self, self._stall_due)
 
     async def drain_slowly(self) -> None:
-        """Wait until the kernel has taken everything; abort after `send_timeout`."""
+        """Wait until the outbox has drained, to half at least; abort after `send_timeout`."""
         future = self.loop.create_future()
         if self._drainers is None:
             self._drainers = []
@@ -549,6 +549,11 @@ class Session(Channel):
             timer.cancel()
             if self._drainers is not None and future in self._drainers:
                 self._drainers.remove(future)
+
+    def _wake_drainers(self) -> None:
+        for future in _taken(self, "_drainers"):
+            if not future.done():
+                future.set_result(None)
 
     def _send_timed_out(self) -> None:
         engine = self.engine
@@ -613,15 +618,17 @@ class Session(Channel):
         return self._close_due or None
 
     def _check_outbox(self, now: float) -> float | None:
-        """Abort when the kernel has taken nothing for `send_timeout`."""
+        """Abort when the peer has taken nothing for `send_timeout`."""
         if not self.handed or self.state == State.CLOSED or self.transport is None:
             return None
         if now < self._stall_due:
             return self._stall_due
-        taken = self.handed_bytes - self.transport.get_write_buffer_size()
+        if self.buffered * 2 <= self.outbox_limit:
+            self._wake_drainers()
+        taken = self.handed_bytes - self.transport.get_write_buffer_size() - unacknowledged(self.transport)
         timeout = self.engine.config.send_timeout
         if taken != self._taken:
-            if self._taken >= 0:
+            if self._taken is not None:
                 self._stall_since = now
             self._taken = taken
         elif now - self._stall_since >= timeout:
@@ -669,7 +676,7 @@ class Session(Channel):
         self.put(encode_frame(opcodes.PING, struct.pack("!I", self._ping_number)))
         self._ping_due = now + self.engine.ping_after
         if config.ping_timeout is not None:
-            self._pong_due = now + max(config.ping_timeout - self.engine.deadlines.tick, config.ping_timeout / 2)
+            self._pong_due = now + max(config.ping_timeout - 2 * self.engine.deadlines.tick, 0.0)
 
     def _keepalive_failed(self, now: float) -> None:
         self.engine.logger.info("WebSocket %s aborted: no pong since %.1f s", self.path, now - self._ping_sent)

@@ -1,0 +1,140 @@
+"""Limits: each refusal is a clear status or close code, and is counted (SPEC §7.7)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from antiphon.events import ConnectionClosed, ConnectionOpened, HandshakeRefused, ProtocolViolated
+from antiphon.server import ServerConfig
+from antiphon.server.limits import Admission, Rate
+from antiphon.types import ClosedBy
+
+from .raw import PING, TEXT, Recorder, close_frame, connect, echo, frame, opened, request, serving, until
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [({"max_connections": 2}, 503), ({"max_connections_per_address": 2}, 429)],
+)
+async def test_one_connection_too_many_is_refused_and_counted_and_room_is_given_back(
+    limits: dict[str, int], status: int
+) -> None:
+    recorder = Recorder([])
+    config = ServerConfig(retry_after=9, observers=(recorder.events.append,), **limits)  # type: ignore[arg-type]
+    async with serving(echo, config) as served:
+        async with opened(served.port), opened(served.port), connect(served.port) as third:
+            await third.send(request("/third"))
+            head, _, _ = (await third.read_all()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %d " % status)
+            assert b"retry-after: 9" in head
+        (refused,) = recorder.of(HandshakeRefused)
+        assert (refused.status, refused.path) == (status, "/third")
+        await until(lambda: len(recorder.of(ConnectionClosed)) == 2)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(2):
+                await until_opened(served.port, stack)
+
+
+async def until_opened(port: int, stack: contextlib.AsyncExitStack) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await stack.enter_async_context(opened(port))
+                return
+            except AssertionError:
+                await asyncio.sleep(0.02)
+
+
+async def test_uvicorns_limit_concurrency_holds_for_websockets() -> None:
+    async with serving(echo, limit_concurrency=3) as served:
+        async with opened(served.port), opened(served.port), connect(served.port) as third:
+            await third.send(request())
+            assert (await third.read_head()).startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize(
+    ("limits", "data"),
+    [
+        ({"max_frames_per_second": 100}, frame(TEXT, b"x") * 1000),
+        ({"max_frames_per_second": 100}, frame(PING) * 1000),
+        ({"max_bytes_per_second": 10_000}, frame(TEXT, b"x" * 50_000)),
+    ],
+)
+async def test_a_peer_that_is_too_fast_is_closed_with_1008(limits: dict[str, int], data: bytes) -> None:
+    recorder = Recorder([])
+    config = ServerConfig(observers=(recorder.events.append,), **limits)  # type: ignore[arg-type]
+    async with serving(echo, config) as served:
+        async with opened(served.port) as raw:
+            await raw.send(data)
+            while (got := await raw.frame()).opcode != 8:
+                pass
+            assert got.code == 1008
+    (violated,) = recorder.of(ProtocolViolated)
+    assert violated.code == 1008
+
+
+async def test_a_peer_within_its_rate_is_left_alone() -> None:
+    async with serving(echo, ServerConfig(max_frames_per_second=1000, max_bytes_per_second=100_000)) as served:
+        async with opened(served.port) as raw:
+            for _ in range(300):
+                await raw.send(frame(TEXT, b"x"))
+                assert await raw.frame() == (TEXT, b"x")
+
+
+async def test_an_app_that_never_decides_is_answered_for_at_handshake_timeout() -> None:
+    ended: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        ended.append(await receive())
+
+    async with serving(app, ServerConfig(handshake_timeout=0.3), lifespan="off") as served:
+        async with connect(served.port) as raw:
+            await raw.send(request())
+            assert (await raw.read_head()).startswith(b"HTTP/1.1 503 ")
+        await until(lambda: ended)
+    assert ended[0]["type"] == "websocket.disconnect"
+
+
+async def test_observers_hear_of_every_opening_and_ending_and_a_failing_one_harms_nobody() -> None:
+    recorder = Recorder([])
+
+    def failing(event: Any) -> None:
+        raise ValueError("an observer's bug")
+
+    config = ServerConfig(observers=(failing, recorder.events.append))
+    async with serving(echo, config) as served:
+        async with opened(served.port, "/room?x=1") as raw:
+            await raw.send(close_frame(1001))
+            await raw.ended()
+        await until(lambda: recorder.of(ConnectionClosed))
+    assert recorder.of(ConnectionOpened) == [ConnectionOpened(path="/room")]
+    (closed,) = recorder.of(ConnectionClosed)
+    assert (closed.path, closed.code, closed.closed_by) == ("/room", 1001, ClosedBy.PEER)
+    assert 0 <= closed.duration < 5
+
+
+def test_admission_counts_by_address_and_forgets_those_without_connections() -> None:
+    admission = Admission(3, 2)
+    assert [admission.enter("a"), admission.enter("a"), admission.enter("a")] == [None, None, 429]
+    assert admission.enter("b") is None
+    assert admission.enter("c") == 503
+    for address in ("a", "a", "b"):
+        admission.leave(address)
+    assert admission.count == 0
+    assert admission._addresses == {}
+
+
+def test_a_rate_allows_a_burst_of_one_second_and_refills_with_time() -> None:
+    rate = Rate(10, 1000, now=0.0)
+    assert rate.spend(10, 100, 0.0)
+    assert not rate.spend(11, 1, 0.0)
+    rate = Rate(10, None, now=0.0)
+    assert rate.spend(10, 10**9, 0.0)
+    assert rate.spend(15, 10**9, 0.5)
+    assert rate.spend(25, 10**9, 10.0)
+    assert not rate.spend(36, 0, 10.0)
