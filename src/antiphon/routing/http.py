@@ -20,7 +20,7 @@ from starlette.routing import Match, Route, compile_path, get_name
 
 from antiphon.dependencies import Kind, Solved, analyze, solve
 from antiphon.dependencies.params import Depends
-from antiphon.exceptions import ParameterErrors, RequestValidationError, ResponseValidationError
+from antiphon.exceptions import GeneratorError, ParameterErrors, RequestValidationError, ResponseValidationError
 from antiphon.types import Receive, Scope, Send
 
 from . import handlers
@@ -144,15 +144,22 @@ class APIRoute(Route):
     async def _solve_and_call(self, scope: Scope, receive: Receive, send: Send) -> None:
         request: Request = Request(scope, receive, send)
         overrides = overrides_of(scope, self.dependency_overrides_provider)
+        response: Response | None = None
         async with solve(self.plan, request, overrides=overrides, resources=resources_of(scope)) as solved:
-            if self._is_async:
-                result = await self.endpoint(**solved.values)
-            else:
-                result = await run_in_threadpool(self.endpoint, **solved.values)
-            response = await self._response(result, solved)
-            await response(scope, receive, send)
+            async with solved.function_scope():
+                if self._is_async:
+                    result = await self.endpoint(**solved.values)
+                else:
+                    result = await run_in_threadpool(self.endpoint, **solved.values)
+                response = self._response(result, solved)
+            if response is not None:
+                await response(scope, receive, send)
+        if response is None:
+            raise GeneratorError(
+                f"no response for {self.path}: a dependency with yield has swallowed the endpoint's exception; raise it again"
+            )
 
-    async def _response(self, result: Any, solved: Solved) -> Response:
+    def _response(self, result: Any, solved: Solved) -> Response:
         if isinstance(result, Response):
             result.background = _chained(result.background, solved.background)
             return result

@@ -1,0 +1,220 @@
+"""Companion HTTP routes: the same injection, JSON out."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel
+
+from antiphon import (
+    APIRouter,
+    App,
+    BackgroundTasks,
+    Body,
+    Depends,
+    HTMLResponse,
+    HTTPException,
+    JSONResponse,
+    Path,
+    PlainTextResponse,
+    Query,
+    Response,
+)
+from antiphon.exceptions import GeneratorError, ParameterErrors, ResponseValidationError
+from antiphon.testclient import TestClient
+
+
+class Item(BaseModel):
+    name: str
+    secret: str | None = None
+    when: datetime.date = datetime.date(2026, 1, 2)
+
+
+class Public(BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize("method", ["get", "put", "post", "delete", "options", "head", "patch", "trace"])
+def test_every_method_has_its_decorator(method: str) -> None:
+    app = App()
+    getattr(app, method)("/x")(lambda: {"method": method})
+    response = TestClient(app).request(method.upper(), "/x")
+    assert response.status_code == 200
+    assert response.content == b"" if method == "head" else response.json() == {"method": method}
+
+
+def test_parameters_come_from_path_query_and_body() -> None:
+    app = App()
+
+    @app.post("/items/{number}")
+    async def create(number: Annotated[int, Path(ge=1)], item: Item, note: Annotated[str, Query()] = "none") -> Any:
+        return {"number": number, "name": item.name, "note": note}
+
+    client = TestClient(app)
+    assert client.post("/items/3?note=n", json={"name": "a"}).json() == {"number": 3, "name": "a", "note": "n"}
+    refused = client.post("/items/0", json={})
+    assert refused.status_code == 422
+    assert {tuple(error["loc"]) for error in refused.json()["detail"]} == {("path", "number"), ("body", "name")}
+
+
+def test_a_model_is_written_as_pydantic_writes_it() -> None:
+    app = App()
+    app.get("/model")(lambda: Item(name="a"))
+    assert TestClient(app).get("/model").json() == {"name": "a", "secret": None, "when": "2026-01-02"}
+
+
+def test_the_response_model_filters_and_the_options_shape_it() -> None:
+    app = App()
+    app.get("/public", response_model=Public)(lambda: Item(name="a", secret="s"))
+    app.get("/short", response_model=Item, response_model_exclude_none=True, response_model_exclude={"when"})(
+        lambda: Item(name="a")
+    )
+    client = TestClient(app)
+    assert client.get("/public").json() == {"name": "a"}
+    assert client.get("/short").json() == {"name": "a"}
+
+
+def test_the_return_annotation_is_the_response_model_unless_one_is_given() -> None:
+    app = App()
+
+    @app.get("/annotated")
+    def annotated() -> Public:
+        return Item(name="a", secret="s")  # type: ignore[return-value]  # the model cuts it
+
+    @app.get("/any", response_model=None)
+    def anything() -> Public:
+        return Item(name="a", secret="s")  # type: ignore[return-value]
+
+    client = TestClient(app)
+    assert client.get("/annotated").json() == {"name": "a"}
+    assert client.get("/any").json()["secret"] == "s"
+
+
+def test_a_return_value_that_is_not_what_was_promised_is_our_fault() -> None:
+    app = App()
+    app.get("/broken", response_model=Item)(lambda: {"nom": "a"})
+    with pytest.raises(ResponseValidationError):
+        TestClient(app).get("/broken")
+    assert TestClient(app, raise_server_exceptions=False).get("/broken").status_code == 500
+
+
+def test_a_response_is_sent_as_it_is() -> None:
+    app = App()
+    app.get("/teapot")(lambda: PlainTextResponse("short", status_code=418, headers={"x-spout": "1"}))
+    response = TestClient(app).get("/teapot")
+    assert (response.status_code, response.text, response.headers["x-spout"]) == (418, "short", "1")
+
+
+def test_status_code_and_response_class_are_those_of_the_route() -> None:
+    app = App()
+    app.get("/page", response_class=HTMLResponse, status_code=201)(lambda: "<p>hi")
+    app.delete("/gone", status_code=204)(lambda: None)
+    client = TestClient(app)
+    page = client.get("/page")
+    assert (page.status_code, page.text, page.headers["content-type"]) == (201, "<p>hi", "text/html; charset=utf-8")
+    gone = client.delete("/gone")
+    assert (gone.status_code, gone.content) == (204, b"")
+
+
+def test_a_default_response_class_reaches_included_routes() -> None:
+    class Loud(JSONResponse):
+        media_type = "application/loud+json"
+
+    router = APIRouter()
+    router.get("/x")(lambda: 1)
+    app = App(default_response_class=Loud)
+    app.include_router(router)
+    assert TestClient(app).get("/x").headers["content-type"] == "application/loud+json"
+
+
+def test_a_dependency_may_set_headers_cookies_and_status() -> None:
+    def decorate(response: Response) -> None:
+        response.headers["x-by"] = "dependency"
+        response.set_cookie("seen", "1")
+        response.status_code = 202
+
+    app = App()
+    app.get("/x", dependencies=[Depends(decorate)])(lambda: {"a": 1})
+    response = TestClient(app).get("/x")
+    assert (response.status_code, response.headers["x-by"], response.cookies["seen"]) == (202, "dependency", "1")
+
+
+def test_background_tasks_run_after_the_response() -> None:
+    ran: list[str] = []
+    app = App()
+
+    @app.get("/x")
+    def endpoint(later: BackgroundTasks) -> str:
+        later.add_task(ran.append, "later")
+        return "now"
+
+    assert TestClient(app).get("/x").json() == "now"
+    assert ran == ["later"]
+
+
+def test_errors_are_json_with_a_detail() -> None:
+    app = App()
+
+    @app.get("/denied")
+    def denied() -> None:
+        raise HTTPException(403, {"reason": "no"}, headers={"x-why": "because"})
+
+    response = TestClient(app).get("/denied")
+    assert (response.status_code, response.json(), response.headers["x-why"]) == (
+        403,
+        {"detail": {"reason": "no"}},
+        "because",
+    )
+    assert TestClient(app).get("/nowhere").json() == {"detail": "Not Found"}
+
+
+def test_a_handler_may_answer_parameter_errors() -> None:
+    app = App()
+
+    @app.exception_handler(ParameterErrors)
+    async def handler(request: Any, error: ParameterErrors) -> Response:
+        return PlainTextResponse(f"{len(error.errors())} wrong in {error.body}", status_code=400)
+
+    @app.post("/x")
+    def endpoint(value: Annotated[int, Body(embed=True)], q: int) -> None: ...
+
+    assert TestClient(app).post("/x", json={"value": "a"}).text == "2 wrong in {'value': 'a'}"
+
+
+def test_function_scoped_dependencies_end_before_the_response_and_request_scoped_after() -> None:
+    order: list[str] = []
+
+    def function_scoped() -> Any:
+        yield
+        order.append("function")
+
+    def request_scoped() -> Any:
+        yield
+        order.append("request")
+
+    class Recorded(PlainTextResponse):
+        async def __call__(self, *args: Any) -> None:
+            order.append("response")
+            await super().__call__(*args)
+
+    app = App()
+    dependencies = [Depends(function_scoped, scope="function"), Depends(request_scoped)]
+    app.get("/x", dependencies=dependencies)(lambda: Recorded("ok"))
+    TestClient(app).get("/x")
+    assert order == ["function", "response", "request"]
+
+
+@pytest.mark.parametrize("scope", ["function", "request"])
+def test_a_dependency_that_swallows_the_exception_is_an_error_that_says_so(scope: Any) -> None:
+    def swallows() -> Any:
+        try:
+            yield
+        except ZeroDivisionError:
+            pass
+
+    app = App()
+    app.get("/x", dependencies=[Depends(swallows, scope=scope)])(lambda: 1 / 0)
+    with pytest.raises(GeneratorError, match="/x: a dependency with yield has swallowed"):
+        TestClient(app).get("/x")
