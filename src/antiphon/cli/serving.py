@@ -8,9 +8,11 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+import os
 import socket
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,8 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload, Multiprocess
+
+from antiphon.hub.backends.relay import Supervisor
 
 from . import sockets as listening
 
@@ -60,7 +64,7 @@ def serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
             _tell(where)
             ChangeReload(config, target=uvicorn.Server(config).run, sockets=sockets).run()
         elif config.workers > 1:
-            with _broker():
+            with _relay():
                 _tell(f"{where} with {config.workers} workers")
                 Multiprocess(config, sockets).run()
         else:
@@ -98,6 +102,10 @@ def _tell(where: str) -> None:
     logger.info("Antiphon running on %s (press CTRL+C to stop)", where)
 
 
-def _broker() -> AbstractContextManager[object]:
-    """What carries the hub's messages between the workers."""
-    return nullcontext()
+@contextmanager
+def _relay() -> Iterator[None]:
+    """The process that carries the hub's messages between the workers, which find it by their environment."""
+    with Supervisor() as relay:
+        os.environ.update(relay.environment)
+        logger.info("Relay of the hub at relay://%s", relay.address)
+        yield

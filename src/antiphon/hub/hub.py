@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from ..events import Observer
 from ..types import SupportsSink
-from .backends import build
+from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
 from .envelope import Envelope, Form, encode, encode_json, pack
@@ -61,13 +61,13 @@ class Hub:
     """Topics across connections, processes and machines.
 
     `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
-    `redis://…` (many hosts). Use it as `async with hub:`, or call `start` and `stop`, or leave it to the `App` that
+    `redis://…` (many hosts); without one, what reaches all workers of this server. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the `App` that
     owns it. All methods may be called from any task of any event loop; none waits for a receiver.
     """
 
     def __init__(
         self,
-        url: str = "memory://",
+        url: str | None = None,
         *,
         topics: Mapping[str, TopicOptions] | None = None,
         on_trouble: Trouble = Trouble.RAISE,
@@ -85,6 +85,7 @@ class Hub:
         store. `backend`: instead of `url`, one of your own.
         Raises `UnknownBackend`, `InvalidTopic`.
         """
+        url = default_url() if url is None else url
         self.url = redact(url) if backend is None else type(backend).__name__
         """Without password."""
         self._topics = Topics(topics or {})

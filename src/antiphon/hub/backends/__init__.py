@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Final, cast
 
 from ..errors import UnknownBackend
 from .base import Backend, BackendConfig, BackendFactory, redact
+from .relay_wire import ENVIRONMENT
 
 SCHEMES: Final[dict[str, tuple[str, str]]] = {
     "memory": ("memory", "MemoryBackend"),
@@ -16,6 +18,12 @@ SCHEMES: Final[dict[str, tuple[str, str]]] = {
     "redis+cluster": ("redis", "RedisBackend"),
     "rediss+cluster": ("redis", "RedisBackend"),
 }
+
+
+def default_url() -> str:
+    """`relay://` in the workers of `antiphon run --workers`, where `memory://` would be as many hubs as there are
+    workers; `memory://` elsewhere."""
+    return "relay://" if os.environ.get(ENVIRONMENT) else "memory://"
 
 
 def build(url: str, config: BackendConfig) -> Backend:

@@ -1,0 +1,83 @@
+"""`antiphon publish`: send one message to a topic of a running hub."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import click
+
+from antiphon.hub import Hub, HubError, TopicOptions
+
+from .loading import load, locate
+from .problem import Problem
+
+MEMORY = "memory://"
+
+
+@click.command("publish", context_settings={"show_default": True})
+@click.argument("hub")
+@click.argument("topic")
+@click.argument("data")
+@click.option("--json", "kind", flag_value="json", help="DATA is JSON: checked, and sent as JSON data.")
+@click.option("--text", "kind", flag_value="text", default="text", help="DATA is text.  [default]")
+@click.option("--binary", "kind", flag_value="binary", help="DATA is sent as bytes, in a binary frame.")
+@click.option("--history", type=click.IntRange(0), default=0, metavar="N", help="Messages the topic keeps (for a URL).")
+@click.option("--ttl", type=float, default=300.0, metavar="SECONDS", help="How long it keeps them.")
+@click.option("--prefix", default="antiphon", help="Prefix of the keys in Redis (for a URL).")
+@click.option("--app-dir", default=".", metavar="DIR", help="Folder that the app's module is in.")
+def command(hub: str, topic: str, data: str, kind: str, history: int, ttl: float, prefix: str, app_dir: str) -> None:
+    """Publish DATA to TOPIC of the hub at URL, or of an app given as module:app ("-" reads DATA from stdin).
+
+    \b
+    antiphon publish redis://localhost:6379 room/lobby "hello from the shell"
+    antiphon publish main:app prices '{"tea": 3.5}' --json
+    date | antiphon publish relay:///run/app/relay clock -
+
+    With an app, its hub's URL, prefix and topic options are used. Prints the message's position where the topic
+    keeps a history.
+    """
+    payload = _payload(data, kind)
+    try:
+        found = _hub(hub, topic, history=history, ttl=ttl, prefix=prefix, app_dir=app_dir)
+        position = asyncio.run(_publish(found, topic, payload))
+    except (HubError, ValueError) as error:
+        raise Problem(str(error)) from None
+    if position is not None:
+        click.echo(f"{position.offset} {position.epoch}")
+
+
+def _payload(data: str, kind: str) -> Any:
+    raw = sys.stdin.buffer.read() if data == "-" else data.encode("utf-8", "surrogateescape")
+    if kind == "binary":
+        return raw
+    try:
+        text = raw.decode()
+        return json.loads(text) if kind == "json" else text.removesuffix("\n") if data == "-" else text
+    except UnicodeDecodeError:
+        raise Problem("DATA is not UTF-8", "--binary sends it as bytes") from None
+    except ValueError as error:
+        raise Problem(f"DATA is not JSON: {error}", "--text sends it as it is") from None
+
+
+def _hub(name: str, topic: str, *, history: int, ttl: float, prefix: str, app_dir: str) -> Hub:
+    if "://" not in name:
+        target = locate(name, app_dir)
+        hub = getattr(load(target, factory=False), "hub", None)
+        if not isinstance(hub, Hub):
+            raise Problem(f"{target} has no hub", "App(hub=Hub(...)) gives it one")
+    else:
+        hub = Hub(name, prefix=prefix, topics={topic: TopicOptions(history=history, ttl=ttl)})
+    if hub.url.startswith(MEMORY):
+        raise Problem(
+            "a memory:// hub lives inside its server's process: nobody there would hear this",
+            "relay:// (antiphon run --workers) and redis:// can be reached from here",
+        )
+    return hub
+
+
+async def _publish(hub: Hub, topic: str, data: Any) -> Any:
+    async with hub:
+        return await hub.publish(topic, data)
