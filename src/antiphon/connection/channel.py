@@ -175,11 +175,11 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         def tell() -> None:
             _hand_over(loop, lambda: None if ended.done() else ended.set_result(None))
 
-        self._in_loop(lambda: self._on_close(tell))
-        try:
-            await ended
-        finally:
-            self._in_loop(lambda: self._off_close(tell))
+        if self._in_loop(lambda: self._on_close(tell)):
+            try:
+                await ended
+            finally:
+                self._in_loop(lambda: self._off_close(tell))
         return self.closed or LOST
 
     @property
@@ -316,12 +316,12 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             self.sink.disconnect(code, reason)
             self._end(Closed(code=code, reason=reason, by=ClosedBy.US))
 
-    def _in_loop(self, call: Callable[[], None]) -> None:
-        """Run `call` in the connection's loop: now where we are in it, soon otherwise, never once it is closed."""
+    def _in_loop(self, call: Callable[[], None]) -> bool:
+        """Run `call` in the connection's loop: now where we are in it, soon otherwise. False: that loop is closed."""
         if self._loop is None or running_loop() is self._loop:
             call()
-        else:
-            _hand_over(self._loop, call)
+            return True
+        return _hand_over(self._loop, call)
 
     # The end
 
@@ -406,8 +406,9 @@ def _checked_close(message: Message, *, on_wire: bool) -> Message:
     return {"type": "websocket.close", "code": code, "reason": cut_reason(message.get("reason"))}
 
 
-def _hand_over(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+def _hand_over(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> bool:
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:
-        pass  # the loop is closed, and its connections with it
+        return False  # the loop is closed, and its connections with it
+    return True

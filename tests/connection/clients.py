@@ -1,0 +1,52 @@
+"""Badly behaved clients, made of sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+from tests.serving import HOST
+
+REQUEST = (
+    "GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class RawClient:
+    """A TCP connection that has done the opening handshake, and then does only what a test says."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    @classmethod
+    async def connect(cls, port: int, path: str = "/") -> RawClient:
+        loop = asyncio.get_running_loop()
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (HOST, port))
+        await loop.sock_sendall(sock, REQUEST.format(path=path).encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):  # one by one, so that no frame is read
+            answer += await loop.sock_recv(sock, 1)
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        return cls(sock)
+
+    async def read_to_the_end(self) -> bytes:
+        """Everything that is still to come. Raises ConnectionResetError for a connection that was aborted."""
+        loop = asyncio.get_running_loop()
+        everything = bytearray()
+        while data := await loop.sock_recv(self.sock, 65536):
+            everything += data
+        return bytes(everything)
+
+    def reset(self) -> None:
+        """Vanish with a TCP RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def vanish(self) -> None:
+        """End the TCP connection without a Close frame."""
+        self.sock.close()

@@ -1,0 +1,409 @@
+"""Own and foreign senders: order, bounds, and a bad peer that hurts nobody else. In memory; servers are next door."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from antiphon.connection import ConnectionOptions, WebSocket, WebSocketState
+from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
+from antiphon.types import ClosedBy, Overflow, PreparedMessage
+from tests.connection.peer import Peer
+
+
+def foreign(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run as code that has nothing to do with the connection: a task with an empty context."""
+    return asyncio.create_task(work, context=contextvars.Context())
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def elsewhere(work: Coroutine[Any, Any, None]) -> threading.Thread:
+    """Run in another thread with an event loop of its own."""
+    thread = threading.Thread(target=asyncio.run, args=(work,))
+    thread.start()
+    return thread
+
+
+class Small(WebSocket):
+    options = ConnectionOptions(outbox_bytes=100, send_timeout=0.05)
+
+
+async def test_tasks_that_the_endpoint_starts_are_its_own() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.lost = True
+    with pytest.raises(WebSocketDisconnect):
+        await asyncio.create_task(websocket.send_text("x"))
+
+
+async def test_a_second_websocket_of_the_same_connection_makes_no_stranger_of_the_first() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    WebSocket(dict(peer.scope), peer.receive, peer.send)
+    peer.lost = True
+    with pytest.raises(WebSocketDisconnect):
+        await websocket.send_text("x")
+
+
+async def test_what_foreign_senders_send_arrives_in_order() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+
+    async def work() -> None:
+        await websocket.send_text("1")
+        await websocket.send_bytes(b"2")
+        await websocket.send_json([3])
+        await websocket.send({"type": "websocket.send", "text": "4"})
+
+    await foreign(work())
+    await turns()
+    assert [message.get("text", message.get("bytes")) for message in peer.sent] == ["1", b"2", "[3]", "4"]
+
+
+async def test_an_own_send_keeps_its_place_behind_foreign_messages() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.blocked = True
+    await foreign(websocket.send_text("foreign 1"))
+    own = asyncio.create_task(websocket.send_text("own"))
+    await turns()
+    await foreign(websocket.send_text("foreign 2"))
+    assert not own.done()
+    peer.blocked = False
+    await own
+    await turns()
+    assert peer.texts == ["foreign 1", "own", "foreign 2"]
+
+
+async def test_a_foreign_message_keeps_its_place_behind_an_own_send_that_waits() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.blocked = True
+    own = asyncio.create_task(websocket.send_text("own"))
+    await turns()
+    await foreign(websocket.send_text("foreign"))
+    peer.blocked = False
+    await own
+    await turns()
+    assert peer.texts == ["own", "foreign"]
+
+
+async def test_an_own_send_that_was_cancelled_in_line_is_not_sent() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.blocked = True
+    await foreign(websocket.send_text("foreign"))
+    own = asyncio.create_task(websocket.send_text("own"))
+    await turns()
+    own.cancel()
+    await turns()
+    peer.blocked = False
+    await turns()
+    assert peer.texts == ["foreign"]
+    await websocket.send_text("open")
+    assert peer.texts == ["foreign", "open"]
+
+
+async def test_a_foreign_send_does_not_wait_for_a_peer_that_does_not_read() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.blocked = True
+    async with asyncio.timeout(1):
+        for _ in range(100):
+            await foreign(websocket.send_text("x"))
+    assert websocket.sink.buffered == 100
+
+
+async def test_a_foreign_sender_never_hears_of_a_peer_that_is_gone() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.lost = True
+    for _ in range(3):
+        await foreign(websocket.send_text("x"))
+        await turns()
+    await foreign(websocket.close())
+    assert websocket.closed is not None
+    assert websocket.closed.code == 1006
+
+
+async def test_a_loop_that_sends_to_a_dead_connection_lets_others_run() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    await websocket.close()
+
+    async def work() -> None:
+        while True:
+            await websocket.send_text("x")
+
+    sender = foreign(work())
+    async with asyncio.timeout(5):
+        await turns(10)
+    sender.cancel()
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda ws: ws.send_text(b"x"), TypeError),
+        (lambda ws: ws.send_bytes("x"), TypeError),
+        (lambda ws: ws.send_json(object()), TypeError),
+        (lambda ws: ws.send_text("\ud800"), UnicodeEncodeError),
+        (lambda ws: ws.close(1005), ValueError),
+        (lambda ws: ws.send({"type": "websocket.send"}), ValueError),
+    ],
+)
+async def test_a_foreign_senders_own_mistakes_are_told(call: Any, error: type[Exception]) -> None:
+    websocket = await Peer().accepted()
+    with pytest.raises(error):
+        await foreign(call(websocket))
+
+
+async def test_a_foreign_sender_before_accept_is_told() -> None:
+    websocket = Peer().websocket()
+    for call in (websocket.send_text("x"), websocket.close(), websocket.send({"type": "websocket.send", "text": "x"})):
+        with pytest.raises(NotAccepted):
+            await foreign(call)
+
+
+async def test_a_full_outbox_closes_with_1013_behind_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "antiphon")
+    peer = Peer()
+    websocket = await peer.accepted(Small)
+    peer.blocked = True
+    for _ in range(3):
+        await foreign(websocket.send_text("x" * 40))
+    assert websocket.closed is not None
+    assert (websocket.closed.code, websocket.closed.by) == (1013, ClosedBy.US)
+    peer.blocked = False
+    await turns()
+    assert [message["type"] for message in peer.sent] == ["websocket.send"] * 2 + ["websocket.close"]
+    assert peer.sent[-1]["code"] == 1013
+    assert [record.levelno for record in caplog.records] == [logging.INFO]
+    with pytest.raises(WebSocketDisconnected) as caught:
+        await websocket.send_text("own")
+    assert caught.value.code == 1013
+
+
+async def test_an_outbox_that_is_told_to_drops_and_counts_the_newest() -> None:
+    peer = Peer()
+    peer.scope["antiphon.connection_options"] = ConnectionOptions(outbox_bytes=100, overflow=Overflow.DROP_NEWEST)
+    websocket = await peer.accepted()
+    peer.blocked = True
+    for number in range(5):
+        await foreign(websocket.send_text(f"{number}" * 40))
+    assert websocket.dropped == 3
+    peer.blocked = False
+    await turns()
+    assert peer.texts == ["0" * 40, "1" * 40]
+
+
+@pytest.mark.parametrize("overflow", [Overflow.CONFLATE, Overflow.DROP_OLDEST])
+def test_policies_that_need_a_topic_are_refused(overflow: Overflow) -> None:
+    with pytest.raises(ValueError, match=overflow.name):
+        ConnectionOptions(overflow=overflow)
+
+
+async def test_an_empty_outbox_takes_one_message_of_any_size() -> None:
+    peer = Peer()
+    websocket = await peer.accepted(Small)
+    await foreign(websocket.send_text("x" * 1000))
+    await turns()
+    assert websocket.closed is None
+    assert len(peer.texts[0]) == 1000
+
+
+async def test_a_burst_to_a_peer_that_reads_is_not_mistaken_for_a_slow_one() -> None:
+    peer = Peer()
+    websocket = await peer.accepted(Small)
+
+    async def burst() -> None:
+        for number in range(1000):
+            await websocket.send_text(f"{number:030}")
+
+    await foreign(burst())
+    await turns()
+    assert peer.texts == [f"{number:030}" for number in range(1000)]
+
+
+async def test_an_own_send_waits_no_longer_than_send_timeout() -> None:
+    peer = Peer()
+    websocket = await peer.accepted(Small)
+    peer.blocked = True
+    with pytest.raises(WebSocketDisconnect) as caught:
+        await websocket.send_text("x")
+    assert caught.value.code == 1006
+    assert websocket.closed is not None
+    assert not websocket.is_connected
+
+
+async def test_an_own_send_in_line_waits_no_longer_than_send_timeout() -> None:
+    peer = Peer()
+    websocket = await peer.accepted(Small)
+    peer.blocked = True
+    await foreign(websocket.send_text("foreign"))
+    with pytest.raises(WebSocketDisconnect):
+        await websocket.send_text("own")
+    peer.blocked = False
+    await turns()
+    assert peer.sent == []
+
+
+async def test_a_foreign_close_waits_for_nobody_and_counts_at_once() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.blocked = True
+    await foreign(websocket.close(4000, "kicked"))
+    await foreign(websocket.close(4001, "too late"))
+    assert websocket.application_state is WebSocketState.DISCONNECTED
+    assert websocket.closed is not None
+    assert (websocket.closed.code, websocket.closed.reason) == (4000, "kicked")
+    peer.blocked = False
+    await turns()
+    assert peer.sent == [{"type": "websocket.close", "code": 4000, "reason": "kicked"}]
+
+
+async def test_senders_in_other_threads_are_handed_over_in_order() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+
+    async def work() -> None:
+        for number in range(100):
+            await websocket.send_text(str(number))
+        await websocket.close(4000)
+
+    thread = elsewhere(work())
+    async with asyncio.timeout(5):
+        assert (await websocket.wait_closed()).code == 4000
+    await asyncio.to_thread(thread.join)
+    await turns()
+    assert peer.texts == [str(number) for number in range(100)]
+
+
+async def test_a_flood_from_another_thread_is_bounded_before_it_arrives() -> None:
+    peer = Peer()
+    websocket = await peer.accepted(Small)
+
+    async def flood() -> None:
+        for _ in range(1000):
+            await websocket.send_text("x" * 50)
+
+    thread = elsewhere(flood())
+    thread.join()  # on purpose: our loop stands still meanwhile
+    assert websocket._handed_over <= 100
+    await turns()
+    assert websocket.closed is not None
+    assert websocket.closed.code == 1013
+
+
+def test_a_connection_whose_loop_is_closed_swallows_what_is_sent() -> None:
+    async def connect() -> WebSocket:
+        return await Peer().accepted()
+
+    websocket = asyncio.run(connect())
+
+    async def use() -> None:
+        await websocket.send_text("x")
+        await websocket.send_bytes(b"x")
+        await websocket.close()
+        assert (await websocket.wait_closed()).code == 1006
+
+    asyncio.run(use())
+
+
+# The Sink that the hub sees
+
+
+async def test_an_offer_that_would_pass_the_limit_is_not_taken() -> None:
+    peer = Peer()
+    sink = (await peer.accepted()).sink
+    peer.blocked = True
+    assert sink.offer(PreparedMessage("é" * 30), 100)
+    assert sink.buffered == 60
+    assert not sink.offer(PreparedMessage(b"x" * 41), 100)
+    assert sink.offer(PreparedMessage(b"x" * 40), 100)
+    assert sink.buffered == 100
+
+
+async def test_a_dead_sink_takes_and_drops_everything() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    await websocket.close()
+    assert not websocket.sink.alive
+    assert websocket.sink.offer(PreparedMessage("x"), 0)
+    await turns()
+    assert peer.texts == []
+
+
+async def test_writable_is_told_once_when_half_is_gone() -> None:
+    peer = Peer()
+    sink = (await peer.accepted()).sink
+    peer.blocked = True
+    for _ in range(4):
+        sink.offer(PreparedMessage("x"), 100)
+    told: list[int] = []
+    sink.on_writable(lambda: told.append(sink.buffered))
+    await turns()
+    assert told == []
+    peer.blocked = False
+    await turns()
+    assert told == [2]
+
+
+async def test_writable_is_told_when_the_connection_dies_instead() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.blocked = True
+    sink = websocket.sink
+    sink.offer(PreparedMessage("x"), 100)
+    told = []
+    sink.on_writable(lambda: told.append(1))
+    sink.disconnect(1013, "")
+    assert told == [1]
+
+
+async def test_the_end_is_told_once_and_not_to_those_who_left() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    told: list[str] = []
+
+    def unwanted() -> None:
+        told.append("unwanted")
+
+    websocket.sink.on_close(lambda: told.append("first"))
+    websocket.sink.on_close(unwanted)
+    websocket.sink.off_close(unwanted)
+    websocket.sink.off_close(unwanted)
+    peer.leave(1001)
+    await turns()
+    assert told == ["first"]
+    websocket.sink.on_close(lambda: told.append("late"))
+    assert told == ["first", "late"]
+
+
+async def test_no_task_outlives_the_connections_own() -> None:
+    peer = Peer()
+    sockets: list[WebSocket] = []
+
+    async def endpoint() -> None:
+        websocket = await peer.accepted()
+        sockets.append(websocket)
+        websocket.is_connected
+        peer.blocked = True
+        await foreign(websocket.send_text("x"))
+        await turns()
+
+    before = asyncio.all_tasks()
+    await asyncio.create_task(endpoint())
+    await turns()
+    assert asyncio.all_tasks() == before
+    assert not sockets[0].sink.alive
