@@ -61,8 +61,9 @@ class Hub:
     """Topics across connections, processes and machines.
 
     `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
-    `redis://…` (many hosts); without one, what reaches all workers of this server. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the `App` that
-    owns it. All methods may be called from any task of any event loop; none waits for a receiver.
+    `redis://…` (many hosts); without one, what reaches all workers of this server. Use it as `async with hub:`, or call
+    `start` and `stop`, or leave it to the `App` that owns it. All methods may be called from any task of any event
+    loop; none waits for a receiver.
     """
 
     def __init__(
