@@ -1,1 +1,9 @@
+"""Tools for tests: clients on the real engine in one loop, a clock that jumps, and the contract of hub backends.
 
+`antiphon.testclient` is the synchronous client in FastAPI's style. `hub_contract` needs pytest and is imported by name.
+"""
+
+from .client import ConnectionEnded, HandshakeRefused, Peer, Server
+from .clock import VirtualTimeLoop
+
+__all__ = ["ConnectionEnded", "HandshakeRefused", "Peer", "Server", "VirtualTimeLoop"]
