@@ -1,12 +1,16 @@
-"""The contract on `memory://`."""
+"""The contract on `memory://`, as it is and with a pause at every step where a backend over a network has one."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
 
 import pytest
 
 from antiphon.hub import Hub
+from antiphon.hub.backends.base import BackendConfig, Keep, Page, Position, Roster, Track
 from antiphon.hub.backends.memory import MemoryBackend
-from antiphon.testing.hub_contract import HubContract
+from antiphon.testing.hub_contract import LEASE, OPTIONS, HubContract
 
 
 class TestMemory(HubContract):
@@ -17,3 +21,45 @@ class TestMemory(HubContract):
     async def residue(self, hub: Hub) -> int:
         assert isinstance(hub.backend, MemoryBackend)
         return hub.backend.store.topics
+
+
+class Pausing(MemoryBackend):
+    """Others get their turn before and after everything it does."""
+
+    async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
+        await asyncio.sleep(0)
+        position = await super().subscribe(topic, keep)
+        await asyncio.sleep(0)
+        return position
+
+    async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
+        await asyncio.sleep(0)
+        position = await super().publish(topic, data, keep)
+        await asyncio.sleep(0)
+        return position
+
+    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+        await asyncio.sleep(0)
+        page = await super().history(topic, keep, since, limit)
+        await asyncio.sleep(0)
+        return page
+
+    async def track(self, topic: str, track: Track) -> None:
+        await asyncio.sleep(0)
+        await super().track(topic, track)
+        await asyncio.sleep(0)
+
+    async def presence(self, topic: str) -> Roster:
+        await asyncio.sleep(0)
+        roster = await super().presence(topic)
+        await asyncio.sleep(0)
+        return roster
+
+
+class TestMemoryWithPauses(TestMemory):
+    opened_topics = 2000
+
+    @pytest.fixture
+    async def hub(self, url: str) -> AsyncGenerator[Hub]:
+        async with Hub(topics=OPTIONS, backend=Pausing(url, BackendConfig(presence_lease=LEASE))) as hub:
+            yield hub

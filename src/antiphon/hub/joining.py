@@ -97,7 +97,9 @@ class Joining:
             if request.watch:
                 watching = False
                 owed.append(local.watch(receiver, roster))
-            local.release(receiver, owed, None if position is None or room.reached(position) else position)
+            local.release(receiver, owed, position)
+            if position is None or room.reached(position):
+                local.forget_page(receiver)
         except BaseException:
             if watching:
                 local.give_up()

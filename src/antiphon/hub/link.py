@@ -42,7 +42,8 @@ class Link:
 
     def __init__(self, backend: Backend, rooms: Rooms, on_trouble: Trouble, trouble_timeout: float) -> None:
         self.backend = backend
-        self.always_open = isinstance(backend, MemoryBackend)
+        # Not of a subclass: it may suspend, or need to be started.
+        self.always_open = type(backend) is MemoryBackend
         """Nothing has to be subscribed, started or waited for."""
         self.connected = self.always_open
         """The backend is there."""

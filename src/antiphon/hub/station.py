@@ -207,6 +207,11 @@ class LocalTopic:
         self.fast = None
         self.outbox(receiver).release(owed, lambda parcel: not receiver.knows(parcel))
 
+    def forget_page(self, receiver: Receiver) -> None:
+        """Nothing that was in the receiver's page can come any more."""
+        receiver.behind = None
+        self.fast = None
+
     # Presence
 
     def expect(self) -> None:

@@ -750,6 +750,7 @@ class ProcessContract(Contract):
                 await eventually(lambda: "ann" in compose(watcher))
                 before = len(watcher.sink.events)
                 await worker.ask("die", name="c")
+                await worker.ask("presence", topic="people")  # answers when the loss has been told
                 async with hub.join("people", Connection(), presence="ann"):
                     await asyncio.sleep(0.7)  # longer than the grace: nothing may happen
                     assert len(watcher.sink.events) == before

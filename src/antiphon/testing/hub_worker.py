@@ -13,11 +13,13 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from antiphon.hub import Hub, HubError, Membership, Position, TopicOptions, Trouble
 
 from .hub_sinks import Connection
+
+LONGEST_LINE: Final = 1 << 26
 
 
 class Worker:
@@ -33,7 +35,10 @@ class Worker:
     async def start(cls, url: str, topics: dict[str, dict[str, Any]], **options: Any) -> Self:
         """Start a process with a running hub. `topics`: keywords of `TopicOptions` by pattern."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", __name__), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+            *(sys.executable, "-m", __name__),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LONGEST_LINE,
         )
         worker = cls(process)
         await worker.ask("start", url=url, topics=topics, options=options)
@@ -157,7 +162,7 @@ class _Process:
 
 async def _main() -> None:
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 26)
+    reader = asyncio.StreamReader(limit=LONGEST_LINE)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     first = json.loads(await reader.readline())
     topics = {pattern: TopicOptions(**options) for pattern, options in first["topics"].items()}
