@@ -137,6 +137,10 @@ class RegistrationError(RuntimeError):
     """An endpoint or a dependency has a signature that can never be served; raised when it is registered."""
 
 
+class ParameterDeclarationError(RegistrationError, AssertionError):
+    """A parameter's annotation, marker and default contradict each other (an AssertionError in FastAPI)."""
+
+
 class DependencyCycleError(RegistrationError):
     """Dependencies that need each other."""
 

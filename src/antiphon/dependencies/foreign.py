@@ -42,10 +42,11 @@ def as_depends(marker: Any) -> Depends | None:
     if _DEPENDS.isdisjoint(_names(type(marker))):
         return None
     # What older versions of FastAPI do not have yet is None.
-    life, limit = getattr(marker, "scope", None), getattr(marker, "_concurrency", None)
+    life = getattr(marker, "scope", None)
+    limits: dict[str, Any] = {name: getattr(marker, name, None) for name in ("max_concurrency", "_concurrency")}
     if hasattr(marker, "scopes"):
-        return Security(marker.dependency, marker.use_cache, life, marker.scopes, limit=limit)
-    return Depends(marker.dependency, marker.use_cache, life, limit=limit)
+        return Security(marker.dependency, marker.use_cache, life, marker.scopes, **limits)
+    return Depends(marker.dependency, marker.use_cache, life, **limits)
 
 
 def is_security_scheme(call: object) -> bool:

@@ -17,6 +17,8 @@ from pydantic import AliasChoices, AliasPath, Discriminator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from antiphon.exceptions import ParameterDeclarationError
+
 from .limits import Limit, SupportsSemaphore
 
 LifeScope: TypeAlias = Literal["function", "request"]
@@ -97,13 +99,13 @@ class Param(FieldInfo):  # type: ignore[misc]
 
 
 class Path(Param):  # type: ignore[misc]
-    """Read from the path; always required. Raises TypeError when given a default."""
+    """Read from the path; always required. Raises ParameterDeclarationError when given a default."""
 
     location = Location.PATH
 
     def __init__(self, default: Any = ..., **options: Any) -> None:
         if default is not ... and default is not PydanticUndefined:
-            raise TypeError("Path() takes no default: a path parameter is always there")
+            raise ParameterDeclarationError("Path() takes no default: a path parameter is always there")
         super().__init__(**options)
 
 
@@ -173,12 +175,19 @@ class Depends:
     use_cache: bool = True
     scope: LifeScope | None = None
     max_concurrency: int | None = field(default=None, kw_only=True)
-    limit: SupportsSemaphore | None = field(default=None, repr=False, kw_only=True)
-    """Made from `max_concurrency`; a field, so that `dataclasses.replace` keeps it."""
+    # FastAPI's name, so that its markers and ours are read alike. A field, so that `dataclasses.replace` keeps it.
+    _concurrency: SupportsSemaphore | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.max_concurrency is not None and self.limit is None:
-            object.__setattr__(self, "limit", Limit(self.max_concurrency))
+        if self.max_concurrency is None:
+            object.__setattr__(self, "_concurrency", None)
+        elif getattr(self._concurrency, "max_concurrency", None) != self.max_concurrency:
+            object.__setattr__(self, "_concurrency", Limit(self.max_concurrency))
+
+    @property
+    def limit(self) -> SupportsSemaphore | None:
+        """What counts the runs of this declaration; None without `max_concurrency`."""
+        return self._concurrency
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from antiphon.connection import WebSocket
-from antiphon.exceptions import DependencyCycleError, DependencyScopeError, RegistrationError
+from antiphon.exceptions import DependencyCycleError, DependencyScopeError, ParameterDeclarationError, RegistrationError
 
 from . import foreign, hints
 from .inspection import GENERATORS, CallKind, Parameter, Unresolved, call_kind, describe, parameters, unwrapped
@@ -133,7 +133,7 @@ def analyze(
     depends = []
     for marker in dependencies:
         if (known := foreign.as_depends(marker)) is None or not callable(known.dependency):
-            raise RegistrationError(f"{describe(call)}: dependencies take Depends(callable), not {marker!r}")
+            raise ParameterDeclarationError(f"{describe(call)}: dependencies take Depends(callable), not {marker!r}")
         depends.append(known)
     known_resources = _default_resources() if resources is None else tuple(resources)
     source = _Source(call=call, path=path, dependencies=tuple(depends), kind=kind, resources=known_resources)
@@ -314,7 +314,7 @@ class _Analysis:
         injection = self._injection(call, parameter, found, where)
         if injection is not None:
             if found.marker is not None:
-                raise RegistrationError(f"{where} is injected as {found.type!r} and takes no {found.marker!r}")
+                raise ParameterDeclarationError(f"{where} is injected as {found.type!r} and takes no {found.marker!r}")
             return injection
         return self._reader(parameter, found, where)
 
@@ -430,7 +430,7 @@ class _Declared:
         markers = [item for item in metadata if foreign.as_depends(item) or foreign.location_of(item)]
         if foreign.as_depends(default) or isinstance(default, FieldInfo):
             if markers:
-                raise RegistrationError(
+                raise ParameterDeclarationError(
                     f"{where} is marked twice: {markers[-1]!r} in Annotated, {default!r} as default"
                 )
             return cls._of(default, bare, full, _EMPTY, in_annotation=False)
@@ -456,21 +456,21 @@ def _completed(found: _Declared, where: str) -> Depends:
     if target is None:
         target = found.type
     if target is Any or not callable(target):
-        raise RegistrationError(f"{where}: Depends needs something to call, and got {target!r}")
+        raise ParameterDeclarationError(f"{where}: Depends needs something to call, and got {target!r}")
     return dataclasses.replace(depends, dependency=target)
 
 
 def _field_info(found: _Declared, parameter: Parameter, where: str, *, is_path: bool) -> tuple[FieldInfo, Location]:
     location = found.location or _inferred(found.type, is_path=is_path)
     if is_path and location is not Location.PATH:
-        raise RegistrationError(f"{where} is in the path and cannot be read with {found.marker!r}")
+        raise ParameterDeclarationError(f"{where} is in the path and cannot be read with {found.marker!r}")
     try:
         if found.marker is not None and not found.in_annotation:
             info = FieldInfo.from_annotated_attribute(found.full, found.marker)
         else:
             info = FieldInfo.from_annotation(found.full)
     except TypeError as error:
-        raise RegistrationError(f"{where}: {error}") from error
+        raise ParameterDeclarationError(f"{where}: {error}") from error
     if not found.in_annotation:
         return info, location
     return _with_default(info, found, where, location), location
@@ -479,19 +479,21 @@ def _field_info(found: _Declared, parameter: Parameter, where: str, *, is_path: 
 def _with_default(info: FieldInfo, found: _Declared, where: str, location: Location) -> FieldInfo:
     """In `Annotated` style the default stands behind `=`, never inside the marker."""
     if found.marker is not None and found.marker.default not in (PydanticUndefined, ...):
-        raise RegistrationError(f"{where}: write the default behind '=', not as {found.marker!r} inside Annotated")
+        raise ParameterDeclarationError(
+            f"{where}: write the default behind '=', not as {found.marker!r} inside Annotated"
+        )
     default = found.default
     info = copy.copy(info)
     if location is Location.PATH:
         if found.marker is not None and default is not _EMPTY:
-            raise RegistrationError(f"{where} is a path parameter and cannot have a default")
+            raise ParameterDeclarationError(f"{where} is a path parameter and cannot have a default")
         info.default = PydanticUndefined
         info.default_factory = None
         return info
     if default is _EMPTY or default is ...:
         info.default = PydanticUndefined
     elif info.default_factory is not None:
-        raise RegistrationError(f"{where} has both a default and a default_factory")
+        raise ParameterDeclarationError(f"{where} has both a default and a default_factory")
     else:
         info.default = default
     return info
@@ -505,11 +507,11 @@ def _inferred(annotation: Any, *, is_path: bool) -> Location:
 
 def _check_type(location: Location, annotation: Any, where: str) -> None:
     if location is Location.PATH and not hints.is_scalar(annotation):
-        raise RegistrationError(f"{where} is read from the path and cannot be a {annotation!r}")
+        raise ParameterDeclarationError(f"{where} is read from the path and cannot be a {annotation!r}")
     if location is Location.QUERY and not (
         hints.is_scalar(annotation) or hints.is_scalar_sequence(annotation) or hints.model_of(annotation) is not None
     ):
-        raise RegistrationError(f"{where} is read from the query and cannot be a {annotation!r}")
+        raise ParameterDeclarationError(f"{where} is read from the query and cannot be a {annotation!r}")
 
 
 def _hashable(call: object) -> bool:
