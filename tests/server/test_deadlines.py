@@ -116,7 +116,7 @@ def test_a_loop_that_was_blocked_calls_everything_that_became_due_meanwhile(cloc
     entries = [Entry(clock) for _ in range(10)]
     for number, entry in enumerate(entries):
         deadlines.enter(entry, 1001.0 + number)
-    (due, turn) = clock.timers.pop()
+    (_due, turn) = clock.timers.pop()
     clock.now = 1500.0
     turn()
     assert [entry.calls for entry in entries] == [[1500.0]] * 10

@@ -1,0 +1,92 @@
+"""SIGTERM with thousands of connections, some of which never read (SPEC §7.6)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.raw import CLOSE, Raw, connect, frame, opened
+from tests.serving import serve_process
+
+COUNT = 2000
+WINDOW, GRACE, CLOSE_TIMEOUT = 1.0, 2.0, 1.0
+
+
+@pytest.fixture
+def many_files() -> Any:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012() -> None:
+    environment = {
+        "ANTIPHON_WS_STOP_WINDOW": str(WINDOW),
+        "ANTIPHON_WS_STOP_GRACE": str(GRACE),
+        "ANTIPHON_WS_CLOSE_TIMEOUT": str(CLOSE_TIMEOUT),
+    }
+    arguments = ("--ws", "antiphon.server:WebSocketProtocol", "--lifespan", "off", "--log-level", "info")
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        serve_process("storm_app:app", *arguments, app_dir=Path(__file__).parent, env=environment) as served,
+    ):
+        paths = ["/deaf" if number % 10 == 0 else "/" for number in range(COUNT)]
+        raws = [await stack.enter_async_context(opened(served.port, path)) for path in paths]
+        stuck = [await stack.enter_async_context(opened(served.port, "/flood", receive_buffer=4096)) for _ in range(20)]
+        for raw in stuck:
+            raw.stop_reading()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        served.process.send_signal(signal.SIGTERM)
+
+        async def hear(raw: Raw) -> float:
+            end = await raw.frame()
+            assert (end.opcode, end.code) == (CLOSE, 1012)
+            heard = loop.time() - started
+            await raw.send(frame(CLOSE, end.payload))
+            await raw.ended()
+            return heard
+
+        heard = await asyncio.gather(*(hear(raw) for raw in raws))
+        async with asyncio.timeout(WINDOW + GRACE + CLOSE_TIMEOUT + 5):
+            await served.process.wait()
+        took = loop.time() - started
+    assert took < WINDOW + GRACE + 3
+    assert max(heard) - min(heard) > WINDOW / 2
+    assert "Traceback" not in served.log
+    assert served.process.returncode in (0, -signal.SIGTERM)
+
+
+async def test_memory_returns_after_a_storm_of_connections() -> None:
+    arguments = ("--ws", "antiphon.server:WebSocketProtocol", "--lifespan", "off", "--log-level", "info")
+    async with serve_process("storm_app:app", *arguments, app_dir=Path(__file__).parent) as served:
+
+        def rss() -> int:
+            status = Path(f"/proc/{served.process.pid}/status").read_text()
+            return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+        async def storm(rounds: int) -> None:
+            for _ in range(rounds):
+                async with contextlib.AsyncExitStack() as stack:
+                    raws = await asyncio.gather(*(stack.enter_async_context(connect(served.port)) for _ in range(100)))
+                    for raw in raws:
+                        await raw.send(frame(0x1, b"no request"))
+            for _ in range(rounds):
+                async with contextlib.AsyncExitStack() as stack:
+                    raws = await asyncio.gather(*(stack.enter_async_context(opened(served.port)) for _ in range(100)))
+                    for raw in raws:
+                        await raw.send(frame(0x1, b"x" * 10_000))
+                        raw.reset()
+
+        await storm(5)
+        before = rss()
+        await storm(20)
+        assert rss() - before < 4 * 1024
