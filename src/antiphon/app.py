@@ -31,7 +31,7 @@ from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
 from .routing.endings import ending_of
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, split
-from .routing.http import Documentation, RouteOptions, unprocessable
+from .routing.http import Documentation, RouteOptions, check_keywords, unprocessable
 from .routing.router import RouteMethods
 from .types import ASGIApp, Receive, Scope, Send
 
@@ -104,6 +104,7 @@ class App(RouteMethods):
         connection_options: ConnectionOptions | None = None,
         **metadata: Unpack[OpenAPI],
     ) -> None:
+        check_keywords(metadata, OpenAPI, "App")
         self.debug = debug
         self.root_path = root_path
         self.connection_options = connection_options

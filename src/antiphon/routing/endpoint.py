@@ -241,13 +241,15 @@ async def _answer(websocket: WebSocket, response: Any, ending: Ending) -> None:
 
 
 async def _apply(websocket: WebSocket, ending: Ending) -> None:
-    state = websocket.application_state
-    if state is WebSocketState.CONNECTING:
-        await _deny(websocket, ending.response(), ending)
-    elif state is WebSocketState.CONNECTED:
-        await _close(websocket, ending.code, ending.reason)
-    elif state is WebSocketState.RESPONSE:
-        await _finish(websocket)
+    if _lost(websocket):
+        return
+    match websocket.application_state:
+        case WebSocketState.CONNECTING:
+            await _deny(websocket, ending.response(), ending)
+        case WebSocketState.CONNECTED:
+            await _close(websocket, ending.code, ending.reason)
+        case WebSocketState.RESPONSE | WebSocketState.DISCONNECTED:
+            await _finish(websocket)
 
 
 async def _deny(websocket: WebSocket, response: Response, ending: Ending = UNHANDLED) -> None:

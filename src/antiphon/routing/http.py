@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final, TypedDict, Unpack
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, TypedDict, Unpack, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -66,6 +66,12 @@ class RouteOptions(Documentation, Dump, total=False):
     name: str | None
 
 
+def check_keywords(given: Mapping[str, Any], known: type, where: str) -> None:
+    """Raise TypeError, as Python would, for keywords that a `**options: Unpack[known]` does not name."""
+    if unknown := given.keys() - get_type_hints(known).keys():
+        raise TypeError(f"{where} got an unexpected keyword argument {min(unknown)!r}")
+
+
 UNSET: Final[Any] = object()
 """`response_model` not given: the return annotation speaks."""
 
@@ -86,6 +92,7 @@ class APIRoute(Route):
         dependency_overrides_provider: OverridesProvider | None = None,
         **options: Unpack[RouteOptions],
     ) -> None:
+        check_keywords(options, RouteOptions, f"the route {path!r}")
         self.path = path
         self.endpoint = endpoint
         self.options = options
@@ -156,7 +163,7 @@ class APIRoute(Route):
                 await response(scope, receive, send)
         if response is None:
             raise GeneratorError(
-                f"no response for {self.path}: a dependency with yield has swallowed the endpoint's exception; raise it again"
+                f"no response for {self.path}: a dependency with yield swallowed the exception; raise it again"
             )
 
     def _response(self, result: Any, solved: Solved) -> Response:

@@ -23,7 +23,7 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 from . import lifespan as lifespans
 from .context import OverridesProvider
 from .errors import RoutingError, check_prefix
-from .http import APIRoute, Documentation, RouteOptions
+from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import IncludedRouter, flatten, select
 from .route import APIWebSocketRoute, WebSocketRoute
 
@@ -153,6 +153,7 @@ class APIRouter(RouteMethods, Router):
         lifespan: Any = None,
         **documentation: Unpack[Documentation],
     ) -> None:
+        check_keywords(documentation, Documentation, "APIRouter")
         check_prefix(prefix)
         super().__init__(routes=routes, redirect_slashes=redirect_slashes, default=default)
         self.prefix = prefix
@@ -234,6 +235,7 @@ class APIRouter(RouteMethods, Router):
 
         Raises RoutingError for a malformed prefix, for a cycle, and for a route whose path would be empty.
         """
+        check_keywords(documentation, Documentation, "include_router")
         check_prefix(prefix)
         if router is self:
             raise RoutingError(
