@@ -1,0 +1,213 @@
+"""Drives the Autobahn|Testsuite's fuzzing client, a Python 2.7 program, against an echo server.
+
+`setup.sh` builds it, unmodified, into `$CONFORMANCE_HOME`. The suite writes its results when a process ends, so the
+cases are run in batches, and one that hangs costs its batch a second try only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).parent
+HOME = Path(os.environ.get("CONFORMANCE_HOME") or Path(tempfile.gettempdir()) / "antiphon-conformance")
+WSTEST = HOME / "py27" / "bin" / "wstest"
+
+GROUPS = {
+    1: "framing, sizes",
+    2: "ping and pong",
+    3: "reserved bits",
+    4: "opcodes",
+    5: "fragmentation",
+    6: "UTF-8",
+    7: "close",
+    9: "limits",
+    10: "fragmented sends",
+    12: "deflate, payloads",
+    13: "deflate, parameters",
+}
+BEHAVIOURS = ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED", "FAILED", "NOT RUN"]
+QUICK_WITHOUT = ("9.*", "12.*", "13.*")
+LITE_SIZES = frozenset((1, 2, 3, 4, 5, 6, 7, 11, 12))  # of the eighteen sizes in groups 12 and 13: up to 16 KiB
+
+LIST_CASES = (
+    "from __future__ import print_function; import json; from autobahntestsuite.case import Cases, CaseBasename; "
+    "print(json.dumps(['.'.join(k.__name__[len(CaseBasename):].split('_')) for k in Cases]))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How the server did in one case. `close` judges how the connection ended."""
+
+    behaviour: str
+    close: str
+    detail: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.behaviour in ("FAILED", "NOT RUN") or self.close in ("FAILED", "WRONG CODE", "UNCLEAN")
+
+
+NOT_RUN = Result("NOT RUN", "NOT RUN")
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of a run."""
+
+    results: dict[str, Result]
+    flaky: list[str] = field(default_factory=list)
+
+    def named(self, test: Callable[[Result], bool]) -> list[str]:
+        return [case for case, result in self.results.items() if test(result)]
+
+    @property
+    def failed(self) -> list[str]:
+        return self.named(lambda result: result.failed)
+
+    def with_behaviour(self, behaviour: str) -> list[str]:
+        return self.named(lambda result: result.behaviour == behaviour)
+
+    def table(self) -> str:
+        """A line for each group of cases, and one for each failure."""
+        lines = [f"{'':24}" + "".join(f"{name[:7]:>9}" for name in BEHAVIOURS)]
+        for group in sorted({key(case)[0] for case in self.results}):
+            counts = Counter(result.behaviour for case, result in self.results.items() if key(case)[0] == group)
+            cells = "".join(f"{counts[name] or '.':>9}" for name in BEHAVIOURS)
+            lines.append(f"{group:>2} {GROUPS.get(group, ''):21}" + cells)
+        counts = Counter(result.behaviour for result in self.results.values())
+        lines.append(f"{'all':24}" + "".join(f"{counts[name] or '.':>9}" for name in BEHAVIOURS))
+        for case in self.failed:
+            result = self.results[case]
+            lines.append(f"{case}: {result.behaviour}, close {result.close}: {result.detail}")
+        for name, cases in (("non-strict", self.with_behaviour("NON-STRICT")), ("passed on a second try", self.flaky)):
+            if cases:
+                lines.append(f"{name}: {' '.join(cases)}")
+        return "\n".join(lines)
+
+
+class CannotRun(Exception):
+    """The suite is not there and cannot be built."""
+
+
+def build() -> None:
+    """Build the suite unless it is there; takes some 20 seconds, a C compiler and a python2.7."""
+    if WSTEST.exists():
+        return
+    environment = os.environ | {"CONFORMANCE_HOME": str(HOME)}
+    done = subprocess.run([HERE / "setup.sh"], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotRun((done.stderr or done.stdout).strip()[-2000:])
+
+
+def cases(pattern: str = "*", *, without: Iterable[str] = (), lite: bool = False) -> list[str]:
+    """The suite's own list, filtered by shell patterns separated by commas."""
+    done = subprocess.run(
+        [WSTEST.parent / "python", "-W", "ignore", "-c", LIST_CASES],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    every: list[str] = sorted(json.loads(done.stdout.strip().splitlines()[-1]), key=key)
+    chosen = [case for case in every if _matches(case, pattern.split(",")) and not _matches(case, without)]
+    if lite:
+        chosen = [case for case in chosen if key(case)[0] < 12 or key(case)[2] in LITE_SIZES]
+    return chosen
+
+
+async def run(url: str, chosen: list[str], *, stall: float = 120, tell: Callable[[str], None] | None = None) -> Report:
+    """Run the cases; what fails is tried once more. `stall`: seconds without progress after which a batch is ended."""
+    report = Report(dict.fromkeys(chosen, NOT_RUN))
+    for batch in _batches(chosen):
+        got = await _run_batch(url, batch, stall, tell)
+        missing = [case for case in batch if case not in got]
+        if missing:
+            got |= await _run_batch(url, missing, stall, tell)
+        report.results.update(got)
+    again = report.failed
+    if again:
+        for case, result in (await _run_batch(url, again, stall, tell)).items():
+            if not result.failed:
+                report.flaky.append(case)
+                report.results[case] = result
+    return report
+
+
+async def _run_batch(url: str, batch: list[str], stall: float, tell: Callable[[str], None] | None) -> dict[str, Result]:
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+        specification = Path(folder) / "specification.json"
+        reports = Path(folder) / "reports"
+        specification.write_text(
+            json.dumps(
+                {
+                    "outdir": str(reports),
+                    "servers": [{"agent": "server", "url": url}],
+                    "cases": batch,
+                    "exclude-cases": [],
+                    "exclude-agent-cases": {},
+                }
+            )
+        )
+        process = await asyncio.create_subprocess_exec(
+            WSTEST, "-m", "fuzzingclient", "-s", specification,
+            cwd=folder, env=_environment(),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            while line := await asyncio.wait_for(process.stdout.readline(), stall):
+                if tell is not None and (match := re.match(rb"Running test case ID (\S+)", line)):
+                    tell(match[1].decode())
+        except BaseException as error:
+            process.kill()
+            if not isinstance(error, TimeoutError):
+                raise
+        finally:
+            await process.wait()
+        return _read_reports(reports)
+
+
+def _read_reports(folder: Path) -> dict[str, Result]:
+    index = folder / "index.json"
+    if not index.exists():
+        return {}
+    results = {}
+    for case, entry in json.loads(index.read_text())["server"].items():
+        details = json.loads((folder / entry["reportfile"]).read_text(errors="replace"))
+        detail = f"{details.get('result') or ''} | {details.get('resultClose') or ''}"
+        results[case] = Result(entry["behavior"], entry["behaviorClose"], re.sub(r"<[^>]+>", " ", detail)[:300])
+    return results
+
+
+def _batches(chosen: list[str]) -> list[list[str]]:
+    """Groups 1 to 5 together, then each group, of 12 and 13 each part."""
+    batches: dict[tuple[int, int], list[str]] = {}
+    for case in chosen:
+        group, part = key(case)[:2]
+        batches.setdefault((group, part) if group >= 12 else (max(5, group), 0), []).append(case)
+    return list(batches.values())
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of this Python's surroundings may reach that Python."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    return clean | {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore", "LC_ALL": "C.UTF-8"}
+
+
+def key(case: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in case.split("."))
+
+
+def _matches(case: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(case, pattern) for pattern in patterns)

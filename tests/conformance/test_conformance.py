@@ -1,0 +1,45 @@
+"""The quick part of the protocol suite; `make conformance` runs all of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from antiphon.wire import NATIVE
+from tests.conformance import suite
+from tests.conformance.servers import serving
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def quick_cases() -> list[str]:
+    try:
+        suite.build()
+    except suite.CannotRun as error:
+        if "no python2.7" in str(error):
+            pytest.skip("the Autobahn suite is a Python 2.7 program, and there is no python2.7 here")
+        raise
+    return suite.cases(without=suite.QUICK_WITHOUT)
+
+
+@pytest.mark.parametrize("engine", ["server", "wire"])
+@pytest.mark.parametrize("twin", ["pure", "native"])
+async def test_every_quick_case_passes(quick_cases: list[str], engine: str, twin: str) -> None:
+    if twin == "native" and not NATIVE:
+        pytest.skip("the native twin was not built, or ANTIPHON_PURE=1 asks for the other")
+    async with serving(engine=engine, pure=twin == "pure") as url:
+        report = await suite.run(url, quick_cases)
+    assert not report.failed, report.table()
+    not_strict = [case for case in report.with_behaviour("NON-STRICT") if case.startswith("6.")]
+    assert not not_strict, report.table()
+
+
+@pytest.mark.parametrize("deflate", ["default", "takeover"])
+async def test_compressed_messages_of_every_parameter_pass(quick_cases: list[str], deflate: str) -> None:
+    """One size of every set of parameters; each case is a thousand messages."""
+    assert quick_cases
+    chosen = suite.cases("12.1.3,12.3.11,13.*.2")
+    async with serving(deflate=deflate) as url:
+        report = await suite.run(url, chosen)
+    assert not report.failed, report.table()
+    assert not report.with_behaviour("UNIMPLEMENTED"), report.table()
