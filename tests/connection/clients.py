@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from typing import Self
 
 from tests.serving import HOST
 
@@ -34,13 +35,11 @@ class RawClient:
         assert answer.startswith(b"HTTP/1.1 101"), answer
         return cls(sock)
 
-    async def read_to_the_end(self) -> bytes:
-        """Everything that is still to come. Raises ConnectionResetError for a connection that was aborted."""
-        loop = asyncio.get_running_loop()
-        everything = bytearray()
-        while data := await loop.sock_recv(self.sock, 65536):
-            everything += data
-        return bytes(everything)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
 
     def reset(self) -> None:
         """Vanish with a TCP RST."""

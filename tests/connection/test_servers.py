@@ -14,19 +14,23 @@ from websockets.asyncio.client import connect
 
 from antiphon.connection import Closed, ConnectionOptions, WebSocket
 from antiphon.exceptions import WebSocketDisconnect
+from antiphon.server import WebSocketProtocol
+from antiphon.server.config import ServerConfig
 from antiphon.types import ASGIApp, ClosedBy, Receive, Scope, Send
 from tests.connection.clients import RawClient
 from tests.serving import UVICORN_PROTOCOLS, Served, serve, serve_hypercorn
 
+OUR_SERVER = pytest.param(WebSocketProtocol.with_config(ServerConfig(send_timeout=0.5)), id="antiphon")
+
 Serve = Callable[[ASGIApp], AbstractAsyncContextManager[Served]]
 
 
-@pytest.fixture(params=UVICORN_PROTOCOLS)
+@pytest.fixture(params=[*UVICORN_PROTOCOLS, OUR_SERVER])
 def uvicorn_server(request: pytest.FixtureRequest) -> Serve:
     return lambda app: serve(app, ws=request.param, lifespan="off")
 
 
-@pytest.fixture(params=[*UVICORN_PROTOCOLS, "hypercorn"])
+@pytest.fixture(params=[*UVICORN_PROTOCOLS, "hypercorn", OUR_SERVER])
 def any_server(request: pytest.FixtureRequest) -> Serve:
     if request.param == "hypercorn":
         return lambda app: serve_hypercorn(app)
@@ -133,11 +137,10 @@ async def test_a_close_frame_without_a_code_is_1005(uvicorn_server: Serve) -> No
             seen.set_result(exc.code)
 
     async with uvicorn_server(endpoint(receiver)) as server:
-        client = await RawClient.connect(server.port)
-        client.sock.send(b"\x88\x80\x00\x00\x00\x00")
-        async with asyncio.timeout(5):
-            assert await seen == 1005
-        client.vanish()
+        with await RawClient.connect(server.port) as client:
+            client.sock.send(b"\x88\x80\x00\x00\x00\x00")
+            async with asyncio.timeout(5):
+                assert await seen == 1005
 
 
 async def test_what_came_before_the_end_is_received_although_the_end_is_known(any_server: Serve) -> None:
@@ -169,7 +172,8 @@ async def test_asking_whether_it_is_connected_does_not_disturb_receiving(any_ser
         assert [await client.recv() for _ in range(200)] == [str(number) for number in range(200)]
 
 
-async def test_reading_ahead_is_bounded(uvicorn_server: Serve) -> None:
+@pytest.mark.parametrize("ws", UVICORN_PROTOCOLS)
+async def test_reading_ahead_is_bounded(ws: str) -> None:
     sockets: list[WebSocket] = []
     done = asyncio.Event()
 
@@ -179,7 +183,7 @@ async def test_reading_ahead_is_bounded(uvicorn_server: Serve) -> None:
         websocket.is_connected
         await done.wait()
 
-    async with uvicorn_server(endpoint(idle)) as server, connect(server.url, compression=None) as client:
+    async with serve(endpoint(idle), ws=ws, lifespan="off") as server, connect(server.url, compression=None) as client:
         flood = asyncio.create_task(_flood(client))
         await eventually(lambda: sockets and sockets[0]._inbox._ready_bytes >= WebSocket.options.inbox_bytes)
         await asyncio.sleep(0.05)
