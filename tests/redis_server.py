@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -80,13 +81,36 @@ class RedisServer:
 
     def command(self, *words: str) -> str:
         """One inline command over a fresh connection; the raw reply, for looking at the server from outside."""
+        with self._connect() as stream:
+            stream.write(_encode(*words))
+            stream.flush()
+            return _reply(stream)
+
+    @contextmanager
+    def _connect(self) -> Iterator[BufferedIOBase]:
         with socket.create_connection(("127.0.0.1", self.port), START_TIMEOUT) as connection:
-            stream = connection.makefile("rb")
-            if self.password:
-                connection.sendall(_encode("AUTH", self.password))
-                _read_reply(stream.readline(), stream.read)
-            connection.sendall(_encode(*words))
-            return _read_reply(stream.readline(), stream.read)
+            with connection.makefile("rwb") as stream:
+                if self.password:
+                    stream.write(_encode("AUTH", self.password))
+                    stream.flush()
+                    _reply(stream)
+                yield stream
+
+    def key_names(self) -> list[str]:
+        """The names of all keys."""
+        return self.lines("KEYS", "*")
+
+    def channels(self) -> list[str]:
+        """Channels somebody is subscribed to."""
+        return self.lines("PUBSUB", "CHANNELS")
+
+    def lines(self, *words: str) -> list[str]:
+        """The reply to a command that answers with a list of strings."""
+        with self._connect() as stream:
+            stream.write(_encode(*words))
+            stream.flush()
+            count = int(_reply(stream))
+            return [_reply(stream) for _ in range(count)]
 
     def log(self) -> str:
         path = self.directory / "log"
@@ -176,12 +200,12 @@ def _encode(*words: str) -> bytes:
     return b"".join(parts)
 
 
-def _read_reply(line: bytes, read: object) -> str:
-    kind, rest = line[:1], line[1:].rstrip()
-    if kind == b"$" and int(rest) >= 0:
-        assert callable(read)
-        body: bytes = read(int(rest) + 2)
-        return body[:-2].decode(errors="replace")
+def _reply(stream: BufferedIOBase) -> str:
+    """One simple reply; of a list, its length."""
+    line = stream.readline()
     if not line:
         raise OSError("redis-server closed the connection")
+    kind, rest = line[:1], line[1:].rstrip()
+    if kind == b"$" and int(rest) >= 0:
+        return stream.read(int(rest) + 2)[:-2].decode(errors="replace")
     return rest.decode(errors="replace")

@@ -13,9 +13,10 @@ import asyncio
 import logging
 import os
 import random
+import socket
 import uuid
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from ..errors import BackendUnavailable, UnknownBackend
 from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
@@ -23,7 +24,7 @@ from .relay_process import native_address, same_user, unpack_page
 from .relay_supervisor import Supervisor
 from .relay_wire import ENVIRONMENT, MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
 
-__all__ = ["RelayBackend", "Supervisor"]
+__all__ = ["RelayBackend", "RelayStats", "Supervisor"]
 
 log = logging.getLogger("antiphon.hub.relay")
 
@@ -32,6 +33,16 @@ MAX_UNSENT: Final = 32 << 20
 
 RENEWALS: Final = 3
 """Renewals per lease: two may be late before anybody is taken for dead."""
+
+
+class RelayStats(NamedTuple):
+    """What the relay process holds."""
+
+    stored: int
+    """Topics with history or members."""
+    subscribed: int
+    """Topics at least one worker wants to hear of."""
+    workers: int
 
 
 class RelayBackend:
@@ -140,6 +151,10 @@ class RelayBackend:
     async def control(self, payload: bytes) -> None:
         await self._ready().request(Op.CONTROL, payload)
 
+    async def stats(self) -> RelayStats:
+        """The relay process in numbers. Raises `BackendUnavailable`."""
+        return RelayStats(*await self._ready().request(Op.STATS))
+
     def _ready(self) -> _Link:
         link = self._link
         if link is None or not link.ready:
@@ -159,9 +174,18 @@ class RelayBackend:
         assert self._loop is not None
         assert self._listener is not None
         loop, listener, config = self._loop, self._listener, self._config
-        _, link = await loop.create_unix_connection(
-            lambda: _Link(listener, self._lost, config.call_timeout), native_address(self._target)
-        )
+        # uvloop takes a path up to its first NUL, so an abstract address must be connected by the socket itself; in a
+        # thread, because connect waits while the backlog is full.
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            await loop.run_in_executor(None, sock.connect, native_address(self._target))
+            sock.setblocking(False)
+            _, link = await loop.create_unix_connection(
+                lambda: _Link(listener, self._lost, config.call_timeout), sock=sock
+            )
+        except BaseException:
+            sock.close()
+            raise
         try:
             await link.request(Op.HELLO, uuid.uuid4().hex, config.presence_lease)
         except BaseException as error:

@@ -167,6 +167,9 @@ class Relay:
     def goodbye(self, client: Client) -> None:
         self.tell(self.store.drop_process(client.process))
 
+    def stats(self, client: Client) -> Words:
+        return (self.store.topics, len(self.subscribers), len(self.clients))
+
     def _renew(self, client: Client) -> None:
         client.until = self.clock() + client.lease
         self.store.renew(client.process, client.until)
@@ -185,6 +188,7 @@ REQUESTS: Final[dict[int, Callable[..., object]]] = {
     Op.CONTROL: Relay.control,
     Op.RENEW: Relay.renew,
     Op.GOODBYE: Relay.goodbye,
+    Op.STATS: Relay.stats,
 }
 
 
@@ -276,12 +280,24 @@ def listen(address: str) -> socket.socket:
     """A listening socket: `@name` is an abstract one (Linux, no file), anything else a path."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        _remove_stale(address)
         server.bind(native_address(address))
         server.listen(1024)
     except BaseException:
         server.close()
         raise
     return server
+
+
+def _remove_stale(address: str) -> None:
+    """A relay that was killed leaves its socket file; nobody listens behind it."""
+    if address.startswith("@") or not os.path.exists(address):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(address)
+        except ConnectionRefusedError:
+            os.unlink(address)
 
 
 def native_address(address: str) -> str:

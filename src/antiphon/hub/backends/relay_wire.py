@@ -40,6 +40,7 @@ class Op:
     CONTROL = 9
     RENEW = 10
     GOODBYE = 11
+    STATS = 12
     # relay to worker
     REPLY = 32
     FAILED = 33

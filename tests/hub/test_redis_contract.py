@@ -1,0 +1,30 @@
+"""The contract on `redis://`, with a redis-server of its own for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from antiphon.hub import Hub
+from antiphon.testing.hub_contract import BrokerContract, HubContract, ProcessContract
+from tests.redis_server import RedisServer, redis_server
+
+
+class TestRedis(HubContract, ProcessContract, BrokerContract):
+    opened_topics = 5_000
+
+    @pytest.fixture
+    def broker(self) -> Iterator[RedisServer]:
+        with redis_server() as running:
+            yield running
+
+    @pytest.fixture
+    def url(self, broker: RedisServer) -> str:
+        self.server = broker
+        return broker.url
+
+    async def residue(self, hub: Hub) -> int:
+        """Keys named after a topic, and channels; the state of a bucket is there whatever happens in it."""
+        keys = [key for key in self.server.key_names() if not key.endswith(":state")]
+        return len(keys) + len([channel for channel in self.server.channels() if ":t:" in channel])

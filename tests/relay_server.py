@@ -1,0 +1,77 @@
+"""A relay process in a test's hands: started by hand on an abstract socket, killed, stopped, started again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Self
+
+from antiphon.hub.backends.relay_process import native_address
+
+START_TIMEOUT = 10.0
+
+
+class RelayServer:
+    """One relay without a supervisor: what is dead stays dead until `start()`."""
+
+    def __init__(self) -> None:
+        self.address = f"@antiphon-test-{secrets.token_hex(8)}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"relay://{self.address}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the relay was not started"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and return when it takes connections."""
+        command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", self.address, "--with-parent"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(native_address(self.address)) == 0:
+                    return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.close()
+                raise RuntimeError("the relay did not start")
+            time.sleep(0.01)  # a poll with a deadline: nothing else tells that another process listens
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(START_TIMEOUT)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def stop_answering(self) -> None:
+        """SIGSTOP."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def answer_again(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it; idempotent."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                self.kill()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
