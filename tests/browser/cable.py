@@ -10,11 +10,11 @@ from typing import Self
 class Cable:
     """Forwards TCP to a port. `cut` drops all connections and takes no new ones until `mend`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, listen_on: int = 0) -> None:
         self._target = port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
+        self.port = listen_on
 
     async def __aenter__(self) -> Self:
         await self.mend()

@@ -11,7 +11,7 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locato
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.commands import ANTIPHON, run
+from tests.commands import ANTIPHON
 from tests.serving import ServedProcess, serve_process
 
 from .cable import Cable
@@ -21,8 +21,9 @@ pytestmark = pytest.mark.timeout(120)
 
 @contextlib.asynccontextmanager
 async def demo(*args: str) -> AsyncGenerator[ServedProcess]:
-    async with run("antiphon.demo:app", *args) as server:
+    async with serve_process("demo", *args, command=ANTIPHON) as server:
         yield server
+    assert "Traceback" not in server.log, server.log
 
 
 class Visitor:
@@ -72,8 +73,9 @@ async def enter(
     return visitor
 
 
-async def test_two_people_talk_and_one_sees_the_other_killed(browser: Browser) -> None:
-    async with demo() as server:
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_two_people_talk_and_one_sees_the_other_killed(browser: Browser, workers: str) -> None:
+    async with demo("--workers", workers) as server:
         ada = await enter(browser, server.http_url, "Ada")
         bob = await enter(browser, server.http_url, "Bob")
         await expect(ada.line("Bob joined")).to_be_visible()
@@ -171,14 +173,10 @@ async def test_a_restarted_server_is_found_again_by_itself(browser: Browser) -> 
         await expect(ada.message("before")).to_be_visible()
     await expect(ada.state).to_have_text("Offline")
     await expect(ada.page.get_by_role("alert")).to_contain_text("The server is restarting")
-    async with serve_process("antiphon.demo:app", command=(*ANTIPHON, "run"), env={}) as other:
-        async with Cable(other.port) as cable:
-            await cable.cut()
-            cable.port = port
-            await cable.mend()
-            await expect(ada.state).to_have_text("Live", timeout=30_000)
-            await ada.say("after")
-            await expect(ada.message("after")).to_be_visible()
+    async with demo() as other, Cable(other.port, listen_on=port):
+        await expect(ada.state).to_have_text("Live", timeout=30_000)
+        await ada.say("after")
+        await expect(ada.message("after")).to_be_visible()
 
 
 async def test_unread_messages_are_counted_in_the_title_and_marked(browser: Browser) -> None:

@@ -1,0 +1,62 @@
+"""`antiphon demo` serves its page and its chat, in one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.commands import ANTIPHON
+from tests.serving import serve_process
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+async def event(client: ClientConnection, kind: str) -> dict[str, Any]:
+    async with asyncio.timeout(15):
+        while True:
+            found: dict[str, Any] = json.loads(await client.recv())
+            if found["type"] == kind:
+                return found
+
+
+def person(number: int) -> str:
+    return f"id={number:024x}&name=Person {number}".replace(" ", "%20")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_chat_is_one_whatever_the_number_of_workers(workers: str) -> None:
+    async with serve_process("demo", "--workers", workers, command=ANTIPHON) as server:
+        assert "The chat room is at http://localhost:" in server.log
+        page = await asyncio.to_thread(fetch, server.http_url)
+        assert "<title>antiphon</title>" in page
+        clients = [await connect(f"{server.url}/ws/lobby?{person(number)}") for number in range(8)]
+        try:
+            for number, client in enumerate(clients):
+                await event(client, "presence_diff")
+                await client.send(json.dumps({"type": "say", "id": f"{number:024x}", "text": f"I am {number}"}))
+            for client in clients:
+                heard = [(await event(client, "message"))["data"]["text"] for _ in clients]
+                assert sorted(heard) == [f"I am {number}" for number in range(8)]
+            counts = json.loads(await asyncio.to_thread(fetch, f"{server.http_url}/rooms?room=lobby&room=music"))
+            assert counts == {"lobby": 8, "music": 0}
+        finally:
+            await asyncio.gather(*(client.close() for client in clients))
+    assert "Traceback" not in server.log, server.log
+
+
+async def test_a_message_that_is_none_of_the_chats_closes_with_1008() -> None:
+    async with serve_process("demo", command=ANTIPHON) as server:
+        for message in ("not JSON", '{"type": "dance"}', '{"type": "say", "id": "1", "text": "hi"}', b"bytes"):
+            async with connect(f"{server.url}/ws/lobby?{person(1)}") as client:
+                await client.send(message)
+                await client.wait_closed()
+                assert client.close_code == (1003 if isinstance(message, bytes) else 1008)
+    assert "Traceback" not in server.log, server.log
