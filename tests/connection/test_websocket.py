@@ -419,6 +419,19 @@ async def test_a_send_after_the_disconnect_message_carries_the_real_code() -> No
     assert peer.sent == []
 
 
+async def test_a_disconnect_message_behind_a_failed_send_tells_the_real_code() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.lost = True
+    with pytest.raises(WebSocketDisconnect):
+        await websocket.send_text("x")
+    peer.leave(1001, reason="away")
+    assert (await websocket.receive())["code"] == 1001
+    with pytest.raises(WebSocketDisconnected) as caught:
+        await websocket.receive_text()
+    assert (caught.value.code, caught.value.reason) == (1001, "away")
+
+
 async def test_uvicorns_complaint_about_its_own_close_is_a_disconnect() -> None:
     peer = Peer()
     websocket = await peer.accepted()

@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Final, Generic, NoReturn
+from typing import Final, Generic
 
 from starlette.requests import HTTPConnection, StateT
 
@@ -65,6 +65,10 @@ OPTIONS_KEY: Final = "antiphon.connection_options"
 
 SENDS_UNHEARD: Final = 4
 """Sends in a row without a receive, after which a server that never refuses a send is watched for the disconnect."""
+
+OPEN_RECEIVES: Final = RECEIVES[CONNECTED]
+OPEN_SENDS: Final = SENDS[CONNECTED]
+"""Beside the tables because to hash an enum member costs as much as a coroutine (benchmarks: echo)."""
 
 running_loop = asyncio._get_running_loop
 _handing_over = threading.Lock()
@@ -195,7 +199,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         Raises RuntimeError for a message that is not legal now and for two receives at one time,
         `WebSocketDisconnected` after the disconnect message, which itself is returned.
         """
-        expected = RECEIVES[self.client_state]
+        expected = OPEN_RECEIVES if self.client_state is CONNECTED else RECEIVES[self.client_state]
         if not expected:
             raise self._gone("receive")
         self._unheard = 0
@@ -218,8 +222,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         kind = message["type"]
         if kind == "websocket.close":
             message = _checked_close(message, on_wire=self.application_state is not CONNECTING)
-        expected = SENDS[self.application_state]
-        if kind in SENDS[CONNECTED] and not self._is_own():
+        expected = OPEN_SENDS if self.application_state is CONNECTED else SENDS[self.application_state]
+        if kind in OPEN_SENDS and not self._is_own():
             await self._send_foreign(message)
             return
         if not expected:
@@ -232,26 +236,25 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         if not message.get("more_body", False):
             self.application_state = expected[kind]
         try:
-            await self._deliver(message)
-        except WebSocketDisconnect:
-            if not (ended and kind == "websocket.close"):
-                raise  # closing what the peer has closed is no error, the first time
-        if kind == "websocket.close":
-            self._end(Closed(code=message["code"], reason=message["reason"], by=ClosedBy.US))
-        elif self.application_state is DISCONNECTED:
-            self._end(DENIED)
-
-    async def _deliver(self, message: Message) -> None:
-        try:
             await self._send(message)
         except (OSError, RuntimeError) as exc:
             if not means_closed(exc):
                 raise
-            self._lost(exc)
-        if self._server_swallows:
+            if not (ended and kind == "websocket.close"):  # closing what the peer has closed is no error
+                raise self._lost() from exc
+        if kind != "websocket.send":
+            self._send_ended(message)
+        elif self._server_swallows:
             self._unheard += 1
             if self._unheard == SENDS_UNHEARD:
                 self._watch()
+
+    def _send_ended(self, message: Message) -> None:
+        """Note the end, if the message that was sent is one."""
+        if message["type"] == "websocket.close":
+            self._end(Closed(code=message["code"], reason=message["reason"], by=ClosedBy.US))
+        elif self.application_state is DISCONNECTED:
+            self._end(DENIED)
 
     # Foreign senders
 
@@ -335,11 +338,12 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         text = f"{method} on a connection that has ended ({closed.code} {closed.reason}".rstrip() + ")"
         return WebSocketDisconnected(text, code=closed.code, reason=closed.reason)
 
-    def _lost(self, cause: Exception) -> NoReturn:
+    def _lost(self) -> WebSocketDisconnect:
+        """A send has failed: note it, and what to raise."""
         self.application_state = DISCONNECTED
         self._end(LOST)
         closed = self.closed or LOST
-        raise WebSocketDisconnect(closed.code, closed.reason) from cause
+        return WebSocketDisconnect(closed.code, closed.reason)
 
     def _require_open(self, method: str) -> None:
         if self.client_state is DISCONNECTED or self.application_state is DISCONNECTED:
@@ -358,7 +362,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             waiters, self._close_waiters = self._close_waiters, []
             for tell in waiters:
                 tell()
-        elif self._closed is LOST:
+        elif self._closed is LOST and closed.by is ClosedBy.PEER:
             self._closed = closed  # a failed send came first, the disconnect message knows more
 
     def _on_disconnect(self, message: Message) -> None:

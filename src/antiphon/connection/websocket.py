@@ -180,7 +180,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
                 if not carrier.write(data):
                     await carrier.drain()
             except OSError as exc:
-                self._lost(exc)
+                raise self._lost() from exc
             return
         await self._send_payload(codec.check_text(data))
 
@@ -198,7 +198,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
                 if not carrier.write(data):
                     await carrier.drain()
             except OSError as exc:
-                self._lost(exc)
+                raise self._lost() from exc
             return
         await self._send_payload(data)
 
