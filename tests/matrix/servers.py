@@ -17,14 +17,18 @@ class ServerUnderTest:
 
     name: str
     run: Callable[[Any], AbstractAsyncContextManager[Served]]
-    keeps_reason: bool = True
-    """The reason of a Close reaches the peer."""
     tells_shutdown: bool = True
     """A stopping server ends its connections with 1012."""
-    refuses_unoffered: bool = True
+    stops_quietly: bool = True
+    """Endpoints that a stop cancels leave nothing in the log."""
+    tells_close_code: bool = True
+    """The endpoint learns the code of the peer's Close."""
 
 
 SERVERS = [
+    ServerUnderTest(name="antiphon", run=partial(serve, ws="antiphon.server:WebSocketProtocol")),
     *(ServerUnderTest(name=f"uvicorn-{ws}", run=partial(serve, ws=ws)) for ws in UVICORN_PROTOCOLS),
-    ServerUnderTest(name="hypercorn", run=serve_hypercorn, tells_shutdown=False),
+    ServerUnderTest(
+        name="hypercorn", run=serve_hypercorn, tells_shutdown=False, stops_quietly=False, tells_close_code=False
+    ),
 ]
