@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import anyio.to_thread
 from starlette.concurrency import run_in_threadpool
@@ -90,7 +90,10 @@ class SyncLife:
         run = self._context.run
         limiter = anyio.CapacityLimiter(1)
         # Whoever cancels this has waited long enough already; the thread goes on alone.
-        return await anyio.to_thread.run_sync(run, self._finish, error, limiter=limiter, abandon_on_cancel=True)
+        outcome = await anyio.to_thread.run_sync(run, self._finish, error, limiter=limiter, abandon_on_cancel=True)
+        if isinstance(outcome, BaseException):
+            raise_as_is(outcome)
+        return outcome
 
     def _start(self) -> Any:
         with self._lock:
@@ -99,7 +102,8 @@ class SyncLife:
             self._entered = value is not _ENDED
             return value
 
-    def _finish(self, error: BaseException | None) -> bool:
+    def _finish(self, error: BaseException | None) -> bool | BaseException:
+        """Whether `error` was swallowed, or what was raised instead: raised here it would lose its context."""
         with self._lock:
             if not self._entered or self._generator is None:
                 return False
@@ -112,11 +116,18 @@ class SyncLife:
             except StopIteration as stop:
                 return error is not None and stop is not error
             except BaseException as raised:
-                if _is_same(raised, error):
-                    return False
-                raise
+                return False if _is_same(raised, error) else raised
             self._generator.close()
-            raise GeneratorError(f"{self.label} yielded twice")
+            return GeneratorError(f"{self.label} yielded twice")
+
+
+def raise_as_is(error: BaseException) -> NoReturn:
+    """Raise without losing the error's own context, which `raise` would replace by what is being handled."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
 
 
 def _is_same(raised: BaseException, thrown: BaseException | None) -> bool:

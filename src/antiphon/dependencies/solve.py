@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
 import anyio
 import anyio.lowlevel
@@ -32,7 +32,7 @@ from starlette.responses import Response
 from antiphon.exceptions import HTTPException, MissingResourceError, ParameterErrors
 
 from .inspection import GENERATORS, CallKind
-from .lifetimes import AsyncLife, Life, LimitLife, SyncLife
+from .lifetimes import AsyncLife, Life, LimitLife, SyncLife, raise_as_is
 from .params import LifeScope, Location
 from .plan import Injected, Injection, Plan, Step, overridden
 from .values import Errors
@@ -117,7 +117,7 @@ class Solved:
             return False
         remaining = await self._end(error)
         if remaining is not None and remaining is not error:
-            _raise_as_is(remaining)
+            raise_as_is(remaining)
         return remaining is None and error is not None
 
     def function_scope(self) -> _FunctionScope:
@@ -238,14 +238,14 @@ class Solved:
         remaining = await self._leave(error, ("function",))
         self._scope.shield = False
         if remaining is not None and remaining is not error:
-            _raise_as_is(remaining)
+            raise_as_is(remaining)
         return remaining is None and error is not None
 
     async def _abandon(self, error: BaseException) -> None:
         """End what was entered before `error` came; `error` itself goes on, whatever the dependencies make of it."""
         remaining = await self._end(error)
         if remaining is not None and remaining is not error:
-            _raise_as_is(remaining)
+            raise_as_is(remaining)
 
     async def _end(self, error: BaseException | None) -> BaseException | None:
         """Tear everything down and close the cancel scope; what is still raised afterwards."""
@@ -256,10 +256,10 @@ class Solved:
         self._scope = None
         self._protect(scope, error)
         remaining = await self._leave(error, ("function", "request"))
-        caught = scope.__exit__(type(remaining) if remaining else None, remaining, None)
-        if caught and remaining is not None:
+        scope.__exit__(type(remaining) if remaining else None, remaining, None)
+        if scope.cancel_called and isinstance(remaining, anyio.get_cancelled_exc_class()):
             logger.error("a cancelled connection's teardown was cut off after %s s", TEARDOWN_SECONDS)
-            return error
+            remaining = error
         if remaining is None and self._plan.has_async_generators:
             try:
                 # A dependency's task group may have swallowed the cancellation while it was shielded.
@@ -311,15 +311,6 @@ async def _returned(step: Step, values: dict[str, Any]) -> Any:
     if step.kind is CallKind.ASYNC:
         return await step.call(**values)
     return await run_in_threadpool(step.call, **values)
-
-
-def _raise_as_is(error: BaseException) -> NoReturn:
-    """Raise without losing the error's own context, which `raise` would replace by what is being handled."""
-    context = error.__context__
-    try:
-        raise error
-    finally:
-        error.__context__ = context
 
 
 def _is_json(request: Request) -> bool:
