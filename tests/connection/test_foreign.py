@@ -289,6 +289,23 @@ async def test_senders_in_other_threads_are_handed_over_in_order() -> None:
     assert peer.texts == [str(number) for number in range(100)]
 
 
+async def test_a_loop_in_another_thread_that_sends_lets_others_there_run() -> None:
+    websocket = await Peer().accepted()
+
+    async def pour() -> None:
+        while True:
+            await websocket.send_text("x")
+
+    async def work() -> None:
+        pouring = asyncio.create_task(pour())
+        await turns()
+        pouring.cancel()
+
+    thread = elsewhere(work())
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
+
+
 async def test_a_flood_from_another_thread_is_bounded_before_it_arrives() -> None:
     peer = Peer()
     websocket = await peer.accepted(Small)
