@@ -368,7 +368,12 @@ class _Analysis:
                 )
         convert = location is Location.HEADER and getattr(found.marker, "convert_underscores", True)
         reader = build_reader(
-            name=parameter.name, where=where, location=location, info=info, convert_underscores=bool(convert)
+            name=parameter.name,
+            where=where,
+            location=location,
+            info=info,
+            convert_underscores=bool(convert),
+            embedded=bool(getattr(found.marker, "embed", None)),
         )
         _check_type(location, info.annotation, where)
         return reader
@@ -380,11 +385,12 @@ class _Analysis:
             return tuple(steps[:-1]), steps[-1], None
         if len({reader.location for reader in readers}) > 1:
             names = ", ".join(repr(reader.name) for reader in readers)
-            raise RegistrationError(f"{steps[-1].label}: {names}: one body cannot be both a form and JSON")
+            raise ParameterDeclarationError(f"{steps[-1].label}: {names}: one body cannot be both a form and JSON")
         if readers[0].location is Location.FORM:
             return tuple(steps[:-1]), steps[-1], Location.FORM
-        wanted = any(getattr(reader.info, "embed", None) for reader in readers)
-        embedded = wanted or len({reader.name for reader in readers}) > 1
+        embedded = len({reader.name for reader in readers}) > 1 or any(
+            isinstance(reader, BodyReader) and reader.embedded for reader in readers
+        )
         finished = [
             dataclasses.replace(
                 step,

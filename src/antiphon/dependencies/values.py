@@ -152,7 +152,7 @@ class BodyReader(Reader):
     """The JSON body, or one key of it when `embedded`."""
 
     keys: tuple[str, ...]
-    embedded: bool = False
+    embedded: bool
 
     def fetch(self, source: Any) -> tuple[Any, tuple[Any, ...]]:
         if not self.embedded:
@@ -192,7 +192,9 @@ def _extras(source: Any, seen: set[str]) -> dict[str, Any]:
     return {key: values[0] if len(values) == 1 else values for key, values in grouped.items()}
 
 
-def build_reader(*, name: str, where: str, location: Location, info: FieldInfo, convert_underscores: bool) -> Reader:
+def build_reader(
+    *, name: str, where: str, location: Location, info: FieldInfo, convert_underscores: bool, embedded: bool
+) -> Reader:
     """A reader for a parameter described by `info`. Raises RegistrationError when pydantic cannot validate its type."""
     common: dict[str, Any] = {
         "name": name,
@@ -202,7 +204,7 @@ def build_reader(*, name: str, where: str, location: Location, info: FieldInfo, 
         "required": info.is_required(),
     }
     if location is Location.BODY:
-        return BodyReader(**common, keys=_request_keys(name, info, convert_underscores=False))
+        return BodyReader(**common, keys=_request_keys(name, info, convert_underscores=False), embedded=embedded)
     json = _is_json(info)
     model = None if json or location is Location.PATH else model_of(info.annotation)
     if model is None:
