@@ -13,7 +13,7 @@ import pytest
 
 from antiphon.connection import ConnectionOptions, WebSocket, WebSocketState
 from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
-from antiphon.types import ClosedBy, Overflow, PreparedMessage
+from antiphon.types import ClosedBy, Message, Overflow, PreparedMessage
 from tests.connection.peer import Peer
 
 
@@ -86,15 +86,28 @@ async def test_an_own_send_keeps_its_place_behind_foreign_messages() -> None:
 
 
 async def test_a_foreign_message_keeps_its_place_behind_an_own_send_that_waits() -> None:
-    peer = Peer()
+    class Unfair(Peer):
+        """A server that lets the sender who came last go first."""
+
+        async def send(self, message: Message) -> None:
+            if self.blocked:
+                waiting.append(asyncio.get_running_loop().create_future())
+                await waiting[-1]
+            self.sent.append(message)
+
+    waiting: list[asyncio.Future[None]] = []
+    peer = Unfair()
     websocket = await peer.accepted()
     peer.blocked = True
     own = asyncio.create_task(websocket.send_text("own"))
     await turns()
     await foreign(websocket.send_text("foreign"))
-    peer.blocked = False
-    await own
     await turns()
+    peer.blocked = False
+    while waiting:
+        waiting.pop().set_result(None)
+        await turns()
+    await own
     assert peer.texts == ["own", "foreign"]
 
 
@@ -424,3 +437,44 @@ async def test_no_task_outlives_the_connections_own() -> None:
     await turns()
     assert asyncio.all_tasks() == before
     assert not sockets[0].sink.alive
+
+
+async def test_the_writer_runs_in_the_connections_context_and_not_in_a_foreign_senders() -> None:
+    name = contextvars.ContextVar("name", default="nobody")
+    seen = []
+
+    class Curious(Peer):
+        async def send(self, message: Message) -> None:
+            seen.append(name.get())
+            await super().send(message)
+
+    async def work(websocket: WebSocket) -> None:
+        name.set("somebody")
+        await websocket.send_text("x")
+
+    name.set("the connection")
+    websocket = await Curious().accepted()
+    await foreign(work(websocket))
+    await turns()
+    assert seen == ["the connection"] * 2
+
+
+async def test_a_close_from_the_sink_is_a_close_of_the_application() -> None:
+    websocket = await Peer().accepted()
+    websocket.sink.disconnect(1013, "slow")
+    assert websocket.application_state is WebSocketState.DISCONNECTED
+    with pytest.raises(WebSocketDisconnected) as caught:
+        await websocket.receive_text()
+    assert caught.value.code == 1013
+
+
+async def test_nothing_is_read_behind_a_disconnect_message() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    receiving = asyncio.create_task(websocket.receive())
+    await turns()
+    websocket.is_connected
+    peer.leave(1001)
+    await receiving
+    await turns()
+    assert peer.receives == 2  # the connect message and the disconnect message

@@ -83,7 +83,7 @@ _last = PreparedMessage("")
 def prepare(payload: str | bytes) -> PreparedMessage:
     """The payload ready for any number of connections.
 
-    The last one is remembered by identity, so that a loop of sends over many connections encodes once.
+    The last one is remembered by identity, until the next, so that a loop of sends over many connections encodes once.
     Raises UnicodeEncodeError for lone surrogates.
     """
     global _last

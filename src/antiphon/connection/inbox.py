@@ -10,6 +10,7 @@ Knows nothing of states or senders; messages pass as the server gave them.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ class Inbox:
 
     def __init__(self, receive: Receive, *, limit: int, on_disconnect: Callable[[Message], None]) -> None:
         self._receive = receive
+        self._context = contextvars.copy_context()
         self._limit = limit
         self._on_disconnect = on_disconnect
         self._busy = False
@@ -46,13 +48,20 @@ class Inbox:
                 self._started = True
             else:
                 message = await self._take()
-        finally:
-            self._busy = False
-            if self._watched and self._reader is None and self._started:
-                self._begin()
+        except BaseException:
+            self._free()
+            raise
         if message["type"] == "websocket.disconnect":
+            self._busy = False
             self._on_disconnect(message)
+        else:
+            self._free()
         return message
+
+    def _free(self) -> None:
+        self._busy = False
+        if self._watched and self._reader is None and self._started:
+            self._begin()
 
     def watch(self) -> None:
         """Notice a disconnect from now on, whether or not the application receives.
@@ -71,7 +80,9 @@ class Inbox:
             self._reader.cancel()
 
     def _begin(self) -> None:
-        self._reader = asyncio.get_running_loop().create_task(self._read(), name="antiphon.inbox")
+        loop = asyncio.get_running_loop()
+        # In the connection's context, whoever asked: middleware around `receive` may rely on it.
+        self._reader = loop.create_task(self._read(), name="antiphon.inbox", context=self._context.copy())
         self._reader.add_done_callback(lambda _: _wake(self._arrival))
 
     async def _take(self) -> Message:

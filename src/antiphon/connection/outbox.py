@@ -10,6 +10,7 @@ Knows nothing of WebSocket states: what is legal has been checked before.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Outbox:
     ) -> None:
         self._send = send
         self._loop = loop
+        self._context = contextvars.copy_context()
         self._timeout = timeout
         self._on_ended = on_ended
         self._watch = watch
@@ -198,13 +200,14 @@ class Outbox:
 
     def _wake_writer(self) -> None:
         if self._writer is None:
-            self._writer = self.loop.create_task(self._write(), name="antiphon.outbox")
+            # In the connection's context, not in the foreign sender's, which it would keep for as long as it lives.
+            self._writer = self.loop.create_task(self._write(), name="antiphon.outbox", context=self._context.copy())
         elif self._work is not None and not self._work.done():
             self._work.set_result(None)
 
     async def _write(self) -> None:
         while True:
-            while self._queue and not self._direct:
+            while self._queue:
                 await self._write_one(self._queue[0])
             self._work = self.loop.create_future()
             await self._work
