@@ -294,10 +294,10 @@ class Hub:
             topics=len(self._rooms.rooms),
             memberships=len(receivers),
             published=self._published,
-            delivered=self._rooms.total("delivered"),
-            dropped=self._rooms.total("dropped"),
-            disconnected=self._rooms.total("disconnected"),
-            high_water=self._rooms.total("high_water"),
+            delivered=self._rooms.counters.delivered,
+            dropped=self._rooms.counters.dropped,
+            disconnected=self._rooms.counters.disconnected,
+            high_water=self._rooms.counters.high_water,
             dropped_now=dropped,
         )
 

@@ -203,22 +203,20 @@ class Link:
     async def _recover_room(self, room: Room, generation: int) -> None:
         """Deliver what was missed, then what came meanwhile; or tell that there is a gap."""
         assert room.keep is not None
-        while True:
-            page = await self._once("history", self.backend.history, room.topic, room.keep, room.last, None)
-            if self._rooms.generation != generation or room.held is None:
-                return
-            self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries)))
-            if not page.recovered:
-                self._rooms.spread(room, resync(room.topic))
-                self._let_go(room, room.held)
-                break
+        page = await self._once("history", self.backend.history, room.topic, room.keep, room.last, None)
+        if self._rooms.generation != generation or room.held is None:
+            return
+        self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries)))
+        held = tuple(room.held)
+        if page.recovered:
             for entry in page.entries:
                 self._rooms.pass_on(room, entry)
-            held = [e for e in room.held if e.position is not None and not room.reached(e.position)]
-            if not held or _follows(held[0], room):
-                self._let_go(room, held)
-                break
-            room.held.clear()
+            held = tuple(entry for entry in held if entry.position is not None and not room.reached(entry.position))
+        if not page.recovered or (held and not _follows(held[0], room)):
+            self._rooms.spread(room, resync(room.topic))
+        self._let_go(room, held)
+        if not page.recovered and not held:
+            room.last = page.position
         self._rooms.flush()
 
     def _let_go(self, room: Room, held: Iterable[Entry]) -> None:

@@ -118,8 +118,13 @@ class Outbox:
         else:
             self._idle()
 
+    def close(self) -> None:
+        """The receiver has left. What was lost can still be read."""
+        self.clear()
+        self._idle = _nothing  # it knows the receiver, which knows us: no garbage for the collector
+
     def clear(self) -> None:
-        """The receiver is gone."""
+        """Forget what waits."""
         self._held = False
         self._owed.clear()
         self._pending.clear()
@@ -181,3 +186,7 @@ class Outbox:
         self.disconnected = True
         self.clear()
         self.sink.disconnect(TRY_AGAIN_LATER, TOO_SLOW)
+
+
+def _nothing() -> None:
+    pass

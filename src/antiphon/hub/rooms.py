@@ -20,10 +20,13 @@ from .backends.base import Change, Entry, Position
 from .envelope import BadEnvelope
 from .events import BackendLost, BackendRestored
 from .message import Parcel, resync, unwrap
-from .station import LocalTopic, Receiver, Station
+from .station import Counters, LocalTopic, Receiver, Station
 from .topics import TopicOptions
 
 logger: Final = logging.getLogger("antiphon.hub")
+
+MOST_HELD: Final = 1024
+"""Entries a room holds back during recovery, at least: a short history must not make a burst into a gap."""
 
 
 class Room:
@@ -41,8 +44,7 @@ class Room:
         self.last: Position | None = None
         """Of the newest entry passed on, or where the subscription started."""
         self.held: deque[Entry] | None = None
-        """Entries that wait until what was missed before them is there. As many as the history has: when there are
-        more, the history has to be asked again anyway."""
+        """Entries that wait until what was missed before them is there; when they are too many, that is a gap."""
 
     def reached(self, position: Position) -> bool:
         """Everything up to this position has been passed on."""
@@ -61,9 +63,9 @@ class Rooms:
         self.on_restored: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self.on_forgotten: Callable[[], None] = lambda: None
+        self.counters = Counters()
         self._observer: Observer | None = None
         self._lock = threading.Lock()
-        self._past = {"delivered": 0, "dropped": 0, "disconnected": 0, "high_water": 0}
 
     @property
     def observer(self) -> Observer | None:
@@ -90,7 +92,7 @@ class Rooms:
             # Asked again under the lock, which guards both dictionaries.
             station = self.stations.get(loop)
             if station is None:
-                station = self.stations[loop] = Station(loop, self.process)
+                station = self.stations[loop] = Station(loop, self.process, self.counters)
                 station.observer = self._observer
             room = self.rooms.get(topic)
             if room is None:
@@ -113,28 +115,15 @@ class Rooms:
             room.stations = tuple(one for one in room.stations if one is not station)
             if not station.topics:
                 self.stations.pop(station.loop, None)
-                self._remember(station)
             if room.stations:
                 return None
             del self.rooms[local.name]
         return local.name
 
-    def total(self, name: str) -> int:
-        """A counter of all stations there are and were."""
-        values = [int(getattr(station, name)) for station in tuple(self.stations.values())]
-        return max([self._past[name], *values]) if name == "high_water" else self._past[name] + sum(values)
-
-    def _remember(self, station: Station) -> None:
-        for name in self._past:
-            both = self._past[name], getattr(station, name)
-            self._past[name] = max(both) if name == "high_water" else sum(both)
-            setattr(station, name, 0)
-
     def _bury(self, station: Station) -> None:
         """Its loop was closed with receivers in it (an event loop that was cut short): nobody is there to be told."""
         with self._lock:
-            if self.stations.pop(station.loop, None) is not None:
-                self._remember(station)
+            self.stations.pop(station.loop, None)
             for topic in station.topics:
                 room = self.rooms.get(topic)
                 if room is not None:
@@ -200,7 +189,7 @@ class Rooms:
         self.generation += 1
         for room in tuple(self.rooms.values()):
             if room.keep is not None and room.last is not None:
-                room.held = deque(maxlen=room.keep.size)
+                room.held = deque(maxlen=max(room.keep.size, MOST_HELD))
         self.tell(BackendLost())
         self.on_lost()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
@@ -24,6 +25,32 @@ from .topics import TopicOptions
 logger: Final = logging.getLogger("antiphon.hub")
 
 Offer: TypeAlias = Callable[[PreparedMessage, int], bool]
+
+
+class Counters:
+    """What all event loops of a process have delivered and lost. Behind a lock: they may run in several threads."""
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.dropped = 0
+        self.disconnected = 0
+        self.high_water = 0
+        """Bytes in the fullest outbox that ever refused a message."""
+        self._lock = threading.Lock()
+
+    def add(self, *, delivered: int = 0, dropped: int = 0, disconnected: int = 0) -> None:
+        with self._lock:
+            self.delivered += delivered
+            self.dropped += dropped
+            self.disconnected += disconnected
+
+    def fill(self, size: int) -> bool:
+        """True when no outbox was so full before."""
+        with self._lock:
+            higher = size > self.high_water
+            if higher:
+                self.high_water = size
+            return higher
 
 
 class Receiver:
@@ -290,14 +317,11 @@ class LocalTopic:
 class Station:
     """All receivers of one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, process: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, process: str, counters: Counters) -> None:
         self.loop = loop
         self.observer: Observer | None = None
         self.topics: dict[str, LocalTopic] = {}
-        self.delivered = 0
-        self.dropped = 0
-        self.disconnected = 0
-        self.high_water = 0
+        self.counters = counters
         self.process = process
         self._mailbox: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
         self._draining = False
@@ -349,7 +373,7 @@ class Station:
         receiver.local = None
         receiver.watching = False
         if receiver.outbox is not None:
-            receiver.outbox.clear()
+            receiver.outbox.close()
         del local.receivers[receiver]
         local.fast = None
         if not local.receivers:
@@ -367,16 +391,14 @@ class Station:
     def account(self, local: LocalTopic, outbox: Outbox, lost: int) -> None:
         """Count what a policy did."""
         fullness = outbox.sink.buffered + outbox.pending_bytes
-        if fullness > self.high_water:
-            self.high_water = fullness
-            if self.observer is not None:
-                self.observer(OutboxHighWater(topic=local.name, bytes=fullness))
+        if self.counters.fill(fullness) and self.observer is not None:
+            self.observer(OutboxHighWater(topic=local.name, bytes=fullness))
         if outbox.disconnected:
-            self.disconnected += 1
+            self.counters.add(disconnected=1)
             if self.observer is not None:
                 self.observer(ReceiverTooSlow(topic=local.name))
         if lost:
-            self.dropped += lost
+            self.counters.add(dropped=lost)
             if self.observer is not None:
                 self.observer(Dropped(topic=local.name, policy=outbox.policy, count=lost))
 
@@ -388,7 +410,7 @@ class Station:
             return
         count = local.deliver(parcel)
         if parcel.kind is Kind.MESSAGE:
-            self.delivered += count
+            self.counters.add(delivered=count)
             if self.observer is not None:
                 self.observer(Delivered(topic=topic, receivers=count))
 

@@ -1,0 +1,1 @@
+"""Seeing what runs: metrics for Prometheus (`prometheus`), health for load balancers (`healthz`)."""

@@ -1,0 +1,283 @@
+"""What the hub does when its backend is lost and comes back, on a backend that does so on command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+
+from antiphon.events import Event
+from antiphon.hub import BackendUnavailable, Hub, Kind, Position, TopicOptions
+from antiphon.hub.backends.base import BackendConfig, Keep, Listener, Page, Roster, Track
+from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.events import Recovery
+from antiphon.testing.hub_contract import compose
+from antiphon.testing.hub_sinks import Connection, eventually
+
+
+class Fragile(MemoryBackend):
+    """A store that others publish to, and a connection to it that breaks."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://", BackendConfig())
+        self.broken = False
+        self.on_history: Callable[[], None] = lambda: None
+        self.listener: Listener | None = None
+
+    def listen(self, listener: Listener) -> None:
+        self.listener = listener
+        super().listen(listener)
+
+    def lose(self) -> None:
+        assert self.listener is not None
+        self.broken = True
+        self._listener = None
+        self.listener.lost()
+
+    def restore(self) -> None:
+        assert self.listener is not None
+        self.broken = False
+        self._listener = self.listener
+        self.listener.restored()
+
+    def forget_everything(self) -> None:
+        fresh = MemoryBackend("memory://", BackendConfig())
+        self._store = fresh.store
+
+    async def elsewhere(self, topic: str, *data: bytes, keep: Keep | None) -> None:
+        """Another process publishes."""
+        for one in data:
+            await super().publish(topic, b"\x01\x01\0\0\0\0" + one, keep)
+
+    def _check(self) -> None:
+        if self.broken:
+            raise BackendUnavailable("broken")
+
+    async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
+        self._check()
+        return await super().publish(topic, data, keep)
+
+    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+        await asyncio.sleep(0)
+        self._check()
+        page = await super().history(topic, keep, since, limit)
+        self.on_history()
+        await asyncio.sleep(0)
+        return page
+
+    async def track(self, topic: str, track: Track) -> None:
+        self._check()
+        await super().track(topic, track)
+
+    async def untrack(self, topic: str, ref: str, grace: float) -> None:
+        self._check()
+        await super().untrack(topic, ref, grace)
+
+    async def presence(self, topic: str) -> Roster:
+        self._check()
+        return await super().presence(topic)
+
+
+KEPT = TopicOptions(history=5)
+KEEP = KEPT.keep
+
+
+@pytest.fixture
+def backend() -> Fragile:
+    return Fragile()
+
+
+@pytest.fixture
+def seen() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+async def hub(backend: Fragile, seen: list[Event]) -> AsyncGenerator[Hub]:
+    topics = {"kept": KEPT, "people": TopicOptions(presence=True, presence_grace=0)}
+    async with Hub(backend=backend, topics=topics, observer=seen.append) as hub:
+        yield hub
+
+
+async def test_what_was_missed_is_delivered_before_what_comes(hub: Hub, backend: Fragile, seen: list[Event]) -> None:
+    connection = Connection()
+    async with hub.join("kept", connection):
+        await hub.publish("kept", "1")
+        backend.lose()
+        await backend.elsewhere("kept", b"2", b"3", keep=KEEP)
+        backend.restore()
+        await backend.elsewhere("kept", b"4", keep=KEEP)
+        assert connection.received == ["1"]
+        await eventually(lambda: connection.received == ["1", "2", "3", "4"])
+        await hub.publish("kept", "5")
+        assert connection.received[-1] == "5"
+    assert Recovery(topic="kept", recovered=True, messages=3) in seen
+
+
+async def test_more_than_the_history_is_a_gap_that_is_told(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    async with hub.join("kept", connection), hub.subscribe("kept") as messages:
+        await hub.publish("kept", "0")
+        backend.lose()
+        await backend.elsewhere("kept", *(b"%d" % n for n in range(1, 8)), keep=KEEP)
+        backend.restore()
+        await eventually(lambda: len(connection.received) == 2)
+        assert connection.sink.events == [{"type": "resync", "topic": "kept"}]
+        await hub.publish("kept", "live")
+        assert connection.received[-1] == "live"
+        assert [(await anext(messages)).kind for _ in range(3)] == [Kind.MESSAGE, Kind.RESYNC, Kind.MESSAGE]
+
+
+async def test_a_backend_that_lost_its_data_is_a_gap_even_if_nothing_was_published(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    async with hub.join("kept", connection):
+        await hub.publish("kept", "1")
+        backend.lose()
+        backend.forget_everything()
+        backend.restore()
+        await eventually(lambda: len(connection.received) == 2)
+        assert connection.sink.events[-1]["type"] == "resync"
+        await hub.publish("kept", "first of the new epoch")
+        assert connection.received[-1] == "first of the new epoch"
+
+
+async def test_a_topic_without_history_is_told_at_once(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    async with hub.join("plain", connection):
+        backend.lose()
+        assert connection.received == []
+        backend.restore()
+        await hub.publish("plain", "x")
+    assert connection.received == ['{"type":"resync","topic":"plain"}', "x"]
+
+
+@pytest.mark.parametrize(("burst", "resyncs"), [(1000, 0), (1025, 1)])
+async def test_a_burst_during_recovery_is_held_back_up_to_a_bound_and_then_a_gap(
+    hub: Hub, backend: Fragile, burst: int, resyncs: int
+) -> None:
+    connection = Connection()
+    async with hub.join("kept", connection):
+        await hub.publish("kept", "0")
+        backend.lose()
+        backend.restore()
+
+        def busy() -> None:
+            """It comes while the page is on its way, and is not in it."""
+            backend.on_history = lambda: None
+            for n in range(burst):
+                entry = backend.store.publish("kept", b"\x01\x01\0\0\0\0%d" % (n + 1), KEEP, 0)
+                assert backend.listener is not None
+                backend.listener.deliver("kept", entry)
+
+        backend.on_history = busy
+        await eventually(lambda: connection.received[-1:] == [str(burst)])
+        numbers = [int(one) for one in connection.received if str(one).isdecimal()]
+        assert len(connection.sink.events) == resyncs
+        assert numbers == [0, *range(burst - min(burst, 1024) + 1, burst + 1)]
+
+
+async def test_a_joiner_during_recovery_misses_nothing_and_gets_nothing_twice(hub: Hub, backend: Fragile) -> None:
+    steady, joiner = Connection(), Connection()
+    async with hub.join("kept", steady):
+        start = await hub.publish("kept", "1")
+        backend.lose()
+        await backend.elsewhere("kept", b"2", b"3", keep=KEEP)
+        backend.restore()
+        async with hub.join("kept", joiner, since=start):
+            await hub.publish("kept", "4")
+            await eventually(lambda: joiner.received == ["2", "3", "4"])
+            await eventually(lambda: steady.received == ["1", "2", "3", "4"])
+
+
+async def test_losing_the_backend_again_during_recovery_loses_nothing(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    async with hub.join("kept", connection):
+        await hub.publish("kept", "1")
+        for n in range(2, 5):
+            backend.lose()
+            await backend.elsewhere("kept", b"%d" % n, keep=KEEP)
+            backend.restore()
+        await eventually(lambda: connection.received == ["1", "2", "3", "4"])
+
+
+async def test_a_failing_recovery_is_tried_again(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    async with hub.join("kept", connection):
+        await hub.publish("kept", "1")
+        backend.lose()
+        await backend.elsewhere("kept", b"2", keep=KEEP)
+        backend.restore()
+        backend.broken = True
+        await asyncio.sleep(0.02)
+        assert connection.received == ["1"]
+        backend.broken = False
+        await eventually(lambda: connection.received == ["1", "2"])
+
+
+async def test_publishing_in_trouble_raises_and_sockets_stay(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    async with hub.join("plain", connection):
+        backend.lose()
+        assert not hub.stats().connected
+        with pytest.raises(BackendUnavailable):
+            await hub.publish("plain", "x")
+        assert connection.sink.alive
+        backend.restore()
+        assert hub.stats().connected
+
+
+async def test_members_are_tracked_again_and_those_who_left_meanwhile_are_not(hub: Hub, backend: Fragile) -> None:
+    watcher, leaver = Connection(), Connection()
+    async with hub.join("people", watcher, presence="watcher"):
+        async with hub.join("people", leaver, presence="leaver"):
+            backend.lose()
+        backend.forget_everything()
+        backend.restore()
+        await eventually(lambda: compose(watcher) == {"watcher": ["watcher"]})
+        assert await hub.presence("people") == {"watcher": ["watcher"]}
+
+
+async def test_a_member_who_left_in_trouble_leaves_when_it_is_over(hub: Hub, backend: Fragile) -> None:
+    watcher, leaver = Connection(), Connection()
+    async with hub.join("people", watcher, presence="watcher"):
+        async with hub.join("people", leaver, presence="leaver"):
+            await eventually(lambda: len(compose(watcher)) == 2)
+            backend.lose()
+            leaver.sink.die()
+        assert len(compose(watcher)) == 2
+        backend.restore()
+        await eventually(lambda: compose(watcher) == {"watcher": ["watcher"]})
+
+
+async def test_a_lease_that_ran_out_is_put_right(hub: Hub, backend: Fragile) -> None:
+    watcher = Connection()
+    async with hub.join("people", watcher, presence="watcher"):
+        backend._tell(backend.store.drop_process("memory"))
+        backend._flush()
+        assert compose(watcher) == {}
+        assert backend.listener is not None
+        backend.listener.forgotten()
+        await eventually(lambda: compose(watcher) == {"watcher": ["watcher"]})
+
+
+async def test_nonsense_from_the_backend_is_logged_and_passed_over(
+    hub: Hub, backend: Fragile, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = Connection()
+    assert backend.listener is not None
+    async with hub.join("plain", connection):
+        for data in (
+            b"",
+            b"\x01",
+            b"\x09\x01\0\0\0\0",
+            b"\x01\x09\0\0\0\0",
+            b"\x01\x01\xff\xff\0\0",
+            b"\x01\x01\0\0\0\0\xff",
+        ):
+            await MemoryBackend.publish(backend, "plain", data, None)
+        backend.listener.controlled(b"{}")
+        backend.listener.controlled(b"\xff")
+        await hub.publish("plain", "x")
+    assert connection.received == ["x"]
+    assert caplog.text.count("came from the backend") == 8
