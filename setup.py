@@ -21,11 +21,13 @@ def extensions() -> list[Extension]:
             [str(path)],
             extra_compile_args=os.environ.get("ANTIPHON_CFLAGS", "-O3").split(),
             extra_link_args=os.environ.get("ANTIPHON_LDFLAGS", "").split(),
-            optional=True,  # a failed compile leaves the pure twin in charge
         )
         for path in SOURCES
     ]
-    return cythonize(modules, include_path=["src"], language_level=3, build_dir="build/cython")
+    built: list[Extension] = cythonize(modules, include_path=["src"], language_level=3, build_dir="build/cython")
+    for module in built:  # cythonize makes extensions of its own, and forgets that they were optional
+        module.optional = True  # a failed compile leaves the pure twin in charge
+    return built
 
 
 setup(ext_modules=extensions())
