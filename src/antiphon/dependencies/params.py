@@ -52,6 +52,8 @@ class ParamOptions(TypedDict, total=False):
     min_length: int | None
     max_length: int | None
     pattern: str | re.Pattern[str] | None
+    regex: str | None
+    """FastAPI's old name of `pattern`."""
     discriminator: str | Discriminator | None
     strict: bool | None
     validate_default: bool | None
@@ -62,6 +64,7 @@ class ParamOptions(TypedDict, total=False):
     max_digits: int | None
     decimal_places: int | None
     examples: list[Any] | None
+    example: Any
     openapi_examples: dict[str, Any] | None
     deprecated: str | bool | None
     include_in_schema: bool
@@ -70,7 +73,7 @@ class ParamOptions(TypedDict, total=False):
 
 _OPTION_NAMES = frozenset(ParamOptions.__annotations__) | {"annotation"}
 # What only describes a parameter in OpenAPI: kept as attributes, since pydantic has no place for it.
-_DESCRIPTIVE: dict[str, Any] = {"openapi_examples": None, "include_in_schema": True}
+_DESCRIPTIVE: dict[str, Any] = {"example": None, "openapi_examples": None, "include_in_schema": True}
 
 
 # A FieldInfo, so that the markers also work as field definitions inside a pydantic model; pydantic declares the class
@@ -85,6 +88,8 @@ class Param(FieldInfo):  # type: ignore[misc]
             raise TypeError(f"{type(self).__name__}() got unexpected options: {', '.join(sorted(unknown))}")
         for name, value in _DESCRIPTIVE.items():
             setattr(self, name, options.pop(name, value))
+        if (regex := options.pop("regex", None)) is not None:
+            options.setdefault("pattern", regex)
         given = {name: value for name, value in options.items() if value is not None}
         alias = given.get("alias")
         if alias is not None:

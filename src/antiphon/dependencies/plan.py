@@ -6,17 +6,13 @@ come before it. Running a plan is `solve.py`, reading single values `values.py`.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import enum
-import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, TypeAlias, get_args, get_origin
+from typing import Any, Final, TypeAlias
 
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -24,8 +20,10 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from antiphon.connection import WebSocket
 from antiphon.exceptions import DependencyCycleError, DependencyScopeError, ParameterDeclarationError, RegistrationError
+from antiphon.hub import Hub
 
 from . import foreign, hints
+from .declaration import EMPTY, Declared, check_type, completed, field_info, unknown_annotation
 from .inspection import GENERATORS, CallKind, Parameter, Unresolved, call_kind, describe, parameters, unwrapped
 from .limits import SupportsSemaphore
 from .params import Depends, LifeScope, Location, Security
@@ -36,7 +34,6 @@ CacheKey: TypeAlias = tuple[Any, tuple[str, ...], str]
 
 _READ_ORDER: Final = list(Location)
 _BODIES: Final = (Location.BODY, Location.FORM)
-_EMPTY: Final = inspect.Parameter.empty
 
 
 class Kind(enum.Enum):
@@ -135,7 +132,7 @@ def analyze(
         if (known := foreign.as_depends(marker)) is None or not callable(known.dependency):
             raise ParameterDeclarationError(f"{describe(call)}: dependencies take Depends(callable), not {marker!r}")
         depends.append(known)
-    known_resources = _default_resources() if resources is None else tuple(resources)
+    known_resources = (Hub,) if resources is None else tuple(resources)
     source = _Source(call=call, path=path, dependencies=tuple(depends), kind=kind, resources=known_resources)
     return _Analysis(source, {}).plan()
 
@@ -152,12 +149,6 @@ def overridden(plan: Plan, overrides: Mapping[Call, Call]) -> Plan:
 
 
 _MAX_VARIANTS: Final = 16  # overrides change from test to test; a plan should not collect all of them
-
-
-def _default_resources() -> tuple[type, ...]:
-    from antiphon import hub
-
-    return (hub.Hub,) if hasattr(hub, "Hub") else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,13 +295,13 @@ class _Analysis:
         """What serves the parameter; None when its default does."""
         where = f"{describe(call)}: parameter {parameter.name!r}"
         annotation = hints.without_alias(parameter.annotation)
-        found = _Declared.read(where, annotation, parameter.default)
+        found = Declared.read(where, annotation, parameter.default)
         if found.depends is not None:
             if isinstance(annotation, Unresolved) and found.depends.dependency is None:
-                raise _unknown(where, annotation)
-            return _completed(found, where)
+                raise unknown_annotation(where, annotation)
+            return completed(found, where)
         if isinstance(annotation, Unresolved):
-            raise _unknown(where, annotation)
+            raise unknown_annotation(where, annotation)
         injection = self._injection(call, parameter, found, where)
         if injection is not None:
             if found.marker is not None:
@@ -318,16 +309,16 @@ class _Analysis:
             return injection
         return self._reader(parameter, found, where)
 
-    def _injection(self, call: Call, parameter: Parameter, found: _Declared, where: str) -> Injection | None:
+    def _injection(self, call: Call, parameter: Parameter, found: Declared, where: str) -> Injection | None:
         """How the annotation alone serves the parameter; None when it asks for no injection."""
         optional = hints.optional_of(found.type)
         wanted = hints.class_of(found.type if optional is None else optional)
         what = None if wanted is None else self._injected(wanted)
         if wanted is None or what is None:
             return None
-        default = None if optional is not None and parameter.default is _EMPTY else parameter.default
+        default = None if optional is not None and parameter.default is EMPTY else parameter.default
         if what is Injected.CONNECTION and not self._fits(call, wanted):
-            if default is _EMPTY:
+            if default is EMPTY:
                 raise RegistrationError(
                     f"{where} is a {wanted.__name__}, which a {self._source.kind.value} route does not have; "
                     "HTTPConnection serves both"
@@ -356,9 +347,9 @@ class _Analysis:
             return True
         return is_request if self._source.kind is Kind.HTTP else is_websocket
 
-    def _reader(self, parameter: Parameter, found: _Declared, where: str) -> Reader | None:
+    def _reader(self, parameter: Parameter, found: Declared, where: str) -> Reader | None:
         is_path = parameter.name in self._path_names
-        info, location = _field_info(found, parameter, where, is_path=is_path)
+        info, location = field_info(found, parameter, where, is_path=is_path)
         if self._source.kind is Kind.WEBSOCKET and location in _BODIES:
             location = Location.BODY  # that nothing is sent for: the default serves
             if info.is_required():
@@ -375,7 +366,7 @@ class _Analysis:
             convert_underscores=bool(convert),
             embedded=bool(getattr(found.marker, "embed", None)),
         )
-        _check_type(location, info.annotation, where)
+        check_type(location, info.annotation, where)
         return reader
 
     def _with_body(self, steps: list[Step]) -> tuple[tuple[Step, ...], Step, Location | None]:
@@ -409,115 +400,6 @@ _INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
     (Response, Injected.RESPONSE),
     (BackgroundTasks, Injected.BACKGROUND),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    """What annotation and default of a parameter say together."""
-
-    type: Any
-    """The annotation without `Annotated`; Any without annotation."""
-    full: Any
-    depends: Depends | None
-    marker: FieldInfo | None
-    location: Location | None
-    default: Any
-    """The plain default; `_EMPTY` when it is a marker or missing."""
-    in_annotation: bool
-
-    @classmethod
-    def read(cls, where: str, annotation: Any, default: Any) -> _Declared:
-        full = Any if annotation is _EMPTY or isinstance(annotation, Unresolved) else annotation
-        bare = full
-        metadata: tuple[Any, ...] = ()
-        if get_origin(full) is Annotated:
-            bare, *extra = get_args(full)
-            metadata = tuple(extra)
-        markers = [item for item in metadata if foreign.as_depends(item) or foreign.location_of(item)]
-        if foreign.as_depends(default) or isinstance(default, FieldInfo):
-            if markers:
-                raise ParameterDeclarationError(
-                    f"{where} is marked twice: {markers[-1]!r} in Annotated, {default!r} as default"
-                )
-            return cls._of(default, bare, full, _EMPTY, in_annotation=False)
-        return cls._of(markers[-1] if markers else None, bare, full, default, in_annotation=True)
-
-    @classmethod
-    def _of(cls, marker: Any, bare: Any, full: Any, default: Any, *, in_annotation: bool) -> _Declared:
-        depends = foreign.as_depends(marker) if marker is not None else None
-        info = marker if isinstance(marker, FieldInfo) else None
-        location = foreign.location_of(info) if info is not None else None
-        return cls(bare, full, depends, info, location, default, in_annotation)
-
-
-def _unknown(where: str, annotation: Unresolved) -> RegistrationError:
-    return RegistrationError(f"{where} has the unknown annotation {annotation.text!r}: {annotation.error}")
-
-
-def _completed(found: _Declared, where: str) -> Depends:
-    """The `Depends` with its callable, which is the annotation when none was given."""
-    depends = found.depends
-    assert depends is not None
-    target = depends.dependency
-    if target is None:
-        target = found.type
-    if target is Any or not callable(target):
-        raise ParameterDeclarationError(f"{where}: Depends needs something to call, and got {target!r}")
-    return dataclasses.replace(depends, dependency=target)
-
-
-def _field_info(found: _Declared, parameter: Parameter, where: str, *, is_path: bool) -> tuple[FieldInfo, Location]:
-    location = found.location or _inferred(found.type, is_path=is_path)
-    if is_path and location is not Location.PATH:
-        raise ParameterDeclarationError(f"{where} is in the path and cannot be read with {found.marker!r}")
-    try:
-        if found.marker is not None and not found.in_annotation:
-            info = FieldInfo.from_annotated_attribute(found.full, found.marker)
-        else:
-            info = FieldInfo.from_annotation(found.full)
-    except TypeError as error:
-        raise ParameterDeclarationError(f"{where}: {error}") from error
-    if not found.in_annotation:
-        return info, location
-    return _with_default(info, found, where, location), location
-
-
-def _with_default(info: FieldInfo, found: _Declared, where: str, location: Location) -> FieldInfo:
-    """In `Annotated` style the default stands behind `=`, never inside the marker."""
-    if found.marker is not None and found.marker.default not in (PydanticUndefined, ...):
-        raise ParameterDeclarationError(
-            f"{where}: write the default behind '=', not as {found.marker!r} inside Annotated"
-        )
-    default = found.default
-    info = copy.copy(info)
-    if location is Location.PATH:
-        if found.marker is not None and default is not _EMPTY:
-            raise ParameterDeclarationError(f"{where} is a path parameter and cannot have a default")
-        info.default = PydanticUndefined
-        info.default_factory = None
-        return info
-    if default is _EMPTY or default is ...:
-        info.default = PydanticUndefined
-    elif info.default_factory is not None:
-        raise ParameterDeclarationError(f"{where} has both a default and a default_factory")
-    else:
-        info.default = default
-    return info
-
-
-def _inferred(annotation: Any, *, is_path: bool) -> Location:
-    if is_path:
-        return Location.PATH
-    return Location.QUERY if hints.is_scalar(annotation) else Location.BODY
-
-
-def _check_type(location: Location, annotation: Any, where: str) -> None:
-    if location is Location.PATH and not hints.is_scalar(annotation):
-        raise ParameterDeclarationError(f"{where} is read from the path and cannot be a {annotation!r}")
-    if location is Location.QUERY and not (
-        hints.is_scalar(annotation) or hints.is_scalar_sequence(annotation) or hints.model_of(annotation) is not None
-    ):
-        raise ParameterDeclarationError(f"{where} is read from the query and cannot be a {annotation!r}")
 
 
 def _hashable(call: object) -> bool:
