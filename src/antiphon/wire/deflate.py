@@ -46,11 +46,13 @@ class DeflateConfig:
     """A smaller window compresses less, and is of use only to a reader short of memory. Only the full one is shared."""
     client_max_window_bits: int = MAX_BITS
     level: int = 3
-    """Measured on JSON of 1 KiB: within 3 % of level 6's size for about half of its time."""
+    """Measured on JSON: up to 1 KiB all levels take about the same and differ by 4 % in size; of 16 KiB level 6 makes a
+    tenth less, for two thirds more time."""
     memory_level: int = 8
     """zlib's default: 9 gains next to nothing on messages."""
     threshold: int = 128
-    """Bytes below which a message goes uncompressed: it would shrink by less than the peer's work is worth."""
+    """Bytes below which a message goes uncompressed. JSON of 128 bytes shrinks by an eighth, of 256 by a third; what is
+    shorter hardly shrinks at all."""
 
     def __post_init__(self) -> None:
         for name in (SERVER_BITS, CLIENT_BITS):

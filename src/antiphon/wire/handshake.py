@@ -71,8 +71,8 @@ class Response:
 def parse_request(data: bytes | bytearray, *, max_head: int = MAX_HEAD) -> Request | None:
     """The request at the start of `data`; None while its head is incomplete.
 
-    Raises HandshakeError: 400 for what is not HTTP/1.1, 414 and 431 for what is too long, 505 for another version. A
-    head that can no longer become valid is refused before it is complete.
+    Raises HandshakeError: 400 for what is not HTTP, 414 and 431 for what is too long, 505 for a version other than 1.1.
+    Noise at its start, bare CR and LF, and too much are refused without waiting for the head's end.
     """
     lines, consumed = _head_lines(data, max_head, too_long=431)
     if lines is None:
