@@ -16,9 +16,11 @@ class Feature(enum.Flag):
     DEFLATE = enum.auto()
     CLOSE = enum.auto()
     """Ends a connection when the client says Close."""
+    LARGE = enum.auto()
+    """Takes messages of more than a few kilobytes."""
 
 
-USUAL = Feature.ECHO | Feature.CHAT | Feature.CLOSE
+USUAL = Feature.ECHO | Feature.CHAT | Feature.CLOSE | Feature.LARGE
 OUR_PROTOCOL = "antiphon.server:WebSocketProtocol"
 
 
@@ -101,7 +103,7 @@ PEERS = {
             name="litestar",
             label="Litestar on uvicorn",
             argv=_uvicorn("litestar_app:app"),
-            features=Feature.ECHO | Feature.CLOSE,
+            features=Feature.ECHO | Feature.CLOSE | Feature.LARGE,
             plain_argv=NO_DEFLATE,
         ),
         Peer(

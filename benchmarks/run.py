@@ -77,6 +77,8 @@ def _measure_all(arguments: argparse.Namespace, places: Places) -> dict[str, dic
                     print(f"  left out: {error}", file=sys.stderr)
     results: dict[str, dict[str, Result]] = defaultdict(dict)
     for (name, peer_name), rows in runs.items():
+        if not rows:
+            continue
         results[name][peer_name] = _middle(rows)
     return results
 

@@ -59,7 +59,7 @@ WORKLOADS = {
             path="/echo",
             args=(20, 65536, 4),
             figure=Figure.CPU_PER_MESSAGE,
-            needs=Feature.ECHO,
+            needs=Feature.ECHO | Feature.LARGE,
         ),
         Workload(
             name="echo-json-deflate",
@@ -111,10 +111,10 @@ WORKLOADS = {
         ),
         Workload(
             name="fanout-json-deflate",
-            title="One publishes 1 KiB JSON to 1 000 receivers, compression negotiated",
+            title="One publishes 1 KiB JSON to 1 000 receivers, compression negotiated, 8 in flight",
             mode="fanout",
             path="/chat",
-            args=(1000, 1024, 100, 1),
+            args=(1000, 1024, 300, 8),
             figure=Figure.CPU_PER_DELIVERY,
             needs=Feature.CHAT | Feature.DEFLATE,
             deflate=True,
