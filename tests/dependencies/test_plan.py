@@ -12,7 +12,7 @@ import fastapi.params
 import fastapi.security
 import pytest
 import starlette.websockets
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -347,6 +347,28 @@ async def test_mutable_defaults_are_not_shared_between_connections() -> None:
         async with solve(plan, websocket()) as solved:
             solved.values["tags"].append("x")
             assert solved.values["tags"] == ["x"]
+
+
+async def test_constraints_beside_a_marker_hold_in_both_styles() -> None:
+    async def as_default(a: Annotated[int, Field(gt=1)] = Query(5)) -> None: ...
+
+    async def as_annotation(a: Annotated[int, Field(gt=1), Query(lt=9)] = 5) -> None: ...
+
+    async def old_name(a: str = Query("5", regex="^[1-9]$", example="1")) -> None: ...
+
+    for endpoint in (as_default, as_annotation):
+        assert await values_of(endpoint) == {"a": 5}
+        with pytest.raises(ParameterErrors):
+            await values_of(endpoint, websocket([("a", "1")]))
+    with pytest.raises(ParameterErrors):
+        await values_of(old_name, websocket([("a", "0")]))
+
+
+async def test_use_cache_holds_for_dependencies_without_a_parameter() -> None:
+    count = Counter()
+    unnamed = [Depends(count), Depends(count), Depends(count, use_cache=False)]
+    async with solve(analyze(nothing, path="/", dependencies=unnamed), websocket()):
+        assert count.runs == 2
 
 
 # ---- dependency_overrides

@@ -7,7 +7,6 @@ counts as absent, and `loc` starts with the part of the connection and the key t
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -70,7 +69,7 @@ class Reader:
         default = self.info.default
         if self.info.default_factory is None and isinstance(default, _IMMUTABLE):
             return default
-        return copy.deepcopy(self.info.get_default(call_default_factory=True))
+        return self.info.get_default(call_default_factory=True)  # a copy, or fresh from the factory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
