@@ -26,12 +26,13 @@ find_python() {
 bootstrap_pip() {
 	say "no ensurepip here: fetching pip from PyPI"
 	"$VENV/bin/python" - "$VENV" <<-'PY'
-		import hashlib, json, pathlib, subprocess, sys, tempfile, urllib.request
+		import hashlib, json, pathlib, subprocess, sys, tempfile, urllib.parse, urllib.request
 
-		with urllib.request.urlopen("https://pypi.org/pypi/pip/json", timeout=60) as answer:
+		INDEX = "https://pypi.org/pypi/pip/json"
+		with urllib.request.urlopen(INDEX, timeout=60) as answer:
 		    files = json.load(answer)["urls"]
 		wheel = next(file for file in files if file["packagetype"] == "bdist_wheel")
-		with urllib.request.urlopen(wheel["url"], timeout=60) as answer:
+		with urllib.request.urlopen(urllib.parse.urljoin(INDEX, wheel["url"]), timeout=60) as answer:
 		    data = answer.read()
 		if hashlib.sha256(data).hexdigest() != wheel["digests"]["sha256"]:
 		    sys.exit("the pip wheel does not have the digest that PyPI names")

@@ -17,7 +17,8 @@ export function element(tag, className, text) {
 export function hue(id) {
   let hash = 2166136261;
   for (const character of id) hash = Math.imul(hash ^ character.codePointAt(0), 16777619);
-  return (hash >>> 0) % 24 * 15;
+  hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b); // the low bits alone would know only a few colours
+  return ((hash ^ (hash >>> 16)) >>> 0) % 24 * 15;
 }
 
 export function paintAvatar(node, id, name) {

@@ -1,0 +1,58 @@
+"""What the documents show runs, and what they point to exists."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.commands import ROOT, run
+
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("src/**/*.md")]
+)
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_the_program_of_the_readme_is_a_chat(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "main.py").write_text(blocks(ROOT / "README.md", "python")[0])
+    async with run("main:app", "--workers", workers, app_dir=tmp_path) as server, asyncio.timeout(20):
+        async with connect(f"{server.url}/rooms/tea?name=ada") as ada:
+            assert json.loads(await ada.recv())["joins"].keys() == {"ada"}
+            await ada.send("hello")
+            assert json.loads(await ada.recv()) == {"name": "ada", "text": "hello"}
+            async with connect(f"{server.url}/rooms/tea?name=bob") as bob:
+                assert json.loads(await bob.recv()) == {"name": "ada", "text": "hello"}
+                assert json.loads(await bob.recv())["joins"].keys() == {"ada", "bob"}
+                assert json.loads(await ada.recv())["joins"].keys() == {"bob"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_python_in_a_document_compiles(document: Path) -> None:
+    for block in blocks(document, "python"):
+        compile(block, str(document), "exec", flags=0x2000)  # top-level await is allowed: PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_links_to_is_there(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_every_example_is_in_the_list_and_every_name_in_the_list_is_an_example() -> None:
+    listed = set(re.findall(r"\]\((\w+\.py)\)", (ROOT / "examples" / "README.md").read_text()))
+    assert listed == {path.name for path in (ROOT / "examples").glob("*.py")}
+
+
+def test_every_page_is_in_the_index() -> None:
+    listed = set(re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text()))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
