@@ -29,7 +29,7 @@ fmt: setup ## format the sources
 	$(BIN)/ruff format .
 
 bench: setup ## measure against the alternatives
-	$(BIN)/python -m benchmarks $(ARGS)
+	scripts/bench.sh $(ARGS)
 
 docs: setup system ## take the pictures in docs/images afresh
 	$(BIN)/python scripts/screenshots.py
