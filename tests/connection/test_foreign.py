@@ -29,7 +29,7 @@ async def turns(count: int = 5) -> None:
 
 def elsewhere(work: Coroutine[Any, Any, None]) -> threading.Thread:
     """Run in another thread with an event loop of its own."""
-    thread = threading.Thread(target=asyncio.run, args=(work,))
+    thread = threading.Thread(target=asyncio.run, args=(work,), daemon=True)
     thread.start()
     return thread
 

@@ -353,3 +353,65 @@ async def test_a_member_thrown_out_by_another_sees_the_code_and_its_endpoint_end
             await client.wait_closed()
             await ended.wait()
         assert (client.close_code, client.close_reason) == (4004, "out")
+
+
+# What uvicorn does of its own accord
+
+
+@pytest.mark.parametrize("ws", UVICORN_PROTOCOLS)
+async def test_a_message_too_big_for_uvicorn_is_a_disconnect_for_a_sender_too(ws: str) -> None:
+    seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def ticker(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.send_text("tick")
+                await asyncio.sleep(0)
+        except WebSocketDisconnect as exc:
+            seen.set_result(exc.code)
+
+    async with serve(endpoint(ticker), ws=ws, ws_max_size=1000, lifespan="off") as server:
+        async with connect(server.url) as client:
+            await client.send("x" * 2000)
+            async with asyncio.timeout(5):
+                assert await seen in (1006, 1009)
+            await client.wait_closed()
+            assert client.close_code == 1009
+
+
+@pytest.mark.parametrize("ws", UVICORN_PROTOCOLS)
+async def test_a_peer_that_answers_no_pings_is_a_disconnect_for_a_sender_too(ws: str) -> None:
+    seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def ticker(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.send_text("tick")
+                await asyncio.sleep(0.001)
+        except WebSocketDisconnect as exc:
+            seen.set_result(exc.code)
+
+    config = {"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05, "lifespan": "off"}
+    async with serve(endpoint(ticker), ws=ws, **config) as server:
+        with await RawClient.connect(server.port):
+            async with asyncio.timeout(5):
+                assert await seen == 1006
+
+
+@pytest.mark.parametrize("ws", UVICORN_PROTOCOLS)
+async def test_a_server_that_stops_is_1012_from_our_side(ws: str) -> None:
+    seen: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+
+    async def idle(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("ready")
+        seen.set_result(await websocket.wait_closed())
+
+    async with serve(endpoint(idle), ws=ws, lifespan="off") as server:
+        client = await connect(server.url)
+        await client.recv()
+    assert await seen == Closed(code=1012, reason="", by=ClosedBy.US)
+    await client.wait_closed()
+    assert client.close_code == 1012
