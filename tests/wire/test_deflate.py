@@ -272,6 +272,25 @@ def test_a_message_below_the_threshold_goes_uncompressed() -> None:
         assert deflate.compress(b"x" * 100) is not None
 
 
+def test_a_compression_that_was_interrupted_leaves_nothing_in_the_next_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal's KeyboardInterrupt between zlib's two calls must not put one user's words into another's message."""
+    deflate = Deflate(FORGET, Role.SERVER, ALL)
+    message = b"a message of somebody else " * 10
+    expected = deflate.compress(message)
+
+    def interrupted(compressor: object, payload: bytes, mode: int) -> bytes:
+        compressor.compress(payload)  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_flush", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            deflate.compress(b"secret words " * 10)
+    assert deflate.compress(message) == expected
+
+
 def test_threads_do_not_mix_their_messages() -> None:
     deflate = Deflate(FORGET, Role.SERVER, ALL)
     wrong: list[int] = []

@@ -288,6 +288,21 @@ def test_empty_fragments_hold_no_memory(twin: Twin) -> None:
     assert parser.frames == 10_001
 
 
+def test_a_message_in_many_small_fragments_is_not_copied_for_each(twin: Twin) -> None:
+    """Whatever is held for it is at most twice its size, and grows by steps."""
+    parser = twin.server(limit=1 << 24)
+    parser.feed(raw.frame(2, b"x" * 100_000, fin=False))
+    fragments = raw.frame(0, b"x", fin=False) * 1000
+    tracemalloc.start()
+    try:
+        for _ in range(200):
+            parser.feed(fragments)
+        assert tracemalloc.get_traced_memory()[0] < 2 * 300_000 + 10_000
+    finally:
+        tracemalloc.stop()
+    assert parser.feed(raw.frame(0, b"end")) == [b"x" * 300_000 + b"end"]
+
+
 def test_a_limit_must_be_positive_and_may_be_huge(twin: Twin) -> None:
     with pytest.raises(ValueError, match="positive"):
         twin.server(limit=0)

@@ -140,10 +140,11 @@ cdef inline unsigned char *_bytes_data(PyObject *data) noexcept:
     return <unsigned char *>PyBytes_AS_STRING(<object>data)
 
 
-cdef int _grow(PyObject **where, Py_ssize_t used, Py_ssize_t needed, Py_ssize_t final) except -1:
-    """Make room for `needed` bytes, of which `used` are kept; `final` is what the frame says it will come to.
+cdef int _grow(PyObject **where, Py_ssize_t needed, Py_ssize_t final) except -1:
+    """Make room for `needed` bytes; `final` is what the message will come to, as far as its last frame tells.
 
-    At most doubles what has really come: a peer cannot make us allocate by announcing.
+    At most doubles what has really come: a peer cannot make us allocate by announcing. And does double where the end is
+    not in sight: a message in many fragments is not copied for each.
     """
     cdef Py_ssize_t capacity
     if where[0] == NULL:
@@ -372,7 +373,7 @@ cdef class Parser:
         if self._compressed:
             return self._inflate(_unmasked(data, size, key), fin, events)
         if not fin or self._size:
-            self._collect(data, size, size, key)
+            self._collect(data, size, size if fin else NO_LIMIT, key)
             return self._finish(events) if fin else 0
         opcode = self._opcode
         self._opcode = 0
@@ -399,14 +400,14 @@ cdef class Parser:
         if not size:
             return 0
         if self._compressed:
-            _grow(&self._wire, self._wire_size, self._wire_size + size, self._wire_size + self._remaining)
+            _grow(&self._wire, self._wire_size + size, self._wire_size + self._remaining)
             if self._masked:
                 antiphon_xor(_bytes_data(self._wire) + self._wire_size, data, size, self._key)
             else:
                 memcpy(_bytes_data(self._wire) + self._wire_size, data, size)
             self._wire_size += size
         else:
-            self._collect(data, size, self._remaining, self._key_or_null())
+            self._collect(data, size, self._remaining if self._fin else NO_LIMIT, self._key_or_null())
         for i in range(4):
             turned[i] = self._key[(i + size) & 3]
         memcpy(self._key, turned, 4)
@@ -429,7 +430,9 @@ cdef class Parser:
         cdef bytes payload = self._inflater.inflate(data, fin != 0, self._limit - self._size)
         cdef unsigned char opcode = self._opcode
         if not fin or self._size:
-            self._collect(<const unsigned char *>PyBytes_AS_STRING(payload), len(payload), len(payload), NULL)
+            self._collect(
+                <const unsigned char *>PyBytes_AS_STRING(payload), len(payload), len(payload) if fin else NO_LIMIT, NULL
+            )
             return self._finish(events) if fin else 0
         self._opcode = 0
         self._compressed = False
@@ -450,7 +453,7 @@ cdef class Parser:
         cdef bint wide = True
         if not size:
             return 0
-        _grow(&self._buffer, self._size, self._size + size, self._size + to_come)
+        _grow(&self._buffer, self._size + size, self._size + to_come)
         end = _bytes_data(self._buffer) + self._size
         if key == NULL:
             memcpy(end, data, size)

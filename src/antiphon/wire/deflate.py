@@ -194,10 +194,13 @@ def compress(payload: bytes, *, level: int, bits: int, memory_level: int) -> byt
     except AttributeError:
         compressors = _shared.compressors = {}
     key = (level, bits, memory_level)
-    compressor = compressors.get(key)
+    # Taken out while in use: were it left half-way through a message, the next one would hold a part of it.
+    compressor = compressors.pop(key, None)
     if compressor is None:
-        compressor = compressors[key] = zlib.compressobj(level, zlib.DEFLATED, -bits, memory_level)
-    return _flush(compressor, payload, zlib.Z_FULL_FLUSH)
+        compressor = zlib.compressobj(level, zlib.DEFLATED, -bits, memory_level)
+    data = _flush(compressor, payload, zlib.Z_FULL_FLUSH)
+    compressors[key] = compressor
+    return data
 
 
 class _Shared(threading.local):
@@ -216,7 +219,10 @@ def _flush(compressor: _Compress, payload: bytes, mode: int) -> bytes:
 
 
 def _after_final_block(decompressor: _Decompress, payload: bytes, limit: int, bits: int) -> tuple[bytes, _Decompress]:
-    """Go on behind a block with BFINAL set (RFC 7692 §7.2.3.4): zlib ends there, the message need not."""
+    """Go on behind a block with BFINAL set (RFC 7692 §7.2.3.4): zlib ends there, the message need not.
+
+    Of the window only this frame's part is kept. That is more than any writer uses who ends a stream to start another.
+    """
     parts = [payload]
     size = len(payload)
     window = payload

@@ -72,7 +72,7 @@ def parse_request(data: bytes | bytearray, *, max_head: int = MAX_HEAD) -> Reque
     """The request at the start of `data`; None while its head is incomplete.
 
     Raises HandshakeError: 400 for what is not HTTP, 414 and 431 for what is too long, 505 for a version other than 1.1.
-    Noise at its start, bare CR and LF, and too much are refused without waiting for the head's end.
+    Noise at its start, lines ended by a bare LF, and too much are refused without waiting for the head's end.
     """
     lines, consumed = _head_lines(data, max_head, too_long=431)
     if lines is None:
@@ -81,7 +81,7 @@ def parse_request(data: bytes | bytearray, *, max_head: int = MAX_HEAD) -> Reque
     if match is None:
         raise HandshakeError(400, "malformed request line")
     method, target, major, minor = match.groups()
-    if (major, minor) < (b"1", b"1") or major != b"1":  # RFC 6455 §4.1: at least 1.1; 2 and 3 have another handshake
+    if major != b"1" or minor == b"0":  # RFC 6455 §4.1: at least 1.1; 2 and 3 have another handshake
         raise HandshakeError(505, "WebSocket handshakes need HTTP/1.1")
     return Request(method.decode(), target, _headers(lines[1:]), consumed)
 
@@ -289,18 +289,25 @@ _OWN: Final = frozenset(
 def _head_lines(data: bytes | bytearray, max_head: int, *, too_long: int) -> tuple[list[bytes] | None, int]:
     """The lines of a complete head, each ended by CR LF, and its length."""
     end = data.find(b"\r\n\r\n", 0, max_head)
-    head = bytes(data[: end if end >= 0 else max_head])
     if end < 0:
-        if len(data) >= max_head:
-            long_line = too_long and b"\r\n" not in head
-            raise HandshakeError(414 if long_line else too_long, "the HTTP head is too long")
-        if head[:1] and not 0x20 < head[0] < 0x7F:
-            raise HandshakeError(400 if too_long else 0, "malformed HTTP head")  # TLS or noise: do not wait for more
+        _check_beginning(data, max_head, too_long)
+        return None, 0
+    head = bytes(data[:end])
     if _BARE.search(head):  # RFC 9112 §2.2 would let a reader guess; a proxy may guess differently
         raise HandshakeError(400 if too_long else 0, "bare CR, LF or NUL in the HTTP head")
-    if end < 0:
-        return None, 0
     return head.split(b"\r\n"), end + 4
+
+
+def _check_beginning(data: bytes | bytearray, max_head: int, too_long: int) -> None:
+    """Whether more is worth waiting for. Quick: it is asked for each byte of a head that comes byte by byte."""
+    if len(data) >= max_head:
+        long_line = too_long and b"\r\n" not in data
+        raise HandshakeError(414 if long_line else too_long, "the HTTP head is too long")
+    malformed = 400 if too_long else 0
+    if data and not 0x20 < data[0] < 0x7F:  # TLS, or noise
+        raise HandshakeError(malformed, "malformed HTTP head")
+    if data.endswith(b"\n") and not data.endswith(b"\r\n"):  # its end will never look like one
+        raise HandshakeError(malformed, "bare LF in the HTTP head")
 
 
 _BARE: Final = re.compile(rb"\r(?!\n|\Z)|(?<!\r)\n|\x00")
