@@ -381,8 +381,7 @@ async def test_a_generator_still_entering_when_its_task_is_cancelled_is_left_aga
     task = asyncio.create_task(connection())
     await asyncio.to_thread(entering.wait, 10)
     task.cancel()
-    await asyncio.sleep(0)
-    go_on.set()
+    asyncio.get_running_loop().call_later(0.05, go_on.set)  # by then the leaving waits for the entering
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(left.wait, 10)

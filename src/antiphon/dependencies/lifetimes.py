@@ -80,45 +80,49 @@ class SyncLife:
 
     async def enter(self) -> Any:
         """The yielded value. Raises GeneratorError when there is none."""
-        value = await run_in_threadpool(self._context.run, self._start)
+        value = await run_in_threadpool(self._alone, self._start)
         if value is _ENDED:
             raise GeneratorError(f"{self.label} did not yield")
         return value
 
     async def leave(self, error: BaseException | None) -> bool:
         """Run what stands behind the `yield`; True when it swallowed `error`. Raises what it raises instead."""
-        run = self._context.run
         limiter = anyio.CapacityLimiter(1)
         # Whoever cancels this has waited long enough already; the thread goes on alone.
-        outcome = await anyio.to_thread.run_sync(run, self._finish, error, limiter=limiter, abandon_on_cancel=True)
+        outcome: bool | BaseException = await anyio.to_thread.run_sync(
+            self._alone, self._finish, error, limiter=limiter, abandon_on_cancel=True
+        )
         if isinstance(outcome, BaseException):
             raise_as_is(outcome)
         return outcome
 
-    def _start(self) -> Any:
+    def _alone(self, half: Callable[..., Any], *arguments: Any) -> Any:
+        # The lock outside: a context can be entered only once at a time.
         with self._lock:
-            self._generator = self._call(**self._values)
-            value = next(self._generator, _ENDED)
-            self._entered = value is not _ENDED
-            return value
+            return self._context.run(half, *arguments)
+
+    def _start(self) -> Any:
+        self._generator = self._call(**self._values)
+        value = next(self._generator, _ENDED)
+        self._entered = value is not _ENDED
+        return value
 
     def _finish(self, error: BaseException | None) -> bool | BaseException:
         """Whether `error` was swallowed, or what was raised instead: raised here it would lose its context."""
-        with self._lock:
-            if not self._entered or self._generator is None:
-                return False
-            self._entered = False
-            try:
-                if error is None:
-                    next(self._generator)
-                else:
-                    self._generator.throw(error)
-            except StopIteration as stop:
-                return error is not None and stop is not error
-            except BaseException as raised:
-                return False if _is_same(raised, error) else raised
-            self._generator.close()
-            return GeneratorError(f"{self.label} yielded twice")
+        if not self._entered or self._generator is None:
+            return False
+        self._entered = False
+        try:
+            if error is None:
+                next(self._generator)
+            else:
+                self._generator.throw(error)
+        except StopIteration as stop:
+            return error is not None and stop is not error
+        except BaseException as raised:
+            return False if _is_same(raised, error) else raised
+        self._generator.close()
+        return GeneratorError(f"{self.label} yielded twice")
 
 
 def raise_as_is(error: BaseException) -> NoReturn:
