@@ -232,13 +232,20 @@ async def test_options_that_do_not_fit_are_explained(folder: Path, args: list[st
     assert "Traceback" not in finished.stderr
 
 
-async def test_a_startup_that_fails_exits_with_3(folder: Path) -> None:
+async def test_a_limit_that_is_none_is_told_at_the_start(folder: Path) -> None:
+    finished = await antiphon("run", "main", "--port", "0", cwd=folder, env={"ANTIPHON_WS_SEND_TIMEOUT": "soon"})
+    assert finished.code == 1
+    assert "ANTIPHON_WS_SEND_TIMEOUT must be a number, not 'soon'" in finished.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_startup_that_fails_exits_with_3(folder: Path, workers: str) -> None:
     (folder / "failing.py").write_text(
         "from contextlib import asynccontextmanager\nfrom antiphon import App\n"
         "@asynccontextmanager\nasync def lifespan(app):\n    raise RuntimeError('no database')\n    yield\n"
         "app = App(lifespan=lifespan)\n"
     )
-    finished = await antiphon("run", "failing", "--port", "0", cwd=folder)
+    finished = await antiphon("run", "failing", "--port", "0", "--workers", workers, cwd=folder)
     assert finished.code == 3
     assert "no database" in finished.stderr
 

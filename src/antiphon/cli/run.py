@@ -10,6 +10,8 @@ from typing import Any
 import click
 import uvicorn
 
+from antiphon.server import ServerConfig
+
 from . import sockets as listening
 from .loading import Target, check_exists, load, locate
 from .problem import Problem
@@ -83,6 +85,8 @@ def configure(target: Target, **options: Any) -> uvicorn.Config:
     engine = Engine(options["ws"])
     if engine.missing_package:
         raise Problem(f"--ws {engine.value} needs a package: pip install {engine.missing_package}")
+    if engine is Engine.ANTIPHON:
+        _check_limits()
     if options["ssl_keyfile"] and not options["ssl_certfile"]:
         raise Problem("--ssl-keyfile is given without --ssl-certfile")
     if options["reload"] and (options["workers"] or 1) > 1:
@@ -117,6 +121,14 @@ def configure(target: Target, **options: Any) -> uvicorn.Config:
         factory=options["factory"],
         **sizes,
     )
+
+
+def _check_limits() -> None:
+    """The engine reads its limits with the first connection; a mistake in them should not wait for it."""
+    try:
+        ServerConfig.from_environ(os.environ)
+    except ValueError as error:
+        raise Problem(str(error)) from None
 
 
 def _listen(host: str, port: int, uds: str | None, fd: int | None) -> list[Any]:

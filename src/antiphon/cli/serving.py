@@ -66,7 +66,7 @@ def serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         elif config.workers > 1:
             with _relay():
                 _tell(f"{where} with {config.workers} workers")
-                Multiprocess(config, sockets).run()
+                _serve_in_workers(config, sockets)
         else:
             _serve_here(config, sockets, where)
     except KeyboardInterrupt:
@@ -83,6 +83,13 @@ def _serve_here(config: uvicorn.Config, sockets: list[socket.socket], where: str
     server.run(sockets)
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def _serve_in_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    workers = Multiprocess(config, sockets)
+    workers.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
+        sys.exit(STARTUP_FAILURE)  # uvicorn gives up then, and would call it a success
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,7 @@
 """The chat room's server: rooms are topics of the hub, people are its presence, what was said is its history.
 
-Everything here is antiphon's public API. The page in `static/` gets the hub's own events and resumes by position.
+Everything here is antiphon's public API. The page in `static/` gets the hub's own events and resumes by position. Names
+are what people say they are: a chat with something to protect would ask for credentials (docs/security.md).
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ async def chat(
     since: Annotated[Position | None, Depends(last_seen)],
 ) -> None:
     await websocket.accept()
-    pace = Pace(burst=8, per_second=1.5, clock=time.monotonic)
+    speaking = Pace(burst=8, per_second=1.5, clock=time.monotonic)
+    hinting = Pace(burst=2, per_second=0.5, clock=time.monotonic)
     here, typing = f"room/{room}", f"typing/{room}"
     async with (
         hub.join(typing, websocket),
@@ -122,8 +124,10 @@ async def chat(
                 await websocket.close(1008, "that is not a message of this chat")
                 return
             if isinstance(message, Typing):
+                if not hinting.allows():
+                    continue
                 await hub.publish(typing, {"from": person.id, "name": person.name}, exclude=websocket)
-            elif pace.allows():
+            elif speaking.allows():
                 said = {"id": message.id, "from": person.id, "name": person.name, "text": message.text}
                 await hub.publish(here, {**said, "at": int(time.time() * 1000)})
             else:
