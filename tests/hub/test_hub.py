@@ -111,6 +111,11 @@ def test_a_position_survives_being_text() -> None:
         assert Position.parse(str(position)) == position
 
 
+async def test_a_socket_the_hub_cannot_deliver_to_is_a_clear_error() -> None:
+    with pytest.raises(TypeError, match="antiphon WebSocket"):
+        Hub().join("t", object())  # type: ignore[arg-type]
+
+
 async def test_since_must_be_a_position() -> None:
     hub = Hub()
     with pytest.raises(TypeError, match=r"Position\.parse"):
@@ -128,6 +133,7 @@ class UserConnection(Connection):
 @pytest.mark.parametrize(
     ("connection_user", "presence", "user", "expected"),
     [
+        (None, {}, 7, "7"),
         (None, {"user": 7}, None, "7"),
         (None, {"id": "x", "name": "Ann"}, None, "x"),
         (None, "ann", None, "ann"),
@@ -137,7 +143,9 @@ class UserConnection(Connection):
         ("plain", {}, None, "plain"),
     ],
 )
-async def test_who_a_connection_is(connection_user: object, presence: object, user: str | None, expected: str) -> None:
+async def test_who_a_connection_is(
+    connection_user: object, presence: object, user: str | int | None, expected: str
+) -> None:
     hub = Hub()
     async with hub.join("t", UserConnection(connection_user), presence=presence, user=user) as membership:
         assert membership.user == expected
@@ -165,6 +173,14 @@ async def test_a_reason_is_cut_to_what_fits_on_the_wire() -> None:
     async with hub.join("t", connection):
         await hub.close_connections(topic="t", reason="é" * 100)
     assert connection.sink.closed == (1008, "é" * 61)
+
+
+async def test_a_user_may_be_a_number() -> None:
+    hub = Hub()
+    connection = Connection()
+    async with hub.join("t", connection, user=7):
+        await hub.close_connections(user=7)
+    assert connection.sink.closed == (1008, "")
 
 
 async def test_a_sink_that_breaks_its_contract_harms_nobody_else(caplog: pytest.LogCaptureFixture) -> None:

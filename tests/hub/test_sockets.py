@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from antiphon.connection import WebSocket
-from antiphon.exceptions import WebSocketDisconnect
+from antiphon.exceptions import NotAccepted, WebSocketDisconnect
 from antiphon.hub import Framing, Hub, Overflow, Position, TopicOptions
 from antiphon.server import WebSocketProtocol
 from antiphon.testing.hub_sinks import eventually
@@ -73,6 +73,28 @@ async def served(request: pytest.FixtureRequest) -> AsyncGenerator[tuple[Chat, S
         manager = serve(chat, ws=WebSocketProtocol if request.param == "antiphon" else request.param, lifespan="off")
     async with manager as server:
         yield chat, server
+
+
+async def test_joining_before_accept_is_a_programming_error(served: tuple[Chat, Served]) -> None:
+    chat, server = served
+    caught: list[Exception] = []
+
+    async def join_early(websocket: WebSocket) -> None:
+        try:
+            async with chat.hub.join("any", websocket):
+                pytest.fail("joined")
+        except NotAccepted as error:
+            caught.append(error)
+        await websocket.accept()
+        await websocket.close()
+
+    chat._join = join_early  # type: ignore[method-assign]
+    async with connect(f"{server}/any") as client:
+        await client.wait_closed()
+    assert [str(error) for error in caught] == [
+        "expected an accepted WebSocket to join topic 'any': call accept() first"
+    ]
+    assert chat.hub.stats().topics == 0
 
 
 async def take(client: ClientConnection, count: int = 1) -> list[Any]:

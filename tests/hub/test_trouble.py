@@ -281,3 +281,20 @@ async def test_nonsense_from_the_backend_is_logged_and_passed_over(
         await hub.publish("plain", "x")
     assert connection.received == ["x"]
     assert caplog.text.count("came from the backend") == 8
+
+
+async def test_sockets_that_stay_while_the_hub_is_stopped_are_served_when_it_is_started_again(backend: Fragile) -> None:
+    hub = Hub(backend=backend, topics={"kept": KEPT})
+    await hub.start()
+    kept, plain = Connection(), Connection()
+    async with hub.join("kept", kept), hub.join("plain", plain):
+        await hub.publish("kept", "1")
+        await hub.stop()
+        backend._listener = None
+        await backend.elsewhere("kept", b"2", keep=KEEP)
+        await hub.start()
+        await eventually(lambda: kept.received == ["1", "2"])
+        assert plain.sink.events == [{"type": "resync", "topic": "plain"}]
+        await hub.publish("plain", "x")
+        assert plain.received[-1] == "x"
+    await hub.stop()

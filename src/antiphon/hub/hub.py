@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from pydantic_core import from_json
 
 from ..events import Observer
-from ..types import SupportsSink
+from ..types import Sink, SupportsSink
 from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
@@ -175,7 +175,7 @@ class Hub:
         since: Position | None = None,
         history: int = 0,
         presence: object = None,
-        user: str | None = None,
+        user: str | int | None = None,
     ) -> Membership:
         """Use as `async with`: what is published to the topic reaches the socket until the block or the socket ends.
 
@@ -187,12 +187,13 @@ class Hub:
         `user`: who it is; several connections of one user are one member. Without: `presence["user"]`, `["id"]`,
         or presence itself if it is a str; else the connection's authenticated user; else it is a member of its own.
 
-        Raises `InvalidTopic` and `UnencodableData` at once; on entering `WebSocketDisconnected` when the socket is
-        closed, `BackendUnavailable`, `HubNotRunning`.
+        Raises `InvalidTopic`, `UnencodableData` and `HubNotRunning` at once; on entering `NotAccepted` before
+        `accept()`, `WebSocketDisconnected` when the socket is closed, `BackendUnavailable`.
         """
         options = self._topics.options(topic)
         serial = next(self._serial)
-        who = user or _user_of(websocket)
+        given = None if user is None else str(user)
+        who = given or _user_of(websocket)
         self._check_running()
         if presence is None and since is None and history == 0:
             request = PLAIN
@@ -200,12 +201,12 @@ class Hub:
             track = None
             if presence is not None:
                 ref = f"{self._rooms.process}.{serial}"
-                who = user or _user_in(presence) or who or ref
+                who = given or _user_in(presence) or who or ref
                 track = Track(ref, who, encode_json(presence))
             watch = track is not None and options.presence
             request = Request(_position(since), _count("history", history), track, watch)
-        receiver = Receiver(websocket.sink, serial, who)
-        return Membership(self._joining, topic, options, receiver, request)
+        receiver = Receiver(_sink_of(websocket), serial, who)
+        return Membership(self._joining, topic, options, receiver, request, websocket)
 
     def subscribe(
         self, topic: str, *, since: Position | None = None, history: int = 0, presence: bool = False
@@ -257,7 +258,12 @@ class Hub:
         return len((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def close_connections(
-        self, *, user: str | None = None, topic: str | None = None, code: int = POLICY_VIOLATION, reason: str = ""
+        self,
+        *,
+        user: str | int | None = None,
+        topic: str | None = None,
+        code: int = POLICY_VIOLATION,
+        reason: str = "",
     ) -> None:
         """Close the sockets of a user, of a topic, or of a user in a topic, in every process.
 
@@ -272,7 +278,8 @@ class Hub:
         if not (code in _SENDABLE or 3000 <= code <= 4999):
             raise ValueError(f"code: expected a close code that may go on the wire (RFC 6455 §7.4); got {code}")
         self._check_running()
-        command = {"user": user, "topic": topic, "code": code, "reason": _cut(reason)}
+        who = None if user is None else str(user)
+        command = {"user": who, "topic": topic, "code": code, "reason": _cut(reason)}
         await self._link.call("control", self._backend.control, encode_json(command))
 
     def stats(self) -> HubStats:
@@ -306,7 +313,7 @@ class Hub:
             raise HubNotRunning(f"expected a running hub for {self.url}: `async with hub:`, or an App that owns it")
 
     def _name_of(self, websocket: SupportsSink) -> str:
-        return f"{self._rooms.process}:{id(websocket.sink)}:{next(self._serial)}"
+        return f"{self._rooms.process}:{id(_sink_of(websocket))}:{next(self._serial)}"
 
 
 _SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
@@ -338,6 +345,15 @@ def _position(since: object) -> Position | None:
     if isinstance(since, tuple) and len(since) == 2:
         return Position(int(since[0]), str(since[1]))
     raise TypeError(f"since: expected a Position (Position.parse reads a str), got {type(since).__name__}")
+
+
+def _sink_of(websocket: SupportsSink) -> Sink:
+    sink = getattr(websocket, "sink", None)
+    if sink is None:
+        kind = f"{type(websocket).__module__}.{type(websocket).__qualname__}"
+        raise TypeError(f"expected an antiphon WebSocket (anything with a `sink`), got {kind}; see docs/hub.md")
+    found: Sink = sink
+    return found
 
 
 def _user_in(presence: object) -> str | None:

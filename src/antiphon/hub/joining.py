@@ -47,7 +47,7 @@ class Joining:
             # A dead connection may come back; who leaves a living one means it.
             grace = 0.0 if sink.alive else membership.options.presence_grace
             self._link.forget(membership.topic, request.track.ref, grace)
-            await self._link.settle()
+            await self._link.settle_surely()
 
     def died(self, membership: Membership, receiver: Receiver, request: Request) -> None:
         if self._remove(receiver) and request.track is not None:

@@ -61,7 +61,7 @@ class Link:
         self._leaving: contextlib.AbstractAsyncContextManager[object] = contextlib.nullcontext()
         rooms.on_lost = self._lost
         rooms.on_restored = self._restored
-        rooms.on_forgotten = lambda: self.spawn(self._track_again())
+        rooms.on_forgotten = self._forgotten
 
     async def start(self) -> None:
         """Raises `BackendUnavailable`."""
@@ -72,8 +72,12 @@ class Link:
         self.running = True
         self.connected = True
         self._up.set()
+        if self._rooms.rooms and not self.always_open:
+            await self._resume()
 
     async def stop(self) -> None:
+        if self.running and not self.always_open:
+            self._rooms.lost()
         self.running = False
         self.connected = self.always_open
         tasks = [task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()]
@@ -83,11 +87,12 @@ class Link:
         await self.backend.stop()
         self._absent.clear()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
         task = asyncio.get_running_loop().create_task(_quietly(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """One call, in the backend's loop, in trouble as the option says. Raises `BackendUnavailable`."""
@@ -125,6 +130,13 @@ class Link:
         if self._absent:
             with contextlib.suppress(BackendUnavailable):
                 await self._at_home(self._untrack_absent())
+
+    async def settle_surely(self) -> None:
+        """Goes on when the caller is cancelled: an endpoint that is torn down must not stay among the members."""
+        if self.always_open:
+            await self.settle()
+        elif self._absent:
+            await asyncio.shield(self.spawn(self.settle()))
 
     async def _untrack_absent(self) -> None:
         async with self._leaving:
@@ -173,6 +185,12 @@ class Link:
 
     # After trouble
 
+    async def _resume(self) -> None:
+        """Sockets stayed up while the hub was stopped: for them that was a loss like any other."""
+        for room in tuple(self._rooms.rooms.values()):
+            await self._once("subscribe", self.backend.subscribe, room.topic, room.keep)
+        self._rooms.restored()
+
     def _unsubscribe(self, topic: str) -> None:
         if topic not in self._rooms.rooms:
             self.backend.unsubscribe(topic)
@@ -185,6 +203,9 @@ class Link:
         self.connected = True
         self._up.set()
         self.spawn(self._recover(self._rooms.generation))
+
+    def _forgotten(self) -> None:
+        self.spawn(self._track_again())
 
     async def _recover(self, generation: int) -> None:
         while self._rooms.generation == generation:

@@ -7,7 +7,9 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
-from ..exceptions import WebSocketDisconnected
+from starlette.websockets import WebSocketState
+
+from ..exceptions import NotAccepted, WebSocketDisconnected
 from ..types import Sink
 from .backends.base import Position, Track
 from .errors import SlowSubscriber
@@ -52,12 +54,19 @@ class Membership:
     whichever is first.
     """
 
-    __slots__ = ("_joining", "_receiver", "_request", "options", "position", "recovered", "topic")
+    __slots__ = ("_joining", "_receiver", "_request", "_websocket", "options", "position", "recovered", "topic")
 
     def __init__(
-        self, joining: Joining, topic: str, options: TopicOptions, receiver: Receiver, request: Request
+        self,
+        joining: Joining,
+        topic: str,
+        options: TopicOptions,
+        receiver: Receiver,
+        request: Request,
+        websocket: object = None,
     ) -> None:
         self._joining = joining
+        self._websocket = websocket
         self._receiver = receiver
         self._request = request
         self.options = options
@@ -84,6 +93,8 @@ class Membership:
 
     async def __aenter__(self) -> Self:
         sink = self._receiver.sink
+        if getattr(self._websocket, "application_state", None) is WebSocketState.CONNECTING:
+            raise NotAccepted(f"expected an accepted WebSocket to join topic {self.topic!r}: call accept() first")
         if not sink.alive:
             raise _closed(sink, self.topic)
         if self.active:

@@ -113,7 +113,12 @@ class Topics:
 
     def options(self, topic: str) -> TopicOptions:
         """Raises `InvalidTopic`."""
-        return self._find(topic)
+        try:
+            return self._find(topic)
+        except TypeError:
+            # Not hashable, so not a name either.
+            check_topic(topic)
+            raise
 
     def _search(self, topic: str) -> TopicOptions:
         check_topic(topic)
