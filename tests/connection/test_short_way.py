@@ -234,26 +234,36 @@ async def test_a_close_from_the_sink_ends_what_the_endpoint_does(wrap: Wrap) -> 
     await play(wrap, endpoint, client_side)
 
 
-async def test_a_subclass_that_overrides_receive_and_send_sees_every_message() -> None:
-    seen: list[str] = []
+seen: list[str] = []
 
-    class Logged(WebSocket):
-        async def receive(self) -> Message:
-            message = await super().receive()
-            seen.append(message["type"])
-            return message
 
-        async def send(self, message: Message) -> None:
-            seen.append(message["type"])
-            await super().send(message)
+class Listening(WebSocket):
+    async def receive(self) -> Message:
+        message = await super().receive()
+        seen.append(message["type"])
+        return message
 
+
+class Speaking(WebSocket):
+    async def send(self, message: Message) -> None:
+        seen.append(message["type"])
+        await super().send(message)
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"), [(Listening, ["connect", "receive"]), (Speaking, ["accept", "send", "close"])]
+)
+async def test_a_subclass_that_overrides_receive_or_send_sees_every_message(
+    cls: type[WebSocket], expected: list[str]
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        websocket: WebSocket = Logged(scope, receive, send)
+        websocket = cls(scope, receive, send)
         await websocket.accept()
         await websocket.send_text(await websocket.receive_text())
         await websocket.close()
 
+    seen.clear()
     async with serve(app, ws=WebSocketProtocol, lifespan="off") as server, connect(server.url) as client:
         await client.send("x")
         assert await client.recv() == "x"
-    assert seen == [f"websocket.{name}" for name in ("connect", "accept", "receive", "send", "close")]
+    assert seen == [f"websocket.{name}" for name in expected]
