@@ -1,0 +1,45 @@
+"""What every backend promises, as tests. Subclass in a test module and say how to make a hub:
+
+    class TestMine(HubContract):
+        @pytest.fixture
+        def url(self) -> str:
+            return "mine://..."
+
+`ProcessContract` is for backends that span processes, `BrokerContract` for those with something to kill in the middle.
+The tests need pytest with pytest-asyncio in auto mode. Pauses in here are waits for a condition, with a deadline.
+"""
+
+import pytest
+
+# What fails in here should show its values, as in any test module; that has to be said before the imports.
+PARTS = ("base", "broker", "messages", "people", "processes", "recovery", "slow")
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in PARTS))
+
+from antiphon.testing.hub_sinks import Connection, RecordingSink, eventually  # noqa: E402
+
+from .base import LEASE, OPTIONS, TOPICS, compose  # noqa: E402
+from .broker import Broker, BrokerContract  # noqa: E402
+from .messages import MessagesContract  # noqa: E402
+from .people import PeopleContract  # noqa: E402
+from .processes import ProcessContract  # noqa: E402
+from .recovery import RecoveryContract  # noqa: E402
+from .slow import SlowReceiversContract  # noqa: E402
+
+
+class HubContract(MessagesContract, RecoveryContract, SlowReceiversContract, PeopleContract):
+    """One process."""
+
+
+__all__ = [
+    "LEASE",
+    "OPTIONS",
+    "TOPICS",
+    "Broker",
+    "BrokerContract",
+    "Connection",
+    "HubContract",
+    "ProcessContract",
+    "RecordingSink",
+    "compose",
+    "eventually",
+]
