@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final, Generic
 
+import anyio.lowlevel
 from starlette.requests import HTTPConnection, StateT
 
 from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
@@ -69,6 +70,10 @@ SENDS_UNHEARD: Final = 4
 OPEN_RECEIVES: Final = RECEIVES[CONNECTED]
 OPEN_SENDS: Final = SENDS[CONNECTED]
 """Beside the tables because to hash an enum member costs as much as a coroutine (benchmarks: echo)."""
+
+SENDS_PER_TURN: Final = 16
+"""Sends in a row without a receive, after which the loop gets a turn: a server whose `send` never suspends would not
+even learn that the peer is gone."""
 
 running_loop = asyncio._get_running_loop
 _handing_over = threading.Lock()
@@ -244,10 +249,12 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
                 raise self._lost() from exc
         if kind != "websocket.send":
             self._send_ended(message)
-        elif self._server_swallows:
-            self._unheard += 1
-            if self._unheard == SENDS_UNHEARD:
-                self._watch()
+            return
+        self._unheard += 1
+        if self._server_swallows and self._unheard == SENDS_UNHEARD:
+            self._watch()
+        if self._unheard % SENDS_PER_TURN == 0:
+            await anyio.lowlevel.checkpoint()
 
     def _send_ended(self, message: Message) -> None:
         """Note the end, if the message that was sent is one."""

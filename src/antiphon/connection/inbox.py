@@ -27,7 +27,6 @@ class Inbox:
         self._on_disconnect = on_disconnect
         self._busy = False
         self._watched = False
-        self._started = False
         self._ready: deque[Message] = deque()
         self._ready_bytes = 0
         self._error: Exception | None = None
@@ -45,7 +44,6 @@ class Inbox:
         try:
             if self._reader is None:
                 message = await self._receive()
-                self._started = True
             else:
                 message = await self._take()
         except BaseException:
@@ -60,17 +58,17 @@ class Inbox:
 
     def _free(self) -> None:
         self._busy = False
-        if self._watched and self._reader is None and self._started:
+        if self._watched and self._reader is None:
             self._begin()
 
     def watch(self) -> None:
         """Notice a disconnect from now on, whether or not the application receives.
 
-        Reading ahead begins behind the connect message and behind a `get` that is under way.
+        Reading ahead begins behind a `get` that is under way.
         """
         if not self._watched:
             self._watched = True
-            if self._started and not self._busy:
+            if not self._busy:
                 self._begin()
 
     def stop(self) -> None:

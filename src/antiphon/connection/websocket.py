@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Generic
 
+import anyio.lowlevel
 import starlette.websockets
 from starlette.requests import StateT
 from starlette.responses import Response
@@ -179,6 +180,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             try:
                 if not carrier.write(data):
                     await carrier.drain()
+                    await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
             except OSError as exc:
                 raise self._lost() from exc
             return
@@ -197,6 +199,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             try:
                 if not carrier.write(data):
                     await carrier.drain()
+                    await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
             except OSError as exc:
                 raise self._lost() from exc
             return
