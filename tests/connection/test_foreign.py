@@ -478,3 +478,17 @@ async def test_nothing_is_read_behind_a_disconnect_message() -> None:
     await receiving
     await turns()
     assert peer.receives == 2  # the connect message and the disconnect message
+
+
+async def test_who_asks_for_the_end_before_accept_disturbs_nothing_and_hears_of_it() -> None:
+    peer = Peer()
+    websocket = peer.websocket()
+    ending = asyncio.create_task(websocket.wait_closed())
+    await turns()
+    await websocket.accept()
+    peer.come("x")
+    assert await websocket.receive_text() == "x"
+    peer.leave(1001)
+    assert (await ending).code == 1001
+    with pytest.raises(WebSocketDisconnect):
+        await websocket.receive_text()
