@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from antiphon import App, FileResponse, Hub, Overflow, TopicOptions, WebSocket
 
-app = App(hub=Hub(topics={"measurements": TopicOptions(history=100, overflow=Overflow.CONFLATE, conflate_by="sensor")}))
+NEWEST = TopicOptions(history=100, overflow=Overflow.CONFLATE, conflate_by="sensor", outbox_bytes=64 << 10)
+app = App(hub=Hub(topics={"measurements": NEWEST}))
 
 
 class Measurement(BaseModel):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import socket
 import urllib.request
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -73,3 +76,40 @@ async def test_a_measurement_posted_is_live_and_known_to_who_comes_later() -> No
         assert json.loads(await page.recv()) == {"sensor": "boiler", "value": 81.5}
         async with connect(f"{server.url}/live") as late:
             assert json.loads(await late.recv()) == {"sensor": "boiler", "value": 81.5}
+
+
+async def test_a_viewer_that_does_not_read_gets_the_newest_of_each_sensor_and_delays_nobody() -> None:
+    sensors, rounds = [f"{number} {'x' * 3000}" for number in range(5)], 500
+
+    def measure(port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for value in range(rounds):
+            for sensor in sensors:
+                body = json.dumps({"value": value})
+                connection.request("POST", "/measurements/" + quote(sensor), body, {"Content-Type": "application/json"})
+                connection.getresponse().read()
+        connection.close()
+
+    async with run(EXAMPLES / "dashboard.py", "--no-access-log") as server:
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.connect(("127.0.0.1", server.port))
+        async with (
+            connect(f"{server.url}/live", sock=narrow, max_queue=1, compression=None) as slow,
+            connect(f"{server.url}/live", compression=None) as quick,
+        ):
+            slow.transport.pause_reading()
+            measuring = asyncio.create_task(asyncio.to_thread(measure, server.port))
+            async with asyncio.timeout(40):
+                seen = [json.loads(await quick.recv())["value"] for _ in range(rounds * len(sensors))]
+            await measuring
+            assert seen == [float(value) for value in range(rounds) for _ in sensors]
+            slow.transport.resume_reading()
+            newest: dict[str, float] = {}
+            heard = 0
+            async with asyncio.timeout(20):
+                while list(newest.values()) != [float(rounds - 1)] * len(sensors):
+                    message = json.loads(await slow.recv())
+                    newest[message["sensor"]] = message["value"]
+                    heard += 1
+            assert heard < len(seen)
