@@ -358,3 +358,39 @@ async def test_a_message_of_the_right_size_gets_through_and_one_byte_more_is_100
                 await client.recv()
             assert info.value.rcvd is not None
             assert info.value.rcvd.code == 1009
+
+
+async def test_one_text_sent_to_many_connections_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broadcast loop of the FastAPI tutorial: `for connection in active: await connection.send_text(message)`."""
+    import antiphon.wire.deflate
+
+    compressed: list[int] = []
+    compress = antiphon.wire.deflate.compress
+
+    def counting(payload: bytes, **settings: Any) -> bytes:
+        compressed.append(len(payload))
+        return compress(payload, **settings)
+
+    monkeypatch.setattr(antiphon.wire.deflate, "compress", counting)
+    sends: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sends.append(send)
+        await receive()
+
+    async with serving(app, lifespan="off") as served:
+        async with (
+            websockets.connect(f"{served}/") as first,
+            websockets.connect(f"{served}/") as second,
+            websockets.connect(f"{served}/", compression=None) as third,
+        ):
+            await until(lambda: len(sends) == 3)
+            for number in range(3):
+                text = f"message {number} " * 100
+                for send in sends:
+                    await send({"type": "websocket.send", "text": text})
+                for client in (first, second, third):
+                    assert await client.recv() == text
+    assert len(compressed) == 3

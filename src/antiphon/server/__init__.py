@@ -8,6 +8,6 @@ from .config import ServerConfig
 from .engine import Engine
 from .errors import ClientDisconnected
 from .session import Session
-from .uvicorn import WebSocketProtocol
+from .uvicorn import HTTPProtocol, WebSocketProtocol
 
-__all__ = ["ClientDisconnected", "Engine", "ServerConfig", "Session", "WebSocketProtocol", "native"]
+__all__ = ["ClientDisconnected", "Engine", "HTTPProtocol", "ServerConfig", "Session", "WebSocketProtocol", "native"]

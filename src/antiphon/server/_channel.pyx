@@ -17,7 +17,6 @@ from antiphon.wire._native cimport Parser, encode_message
 import asyncio
 from asyncio import CancelledError, InvalidStateError
 
-from antiphon.wire import prepare
 from antiphon.wire.prepared import encode_compressed
 
 from .errors import ClientDisconnected
@@ -44,7 +43,7 @@ cdef extern from *:
     static Py_ssize_t antiphon_send(int fd, const char *data, Py_ssize_t size) { return 0; }
     #endif
 
-    /* Ends an await without making a StopIteration. CPython up to 3.11 asks for it in every await, later ones in tasks. */
+    /* Ends an await without making a StopIteration, where CPython asks for this slot (in 3.11: in every await). */
     static int antiphon_set_am_send(PyObject *type, void *function) {
         PyTypeObject *t = (PyTypeObject *)type;
         if (t->tp_as_async == NULL) return 0;
@@ -82,6 +81,13 @@ cdef str WEBSOCKET_SEND = "websocket.send"
 cdef str WEBSOCKET_RECEIVE = "websocket.receive"
 cdef str TWO_READERS = "two tasks receive from one WebSocket at the same time"
 cdef dict CURRENT_TASKS = _current_tasks
+
+# The payload sent last, by identity, and its frames: a loop that sends one str to a thousand connections encodes and
+# compresses it once. What is large is not kept alive for that.
+cdef object last_payload = None
+cdef bytes last_frame = None
+cdef bytes last_deflated = None
+cdef Py_ssize_t LARGEST_KEPT = 1 << 16
 
 
 cdef bint no_task_runs(object loop) except -1:
@@ -513,8 +519,32 @@ cdef class Channel:
     def write(self, payload):
         if self.state != OPEN:
             raise ClientDisconnected("the WebSocket is not open")
-        self.append(encode_message(payload) if self._deflate is None else encode_compressed(payload, self._deflate))
+        self.append(self.frame_of(payload))
         return self.size() <= self.outbox_limit
+
+    cdef bytes frame_of(self, payload):
+        """The frame for a message of our own, or of many connections."""
+        global last_payload, last_frame, last_deflated
+        cdef bytes frame
+        if self._deflate is None:
+            if payload is last_payload and last_frame is not None:
+                return last_frame
+            frame = encode_message(payload)
+        elif self.shareable:
+            if payload is last_payload and last_deflated is not None:
+                return last_deflated
+            frame = encode_compressed(payload, self._deflate)
+        else:
+            return encode_compressed(payload, self._deflate)
+        if (type(payload) is str or type(payload) is bytes) and len(payload) <= LARGEST_KEPT:
+            if payload is not last_payload:
+                last_payload = payload
+                last_frame = last_deflated = None
+            if self._deflate is None:
+                last_frame = frame
+            else:
+                last_deflated = frame
+        return frame
 
     def offer(self, message, Py_ssize_t limit):
         cdef bytes frame
@@ -523,12 +553,14 @@ cdef class Channel:
             return True
         if self._deflate is None:
             frame = message.frame
+            if frame is None:
+                frame = message.frame = self.frame_of(message.payload)
         elif self.shareable:
             frame = message.deflated
+            if frame is None:
+                frame = message.deflated = self.frame_of(message.payload)
         else:
-            frame = None
-        if frame is None:
-            frame = prepare(message, self._deflate)
+            frame = encode_compressed(message.payload, self._deflate)
         size = self.size()
         if size and size + PyBytes_GET_SIZE(frame) > limit:
             self.write_out()
@@ -544,7 +576,7 @@ cdef class Channel:
             payload = message.get(TEXT)
             if type(payload) is not str:
                 payload = payload_of(message)
-            self.append(encode_message(payload) if self._deflate is None else encode_compressed(payload, self._deflate))
+            self.append(self.frame_of(payload))
             return DONE if self.size() <= self.outbox_limit else self.drain()
         return self.send_rarely(message)
 

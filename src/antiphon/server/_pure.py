@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.types import Message, PreparedMessage
-from antiphon.wire import Close, Deflate, Parser, Ping, ProtocolError, encode_message, prepare
+from antiphon.wire import Close, Deflate, Parser, Ping, ProtocolError, encode_message
 from antiphon.wire.prepared import encode_compressed
 
 from .errors import ClientDisconnected
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
 
 OVERHEAD: Final = 64
 """What a message in the inbox costs beside its bytes, so that a flood of empty messages is bounded too."""
+
+
+class _Last(threading.local):
+    """The payload sent last, by identity, and its frames, as a loop that sends one str to a thousand connections needs
+    them."""
+
+    payload: str | bytes | None = None
+    frame: bytes | None = None
+    deflated: bytes | None = None
+
+
+_last: Final = _Last()
+_LARGEST_KEPT: Final = 1 << 16  # what is larger is not kept alive for that
 
 
 class Flusher:
@@ -274,17 +288,38 @@ class Channel:
         """Queue one message; False: `drain()` before the next. Raises ClientDisconnected when it is not open."""
         if self.state != State.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
-        if self.deflate is None:
-            self.put(encode_message(payload))
-        else:
-            self.put(encode_compressed(payload, self.deflate))
+        self.put(self._frame_of(payload))
         return self.buffered <= self.outbox_limit
+
+    def _frame_of(self, payload: str | bytes) -> bytes:
+        """The frame for a message of our own, or of many connections."""
+        deflate = self.deflate
+        if deflate is not None and not deflate.shareable:
+            return encode_compressed(payload, deflate)
+        if payload is not _last.payload:
+            if len(payload) > _LARGEST_KEPT or type(payload) not in (str, bytes):
+                return encode_message(payload) if deflate is None else encode_compressed(payload, deflate)
+            _last.payload = payload
+            _last.frame = _last.deflated = None
+        if deflate is None:
+            if _last.frame is None:
+                _last.frame = encode_message(payload)
+            return _last.frame
+        if _last.deflated is None:
+            _last.deflated = encode_compressed(payload, deflate)
+        return _last.deflated
 
     def offer(self, message: PreparedMessage, limit: int) -> bool:
         """Take the message unless the outbox would pass `limit` by it (`types.Sink`)."""
         if self.state != State.OPEN:
             return True
-        frame = prepare(message, self.deflate)
+        frame = message.frame if self.deflate is None else message.deflated
+        if frame is None or (self.deflate is not None and not self.deflate.shareable):
+            frame = self._frame_of(message.payload)
+            if self.deflate is None:
+                message.frame = frame
+            elif self.deflate.shareable:
+                message.deflated = frame
         buffered = self.buffered
         if buffered and buffered + len(frame) > limit:
             self.flush()
