@@ -23,7 +23,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import BlockingConnectionPool, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -42,7 +42,7 @@ BUCKETS: Final = 16
 """Hash tags the topics are spread over. Part of the stored format: all processes must agree."""
 
 POOL: Final = 16
-"""Connections for requests, at most; publishing has one of them to itself."""
+"""Connections for requests, at most; hearing and publishing have one each besides."""
 
 TICKS: Final = 3
 """Renewals per lease: two may be late before anybody is taken for dead."""
@@ -114,7 +114,7 @@ class RedisBackend:
             max_connections=POOL, timeout=self._config.call_timeout, **self._connection_options()
         )
         self._client = Redis(connection_pool=pool)
-        self._publisher = Publisher(self._client)
+        self._publisher = Publisher(self._make_connection(), self._config.call_timeout)
         try:
             async with asyncio.timeout(self._config.start_timeout):
                 await scripts.load(self._client)
@@ -154,14 +154,15 @@ class RedisBackend:
 
     async def _close_client(self) -> None:
         if self._publisher is not None:
-            await self._publisher.close()
+            await self._publisher.disconnect()
         if self._client is not None:
             await self._client.aclose(close_connection_pool=True)
 
     def _connection_options(self) -> dict[str, Any]:
         timeout = self._config.call_timeout
         return {
-            "socket_timeout": timeout,
+            # every wait in here has a timeout of ours around it; theirs would cost a task per command
+            "socket_timeout": None,
             "socket_connect_timeout": timeout,
             **self._options,
             # a publish must not be repeated behind our back, and what push messages look like depends on the protocol
@@ -170,12 +171,21 @@ class RedisBackend:
             "decode_responses": False,
         }
 
+    def _make_connection(self) -> AbstractConnection:
+        """One outside of the pool; it may be silent for as long as nothing happens."""
+        options = self._connection_options() | {"socket_timeout": None}
+        connection: AbstractConnection = options.pop("connection_class", Connection)(**options)
+        return connection
+
     async def _open_feed(self) -> Feed:
         """A feed that hears the control channel. Raises RedisError or TimeoutError."""
         assert self._listener is not None
-        options = self._connection_options() | {"socket_timeout": None}
-        kind = options.pop("connection_class", Connection)
-        feed = Feed(kind(**options), received=self._received, batch_over=self._listener.flush, broken=self._feed_broken)
+        feed = Feed(
+            self._make_connection(),
+            received=self._received,
+            batch_over=self._listener.flush,
+            broken=self._feed_broken,
+        )
         try:
             async with asyncio.timeout(self._config.call_timeout):
                 await feed.connect()
@@ -372,16 +382,19 @@ class RedisBackend:
         self._spawn(self._reconnect(feed))
 
     async def _reconnect(self, broken: Feed) -> None:
-        await broken.close()
         assert self._client is not None
+        assert self._publisher is not None
+        await broken.close()
+        await self._publisher.disconnect()
         assert self._listener is not None
         pause, longest = self._config.backoff
         while True:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, longest)
             try:
-                await self._client.connection_pool.disconnect()
-                await scripts.load(self._client)
+                async with asyncio.timeout(self._config.call_timeout):
+                    await self._client.connection_pool.disconnect()
+                    await scripts.load(self._client)
                 feed = await self._rejoin()
             except (RedisError, OSError, TimeoutError):
                 continue
@@ -409,7 +422,9 @@ class RedisBackend:
             self._observed.clear()
             for topic in self._seen:
                 self._seen[topic] = None
-            for topic, head in (await self._heads(list(self._seen))).items():
+            async with asyncio.timeout(self._config.call_timeout):
+                heads = await self._heads(list(self._seen))
+            for topic, head in heads.items():
                 self._note_head(topic, head)
         except BaseException:
             await feed.close()

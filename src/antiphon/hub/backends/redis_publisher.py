@@ -6,27 +6,31 @@ That keeps one process's publishes in their order whatever the pool does, and ma
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from redis.asyncio import Redis
-from redis.exceptions import ConnectionError, RedisError
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
 
-from .redis_scripts import Command, call_all
+from .redis_scripts import SCRIPTS, Command
 
 MAX_BATCH: Final = 256
 """Commands per batch: enough to hide the round trip, few enough that others get their turn."""
 
+_Waiting: TypeAlias = tuple[Command, "asyncio.Future[Any]"]
+
 
 class Publisher:
-    """The queue in front of Redis. Lives in one loop."""
+    """The queue in front of one connection of its own. Lives in one loop."""
 
-    def __init__(self, client: Redis) -> None:
-        self._client = client
-        self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
+    def __init__(self, connection: AbstractConnection, timeout: float) -> None:
+        """`timeout`: seconds after which a batch without an answer has failed."""
+        self._connection = connection
+        self._timeout = timeout
+        self._queue: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
 
     async def publish(self, command: Command) -> Any:
-        """The command's reply. Raises RedisError."""
+        """The command's reply. Raises RedisError or TimeoutError."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._queue.append((command, future))
@@ -34,38 +38,66 @@ class Publisher:
             self._task = loop.create_task(self._work())
         return await future
 
-    async def close(self) -> None:
-        """What has not been answered fails."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+    async def disconnect(self) -> None:
+        """What is under way fails; the next publish connects again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        await self._connection.disconnect(nowait=True)
 
     async def _work(self) -> None:
-        batch: list[tuple[Command, asyncio.Future[Any]]] = []
+        batch: list[_Waiting] = []
         try:
             while self._queue:
-                batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
-                # what nobody waits for any more has timed out before it left
-                batch = [(command, future) for command, future in batch if not future.done()]
+                # what is done already was given up before it left
+                batch = [waiting for waiting in self._queue[:MAX_BATCH] if not waiting[1].done()]
+                del self._queue[:MAX_BATCH]
                 await self._send(batch)
         finally:
-            self._task = None
-            for _, future in (*batch, *self._queue):
-                if not future.done():
-                    future.set_exception(ConnectionError("the redis backend is stopped"))
-                    future.exception()
-            self._queue.clear()
+            if self._task is asyncio.current_task():
+                self._task = None
+            _settle(batch, [ConnectionError("the connection to redis was given up")] * len(batch))
+            if self._task is None:
+                _settle(self._queue, [ConnectionError("the connection to redis was given up")] * len(self._queue))
+                self._queue.clear()
 
-    async def _send(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
-        replies: list[Any]
+    async def _send(self, batch: list[_Waiting]) -> None:
+        commands = [command for command, _ in batch]
         try:
-            replies = await call_all(self._client, [command for command, _ in batch])
-        except RedisError as error:
+            async with asyncio.timeout(self._timeout):
+                replies = await self._exchange(commands)
+                unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                if unknown:
+                    await self._exchange([("SCRIPT", "LOAD", script.source) for script in SCRIPTS])
+                    again = await self._exchange([commands[index] for index in unknown])
+                    for index, reply in zip(unknown, again, strict=True):
+                        replies[index] = reply
+        except (RedisError, TimeoutError) as error:
+            await self._connection.disconnect(nowait=True)
             replies = [error] * len(batch)
-        for (_, future), reply in zip(batch, replies, strict=True):
-            if future.done():
-                continue
-            if isinstance(reply, RedisError):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
+        _settle(batch, replies)
+
+    async def _exchange(self, commands: list[Command]) -> list[Any]:
+        connection = self._connection
+        if not connection.is_connected:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+
+def _settle(batch: list[_Waiting], replies: list[Any]) -> None:
+    for (_, future), reply in zip(batch, replies, strict=True):
+        if future.done():
+            continue
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+            future.exception()  # whoever awaits it gets it; nobody awaits a forgotten one
+        else:
+            future.set_result(reply)
