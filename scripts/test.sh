@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 PYTEST=(.venv/bin/python -m pytest -q)
 WORKERS=${ANTIPHON_TEST_WORKERS:-$(n=$(nproc 2>/dev/null || echo 2); echo $((n > 4 ? 4 : n)))}
 PARALLEL=(-n "$WORKERS" --dist loadgroup)
-TWICE=(tests/wire tests/server tests/connection tests/matrix)
+TWICE=(tests/wire tests/server tests/connection tests/matrix tests/testing)
 
 if [ $# -gt 0 ]; then
 	exec "${PYTEST[@]}" "$@"

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -140,6 +141,44 @@ async def test_the_end_is_told_with_code_name_and_reason(word: str, told: str) -
         finished = await antiphon("connect", f"127.0.0.1:{port}", stdin=f"{word}\n")
     assert told in finished.stderr
     assert finished.code == 3
+
+
+async def test_the_servers_close_ends_the_command_while_the_input_is_still_open() -> None:
+    async with server() as port:
+        process = await asyncio.create_subprocess_exec(
+            *(*ANTIPHON, "connect", f"127.0.0.1:{port}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"go away\n")
+        async with asyncio.timeout(20):
+            told = await process.stderr.read()
+            assert await process.wait() == 3
+        process.stdin.close()
+    assert b"closed with 4001" in told
+    assert b"Traceback" not in told
+    assert b"Fatal" not in told
+
+
+async def test_an_interrupt_closes_politely() -> None:
+    async with server() as port:
+        process = await asyncio.create_subprocess_exec(
+            *(*ANTIPHON, "connect", f"127.0.0.1:{port}"),
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            told = await process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            told += await process.stderr.read()
+            assert await process.wait() == 0
+        process.stdin.close()
+    assert b"closed by us with 1000" in told
 
 
 async def test_a_refused_handshake_shows_status_headers_and_body() -> None:
