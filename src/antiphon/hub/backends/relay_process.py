@@ -30,6 +30,9 @@ log = logging.getLogger("antiphon.hub.relay")
 MAX_BACKLOG: Final = 32 << 20
 """Bytes waiting for one worker before it is cut: seconds of traffic for one that is only busy."""
 
+PAGE_BYTES: Final = 4 << 20
+"""A longer page of history is answered in parts: as one answer it could itself be the backlog that cuts the worker."""
+
 SLACK: Final = 0.005
 """Seconds a sweep runs behind its deadline, so that it finds the deadline passed."""
 
@@ -134,9 +137,18 @@ class Relay:
         self._unsubscribed(client, topic)
 
     def history(self, client: Client, topic: str, since: tuple[int, str] | None, limit: int | None) -> Words:
+        """A part of a page, and how many entries are still to be asked for behind its position."""
         position = None if since is None else Position(*since)
         page = self.store.page(topic, position, limit, self.clock())
-        return pack_page(page)
+        size = 0
+        for count, entry in enumerate(page.entries):
+            size += len(entry.data)
+            if size > PAGE_BYTES and count:
+                last = page.entries[count - 1].position
+                assert last is not None
+                part = Page(page.entries[:count], last, page.recovered)
+                return (*pack_page(part), len(page.entries) - count)
+        return (*pack_page(page), 0)
 
     def track(self, client: Client, topic: str, ref: str, user: str, meta: bytes) -> None:
         self._renew(client)

@@ -1,0 +1,293 @@
+"""What is the relay's own: its process, its supervisor, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
+from antiphon.hub.backends import relay_process, relay_wire
+from antiphon.hub.backends.relay import RelayBackend, Supervisor
+from antiphon.hub.backends.relay_process import native_address
+from antiphon.hub.backends.relay_wire import DamagedStream, Op, Splitter, frame
+from antiphon.testing.hub_sinks import Connection, eventually
+from tests.relay_server import RelayServer
+
+KEPT = {"kept": TopicOptions(history=10)}
+
+
+@pytest.fixture
+def relay() -> Iterator[RelayServer]:
+    with RelayServer() as running:
+        yield running
+
+
+def answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(native_address(address)) == 0
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while not gone(pid):
+        assert time.monotonic() < deadline, "the relay outlived the one it belongs to"
+        time.sleep(0.01)
+
+
+# The supervisor
+
+
+async def test_two_hubs_meet_in_the_relay_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Supervisor() as relay:
+        for name, value in relay.environment.items():
+            monkeypatch.setenv(name, value)
+        async with Hub("relay://") as one, Hub("relay://") as two:
+            connection = Connection()
+            async with two.join("t", connection):
+                await one.publish("t", "hello")
+                await eventually(lambda: connection.received == ["hello"])
+
+
+async def test_a_relay_that_dies_is_started_again_and_the_clients_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Supervisor() as relay:
+        monkeypatch.setenv(relay_wire.ENVIRONMENT, relay.address)
+        async with Hub("relay://", topics=KEPT) as hub:
+            connection = Connection()
+            before = await hub.publish("kept", "before")
+            assert before is not None
+            async with hub.join("kept", connection):
+                first = relay.pid
+                assert first is not None
+                os.kill(first, signal.SIGKILL)
+                await eventually(lambda: any(event["type"] == "resync" for event in connection.sink.events))
+                assert relay.pid != first
+                after = await hub.publish("kept", "after")
+                assert after is not None
+                assert after.epoch != before.epoch
+                await eventually(lambda: connection.received[-1] == "after")
+            async with hub.join("kept", Connection(), since=before) as membership:
+                assert not membership.recovered
+
+
+def test_a_stopped_supervisor_leaves_neither_process_nor_file() -> None:
+    relay = Supervisor()
+    address = relay.start()
+    pid = relay.pid
+    assert pid is not None
+    assert answers(address)
+    relay.stop()
+    relay.stop()
+    assert gone(pid)
+    assert not answers(address)
+
+
+def test_the_relay_ends_with_a_parent_that_was_killed() -> None:
+    program = """
+        import sys, time
+        from antiphon.hub.backends.relay import Supervisor
+        relay = Supervisor()
+        relay.start()
+        print(relay.pid, flush=True)
+        time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    wait_until_gone(pid)
+
+
+def test_a_worker_forked_from_the_supervisor_does_not_keep_the_relay_alive() -> None:
+    program = """
+        import os, sys, time
+        from antiphon.hub.backends.relay import Supervisor
+        relay = Supervisor()
+        relay.start()
+        child = os.fork()
+        if not child:
+            os.close(1)
+            time.sleep(60)
+            os._exit(0)
+        print(relay.pid, child, flush=True)
+        time.sleep(60)
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid, child = map(int, parent.stdout.readline().split())
+        parent.kill()
+    try:
+        wait_until_gone(pid)
+        assert not gone(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_hubs_of_forked_workers_have_connections_of_their_own() -> None:
+    """A preloading server: the hub is built and used before the fork, and started again in each worker."""
+    program = """
+        import asyncio, os, sys
+        from antiphon.hub import Hub
+        from antiphon.hub.backends.relay import Supervisor
+        from antiphon.testing.hub_sinks import Connection, eventually
+
+        relay = Supervisor()
+        os.environ |= {"ANTIPHON_RELAY": relay.start()}
+        hub = Hub("relay://")
+
+        async def warm_up():
+            async with hub:
+                await hub.publish("t", "warm")
+
+        asyncio.run(warm_up())
+
+        async def work(name):
+            async with hub:
+                connection = Connection()
+                async with hub.join("t", connection):
+                    while (await hub.backend.stats()).workers < 2:
+                        await asyncio.sleep(0.01)
+                    while len({*connection.received}) < 2:
+                        await hub.publish("t", name)
+                        await asyncio.sleep(0.01)
+                    await hub.publish("t", name)
+
+        child = os.fork()
+        if not child:
+            asyncio.run(asyncio.wait_for(work("child"), 10))
+            os._exit(0)
+        asyncio.run(asyncio.wait_for(work("parent"), 10))
+        _, status = os.waitpid(child, 0)
+        relay.stop()
+        sys.exit(os.waitstatus_to_exitcode(status))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+async def test_a_hub_alone_runs_a_relay_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(relay_wire.ENVIRONMENT, raising=False)
+    async with Hub("relay://") as hub:
+        assert isinstance(hub.backend, RelayBackend)
+        supervisor = hub.backend._supervisor
+        assert supervisor is not None
+        pid = supervisor.pid
+        assert pid is not None
+        connection = Connection()
+        async with hub.join("t", connection):
+            await hub.publish("t", "x")
+            await eventually(lambda: connection.received == ["x"])
+    assert gone(pid)
+
+
+# Bad input
+
+
+async def test_no_relay_at_the_address_is_an_error_at_start_that_names_it() -> None:
+    with pytest.raises(BackendUnavailable, match="@nobody-here"):
+        await Hub("relay://@nobody-here").start()
+
+
+@pytest.mark.parametrize("url", ["relay:/x", "relay://host", "relay://@", "relay://host:80/x"])
+def test_a_relay_url_is_nothing_or_a_path_or_an_abstract_name(url: str) -> None:
+    with pytest.raises(UnknownBackend):
+        Hub(url)
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        pytest.param(b"\xff\xff\xff\xff", id="a length beyond all bounds"),
+        pytest.param(b"\x00\x00\x00\x03abc", id="no marshal"),
+        pytest.param(frame(99, 1), id="an unknown request"),
+        pytest.param(frame(), id="no words"),
+    ],
+)
+async def test_who_sends_rubbish_is_cut_and_nobody_else_is(relay: RelayServer, rubbish: bytes) -> None:
+    async with Hub(relay.url) as hub:
+        reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
+        writer.write(rubbish)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        connection = Connection()
+        async with hub.join("t", connection):
+            await hub.publish("t", "x")
+            await eventually(lambda: connection.received == ["x"])
+
+
+async def test_a_request_that_fails_is_one_error_for_its_sender(relay: RelayServer) -> None:
+    async with Hub(relay.url) as hub:
+        assert isinstance(hub.backend, RelayBackend)
+        assert hub.backend._link is not None
+        with pytest.raises(BackendUnavailable, match="refused"):
+            await hub.backend._link.request(Op.PUBLISH, "too", "few")
+        assert await hub.publish("t", "x") is None
+
+
+async def test_a_socket_file_that_a_killed_relay_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "relay"
+    relay_process.listen(str(path)).close()
+    assert path.exists()
+    server = relay_process.listen(str(path))
+    try:
+        assert answers(str(path))
+        with pytest.raises(OSError, match="in use"):
+            relay_process.listen(str(path))
+    finally:
+        server.close()
+
+
+# Limits
+
+
+async def test_a_worker_that_does_not_read_is_cut_and_comes_back_without_a_gap(relay: RelayServer) -> None:
+    topics = {"big": TopicOptions(history=1000)}
+    async with Hub(relay.url, topics=topics) as reader, Hub(relay.url, topics=topics) as writer:
+        assert isinstance(reader.backend, RelayBackend)
+        connection = Connection()
+        async with reader.join("big", connection):
+            link = reader.backend._link
+            assert link is not None
+            assert link._transport is not None
+            link._transport.pause_reading()
+            payload = "x" * (1 << 20)
+            for n in range(relay_process.MAX_BACKLOG // len(payload) + 8):
+                await writer.publish("big", f"{n}:{payload}")
+            link._transport.resume_reading()
+            await eventually(lambda: reader.backend._link not in (None, link), 20)  # type: ignore[attr-defined]
+            await writer.publish("big", f"{n + 1}:end")
+            await eventually(lambda: str(connection.received[-1:]).endswith("end']"), 20)
+        assert [int(str(one).partition(":")[0]) for one in connection.received] == list(range(n + 2))
+
+
+def test_frames_come_out_whole_however_the_stream_is_cut() -> None:
+    wanted = [(1, 2, "topic", b"data" * 20), (2,), (3, None, 1.5, (1, {"a": (b"x",)}))]
+    stream = b"".join(frame(*words) for words in wanted)
+    for size in range(1, len(stream) + 1):
+        splitter, found = Splitter(), []
+        for start in range(0, len(stream), size):
+            found += splitter.feed(stream[start : start + size])
+        assert found == wanted
+
+
+def test_a_frame_above_the_limit_is_refused_by_its_length_alone() -> None:
+    with pytest.raises(DamagedStream, match="1000 bytes"):
+        Splitter(limit=999).feed((1000).to_bytes(4, "big"))
