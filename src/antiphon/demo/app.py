@@ -41,9 +41,7 @@ RoomName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
 PersonId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 PersonName = Annotated[
     str,
-    StringConstraints(
-        strip_whitespace=True, min_length=1, max_length=32, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$"
-    ),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=32, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$"),
 ]
 MessageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 
