@@ -349,8 +349,7 @@ async def test_a_receive_that_is_given_up_loses_no_message(how: str) -> None:
                 async with asyncio.timeout(0.01):
                     await receive()
         waiting.set()
-        for _ in range(3):
-            seen.append((await receive())["text"])
+        seen.extend([(await receive())["text"] for _ in range(3)])
 
     async with serving(app, lifespan="off") as served:
         async with websockets.connect(f"{served}/") as client:

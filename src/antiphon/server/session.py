@@ -64,7 +64,7 @@ _LINGER_TLS = 1.0  # TLS cannot half-close: after a violation we leave the peer 
 _STALL_CHECKS = 4  # a stalled outbox is looked at so often per send_timeout
 
 
-class Session(Channel):
+class Session(Channel, asyncio.Protocol):
     """An `asyncio.Protocol` that speaks WebSocket to the peer and ASGI to the app, and is the app's `Carrier`."""
 
     __slots__ = (
@@ -382,7 +382,7 @@ class Session(Channel):
         engine.emit(ConnectionOpened(path=self.path))
         early, self._early = self._early, None
         if early:
-            self.loop.call_soon(self.data_received, bytes(early))
+            self.data_received(bytes(early))  # now: what comes next must not overtake it
 
     def _deny(self, message: Message) -> None:
         """The app answers with a response of its own (ASGI extension `websocket.http.response`)."""
