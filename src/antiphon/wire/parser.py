@@ -233,8 +233,6 @@ class Parser:
             self._collect(payload)
             payload = bytes(self._buffer)
             self._buffer = bytearray()
-            if self._tail:
-                raise ProtocolError(Violation.TEXT)
         opcode = self._opcode
         self._opcode = 0
         self._compressed = False
