@@ -70,6 +70,13 @@ def in_fastapi_as_routes() -> Any:
     return outer
 
 
+def in_fastapi_as_included() -> Any:
+    outer, between = fastapi.FastAPI(), fastapi.APIRouter()
+    between.include_router(chat(), prefix="/rt")  # type: ignore[arg-type]  # it takes the shape, not the class
+    outer.include_router(between)
+    return outer
+
+
 def in_starlette_as_routes() -> Any:
     router = APIRouter()
     router.include_router(chat(), prefix="/rt")
@@ -94,6 +101,7 @@ HOSTS = [
     in_fastapi_as_app,
     in_fastapi_as_router,
     in_fastapi_as_routes,
+    in_fastapi_as_included,
     in_starlette_as_routes,
     in_starlette_as_mount,
     in_a_bare_router,
@@ -156,6 +164,31 @@ async def test_a_foreign_apps_handlers_and_overrides_hold_for_our_routes() -> No
         assert await client.recv() == "7"
         await client.wait_closed()
     assert (client.close_code, client.close_reason) == (4029, "quota")
+
+
+async def test_fastapis_include_router_adds_its_prefix_and_dependencies_to_ours() -> None:
+    ran: list[str] = []
+    router = APIRouter(prefix="/inner", dependencies=[Depends(lambda: ran.append("router"))])
+    outer = fastapi.FastAPI(dependencies=[fastapi.Depends(lambda: ran.append("app"))])
+    outer.include_router(router, prefix="/outer", dependencies=[fastapi.Depends(lambda: ran.append("include"))])  # type: ignore[arg-type]
+
+    @router.websocket("/ws", name="late")
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text(" ".join(ran))
+
+    @router.get("/http")
+    def over_http() -> str:
+        return "http"
+
+    async with serve(outer) as server:
+        async with connect(f"{server.url}/outer/inner/ws") as client:
+            assert await client.recv() == "app include router"
+        assert await _get(f"{server.http_url}/outer/inner/http") == (200, b'"http"')
+        assert (await _get(f"{server.http_url}/openapi.json"))[0] == 200
+        with pytest.raises(websockets.InvalidStatus):
+            await connect(f"{server.url}/inner/ws")
+    assert outer.url_path_for("late") == "/outer/inner/ws"
 
 
 async def test_an_http_route_of_ours_answers_422_in_a_foreign_app() -> None:

@@ -23,6 +23,7 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 from . import lifespan as lifespans
 from .context import OverridesProvider
 from .errors import RoutingError, check_prefix
+from .guest import Guest
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import IncludedRouter, flatten, select
 from .route import APIWebSocketRoute, WebSocketRoute
@@ -130,7 +131,7 @@ class RouteMethods:
         return register
 
 
-class APIRouter(RouteMethods, Router):
+class APIRouter(RouteMethods, Guest, Router):
     """A group of routes with a common prefix and common dependencies (FastAPI's `APIRouter`); an ASGI app as well.
 
     Keywords that only describe routes in OpenAPI are accepted and not used. `default_response_class` is for the

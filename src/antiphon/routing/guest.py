@@ -1,0 +1,57 @@
+"""What FastAPI's own `include_router` asks of a router it includes, so that one of ours can be its guest.
+
+FastAPI (0.163 and later) keeps an included router as it is and puts what the inclusion adds into `scope["fastapi"]`.
+This is the one place that knows those names; without them (older releases) mounting is the way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.routing import BaseRoute, Match
+
+from antiphon.types import Receive, Scope, Send
+
+from .include import IncludedRouter
+
+if TYPE_CHECKING:
+    from .router import APIRouter
+
+
+class Guest:
+    """The methods of FastAPI's router that its `include_router` and its matching use."""
+
+    _low_priority_routes: tuple[BaseRoute, ...] = ()
+
+    def _contains_router(self, router: object, seen: set[int] | None = None) -> bool:
+        return False  # a FastAPI router is never included in one of ours
+
+    def _get_routes_version(self, seen: set[int] | None = None) -> int:
+        # FastAPI caches what it made of our routes by this number; our lists carry none.
+        return hash(tuple(map(id, cast("APIRouter", self).routes)))
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match as included in the FastAPI router that asks."""
+        return self._as_included(scope).matches(scope)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what `matches` has found."""
+        included = self._as_included(scope)
+        _, child_scope = included.matches(scope)
+        scope.update(child_scope)
+        await included.handle(scope, receive, send)
+
+    def _as_included(self, scope: Scope) -> IncludedRouter:
+        host: Any = scope["fastapi"]["included_router"]
+        inclusions: dict[int, tuple[Any, IncludedRouter]] = self.__dict__.setdefault("_inclusions", {})
+        if id(host) not in inclusions:
+            context = host.include_context
+            included = IncludedRouter(
+                cast("APIRouter", self),
+                prefix=context.prefix,
+                dependencies=context.dependencies,
+                provider=context.dependency_overrides_provider,
+                options={},
+            )
+            inclusions[id(host)] = host, included  # the host is held, so its id stays its own
+        return inclusions[id(host)][1]
