@@ -45,7 +45,7 @@ asan: setup ## the engine's tests on a native twin built with the address saniti
 
 setup: $(VENV)/.installed-dev ## the virtual environment with everything the tests use
 
-system: setup ## chromium and redis-server, from the distribution when missing
+system: setup ## chromium, redis-server and openssl, from the distribution when missing
 	@scripts/system.sh
 
 clean: ## remove the virtual environment, builds and caches

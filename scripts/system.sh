@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need beyond PyPI: a Chromium and a redis-server. Installs what is missing, and says so.
+# What the tests need beyond PyPI: a Chromium, a redis-server, openssl. Installs what is missing, and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -26,4 +26,9 @@ fi
 if ! command -v redis-server >/dev/null 2>&1; then
 	say "the hub's tests start their own redis-server"
 	install redis-server || die "no redis-server could be installed" "as root: apt-get install redis-server"
+fi
+
+if ! command -v openssl >/dev/null 2>&1; then
+	say "the tests of TLS make their certificates with openssl"
+	install openssl || die "no openssl could be installed" "as root: apt-get install openssl"
 fi

@@ -7,11 +7,9 @@ import contextlib
 import json
 import os
 import pty
-import shutil
 import signal
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncGenerator, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -24,6 +22,8 @@ from websockets.typing import Subprotocol
 
 from antiphon.cli.terminal import hex_dump, name_of_close, visible
 from tests.commands import ANTIPHON, antiphon
+
+from .certificates import self_signed
 
 
 async def answer(connection: ServerConnection) -> None:
@@ -240,25 +240,14 @@ async def test_a_header_that_cannot_be_sent_is_refused(header: str) -> None:
     assert "Traceback" not in finished.stderr
 
 
-def self_signed(folder: Path) -> ssl.SSLContext:
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    openssl = shutil.which("openssl")
-    assert openssl, "the openssl command makes the certificate for this test"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
+def context_with(key: Path, certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context
 
 
 async def test_a_certificate_is_checked_unless_told_otherwise(tmp_path: Path) -> None:
-    async with server(self_signed(tmp_path)) as port:
+    async with server(context_with(*self_signed(tmp_path))) as port:
         address = f"wss://localhost:{port}"
         refused = await antiphon("connect", address)
         taken = await antiphon("connect", address, "--insecure", "--wait", "0.2", stdin="hello\n")

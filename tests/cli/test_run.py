@@ -16,6 +16,8 @@ from websockets.asyncio.client import connect, unix_connect
 from tests.commands import ANTIPHON, antiphon, run
 from tests.serving import serve_process
 
+from .certificates import self_signed
+
 APP = """\
 import os
 from antiphon import App, APIRouter, WebSocket
@@ -117,6 +119,14 @@ async def test_reload_serves_the_new_source(folder: Path) -> None:
                     if (await hear(server.url)).endswith("new source"):
                         return
                 await asyncio.sleep(0.05)
+
+
+async def test_a_certificate_makes_it_wss(folder: Path) -> None:
+    key, certificate = self_signed(folder)
+    async with run("main", "--ssl-keyfile", str(key), "--ssl-certfile", str(certificate), app_dir=folder) as server:
+        assert "https://127.0.0.1" in server.log
+        heard = await antiphon("connect", f"wss://127.0.0.1:{server.port}", "--insecure", "--wait", "0.2")
+        assert heard.stdout.endswith("hello\n")
 
 
 async def test_a_unix_socket_is_served_and_removed(folder: Path) -> None:

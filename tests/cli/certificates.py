@@ -1,0 +1,23 @@
+"""A certificate that nobody trusts, for tests of TLS."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Key and certificate for localhost."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    openssl = shutil.which("openssl")
+    assert openssl, "the openssl command makes the certificate for this test"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return key, certificate
