@@ -15,8 +15,6 @@ SCHEMES: Final[dict[str, tuple[str, str]]] = {
     "relay": ("relay", "RelayBackend"),
     "redis": ("redis", "RedisBackend"),
     "rediss": ("redis", "RedisBackend"),
-    "redis+cluster": ("redis", "RedisBackend"),
-    "rediss+cluster": ("redis", "RedisBackend"),
 }
 
 

@@ -119,6 +119,8 @@ class RedisBackend:
             async with asyncio.timeout(self._config.start_timeout):
                 await scripts.load(self._client)
                 self._feed = await self._open_feed()
+                # a replica, a cluster's node or a user without rights shows here, not at the first publish
+                await self._tick(range(BUCKETS))
         except BaseException as error:
             await self._close_client()
             if isinstance(error, (RedisError, OSError, TimeoutError)):
