@@ -43,10 +43,10 @@ async def main(options: argparse.Namespace) -> int:
     if options.url:
         return not await check(options.url, options.url, chosen, options, deflate=True)
     good = True
-    for pure in [True, False] if NATIVE else [True]:
+    for twin in options.twin:
         for deflate in options.deflate:
-            async with serving(engine=options.engine, deflate=deflate, pure=pure) as url:
-                title = f"{'pure' if pure else 'native'} {options.engine}, deflate {deflate}"
+            async with serving(engine=options.engine, deflate=deflate, pure=twin == "pure") as url:
+                title = f"{twin} {options.engine}, deflate {deflate}"
                 good = await check(title, url, chosen, options, deflate=deflate != "off") and good
     return not good
 
@@ -55,6 +55,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.conformance", description=__doc__)
     parser.add_argument("--url", help="an echo server of any make, instead of ours")
     parser.add_argument("--engine", choices=["server", "wire"], default="server")
+    twins = ["pure", "native"] if NATIVE else ["pure"]
+    parser.add_argument("--twin", nargs="+", choices=twins, default=twins)
     parser.add_argument(
         "--deflate", nargs="+", choices=["default", "takeover", "off"], default=["default", "takeover", "off"]
     )

@@ -8,7 +8,10 @@ from antiphon.wire import NATIVE
 from tests.conformance import suite
 from tests.conformance.servers import serving
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("conformance"),  # the suite is built once
+]
 
 
 @pytest.fixture(scope="module")
