@@ -43,6 +43,7 @@ class Parser:
     __slots__ = (
         "_buffer",
         "_compressed",
+        "_fin",
         "_inflater",
         "_key",
         "_limit",
@@ -51,7 +52,6 @@ class Parser:
         "_pending",
         "_remaining",
         "_tail",
-        "_turn",
         "_wire",
         "_wire_limit",
         "closed",
@@ -78,10 +78,9 @@ class Parser:
         self._buffer = bytearray()  # payload of the message in progress, unmasked and inflated
         self._tail = b""  # an unfinished UTF-8 sequence at the buffer's end
         self._wire = bytearray()  # a compressed frame in progress
-        # The frame in progress, when its payload is incomplete:
-        self._remaining = -1  # bytes to come; -1: no frame
-        self._key = b""
-        self._turn = 0x80  # FIN bit of the frame in progress
+        self._key = b""  # of the frame in progress, turned to where its payload has got to
+        self._remaining = -1  # bytes of its payload to come; -1: no frame is in progress
+        self._fin = 0
 
     @property
     def buffered(self) -> int:
@@ -113,52 +112,52 @@ class Parser:
                 position = self._continue_frame(data, position, events)
                 if self._remaining >= 0:
                     return
-            if size - position < 2:
+            header = self._read_header(data, position, size)
+            if header is None:
                 break
-            first = data[position]
-            second = data[position + 1]
-            opcode = first & 0x0F
-            self._check_header(first, second, opcode)
-            length = second & 0x7F
-            start = position + 2
-            if length >= 126:
-                wide = 2 if length == 126 else 8
-                if size - start < wide:
-                    break
-                length = _extended_length(data[start : start + wide])
-                start += wide
-            if opcode < 0x8:
-                self._check_size(length, compressed=bool(first & frames.RSV1) or (not opcode and self._compressed))
-            key = b""
-            if self._masked:
-                if size - start < 4:
-                    break
-                key = data[start : start + 4]
-                start += 4
+            first, length, start = header
             stop = start + length
-            if opcode >= 0x8:
+            if first & 0x08:
                 if stop > size:
                     break
-                payload = data[start:stop]
-                events.append(self._control(opcode, mask(payload, key) if key else payload))
+                events.append(self._control(first & 0x0F, self._unmask(data[start:stop])))
                 if self.closed:
                     return
                 position = stop
                 continue
-            self.frames += 1
-            if opcode:
-                self._opcode = opcode
-                self._compressed = bool(first & frames.RSV1)
+            self._begin_frame(first)
             if stop <= size:
-                payload = data[start:stop]
-                self._end_frame(mask(payload, key) if key else payload, first & frames.FIN, events)
+                self._end_frame(self._unmask(data[start:stop]), first & frames.FIN, events)
                 position = stop
-                continue
-            self._remaining = length
-            self._key = key
-            self._turn = first & frames.FIN
-            position = start
+            else:
+                self._remaining = length
+                self._fin = first & frames.FIN
+                position = start
         self._pending = data[position:]
+
+    def _read_header(self, data: bytes, position: int, size: int) -> tuple[int, int, int] | None:
+        """The first byte, the payload's length and where it starts; None: the header is not complete. Keeps the key."""
+        if size - position < 2:
+            return None
+        first = data[position]
+        second = data[position + 1]
+        self._check_header(first, second, first & 0x0F)
+        length = second & 0x7F
+        start = position + 2
+        if length >= 126:
+            wide = 2 if length == 126 else 8
+            if size - start < wide:
+                return None
+            length = _extended_length(data[start : start + wide])
+            start += wide
+        if not first & 0x08:
+            self._check_size(first, length)
+        if self._masked:
+            if size - start < 4:
+                return None
+            self._key = data[start : start + 4]
+            start += 4
+        return first, length, start
 
     def _check_header(self, first: int, second: int, opcode: int) -> None:
         """The rules that the first two bytes can break, RFC 6455 §5.1, §5.2, §5.4, §5.5."""
@@ -181,11 +180,17 @@ class Parser:
         if second & frames.MASKED != self._masked:
             raise ProtocolError(Violation.NOT_MASKED if self._masked else Violation.MASKED)
 
-    def _check_size(self, length: int, *, compressed: bool) -> None:
+    def _check_size(self, first: int, length: int) -> None:
         """Refuse by the declared length, before a byte of it is buffered (RFC 6455 §10.4)."""
-        too_big = length > self._wire_limit if compressed else length + len(self._buffer) > self._limit
-        if too_big:
+        if first & frames.RSV1 or (self._compressed and not first & 0x0F):
+            limit = self._wire_limit  # how much it inflates to is for the inflater to watch
+        else:
+            limit = self._limit - len(self._buffer)
+        if length > limit:
             raise ProtocolError(Violation.TOO_BIG)
+
+    def _unmask(self, payload: bytes) -> bytes:
+        return mask(payload, self._key) if self._masked else payload
 
     def _control(self, opcode: int, payload: bytes) -> Event:
         self.frames += 1
@@ -198,16 +203,20 @@ class Parser:
         self._forget()
         return close
 
+    def _begin_frame(self, first: int) -> None:
+        self.frames += 1
+        opcode = first & 0x0F
+        if opcode:
+            self._opcode = opcode
+            self._compressed = bool(first & frames.RSV1)
+
     def _continue_frame(self, data: bytes, position: int, events: list[Event]) -> int:
         """Take what is there of an incomplete frame's payload; return where it ends."""
-        chunk = data[position : position + self._remaining]
-        key = self._key
+        chunk = self._unmask(data[position : position + self._remaining])
         size = len(chunk)
         self._remaining -= size
-        if key:
-            chunk = mask(chunk, key)
-            turn = size & 3
-            self._key = key[turn:] + key[:turn]
+        turn = size & 3
+        self._key = self._key[turn:] + self._key[:turn]
         if self._compressed:
             self._wire += chunk
             if self._remaining:
@@ -218,7 +227,7 @@ class Parser:
             self._collect(chunk)
         else:
             self._remaining = -1
-            self._end_frame(chunk, self._turn, events)
+            self._end_frame(chunk, self._fin, events)
         return position + size
 
     def _end_frame(self, payload: bytes, fin: int, events: list[Event]) -> None:
