@@ -198,6 +198,21 @@ async def test_unread_messages_are_counted_in_the_title_and_marked(browser: Brow
         await expect(ada.message("more news")).to_be_in_viewport()
 
 
+async def test_a_page_nobody_looks_at_counts_until_somebody_does(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        bob = await enter(browser, server.http_url, "Bob")
+        await ada.page.evaluate("document.hasFocus = () => false")  # a driven page always believes it is looked at
+        await bob.say("anybody?")
+        await expect(ada.page).to_have_title("(1) lobby · antiphon")
+        await expect(ada.page.locator(".divider")).to_have_text("New")
+        await ada.page.evaluate("delete document.hasFocus; window.dispatchEvent(new Event('focus'))")
+        await expect(ada.page).to_have_title("lobby · antiphon")
+        await expect(ada.page.locator(".divider")).to_be_visible()
+        await ada.say("yes")
+        await expect(ada.page.locator(".divider")).to_have_count(0)
+
+
 async def test_who_speaks_too_fast_is_told_so(browser: Browser) -> None:
     async with demo() as server:
         ada = await enter(browser, server.http_url, "Ada")
