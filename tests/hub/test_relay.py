@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.events import Event
 from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
 from antiphon.hub.backends import relay_process, relay_wire
 from antiphon.hub.backends.relay import RelayBackend, Supervisor
 from antiphon.hub.backends.relay_process import native_address
 from antiphon.hub.backends.relay_wire import DamagedStream, Op, Splitter, frame
+from antiphon.hub.events import BackendLost, BackendRestored
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.relay_server import RelayServer
 
@@ -196,6 +198,39 @@ async def test_a_hub_alone_runs_a_relay_of_its_own(monkeypatch: pytest.MonkeyPat
             await hub.publish("t", "x")
             await eventually(lambda: connection.received == ["x"])
     assert gone(pid)
+
+
+async def test_a_child_forked_from_a_running_hub_cannot_speak_on_its_connection(relay: RelayServer) -> None:
+    async with Hub(relay.url) as hub:
+        child = os.fork()
+        if not child:
+            try:
+                hub.backend.publish("t", b"", None).send(None)
+            except BackendUnavailable:
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert await hub.publish("t", "x") is None
+
+
+async def test_a_relay_that_goes_on_dying_is_one_loss_until_it_is_back(relay: RelayServer) -> None:
+    events: list[Event] = []
+
+    def told() -> list[type[Event]]:
+        return [type(event) for event in events if isinstance(event, (BackendLost, BackendRestored))]
+
+    async with Hub(relay.url, observer=events.append) as hub, hub.join("t", Connection()):
+        relay.kill()
+        await eventually(lambda: not hub.stats().connected)
+        for _ in range(3):
+            await asyncio.to_thread(relay.start)
+            await asyncio.to_thread(relay.kill)
+        await asyncio.to_thread(relay.start)
+        await eventually(lambda: told()[-1] is BackendRestored)
+        assert set(told()[::2]) == {BackendLost}
+        assert set(told()[1::2]) == {BackendRestored}
 
 
 # Bad input

@@ -121,6 +121,8 @@ class RedisBackend:
                 self._feed = await self._open_feed()
                 # a replica, a cluster's node or a user without rights shows here, not at the first publish
                 await self._tick(range(BUCKETS))
+                if self._feed.closed:
+                    raise ConnectionError("the subscribing connection was closed at once")
         except BaseException as error:
             await self._close_client()
             if isinstance(error, (RedisError, OSError, TimeoutError)):
@@ -218,7 +220,7 @@ class RedisBackend:
         self._channels.pop(channel, None)
         self._seen.pop(topic, None)
         self._observed.pop(topic, None)
-        if self._feed is not None:
+        if self._feed is not None and self._pid == os.getpid():
             self._feed.unsubscribe(channel)
 
     async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
@@ -399,6 +401,9 @@ class RedisBackend:
                     await scripts.load(self._client)
                 feed = await self._rejoin()
             except (RedisError, OSError, TimeoutError):
+                continue
+            if feed.closed:  # broke while the heads were read; nobody was told, it was not ours yet
+                await feed.close()
                 continue
             self._feed = feed
             # what this process tracked and could not untrack meanwhile ends with the old name's lease

@@ -42,6 +42,11 @@ class Feed:
         self._closed = False
         self._pinged: float | None = None
 
+    @property
+    def closed(self) -> bool:
+        """It broke, or was closed."""
+        return self._closed
+
     async def connect(self) -> None:
         """Raises RedisError."""
         await self._connection.connect()  # type: ignore[no-untyped-call]

@@ -66,6 +66,8 @@ class RelayBackend:
         self._reconnecting: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._stopped = False
+        self._away = False
+        """The hub was told of a loss and not yet of its end."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -92,6 +94,9 @@ class RelayBackend:
             if isinstance(error, (OSError, TimeoutError)):
                 raise BackendUnavailable(f"no relay answers at {address!r}: {error or 'no answer in time'}") from error
             raise
+        if self._link.closed:
+            self._stop_supervisor()
+            raise BackendUnavailable(f"the relay at {address!r} closed the connection at once")
         self._link.ready = True
         self._renewing = self._loop.create_task(self._renew())
 
@@ -128,7 +133,7 @@ class RelayBackend:
 
     def unsubscribe(self, topic: str) -> None:
         self._topics.discard(topic)
-        if self._link is not None and self._link.ready:
+        if self._link is not None and self._link.ready and self._pid == os.getpid():
             self._link.tell(Op.UNSUBSCRIBE, topic)
 
     async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
@@ -171,16 +176,11 @@ class RelayBackend:
         return RelayStats(*await self._ready().request(Op.STATS))
 
     def _ready(self) -> _Link:
-        link = self._link
-        if link is None or not link.ready:
-            if self._pid not in (0, os.getpid()):
-                raise BackendUnavailable(
-                    "the relay connection belongs to the parent process; start the hub in this one"
-                )
-            raise BackendUnavailable(
-                "not connected to the relay" if not self._stopped else "the relay backend is stopped"
-            )
-        return link
+        if self._pid not in (0, os.getpid()):
+            raise BackendUnavailable("the relay connection belongs to the parent process; start the hub in this one")
+        if self._link is None or not self._link.ready:
+            raise BackendUnavailable("the relay backend is stopped" if self._stopped else "not connected to the relay")
+        return self._link
 
     # Connecting
 
@@ -217,8 +217,10 @@ class RelayBackend:
         assert self._listener is not None
         log.warning("lost the relay at %s", self._target)
         self._link = None
-        self._listener.lost()
-        self._listener.flush()
+        if not self._away:
+            self._away = True
+            self._listener.lost()
+            self._listener.flush()
         self._reconnecting = self._loop.create_task(self._reconnect())
 
     async def _reconnect(self) -> None:
@@ -232,7 +234,11 @@ class RelayBackend:
             except (OSError, TimeoutError):
                 continue
             self._link = link
-            self._resubscribe(link)
+            try:
+                self._resubscribe(link)
+            except BackendUnavailable:
+                self._link = None  # it broke before it was ours
+                continue
             return
 
     def _resubscribe(self, link: _Link) -> None:
@@ -242,6 +248,7 @@ class RelayBackend:
 
         def restored() -> None:
             link.ready = True
+            self._away = False
             log.info("joined the relay at %s again", self._target)
             listener.restored()
 
@@ -278,6 +285,10 @@ class _Link(asyncio.Protocol):
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._unsent: list[bytes] = []
 
+    @property
+    def closed(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
     # Requests
 
     async def request(self, *words: Any) -> Any:
@@ -306,7 +317,7 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
     def _send(self, words: tuple[Any, ...]) -> int:
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self.closed:
             raise BackendUnavailable("not connected to the relay")
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
             raise BackendUnavailable("the relay does not read what it is sent")
