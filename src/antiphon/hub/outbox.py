@@ -96,6 +96,10 @@ class Outbox:
             self._wait(parcel)
         elif self.policy is Overflow.DISCONNECT:
             self._disconnect()
+        elif parcel.kind is Kind.PRESENCE_DIFF:
+            # Never lost, and never more than one: while it waits, the next ones are summed up by the station.
+            self._owed.append(parcel)
+            self._arm()
         elif self.policy is Overflow.DROP_NEWEST:
             self.dropped += 1
         else:
@@ -179,7 +183,7 @@ class Outbox:
 
     def _writable(self) -> None:
         self._armed = False
-        if not self._held and self.waiting:
+        if self.waiting:
             self.flush()
 
     def _disconnect(self) -> None:

@@ -1,0 +1,159 @@
+"""Local delivery, where the order of what comes from outside is in the test's hands."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from antiphon.hub import BackendUnavailable, Hub, Overflow, Position, TopicOptions
+from antiphon.hub.backends.base import BackendConfig, Change, Entry, Keep, Roster, Track
+from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.envelope import Envelope, Form, pack
+from antiphon.hub.message import Kind, Parcel
+from antiphon.hub.station import Counters, Receiver, Station
+from antiphon.testing.hub_contract import compose
+from antiphon.testing.hub_sinks import Connection, RecordingSink
+from antiphon.types import PreparedMessage
+
+
+def parcel(text: str, position: Position | None = None) -> Parcel:
+    made = Parcel("t", Kind.MESSAGE, text, text.encode(), Form.TEXT)
+    made.position = position
+    return made
+
+
+def make_station() -> Station:
+    return Station(asyncio.get_running_loop(), "process", Counters())
+
+
+async def test_what_comes_while_something_is_delivered_comes_after_it() -> None:
+    station = make_station()
+
+    class Answering(RecordingSink):
+        """Something happens in the middle of a delivery."""
+
+        def offer(self, message: PreparedMessage, limit: int) -> bool:
+            if message.payload == "1":
+                station.put(station.deliver, "t", parcel("2"))
+                station.drain()
+            return super().offer(message, limit)
+
+    first, second = Answering(), RecordingSink()
+    for sink in (first, second):
+        station.add("t", TopicOptions(), Receiver(sink, 1, None))
+    station.put(station.deliver, "t", parcel("1"))
+    station.drain()
+    assert first.received == second.received == ["1", "2"]
+
+
+async def test_a_page_says_nothing_about_another_epoch() -> None:
+    receiver = Receiver(RecordingSink(), 1, None)
+    receiver.behind = Position(5, "a")
+    assert receiver.knows(parcel("", Position(5, "a")))
+    assert not receiver.knows(parcel("", Position(6, "a")))
+    assert not receiver.knows(parcel("", Position(3, "b")))
+    assert not receiver.knows(parcel(""))
+
+
+async def test_a_change_that_a_newcomers_roster_contains_is_not_told_to_it_again() -> None:
+    """The others' picture may be behind the roster that the newcomer was given."""
+    station = make_station()
+    early, late = RecordingSink(), RecordingSink()
+    receivers = [Receiver(sink, 1, None) for sink in (early, late)]
+    local = station.add("t", TopicOptions(presence=True), receivers[0])
+    local.expect()
+    local.tell(receivers[0], local.watch(receivers[0], Roster(1, {})))
+    station.add("t", local.options, receivers[1])
+    local.expect()
+    local.tell(receivers[1], local.watch(receivers[1], Roster(3, {"bob": (b'"b"',)})))
+    local.change(Change(2, "ann", (b'"a"',)))
+    local.change(Change(3, "ann", ()))
+    local.change(Change(3, "bob", (b'"b"',)))
+    local.change(Change(4, "cem", (b'"c"',)))
+    assert [sorted(event["joins"]) for event in late.events] == [["bob"], ["cem"]]
+    assert len(early.events) > 2
+
+
+async def test_an_entry_that_comes_twice_is_delivered_once() -> None:
+    hub = Hub(topics={"t": TopicOptions(history=5)})
+    connection = Connection()
+    async with hub.join("t", connection):
+        entry = Entry(pack(Envelope(Form.TEXT, b"x", "", "")), Position(1, "e"))
+        for _ in range(2):
+            hub._rooms.deliver("t", entry)
+        hub._rooms.flush()
+    assert connection.received == ["x"]
+
+
+async def test_a_new_connection_with_the_identity_of_an_old_one_is_not_excluded_for_it() -> None:
+    hub = Hub()
+    connection = Connection()
+    named_before_joining = hub._name_of(connection)
+    async with hub.join("t", connection):
+        hub._rooms.deliver("t", Entry(pack(Envelope(Form.TEXT, b"x", "", named_before_joining)), None))
+        hub._rooms.flush()
+        await hub.publish("t", "not for you", exclude=connection)
+    assert connection.received == ["x"]
+
+
+@pytest.mark.parametrize("policy", [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST, Overflow.CONFLATE])
+async def test_no_policy_loses_a_presence_diff(policy: Overflow) -> None:
+    hub = Hub(topics={"t": TopicOptions(presence=True, presence_grace=0, outbox_bytes=500, overflow=policy)})
+    watcher = Connection()
+    async with hub.join("t", watcher, presence="watcher"):
+        watcher.sink.stall()
+        for n in range(30):
+            await hub.publish("t", f"{n:<100}")
+        async with hub.join("t", Connection(), presence="ann"):
+            for n in range(10):
+                async with hub.join("t", Connection(), presence=f"visitor {n}"):
+                    await hub.publish("t", "x")
+            for _ in range(100):
+                watcher.sink.read(1)
+            assert compose(watcher) == {"watcher": ["watcher"], "ann": ["ann"]}
+
+
+async def test_code_takes_one_message_larger_than_its_outbox() -> None:
+    hub = Hub(topics={"t": TopicOptions(outbox_bytes=1)})
+    async with hub.subscribe("t") as messages:
+        await hub.publish("t", "x" * 100)
+        assert (await anext(messages)).data == "x" * 100
+
+
+class Failing(MemoryBackend):
+    """Fails at what the test says."""
+
+    at = ""
+
+    async def track(self, topic: str, track: Track) -> None:
+        if self.at == "track":
+            raise BackendUnavailable("away")
+        await super().track(topic, track)
+
+    async def presence(self, topic: str) -> Roster:
+        if self.at == "presence":
+            raise BackendUnavailable("away")
+        return await super().presence(topic)
+
+    async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
+        if self.at == "subscribe":
+            raise BackendUnavailable("away")
+        return await super().subscribe(topic, keep)
+
+
+@pytest.mark.parametrize("at", ["subscribe", "track", "presence"])
+async def test_a_join_that_fails_leaves_nothing_behind(at: str) -> None:
+    backend = Failing("memory://", BackendConfig())
+    async with Hub(backend=backend, topics={"t": TopicOptions(presence=True)}) as hub:
+        connection = Connection()
+        backend.at = at
+        with pytest.raises(BackendUnavailable):
+            await hub.join("t", connection, presence="me").__aenter__()
+        backend.at = ""
+        assert hub.stats().topics == 0
+        assert connection.sink.callbacks == 0
+        assert await hub.presence("t") == {}
+        hub._rooms.restored()
+        await asyncio.sleep(0)
+        assert await hub.presence("t") == {}
