@@ -24,6 +24,8 @@ class Fragile(MemoryBackend):
         self.broken = False
         self.on_history: Callable[[], None] = lambda: None
         self.listener: Listener | None = None
+        self.confirm = asyncio.Event()
+        self.confirm.set()
 
     def listen(self, listener: Listener) -> None:
         self.listener = listener
@@ -49,6 +51,11 @@ class Fragile(MemoryBackend):
         """Another process publishes."""
         for one in data:
             await super().publish(topic, b"\x01\x01\0\0\0\0" + one, keep)
+
+    async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
+        position = await super().subscribe(topic, keep)
+        await self.confirm.wait()
+        return position
 
     def _check(self) -> None:
         if self.broken:
@@ -298,3 +305,19 @@ async def test_sockets_that_stay_while_the_hub_is_stopped_are_served_when_it_is_
         await hub.publish("plain", "x")
         assert plain.received[-1] == "x"
     await hub.stop()
+
+
+async def test_a_subscription_confirmed_late_does_not_set_the_room_back(hub: Hub, backend: Fragile) -> None:
+    backend.confirm.clear()
+    connection = Connection()
+    joining = asyncio.create_task(hub.join("kept", connection).__aenter__())
+    await asyncio.sleep(0)
+    await backend.elsewhere("kept", b"1", b"2", keep=KEEP)
+    backend.confirm.set()
+    membership = await joining
+    backend.lose()
+    await backend.elsewhere("kept", b"3", keep=KEEP)
+    backend.restore()
+    await eventually(lambda: connection.received[-1:] == ["3"])
+    assert connection.received == ["1", "2", "3"]
+    await membership.leave()

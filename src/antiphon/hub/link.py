@@ -109,13 +109,10 @@ class Link:
             home.call_soon_threadsafe(self._unsubscribe, topic)
 
     async def track(self, topic: str, track: Track) -> None:
+        """Whoever calls this calls `forget` in the end, also when this fails."""
         await self.settle()
         self._present[track.ref] = topic, track
-        try:
-            await self.call("track", self.backend.track, topic, track)
-        except BaseException:
-            self._present.pop(track.ref, None)
-            raise
+        await self.call("track", self.backend.track, topic, track)
 
     def forget(self, topic: str, ref: str, grace: float) -> None:
         """The connection is not present any more; `settle` tells the backend."""
