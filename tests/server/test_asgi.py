@@ -486,3 +486,42 @@ async def test_what_is_no_handshake_is_refused_before_the_app(head: bytes, statu
             answer = await raw.read_all()
     assert answer.split()[1] == str(status).encode()
     assert not called
+
+
+async def test_a_denial_with_a_header_that_would_split_the_response_is_the_apps_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(b"x-evil", b"1\r\nset-cookie: a=b")]
+        await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
+
+    async with serving(app, lifespan="off") as served:
+        async with connect(served.port) as raw:
+            await raw.send(request())
+            answer = await raw.read_all()
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"set-cookie" not in answer
+    assert caplog.text.count("Traceback") == 1
+
+
+async def test_an_accept_with_a_header_that_is_the_handshakes_own_is_the_apps_error() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept", "headers": [(b"Sec-WebSocket-Protocol", b"x")]})
+
+    async with serving(app, lifespan="off") as served:
+        async with connect(served.port) as raw:
+            await raw.send(request())
+            assert (await raw.read_all()).startswith(b"HTTP/1.1 500 ")
+
+
+async def test_the_same_offer_of_compression_is_answered_alike_each_time() -> None:
+    async with serving(echo) as served:
+        for _ in range(3):
+            async with opened(served.port, "/", "Sec-WebSocket-Extensions: permessage-deflate; unknown") as raw:
+                await raw.send(frame(TEXT, b"x" * 300))
+                assert await raw.frame() == (TEXT, b"x" * 300)
+            async with connect(served.port) as raw:
+                await raw.send(request("/", "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10"))
+                assert b"server_max_window_bits=10" in await raw.read_head()

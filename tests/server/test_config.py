@@ -61,7 +61,13 @@ def test_a_variable_that_cannot_be_understood_is_an_error_that_names_it(environ:
 
 async def test_uvicorns_settings_win_over_ours_and_one_server_has_one_engine() -> None:
     config = uvicorn.Config(
-        echo, ws_max_size=5, ws_ping_interval=6, ws_ping_timeout=None, ws_per_message_deflate=False, log_config=None
+        echo,
+        ws=WebSocketProtocol,
+        ws_max_size=5,
+        ws_ping_interval=6,
+        ws_ping_timeout=None,
+        ws_per_message_deflate=False,
+        log_config=None,
     )
     limits = ServerConfig(max_message_size=1, ping_interval=1, ping_timeout=1, send_timeout=3)
     protocol = WebSocketProtocol.with_config(limits)
@@ -79,7 +85,7 @@ async def test_compression_settings_of_ours_hold_where_uvicorn_allows_compressio
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ANTIPHON_WS_CLOSE_TIMEOUT", "1.5")
-    config = uvicorn.Config(echo, log_config=None)
+    config = uvicorn.Config(echo, ws=WebSocketProtocol, log_config=None)
     session = WebSocketProtocol(config=config, server_state=ServerState(), app_state={})
     assert session.engine.config.close_timeout == 1.5
     deflate = DeflateConfig(level=9)

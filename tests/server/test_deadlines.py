@@ -112,6 +112,20 @@ def test_a_time_beyond_the_wheel_is_asked_again_until_it_comes(clock: Clock, dea
     assert len(entry.calls) == 4
 
 
+def test_an_entry_that_fails_does_not_keep_others_from_being_called(clock: Clock, deadlines: Deadlines) -> None:
+    class Failing(Entry):
+        def on_deadline(self, now: float) -> float | None:
+            raise ValueError("a bug")
+
+    entries = [Entry(clock, 1002.0), Failing(clock), Entry(clock, 1002.0)]
+    for entry in entries:
+        deadlines.enter(entry, 1001.0)
+    with pytest.raises(ValueError, match="a bug"):
+        clock.run_until(1005.0)
+    clock.run_until(1005.0)
+    assert [len(entry.calls) for entry in entries] == [2, 0, 2]
+
+
 def test_a_loop_that_was_blocked_calls_everything_that_became_due_meanwhile(clock: Clock, deadlines: Deadlines) -> None:
     entries = [Entry(clock) for _ in range(10)]
     for number, entry in enumerate(entries):

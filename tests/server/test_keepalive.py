@@ -129,3 +129,15 @@ async def test_without_an_interval_or_a_timeout_silence_is_allowed(setting: dict
             while (answer := await raw.frame()).opcode == PING:
                 assert setting["ws_ping_interval"] is not None
             assert answer == (PONG, b"?")
+
+
+async def test_the_next_ping_follows_a_pong_that_came_late() -> None:
+    """A timeout longer than the interval must not make the following pings wait for it."""
+    async with serving(reading([], []), lifespan="off", ws_ping_interval=0.2, ws_ping_timeout=30) as served:
+        async with opened(served.port) as raw:
+            started = asyncio.get_running_loop().time()
+            for _ in range(3):
+                ping = await raw.frame()
+                await asyncio.sleep(0.3)
+                await raw.send(frame(PONG, ping.payload))
+            assert asyncio.get_running_loop().time() - started < 3

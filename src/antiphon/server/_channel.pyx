@@ -64,6 +64,7 @@ cdef enum:
     WAITING_APP = 1
     OPEN = 2
     CLOSING_SENT = 3
+    CLOSED = 6
 
 cdef enum:
     SEND_RETURN = 0
@@ -328,7 +329,10 @@ cdef class Flusher:
         self.marked = []
         for channel in marked:
             channel.dirty = False
-            channel.write_out()
+            try:
+                channel.write_out()
+            except Exception as error:  # a transport's bug stays with its own connection
+                self.loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
 
 
 cdef class Channel:
@@ -401,7 +405,7 @@ cdef class Channel:
                 self.sort(events)
             if self.rated:
                 self.on_rate(len(data))
-            if parser.error is not None:
+            if parser.error is not None and self.parser is not None:
                 self.on_violation(parser.error)
             if self._waiter is not None and (self._inbox is not None or self.close_code is not None):
                 self.step_reader()
@@ -613,7 +617,7 @@ cdef class Channel:
             return 0
         self._out = None
         self.out_bytes = 0
-        if self.transport is None:
+        if self.transport is None or self.state == CLOSED:
             return 0
         data = <bytes>out if type(out) is bytes else b"".join(out)
         if self.fd >= 0 and not self.handed:

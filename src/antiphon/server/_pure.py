@@ -62,7 +62,10 @@ class Flusher:
         self._marked = []
         for channel in marked:
             channel.dirty = False
-            channel.flush()
+            try:
+                channel.flush()
+            except Exception as error:  # a transport's bug stays with its own connection
+                self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
 
 
 class Channel:
@@ -183,7 +186,7 @@ class Channel:
                     self.on_control(event)
             if self.rated:
                 self.on_rate(len(data))
-            if parser.error is not None:
+            if parser.error is not None and self.parser is not None:
                 self.on_violation(parser.error)
             if self._inbox or self.close_code is not None:
                 self.wake()
@@ -365,7 +368,7 @@ class Channel:
         self._out = None
         self.out_bytes = 0
         transport = self.transport
-        if transport is None:
+        if transport is None or self.state == State.CLOSED:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         if self.fd >= 0 and not self.handed:

@@ -80,6 +80,7 @@ class Deadlines:
         steps = min(target - self._position, SLOTS)
         first = self._position + 1
         self._position = max(target, self._position)
+        failure: Exception | None = None
         for position in range(first, first + steps):
             entries = self._slots[position % SLOTS]
             if entries is None:
@@ -89,10 +90,16 @@ class Deadlines:
             for entry in entries:
                 entry.slot = -1
             for entry in entries:
-                when = entry.on_deadline(now)
+                try:
+                    when = entry.on_deadline(now)
+                except Exception as error:  # all others are called all the same
+                    failure = error
+                    continue
                 if when is not None:
                     self.enter(entry, when)
         self._timer = self._call_later(self.tick, self._turn) if self._count else None
+        if failure is not None:
+            raise failure
 
     def stop(self) -> None:
         """Call nobody any more."""

@@ -10,11 +10,13 @@ import asyncio
 import inspect
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.events import Event
 from antiphon.types import ASGIApp, Scope
+from antiphon.wire import Deflate, Role, negotiate
+from antiphon.wire.deflate import Agreement
 
 from .backend import Flusher
 from .config import ServerConfig
@@ -32,6 +34,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 _LONGEST_TICK: Final = 0.5
 _TICKS_PER_TIMEOUT: Final = 16
+_MOST_OFFERS: Final = 64
 
 
 class Engine:
@@ -81,6 +84,7 @@ class Engine:
         self.refused: Final[dict[str, int]] = {}
         """How many handshakes were turned away, by reason."""
         self.stopping = False
+        self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
         self._stop_bound: Final = stop_bound
         self._rng: Final = rng or random.Random()
@@ -102,6 +106,22 @@ class Engine:
         if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
             return 503  # uvicorn's limit counts HTTP connections too, and this one
         return self.admission.enter(address)
+
+    def agree_on_compression(self, offered: Sequence[bytes]) -> tuple[Deflate | None, bytes | None]:
+        """`wire.negotiate`; clients of one kind all make the same offer, which is understood once.
+
+        Raises HandshakeError for an offer that breaks the grammar.
+        """
+        config = self.config.deflate
+        key = tuple(offered)
+        known = self._agreements.get(key)
+        if known is None or config is None:
+            deflate, answer = negotiate(offered, config)
+            if len(self._agreements) < _MOST_OFFERS:
+                self._agreements[key] = (None if deflate is None else deflate.agreement, answer)
+            return deflate, answer
+        agreement, answer = known
+        return None if agreement is None else Deflate(agreement, Role.SERVER, config), answer
 
     # ------------------------------------------------------------ who looks on
 

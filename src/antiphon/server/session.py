@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from antiphon.events import (
-    ConnectionClosed,
     ConnectionOpened,
     HandshakeRefused,
-    KeepaliveTimeout,
     ProtocolViolated,
-    SendTimeout,
 )
 from antiphon.types import CARRIER_EXTENSION, ClosedBy, Message, Scope
 from antiphon.wire import (
@@ -32,7 +28,6 @@ from antiphon.wire import (
     Role,
     encode_close,
     encode_frame,
-    negotiate,
 )
 from antiphon.wire import frames as opcodes
 from antiphon.wire.handshake import (
@@ -44,57 +39,38 @@ from antiphon.wire.handshake import (
     validate,
 )
 
-from .backend import Channel
+from .denial import Denial
 from .errors import ClientDisconnected
 from .limits import Rate
 from .scope import build_scope, path_of
-from .sockets import direct_fd, unacknowledged
-from .state import APP_MAY_SEND, TRANSITIONS, State
+from .sockets import direct_fd
+from .state import APP_MAY_SEND, State
+from .watched import ABNORMAL, Watched
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 NO_STATUS = 1005
-ABNORMAL = 1006
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 
 _LINGER_TLS = 1.0  # TLS cannot half-close: after a violation we leave the peer this long to read why
-_STALL_CHECKS = 4  # a stalled outbox is looked at so often per send_timeout
 
 
-class Session(Channel, asyncio.Protocol):
+class Session(Watched):
     """An `asyncio.Protocol` that speaks WebSocket to the peer and ASGI to the app, and is the app's `Carrier`."""
 
     __slots__ = (
         "_address",
-        "_close_due",
-        "_closers",
         "_denial",
-        "_drainers",
         "_early",
         "_extensions",
         "_handshake_due",
         "_key",
-        "_opened_at",
-        "_ping_due",
-        "_ping_number",
-        "_ping_sent",
-        "_pong",
-        "_pong_due",
         "_rate",
-        "_received_at_ping",
         "_scope",
-        "_stall_due",
-        "_stall_since",
-        "_taken",
         "_told",
-        "_writables",
-        "closed_by",
-        "path",
-        "rtt",
-        "slot",
         "task",
     )
 
@@ -102,41 +78,21 @@ class Session(Channel, asyncio.Protocol):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.slot = -1
-        self.path = ""
-        self.rtt: float | None = None
-        """Seconds from the last answered ping to its pong; None before the first."""
         self.task: asyncio.Task[Any] | None = None
-        self.closed_by: ClosedBy | None = None
         self._address: str | None = None  # as counted by the engine's admission
         self._scope: Scope | None = None  # until the handshake is answered
         self._key = b""
         self._extensions: bytes | None = None
         self._early: bytearray | None = None
-        self._denial: _Denial | None = None
+        self._denial: Denial | None = None
         self._told = False  # the app has had its websocket.disconnect
         self._rate: Rate | None = None
-        self._drainers: list[asyncio.Future[None]] | None = None
-        self._writables: list[Callable[[], None]] | None = None
-        self._closers: list[Callable[[], None]] | None = None
-        self._pong: bytes | None = None  # the latest ping's payload, while the outbox is full
-        self._opened_at = 0.0
         self._handshake_due = 0.0
-        self._close_due = 0.0
-        self._ping_due = 0.0
-        self._pong_due = 0.0
-        self._ping_sent = 0.0
-        self._ping_number = 0
-        self._received_at_ping = 0
-        self._stall_due = 0.0
-        self._stall_since = 0.0
-        self._taken: int | None = None  # bytes the peer had taken when we looked last
 
     # ------------------------------------------------------------ transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's callback: there is a transport, and the next bytes are a request."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         engine = self.engine
         self.transport = transport  # type: ignore[assignment]
         engine.sessions.add(self)
@@ -160,6 +116,7 @@ class Session(Channel, asyncio.Protocol):
         self.parser = None
         self.deflate = None
         self._early = None
+        self._scope = None
         engine = self.engine
         engine.deadlines.leave(self)
         engine.connections.discard(self)
@@ -168,42 +125,6 @@ class Session(Channel, asyncio.Protocol):
             self._address = None
         if self.task is None:
             engine.sessions.discard(self)
-
-    def pause_writing(self) -> None:
-        """asyncio's callback: the transport holds bytes, which `flush` knows already."""
-
-    def resume_writing(self) -> None:
-        """asyncio's callback: the transport holds nothing any more."""
-        self.handed = False
-        if self._pong is not None and self.state == State.OPEN:
-            self.put(encode_frame(opcodes.PONG, self._pong))
-        self._pong = None
-        self._wake_drainers()
-        for callback in _taken(self, "_writables"):
-            callback()
-
-    def abort(self) -> None:
-        """Drop the connection and what is buffered, at once."""
-        self.fd = -1
-        self._lost()
-        self._move(State.CLOSED)
-        self.engine.deadlines.leave(self)
-        if self.transport is not None:
-            self.transport.abort()
-
-    def _end_transport(self) -> None:
-        """Close the TCP connection behind what is buffered, or without it when that takes too long."""
-        self.flush()
-        self.fd = -1
-        if self.transport is not None:
-            self.transport.close()
-            if self.handed:
-                self._close_within(self.engine.config.close_timeout)
-
-    def _move(self, state: State) -> None:
-        if state != self.state:
-            assert state in TRANSITIONS[State(self.state)], f"{State(self.state).name} -> {state.name}"
-            self.state = state
 
     # ------------------------------------------------------------ handshake
 
@@ -236,7 +157,7 @@ class Session(Channel, asyncio.Protocol):
         self._key = validate(request)
         offered = request.values(b"sec-websocket-extensions")
         if offered:
-            self.deflate, self._extensions = negotiate(offered, engine.config.deflate)
+            self.deflate, self._extensions = engine.agree_on_compression(offered)
         transport = self.transport
         assert transport is not None
         client = _address(transport.get_extra_info("peername"))
@@ -288,6 +209,17 @@ class Session(Channel, asyncio.Protocol):
         engine.log_answer(self._scope, str(status))
         engine.emit(HandshakeRefused(path=self.path, status=status, reason=reason))
         self._scope = None
+
+    def on_handshake_deadline(self, now: float) -> float | None:
+        """The request, or the app's answer to it, has not come in time."""
+        if not self._handshake_due or now < self._handshake_due:
+            return self._handshake_due or None
+        if self.state == State.HANDSHAKE:
+            self.refuse(408, "the request did not come in time")
+        else:
+            self.engine.logger.warning("WebSocket %s refused: the app did not accept in time", self.path)
+            self.refuse(503, "no answer in time", self.engine.retry_headers)
+        return self._close_due or None
 
     # ------------------------------------------------------------ the app
 
@@ -374,11 +306,8 @@ class Session(Channel, asyncio.Protocol):
             self._rate = Rate(config.max_frames_per_second, config.max_bytes_per_second, engine.clock())
             self.rated = True
         self._move(State.OPEN)
-        now = self._opened_at = engine.clock()
         self._handshake_due = 0.0
-        if config.ping_interval is not None:
-            self._ping_due = now + engine.ping_after
-            engine.deadlines.enter(self, self._ping_due)
+        self.watch_pings(engine.clock())
         engine.emit(ConnectionOpened(path=self.path))
         early, self._early = self._early, None
         if early:
@@ -389,7 +318,7 @@ class Session(Channel, asyncio.Protocol):
         status = message["status"]
         if not 200 <= status < 600:
             raise RuntimeError(f"the status of a denial response is between 200 and 599, not {status}")
-        self._denial = _Denial(status, [*self.engine.default_headers(), *(message.get("headers") or ())])
+        self._denial = Denial(status, [*self.engine.default_headers(), *(message.get("headers") or ())])
         self._note_answer(status, "denied by the app")
         self._move(State.DENYING)
 
@@ -442,15 +371,9 @@ class Session(Channel, asyncio.Protocol):
         if isinstance(event, Close):
             self._closed_by_peer(event)
         elif isinstance(event, Pong):
-            if self._pong_due and event.payload == struct.pack("!I", self._ping_number):
-                now = self.engine.clock()
-                self.rtt = now - self._ping_sent
-                self._pong_due = 0.0
+            self.note_pong(event)
         elif self.state == State.OPEN:
-            if self.handed and self.buffered > self.outbox_limit:
-                self._pong = event.payload  # only the latest needs an answer: RFC 6455 §5.5.3
-            else:
-                self.put(encode_frame(opcodes.PONG, event.payload))
+            self.note_ping(event)
 
     def _closed_by_peer(self, close: Close) -> None:
         if self.state == State.OPEN:
@@ -498,224 +421,10 @@ class Session(Channel, asyncio.Protocol):
             else:
                 self._close_within(min(_LINGER_TLS, self.engine.config.close_timeout))
 
-    def _lost(self) -> None:
-        """The connection ends without a Close frame."""
-        self._finish(ABNORMAL, "", ClosedBy.NOBODY)
-        if self.state < State.CLOSING_SENT:
-            self._scope = None
-            self._move(State.CLOSED)
-
-    def _finish(self, code: int, reason: str, by: ClosedBy) -> None:
-        """Note how the connection ended, and tell all who wait. Only the first call counts."""
-        if self.close_code is not None:
-            return
-        self.close_code = code
-        self.close_reason = reason
-        self.closed_by = by
-        if self._opened_at:
-            duration = self.engine.clock() - self._opened_at
-            self.engine.emit(ConnectionClosed(path=self.path, code=code, closed_by=by, duration=duration))
-        for future in _taken(self, "_drainers"):
-            if not future.done():
-                future.set_exception(ClientDisconnected("the connection ended while the outbox was full"))
-        for callback in (*_taken(self, "_writables"), *_taken(self, "_closers")):
-            try:
-                callback()
-            except Exception:
-                self.engine.logger.exception("a callback for the end of a WebSocket failed")
-        self.wake()
-
-    # ------------------------------------------------------------ outbox: who waits
-
-    def on_handed(self) -> None:
-        """Watch that the peer takes something from time to time."""
-        engine = self.engine
-        now = engine.clock()
-        self._stall_since = now
-        self._taken = None
-        self._stall_due = now + engine.config.send_timeout / _STALL_CHECKS
-        engine.deadlines.enter(self, self._stall_due)
-
-    async def drain_slowly(self) -> None:
-        """Wait until the outbox has drained, to half at least; abort after `send_timeout`."""
-        future = self.loop.create_future()
-        if self._drainers is None:
-            self._drainers = []
-        self._drainers.append(future)
-        timer = self.loop.call_later(self.engine.config.send_timeout, self._send_timed_out)
-        try:
-            await future
-        finally:
-            timer.cancel()
-            if self._drainers is not None and future in self._drainers:
-                self._drainers.remove(future)
-
-    def _wake_drainers(self) -> None:
-        for future in _taken(self, "_drainers"):
-            if not future.done():
-                future.set_result(None)
-
-    def _send_timed_out(self) -> None:
-        engine = self.engine
-        if self.transport is not None and self.state != State.CLOSED:
-            engine.logger.info("WebSocket %s aborted: the peer does not read", self.path)
-            engine.emit(SendTimeout(path=self.path, buffered=self.buffered))
-            self.abort()
-
-    def on_writable(self, callback: Callable[[], None]) -> None:
-        """`types.Sink`: call back once, when the outbox has drained or the connection is over."""
-        self.flush()
-        if self.close_code is not None or not self.handed:
-            self.loop.call_soon(callback)
-        elif self._writables is None:
-            self._writables = [callback]
-        else:
-            self._writables.append(callback)
-
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """`types.Sink`: call back once, when the connection is over; at once if it is."""
-        if self.close_code is not None:
-            callback()
-        elif self._closers is None:
-            self._closers = [callback]
-        else:
-            self._closers.append(callback)
-
-    def off_close(self, callback: Callable[[], None]) -> None:
-        """`types.Sink`: forget a callback given to `on_close`."""
-        if self._closers is not None and callback in self._closers:
-            self._closers.remove(callback)
-            self._closers = self._closers or None
-
-    # ------------------------------------------------------------ deadlines
-
-    def _close_within(self, seconds: float) -> None:
-        self._close_due = self.engine.clock() + seconds
-        self.engine.deadlines.enter(self, self._close_due)
-
-    def on_deadline(self, now: float) -> float | None:
-        """`Deadlines`: do what is due, say when to come back."""
-        if self.transport is None:
-            return None
-        if self.state <= State.WAITING_APP:
-            return self._check_handshake(now)
-        if self._close_due:
-            if now >= self._close_due:
-                self.abort()
-                return None
-            return self._close_due
-        dues = (self._check_outbox(now), self._check_ping(now))
-        return min((due for due in dues if due), default=None)
-
-    def _check_handshake(self, now: float) -> float | None:
-        if not self._handshake_due or now < self._handshake_due:
-            return self._handshake_due or None
-        if self.state == State.HANDSHAKE:
-            self.refuse(408, "the request did not come in time")
-        else:
-            self.engine.logger.warning("WebSocket %s refused: the app did not accept in time", self.path)
-            self.refuse(503, "no answer in time", self.engine.retry_headers)
-        return self._close_due or None
-
-    def _check_outbox(self, now: float) -> float | None:
-        """Abort when the peer has taken nothing for `send_timeout`."""
-        if not self.handed or self.state == State.CLOSED or self.transport is None:
-            return None
-        if now < self._stall_due:
-            return self._stall_due
-        if self.buffered * 2 <= self.outbox_limit:
-            self._wake_drainers()
-        taken = self.handed_bytes - self.transport.get_write_buffer_size() - unacknowledged(self.transport)
-        timeout = self.engine.config.send_timeout
-        if taken != self._taken:
-            if self._taken is not None:
-                self._stall_since = now
-            self._taken = taken
-        elif now - self._stall_since >= timeout:
-            self._send_timed_out()
-            return None
-        self._stall_due = min(now + timeout / _STALL_CHECKS, max(self._stall_since + timeout, now))
-        return self._stall_due
-
-    def _check_ping(self, now: float) -> float | None:
-        """Send a ping when one is due; abort when its pong is."""
-        config = self.engine.config
-        if self.state != State.OPEN or config.ping_interval is None:
-            return None
-        if self._pong_due and now >= self._pong_due:
-            if not self._is_excused():
-                self._keepalive_failed(now)
-                return None
-            assert config.ping_timeout is not None
-            self._pong_due = now + config.ping_timeout
-            self._received_at_ping = self.received
-            self.was_paused = self.reading_paused
-        if now >= self._ping_due and not self._pong_due:
-            if self.reading_paused or self.handed:
-                self._ping_due = now + self.engine.ping_after
-            else:
-                self._send_ping(now)
-        return (
-            min(self._ping_due, self._pong_due)
-            if self._pong_due and self._ping_due > now
-            else (self._pong_due or self._ping_due)
-        )
-
-    def _is_excused(self) -> bool:
-        """The missing pong is not the peer's fault: we did not read, could not send, or it is amid a long frame."""
-        if self.reading_paused or self.was_paused or self.handed:
-            return True
-        return self.parser is not None and self.parser.buffered > 0 and self.received != self._received_at_ping
-
-    def _send_ping(self, now: float) -> None:
-        config = self.engine.config
-        self._ping_number = (self._ping_number + 1) & 0xFFFFFFFF
-        self._ping_sent = now
-        self._received_at_ping = self.received
-        self.was_paused = False
-        self.put(encode_frame(opcodes.PING, struct.pack("!I", self._ping_number)))
-        self._ping_due = now + self.engine.ping_after
-        if config.ping_timeout is not None:
-            self._pong_due = now + max(config.ping_timeout - 2 * self.engine.deadlines.tick, 0.0)
-
-    def _keepalive_failed(self, now: float) -> None:
-        self.engine.logger.info("WebSocket %s aborted: no pong since %.1f s", self.path, now - self._ping_sent)
-        self.engine.emit(KeepaliveTimeout(path=self.path, waited=now - self._ping_sent))
-        self.abort()
-
-
-class _Denial:
-    """An HTTP response on its way: its head leaves with the first part of the body."""
-
-    __slots__ = ("head",)
-
-    def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.head: tuple[int, list[tuple[bytes, bytes]]] | None = (status, headers)
-
-    def chunk(self, body: bytes, more: bool) -> bytes:
-        """The bytes for one more part. A body of unknown length ends with the connection (RFC 9112 §6.3)."""
-        if self.head is None:
-            return body
-        (status, headers), self.head = self.head, None
-        names = {name.lower() for name, _ in headers}
-        if not more or b"content-length" in names:
-            return refuse_response(status, headers, body, content_type=b"text/plain; charset=utf-8")
-        whole = refuse_response(status, [*headers, (b"content-length", b"0")], b"")
-        return whole.replace(b"\r\ncontent-length: 0", b"", 1) + body
-
 
 async def _call(app: Any, scope: Scope, receive: Any, send: Any) -> Any:
     """For an app that is no coroutine function itself: call it inside its task."""
     return await app(scope, receive, send)
-
-
-def _taken(session: Session, name: str) -> list[Any]:
-    """The list in that attribute, which becomes None."""
-    entries: list[Any] | None = getattr(session, name)
-    if entries is None:
-        return []
-    setattr(session, name, None)
-    return entries
 
 
 def _address(info: Any) -> tuple[str, int] | None:
