@@ -9,9 +9,10 @@ import pytest
 import websockets
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from antiphon.events import HandshakeRefused
 from antiphon.server import HTTPProtocol, ServerConfig
 
-from .raw import TEXT, connect, echo, frame, request, serving, until
+from .raw import TEXT, Recorder, connect, echo, frame, request, serving, until
 
 
 async def both(scope: Any, receive: Any, send: Any) -> None:
@@ -61,7 +62,9 @@ async def test_a_request_in_pieces_with_frames_behind_it_is_understood(step: int
 
 
 async def test_a_head_that_does_not_end_is_refused_by_size_and_by_time() -> None:
-    async with serving(both, ServerConfig(handshake_size=2000, handshake_timeout=0.4), **OURS) as served:
+    recorder = Recorder([])
+    limits = ServerConfig(handshake_size=2000, handshake_timeout=0.4, observers=(recorder.events.append,))
+    async with serving(both, limits, **OURS) as served:
         async with connect(served.port) as raw:
             await raw.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 3000)
             assert (await raw.read_all()).startswith(b"HTTP/1.1 431 ")
@@ -74,6 +77,7 @@ async def test_a_head_that_does_not_end_is_refused_by_size_and_by_time() -> None
         assert served.server is not None
         state = served.server.server_state
         await until(lambda: not state.connections)
+    assert [event.status for event in recorder.of(HandshakeRefused)] == [431, 408]
 
 
 async def test_what_is_no_http_is_left_to_uvicorn() -> None:

@@ -10,10 +10,11 @@ import asyncio
 import inspect
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from antiphon.events import Event
+from antiphon.events import Event, HandshakeRefused
 from antiphon.types import ASGIApp, Scope
 from antiphon.wire import Deflate, Role, negotiate
 from antiphon.wire.deflate import Agreement
@@ -81,8 +82,8 @@ class Engine:
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
         self.ping_after: Final = max(0.0, (self.config.ping_interval or 0.0) - 2 * self.deadlines.tick)
         self.retry_headers: Final = ((b"retry-after", b"%d" % self.config.retry_after),)
-        self.refused: Final[dict[str, int]] = {}
-        """How many handshakes were turned away, by reason."""
+        self.refused: Final[Counter[int]] = Counter()
+        """How many handshakes were turned away, by HTTP status."""
         self.stopping = False
         self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
@@ -132,6 +133,11 @@ class Engine:
                 observer(event)
             except Exception:
                 self.logger.exception("an observer failed on %r", event)
+
+    def note_refusal(self, path: str, status: int, reason: str) -> None:
+        """Count a handshake that was turned away, and tell the observers. `path` is "" when it is not known."""
+        self.refused[status] += 1
+        self.emit(HandshakeRefused(path=path, status=status, reason=reason))
 
     def log_answer(self, scope: Scope | None, answer: str) -> None:
         """One line for how a handshake was answered, as uvicorn writes it."""

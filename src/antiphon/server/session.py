@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from antiphon.events import (
     ConnectionOpened,
-    HandshakeRefused,
     ProtocolViolated,
 )
 from antiphon.types import CARRIER_EXTENSION, ClosedBy, Message, Scope
@@ -207,7 +206,7 @@ class Session(Watched):
         """Log and report that the handshake was answered with something else than an open connection."""
         engine = self.engine
         engine.log_answer(self._scope, str(status))
-        engine.emit(HandshakeRefused(path=self.path, status=status, reason=reason))
+        engine.note_refusal(self.path, status, reason)
         self._scope = None
 
     def on_handshake_deadline(self, now: float) -> float | None:

@@ -116,7 +116,7 @@ class HTTPProtocol(asyncio.Protocol):
         elif end >= 0 or data[0] not in _MAY_BE_HTTP:
             self._hand_over(AutoHTTPProtocol)
         elif len(data) > self._engine.config.handshake_size:
-            self._refuse(431, b"the HTTP head is too long")
+            self._refuse(431, "the HTTP head is too long")
 
     def _speaks_websocket(self) -> bool:
         websocket = self._config.ws_protocol_class
@@ -132,12 +132,15 @@ class HTTPProtocol(asyncio.Protocol):
         protocol.connection_made(transport)
         protocol.data_received(data)
 
-    def _refuse(self, status: int, reason: bytes) -> None:
+    def _refuse(self, status: int, reason: str) -> None:
         transport, self._transport = self._transport, None
         self._leave()
+        self._engine.note_refusal("", status, reason)
         if transport is not None:
             headers = tuple(self._state.default_headers)
-            transport.write(refuse_response(status, headers, reason, content_type=b"text/plain; charset=utf-8"))
+            transport.write(
+                refuse_response(status, headers, reason.encode(), content_type=b"text/plain; charset=utf-8")
+            )
             transport.close()
 
     def _leave(self) -> None:
@@ -148,7 +151,7 @@ class HTTPProtocol(asyncio.Protocol):
         """`Deadlines`: the request has not come in time."""
         if self._transport is not None:
             if self._data:
-                self._refuse(408, b"the request did not come in time")
+                self._refuse(408, "the request did not come in time")
             else:
                 self._transport.close()
         return None
