@@ -268,6 +268,25 @@ async def test_who_sends_rubbish_is_cut_and_nobody_else_is(relay: RelayServer, r
             await eventually(lambda: connection.received == ["x"])
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
+async def test_a_process_of_another_user_is_not_let_in(relay: RelayServer) -> None:
+    program = f"""
+        import os, socket
+        os.setuid(65534)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect({native_address(relay.address)!r})
+            try:
+                assert connection.recv(1) == b""
+            except ConnectionResetError:
+                pass
+    """
+    arguments = ("-S", "-c", textwrap.dedent(program))
+    stranger = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
+    _, errors = await stranger.communicate()
+    assert stranger.returncode == 0, errors.decode()
+
+
 async def test_a_request_that_fails_is_one_error_for_its_sender(relay: RelayServer) -> None:
     async with Hub(relay.url) as hub:
         assert isinstance(hub.backend, RelayBackend)
