@@ -492,3 +492,49 @@ async def test_who_asks_for_the_end_before_accept_disturbs_nothing_and_hears_of_
     assert (await ending).code == 1001
     with pytest.raises(WebSocketDisconnect):
         await websocket.receive_text()
+
+
+class Busy(WebSocket):
+    options = ConnectionOptions(outbox_bytes=1000)
+
+
+@pytest.mark.parametrize("trouble", ["gone", "closed", "slow"])
+async def test_a_loop_over_connections_does_not_wait_at_a_bad_one(trouble: str) -> None:
+    """Where it waits, endpoints leave, and a loop over the list skips, a loop over a set raises."""
+    peer = Peer()
+    websocket = await peer.accepted(Busy)
+    peer.blocked = True
+    if trouble == "gone":
+        peer.leave(1006)
+        await websocket.receive()
+    else:
+        await foreign(websocket.send_bytes(bytes(800)) if trouble == "slow" else websocket.close())
+
+    async def broadcast() -> None:
+        asyncio.get_running_loop().call_soon(others.clear)
+        for other in others:
+            await other.send_text("x")
+        for other in others:
+            await other.close()
+        assert others
+
+    others = {websocket}
+    await foreign(broadcast())
+    assert not others
+
+
+async def test_a_loop_that_only_sends_to_the_dead_gives_the_loop_its_turns() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    peer.leave(1006)
+    await websocket.receive()
+
+    async def hog() -> None:
+        while not over:
+            await websocket.send_text("x")
+
+    over: list[bool] = []
+    task = foreign(hog())
+    await turns()
+    over.append(True)
+    await task

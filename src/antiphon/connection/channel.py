@@ -34,6 +34,7 @@ from antiphon.types import (
 )
 
 from . import codec
+from .excuse import excuse_disconnects
 from .inbox import Inbox
 from .options import ConnectionOptions
 from .outbox import Outbox, means_closed
@@ -108,6 +109,9 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self._closed: Closed | None = None
         self._close_waiters: list[Callable[[], None]] = []
         self._unheard = 0
+        self._unheeded = 0
+        self._pressed = False
+        """A foreign message came in this turn of the loop, to an outbox that is more than half full."""
         self._handed_over = 0
         self._server_swallows = False
         self._served_by: Carrier | None = (scope.get("extensions") or {}).get(CARRIER_EXTENSION)
@@ -273,7 +277,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             raise NotAccepted(f"{message['type']} from a foreign sender before the connection is accepted")
         if message["type"] == "websocket.close":
             self._in_loop(lambda: self._disconnect(message["code"], message["reason"]))
-            await asyncio.sleep(0)
+            await self._be_patient()
             return
         text, data = message.get("text"), message.get("bytes")
         if (text is None) == (data is None):
@@ -287,10 +291,29 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             await asyncio.sleep(0)
             return
         sink = self.sink
-        if self.application_state is not CONNECTED or sink.buffered * 2 > self.options.outbox_bytes or not sink.alive:
-            # One turn of the loop: lets a peer that reads make room, and keeps a loop over dead ones from hogging it.
-            await asyncio.sleep(0)
+        if self.application_state is not CONNECTED or not sink.alive:
+            await self._be_patient()
+        elif (buffered := sink.buffered) * 2 > self.options.outbox_bytes:
+            # One turn of the loop lets a peer that reads make room.
+            if self._pressed or buffered + _most_bytes(payload) > self.options.outbox_bytes:
+                await asyncio.sleep(0)
+            else:
+                self._pressed = True
+                sink.loop.call_soon(self._relax)
         self._offer(prepared)
+
+    def _relax(self) -> None:
+        self._pressed = False
+
+    async def _be_patient(self) -> None:
+        """Keep a loop that only sends to the dead from hogging the event loop.
+
+        As seldom as will do, like the wait for room: where a loop over connections waits, endpoints leave, and change
+        the very list that it goes through.
+        """
+        self._unheeded += 1
+        if self._unheeded % SENDS_PER_TURN == 0:
+            await asyncio.sleep(0)
 
     def _offer_from_elsewhere(self, prepared: PreparedMessage) -> None:
         """Hand over to the connection's loop. What is on its way there counts against the same bound."""
@@ -342,6 +365,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
 
     def _gone(self, method: str) -> WebSocketDisconnected:
         closed = self.closed or LOST
+        excuse_disconnects(running_loop())
         text = f"{method} on a connection that has ended ({closed.code} {closed.reason}".rstrip() + ")"
         return WebSocketDisconnected(text, code=closed.code, reason=closed.reason)
 
@@ -350,6 +374,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self.application_state = DISCONNECTED
         self._end(LOST)
         closed = self.closed or LOST
+        excuse_disconnects(running_loop())
         return WebSocketDisconnect(closed.code, closed.reason)
 
     def _require_open(self, method: str) -> None:
@@ -399,6 +424,10 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self._end(LOST)
         self._inbox.stop()
         self._outbox.stop()
+
+
+def _most_bytes(payload: str | bytes) -> int:
+    return len(payload) if isinstance(payload, bytes) or payload.isascii() else 4 * len(payload)
 
 
 def _owner_token(scope: Scope) -> object:

@@ -19,6 +19,7 @@ from antiphon.exceptions import NotAccepted, UnexpectedMessageKind, WebSocketDis
 
 from . import codec
 from .channel import Channel, current_owner, running_loop
+from .excuse import excuse_disconnects
 from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST
 
 logger = logging.getLogger("antiphon")
@@ -130,6 +131,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         if data is None:
             self.client_state = DISCONNECTED
             closed = self.closed or LOST
+            excuse_disconnects(running_loop())
             return WebSocketDisconnect(closed.code, closed.reason)
         return UnexpectedMessageKind(expected, "text" if isinstance(data, str) else "binary")
 
