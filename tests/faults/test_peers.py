@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import websockets
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antiphon.server import ServerConfig, Session
 from antiphon.types import CARRIER_EXTENSION
@@ -331,6 +332,62 @@ async def test_a_peer_that_never_answers_our_close_is_dropped_at_close_timeout(c
             assert 0.2 < asyncio.get_running_loop().time() - started < 1.5
 
 
+async def test_a_close_for_a_violation_is_not_overtaken_by_a_reset(caplog: Any) -> None:
+    """The peer is amid a long upload, and reads only behind it."""
+    codes: list[Any] = []
+    async with watched(recording(codes), ServerConfig(), caplog) as (served, _):
+        async with opened(served.port) as raw:
+            raw.stop_reading()
+            await raw.send(frame(PING, b"x", fin=False))
+            await until(lambda: codes)
+            for _ in range(20):
+                await raw.send(b"x" * 10_000)
+                await asyncio.sleep(0.005)
+            raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert (await raw.frame()).code == 1002
+            assert await raw.read_all() == b""
+
+
+async def test_an_app_that_closes_without_having_read_still_hears_the_peers_close(caplog: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        await receive()
+        await send({"type": "websocket.accept"})
+        await until(lambda: session.reading_paused)
+        await send({"type": "websocket.close", "code": 4001})
+
+    async with watched(app, ServerConfig(inbound_bytes=1000, close_timeout=30), caplog) as (served, _):
+        async with opened(served.port) as raw:
+            await raw.send(frame(TEXT, b"x" * 1000) * 1000)
+            end = await raw.frame()
+            assert end.code == 4001
+            await raw.send(frame(CLOSE, end.payload))
+            async with asyncio.timeout(5):
+                assert await raw.reader.read() == b""
+
+
+async def test_a_peer_that_says_close_and_does_not_take_what_was_sent_is_dropped(caplog: Any) -> None:
+    codes: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        await receive()
+        await send({"type": "websocket.accept"})
+        session.write(b"x" * 8192 * KIB)
+        codes.append((await receive())["code"])
+
+    limits = ServerConfig(close_timeout=0.3, send_timeout=60)
+    async with watched(app, limits, caplog, ws_per_message_deflate=False) as (served, _):
+        async with opened(served.port, receive_buffer=4 * KIB) as raw:
+            raw.stop_reading()
+            await raw.send(close_frame(1000))
+            await until(lambda: codes)
+            assert served.server is not None
+            connections = served.server.server_state.connections
+            await until(lambda: len(connections) == 1, 3)
+    assert codes == [1000]
+
+
 @pytest.mark.parametrize("count", [2000])
 async def test_thousands_of_handshakes_at_once_are_all_answered(count: int, caplog: Any) -> None:
     release = asyncio.Event()
@@ -379,7 +436,7 @@ async def test_nothing_of_a_connection_is_left_when_it_is_over(caplog: Any) -> N
         gc.collect()
         return sum(1 for entry in gc.get_objects() if isinstance(entry, Session))
 
-    async with serving(echo) as served:
+    async with serving(echo, http="httptools") as served:
         await churn(served, 10)
         before = sessions()
         gc.disable()
@@ -387,7 +444,9 @@ async def test_nothing_of_a_connection_is_left_when_it_is_over(caplog: Any) -> N
             await churn(served, 60)
             # Without the collector's help: what an idle server holds must not wait for its next run.
             left = sum(1 for entry in gc.get_objects() if isinstance(entry, Session)) - before
+            protocols = sum(1 for entry in gc.get_objects() if type(entry) is HttpToolsProtocol)
         finally:
             gc.enable()
         assert left <= 2
+        assert protocols <= 2
         assert sessions() == before

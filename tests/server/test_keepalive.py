@@ -141,3 +141,31 @@ async def test_the_next_ping_follows_a_pong_that_came_late() -> None:
                 await asyncio.sleep(0.3)
                 await raw.send(frame(PONG, ping.payload))
             assert asyncio.get_running_loop().time() - started < 3
+
+
+async def test_a_pong_that_waits_behind_what_the_app_does_not_read_is_not_missed() -> None:
+    """The ping was sent while we read; then the app stops, and with it we do."""
+    sessions: list[Session] = []
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        await go.wait()
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    async with serving(app, ServerConfig(inbound_bytes=1000), **PINGS) as served:
+        async with opened(served.port) as raw:
+            ping = await raw.frame()
+            await raw.send(frame(TEXT, b"x" * 1000) * 400)
+            await until(lambda: sessions[0].reading_paused)
+            await raw.send(frame(PONG, ping.payload))
+            await asyncio.sleep(0.6)
+            assert sessions[0].alive
+            go.set()
+            while (after := await raw.frame()).payload == ping.payload:
+                pass
+            assert after.opcode == PING
+            assert sessions[0].rtt is not None
