@@ -13,15 +13,8 @@ from starlette.types import Message
 
 from .connection import WebSocket
 from .connection.codec import decode_json
-from .exceptions import InvalidJSON, PeerError
+from .exceptions import InvalidJSON, WrongEncoding
 from .status import WS_1000_NORMAL_CLOSURE, WS_1011_INTERNAL_ERROR
-
-
-class WrongEncoding(PeerError, RuntimeError):
-    """A message that is not of the endpoint's `encoding` (Starlette raises a RuntimeError). Closes with 1003."""
-
-    close_code = 1003
-    close_reason = ""
 
 
 class WebSocketEndpoint(StarletteWebSocketEndpoint):

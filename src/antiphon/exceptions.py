@@ -67,6 +67,13 @@ class PeerError(Exception):
     close_reason: str
 
 
+class WrongEncoding(PeerError, RuntimeError):
+    """A message that is not of a `WebSocketEndpoint`'s `encoding` (Starlette: a RuntimeError). Closes with 1003."""
+
+    close_code = 1003
+    close_reason = ""
+
+
 class UnexpectedMessageKind(PeerError, KeyError):
     """A binary frame came where text was awaited, or the other way round. Closes with 1003."""
 

@@ -22,12 +22,13 @@ async def in_group(websocket: WebSocket) -> None:
         group.create_task(websocket.send_text("x"))
 
 
-async def never_retrieved(work: Work) -> list[str]:
+async def never_retrieved(work: Work, *messages: bytes) -> list[str]:
     """Run the work in a task that nobody awaits, on a connection whose peer has left; what asyncio says about it."""
     told: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
     peer = Peer()
     websocket = await peer.accepted()
+    peer.come(*messages)
     peer.leave(1001)
     peer.lost = True
     task = asyncio.ensure_future(work(websocket))
@@ -49,6 +50,16 @@ async def never_retrieved(work: Work) -> list[str]:
 )
 async def test_a_task_that_ends_with_its_connection_is_no_traceback(work: Work) -> None:
     assert await never_retrieved(work) == []
+
+
+async def test_a_message_of_the_wrong_kind_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(websocket: WebSocket) -> None:
+        await asyncio.wait_for(websocket.receive_text(), 5)
+
+    assert await never_retrieved(work, b"binary") == []
+    (record,) = caplog.records
+    assert "expected a text message" in record.getMessage()
+    assert record.exc_info is None
 
 
 async def test_a_bug_in_such_a_task_is_told_as_ever() -> None:

@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import anyio
+from starlette.endpoints import WebSocketEndpoint as StarletteWebSocketEndpoint
+
 from antiphon import (
     App,
     Depends,
@@ -19,6 +22,7 @@ from antiphon import (
     WebSocketDisconnect,
     WebSocketException,
 )
+from antiphon.endpoints import WebSocketEndpoint
 
 
 class Log(enum.Enum):
@@ -96,6 +100,15 @@ def endpoints() -> App:
         app.add_api_websocket_route(f"/before/{path}", before)
         app.add_api_websocket_route(f"/after/{path}", after)
 
+    class OfStarlette(StarletteWebSocketEndpoint):
+        encoding = "text"
+
+    class OfOurs(WebSocketEndpoint):
+        encoding = "json"
+
+    app.add_websocket_route("/after/class-of-starlette", OfStarlette)
+    app.add_websocket_route("/after/class-of-ours", OfOurs)
+
     ends("return", None)
     ends("unhandled", ZeroDivisionError("the secret is 42"))
     ends("websocket-exception", WebSocketException(4001, "quota"))
@@ -108,6 +121,7 @@ def endpoints() -> App:
     ends("silent", Silent())
     ends("long-reason", WebSocketException(4002, "ä" * 100))
     ends("group-of-disconnects", ExceptionGroup("g", [ExceptionGroup("h", [WebSocketDisconnect(1001)])]))
+    ends("group-of-consequences", ExceptionGroup("g", [WebSocketDisconnect(1001), anyio.BrokenResourceError()]))
     ends("group-of-one", ExceptionGroup("g", [WebSocketDisconnect(1001), WebSocketException(4003, "inner")]))
     ends("group-of-bugs", ExceptionGroup("g", [ValueError("a"), KeyError("b")]))
 
@@ -223,6 +237,21 @@ ROWS = [
     Row(path="/after/long-reason", sees=Close(code=4002, reason="ä" * 61)),
     Row(path="/before/long-reason", sees=Denial(status=403, body={"code": 4002, "reason": "ä" * 100})),
     Row(path="/after/group-of-disconnects", sees=Close(code=1000)),
+    Row(path="/after/group-of-consequences", sees=Close(code=1000)),
+    Row(
+        path="/after/class-of-starlette",
+        sends=b"binary",
+        sees=Close(code=1003),
+        log=Log.WARNING,
+        logs="Expected text websocket messages, but got bytes",
+    ),
+    Row(
+        path="/after/class-of-ours",
+        sends="{",
+        sees=Close(code=1003),
+        log=Log.WARNING,
+        logs="Malformed JSON data received.",
+    ),
     Row(path="/after/group-of-one", sees=Close(code=4003, reason="inner")),
     Row(
         path="/after/group-of-bugs",

@@ -2,7 +2,8 @@
 
 A task that an endpoint starts for itself (a ticker, a reader beside a writer) ends with `WebSocketDisconnect` when the
 peer is gone. Where nobody awaits it, asyncio logs "Task exception was never retrieved" and a traceback for what is no
-bug. Whoever does await the task gets the exception as ever, and any other exception is logged as ever.
+bug. The same goes for a message of the wrong kind: one line without a traceback. Whoever does await the task gets the
+exception as ever, and any other exception is logged as ever.
 
 It is the loop's exception handler that is told, and not the task that is marked: the task that nobody awaits may be
 one that awaited another.
@@ -15,7 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from antiphon.exceptions import WebSocketDisconnect
+from antiphon.exceptions import PeerError, WebSocketDisconnect
 
 logger = logging.getLogger("antiphon")
 
@@ -23,7 +24,7 @@ Handler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 
 class ExcusingHandler:
-    """An exception handler of a loop that passes on everything but forgotten disconnects."""
+    """An exception handler of a loop, which passes on everything but forgotten disconnects and faults of the peer."""
 
     def __init__(self, instead_of: Handler | None) -> None:
         self._next = instead_of
@@ -31,8 +32,11 @@ class ExcusingHandler:
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log, or let the handler that was there before do so."""
         error = context.get("exception")
-        if error is not None and "never retrieved" in context["message"] and _is_disconnect(error):
-            logger.debug("a task ended with its connection: %r", error)
+        faults = _faults_of_peer(error) if "never retrieved" in context["message"] else None
+        if faults is not None:
+            for fault in faults:
+                level = logging.DEBUG if isinstance(fault, WebSocketDisconnect) else logging.WARNING
+                logger.log(level, "a task that nobody awaits ended: %s", fault)
         elif self._next is not None:
             self._next(loop, context)
         else:
@@ -45,7 +49,11 @@ def excuse_disconnects(loop: asyncio.AbstractEventLoop | None) -> None:
         loop.set_exception_handler(ExcusingHandler(handler))
 
 
-def _is_disconnect(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_disconnect, error.exceptions))
-    return isinstance(error, WebSocketDisconnect)
+def _faults_of_peer(error: BaseException | None) -> list[Exception] | None:
+    """The exceptions in a group, or the one; None if any of them is not the peer's doing."""
+    if isinstance(error, WebSocketDisconnect | PeerError):
+        return [error]
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    parts = [_faults_of_peer(part) for part in error.exceptions]
+    return None if None in parts else [fault for part in parts if part is not None for fault in part]

@@ -15,7 +15,7 @@ import starlette.websockets
 from starlette.requests import StateT
 from starlette.responses import Response
 
-from antiphon.exceptions import NotAccepted, UnexpectedMessageKind, WebSocketDisconnect
+from antiphon.exceptions import NotAccepted, PeerError, UnexpectedMessageKind, WebSocketDisconnect
 
 from . import codec
 from .channel import Channel, current_owner, running_loop
@@ -111,9 +111,9 @@ class WebSocket(Channel[StateT], Generic[StateT]):
     async def receive_json(self, mode: str = "text") -> Any:
         """The value of the next message, JSON in text or binary. Errors as `receive_text`, and `InvalidJSON`."""
         if mode == "text":
-            return codec.decode_json(await self.receive_text())
+            return _decoded(await self.receive_text())
         if mode == "binary":
-            return codec.decode_json(await self.receive_bytes())
+            return _decoded(await self.receive_bytes())
         raise _bad_mode(mode)
 
     async def _next(self, method: str) -> str | bytes | None:
@@ -128,10 +128,10 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         return text if text is not None else bytes(message["bytes"])
 
     def _not_this(self, data: str | bytes | None, expected: str) -> Exception:
+        excuse_disconnects(running_loop())
         if data is None:
             self.client_state = DISCONNECTED
             closed = self.closed or LOST
-            excuse_disconnects(running_loop())
             return WebSocketDisconnect(closed.code, closed.reason)
         return UnexpectedMessageKind(expected, "text" if isinstance(data, str) else "binary")
 
@@ -227,6 +227,14 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
         else:
             await self._offer_foreign(data)
+
+
+def _decoded(data: str | bytes) -> Any:
+    try:
+        return codec.decode_json(data)
+    except PeerError:
+        excuse_disconnects(running_loop())
+        raise
 
 
 def _bad_mode(mode: str) -> RuntimeError:

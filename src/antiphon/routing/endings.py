@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 from pydantic_core import to_jsonable_python
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
@@ -21,6 +22,9 @@ from antiphon.exceptions import ParameterErrors, PeerError
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR
 
 DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
+CONSEQUENCES = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+"""What the other tasks of a group get from the streams between them when one ends with a disconnect."""
+
 BODILESS = frozenset({204, 304})
 
 
@@ -71,9 +75,9 @@ def unwrap(error: Exception) -> Exception:
     if not isinstance(error, ExceptionGroup):
         return error
     disconnects, others = error.split(DISCONNECTS)
-    if others is None:
-        assert disconnects is not None, "an exception group is never empty"
+    if disconnects is not None and (others is None or others.split(CONSEQUENCES)[1] is None):
         return next(_leaves(disconnects))
+    assert others is not None, "an exception group is never empty"
     leaves = list(_leaves(others))
     if len(leaves) == 1 or all(ending_of(leaf) is not None for leaf in leaves):
         return leaves[0]
