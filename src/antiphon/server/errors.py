@@ -1,4 +1,4 @@
-"""What the app meets when it uses a connection that is over, and the limits a peer can break."""
+"""What the app meets when it uses a connection that is over."""
 
 from __future__ import annotations
 
