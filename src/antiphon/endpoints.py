@@ -5,16 +5,31 @@ The peer's faults are typed errors here, so that the close matrix logs them in o
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 from starlette.endpoints import HTTPEndpoint as HTTPEndpoint
-from starlette.endpoints import WebSocketEndpoint as StarletteWebSocketEndpoint
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from .connection import WebSocket
 from .connection.codec import decode_json
 from .exceptions import InvalidJSON, WrongEncoding
 from .status import WS_1000_NORMAL_CLOSURE, WS_1011_INTERNAL_ERROR
+
+if TYPE_CHECKING:
+
+    class StarletteWebSocketEndpoint:
+        """Starlette's without its methods, whose parameters are Starlette's `WebSocket`: users annotate ours."""
+
+        encoding: str | None
+        scope: Scope
+        receive: Receive
+        send: Send
+
+        def __init__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+        def __await__(self) -> Generator[Any]: ...
+else:
+    from starlette.endpoints import WebSocketEndpoint as StarletteWebSocketEndpoint
 
 
 class WebSocketEndpoint(StarletteWebSocketEndpoint):
@@ -25,7 +40,7 @@ class WebSocketEndpoint(StarletteWebSocketEndpoint):
 
     async def dispatch(self) -> None:
         """Run one connection from connect to disconnect."""
-        websocket: Any = WebSocket(self.scope, self.receive, self.send)
+        websocket: WebSocket = WebSocket(self.scope, self.receive, self.send)
         await self.on_connect(websocket)
         code = WS_1000_NORMAL_CLOSURE
         try:
@@ -38,7 +53,17 @@ class WebSocketEndpoint(StarletteWebSocketEndpoint):
         finally:
             await self.on_disconnect(websocket, code)
 
-    async def decode(self, websocket: Any, message: Message) -> Any:
+    async def on_connect(self, websocket: WebSocket) -> None:
+        """Accept the connection, or not."""
+        await websocket.accept()
+
+    async def on_receive(self, websocket: WebSocket, data: Any) -> None:
+        """Take a message: str, bytes, or the value of JSON, as `encoding` says."""
+
+    async def on_disconnect(self, websocket: WebSocket, close_code: int) -> None:
+        """Clean up."""
+
+    async def decode(self, websocket: WebSocket, message: Message) -> Any:
         """The message's payload as `encoding` wants it. Otherwise closes with 1003 and raises WrongEncoding."""
         kind = "bytes" if message.get("text") is None else "text"
         payload: Any = message[kind]
