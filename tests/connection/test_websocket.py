@@ -84,6 +84,27 @@ async def test_accept_reads_the_connect_message_if_nobody_has() -> None:
     assert peer.sent == [{"type": "websocket.accept", "subprotocol": None, "headers": [(b"x-a", b"1")]}]
 
 
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({"x-a": "1"}, TypeError),
+        ([("x-a", "1")], TypeError),
+        ([b"x-a"], TypeError),
+        ([(b"x-a", b"1", b"2")], TypeError),
+        ([(b"x-a", b"1\r\nset-cookie: a=b")], ValueError),
+    ],
+)
+async def test_headers_that_no_server_can_send_are_refused_before_the_handshake(
+    headers: Any, error: type[Exception]
+) -> None:
+    peer = Peer()
+    websocket = peer.websocket()
+    with pytest.raises(error):
+        await websocket.accept(headers=headers)
+    assert peer.sent == []
+    assert websocket.application_state is WebSocketState.CONNECTING
+
+
 async def test_accept_leaves_the_next_message_alone_when_the_connect_message_was_read() -> None:
     peer = Peer()
     websocket = peer.websocket()

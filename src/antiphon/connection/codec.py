@@ -6,6 +6,7 @@ Knows nothing of connections.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
@@ -75,6 +76,19 @@ def check_bytes(data: bytes | bytearray | memoryview) -> bytes:
     raise TypeError(
         f"a binary message is bytes-like, not {type(data).__name__}: send_text() and send_json() take others"
     )
+
+
+def check_headers(headers: Iterable[tuple[bytes, bytes]] | None) -> list[tuple[bytes, bytes]]:
+    """The headers as a list, if ASGI and HTTP can take them. Raises TypeError, or ValueError for a line break."""
+    if isinstance(headers, Mapping):
+        raise TypeError('headers are pairs of bytes, [(b"name", b"value")], not a mapping')
+    pairs = list(headers or ())
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or [isinstance(part, bytes) for part in pair] != [True, True]:
+            raise TypeError(f'headers are pairs of bytes, [(b"name", b"value")], and {pair!r} is none')
+        if any(sign in part for part in pair for sign in (b"\r", b"\n", b"\0")):
+            raise ValueError(f"a header must not contain line breaks: {pair!r}")
+    return pairs
 
 
 _last = PreparedMessage("")

@@ -44,8 +44,10 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         """Open the connection. Reads the connect message if nobody has.
 
         A subprotocol that the client did not offer may not be selected (RFC 6455 §4.1): the connection opens without
-        one. Raises `WebSocketDisconnect` when the client is gone already.
+        one. Raises `WebSocketDisconnect` when the client is gone already, TypeError or ValueError for headers that are
+        not pairs of bytes fit for HTTP.
         """
+        pairs = codec.check_headers(headers)
         if self.client_state is CONNECTING:
             try:
                 await self.receive()
@@ -61,7 +63,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
                 ", ".join(offered) or "none",
             )
             subprotocol = None
-        await self.send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": list(headers or ())})
+        await self.send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Send a Close frame; before `accept`, refuse the handshake with HTTP 403.
