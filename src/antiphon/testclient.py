@@ -154,6 +154,8 @@ class WebSocketTestSession:
         self._stack.close()
         if self._failure is None or not self._reraise:
             return
+        if isinstance(exc, ReceiveTimeout) and isinstance(self._failure, WebSocketDisconnect):
+            return  # the disconnect is only the end of this block, the timeout is what went wrong
         if exc is None or isinstance(exc, WebSocketDisconnect | ReceiveTimeout):
             raise self._take_failure() from None
 

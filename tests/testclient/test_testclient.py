@@ -193,6 +193,18 @@ def test_an_application_that_waits_for_the_end_sees_it() -> None:
     assert seen == [4001]
 
 
+def test_a_timeout_is_not_hidden_by_the_disconnect_that_ends_the_block() -> None:
+    @endpoint
+    async def app(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.receive_text()
+
+    session = TestClient(app, receive_timeout=0.05).websocket_connect("/")
+    with pytest.raises(ReceiveTimeout), session:
+        session.receive_text()
+
+
 def test_a_receive_that_gets_nothing_times_out_with_a_clear_error() -> None:
     with TestClient(echo, receive_timeout=0.05).websocket_connect("/") as session:
         with pytest.raises(ReceiveTimeout, match=r"nothing within 0\.05 s.*still running"):
