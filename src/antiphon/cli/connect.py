@@ -135,10 +135,10 @@ class _Session:
         client = await Client.open(
             address, headers=headers, subprotocols=subprotocols, insecure=insecure, compress=compress
         )
-        self._greet(address, client)
         stop = asyncio.Event()
         with contextlib.suppress(NotImplementedError):  # Windows: CTRL+C raises KeyboardInterrupt instead
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+        self._greet(address, client)
         writing = asyncio.create_task(self._write(client))
         stopping = asyncio.create_task(self._close_when(stop, client))
         try:
