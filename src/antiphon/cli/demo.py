@@ -38,7 +38,7 @@ def command(host: str, port: int, workers: int, open_browser: bool, log_level: s
         host=host,
         port=port,
         workers=workers,
-        http="httptools",
+        http=Engine.ANTIPHON.http,
         ws=Engine.ANTIPHON.setting,
         log_config=log_config(log_level),
         log_level=log_level,

@@ -98,7 +98,7 @@ def configure(target: Target, **options: Any) -> uvicorn.Config:
         port=options["port"],
         uds=options["uds"],
         fd=options["fd"],
-        http="httptools",
+        http=engine.http,
         ws=engine.setting,
         ws_ping_interval=options["ws_ping_interval"] or None,
         ws_ping_timeout=options["ws_ping_timeout"] or None,

@@ -43,6 +43,11 @@ class Engine(Enum):
         return "antiphon.server:WebSocketProtocol" if self is Engine.ANTIPHON else self.value
 
     @property
+    def http(self) -> str:
+        """The value for uvicorn's `http`: ours leads a WebSocket's request straight to ours."""
+        return "antiphon.server:HTTPProtocol" if self is Engine.ANTIPHON else "httptools"
+
+    @property
     def missing_package(self) -> str | None:
         """The package to install before this engine can run."""
         package = {Engine.WEBSOCKETS_SANSIO: "websockets", Engine.WSPROTO: "wsproto"}.get(self)
