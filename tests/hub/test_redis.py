@@ -50,6 +50,11 @@ def plain(connection: Connection) -> list[str]:
     return [str(one) for one in connection.received if not str(one).startswith("{")]
 
 
+def connected(server: RedisServer) -> int:
+    """Clients of the server, the one that asks included."""
+    return server.command("CLIENT", "LIST").count("addr=")
+
+
 async def publish_unheard(server: RedisServer, hub: Hub, topic: str, data: str) -> None:
     """What a failover or a proxy may do: the entry is in the history, and no subscriber ever hears of it."""
     backend = hub.backend
@@ -59,7 +64,7 @@ async def publish_unheard(server: RedisServer, hub: Hub, topic: str, data: str) 
     assert silent != PUBLISH.source
     async with Redis.from_url(server.url) as client:
         entry = envelope.replace(b"heard", data.encode())
-        await client.eval(silent, 1, backend._key(topic), "word", topic, entry, 100, 60_000)
+        await client.eval(silent, 1, backend._names.key(topic), "word", topic, entry, 100, 60_000)
 
 
 # Losses
@@ -255,6 +260,14 @@ async def test_a_node_of_a_cluster_is_refused_at_start() -> None:
     with RedisServer(cluster=True) as server:
         with pytest.raises(BackendUnavailable, match=r"(?i)cluster|moved|slot"):
             await Hub(server.url).start()
+
+
+async def test_a_start_that_fails_leaves_no_connection_open(server: RedisServer) -> None:
+    with redis_server("--replicaof", "127.0.0.1", str(server.port)) as replica:
+        before = connected(replica)
+        with pytest.raises(BackendUnavailable, match=r"(?i)read only"):
+            await Hub(replica.url).start()
+        await eventually(lambda: connected(replica) <= before)
 
 
 @pytest.mark.parametrize("url", ["redis+cluster://localhost", "redis://localhost:port/0"])

@@ -9,9 +9,13 @@ import asyncio
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
-from .redis_scripts import SCRIPTS, Command
+from .redis_scripts import SCRIPTS, NotSent
+from .redis_wire import Command, Replies, Reply, pack
+
+CHUNK: Final = 1 << 16
+"""Bytes read at a time."""
 
 MAX_BATCH: Final = 256
 """Commands per batch: enough to hide the round trip, few enough that others get their turn."""
@@ -26,6 +30,7 @@ class Publisher:
         """`timeout`: seconds after which a batch without an answer has failed."""
         self._connection = connection
         self._timeout = timeout
+        self._replies = Replies()
         self._queue: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -59,7 +64,7 @@ class Publisher:
                 self._task = None
             _settle(batch, [ConnectionError("the connection to redis was given up")] * len(batch))
             if self._task is None:
-                _settle(self._queue, [ConnectionError("the connection to redis was given up")] * len(self._queue))
+                _settle(self._queue, [NotSent("the connection to redis was given up")] * len(self._queue))
                 self._queue.clear()
 
     async def _send(self, batch: list[_Waiting]) -> None:
@@ -73,23 +78,34 @@ class Publisher:
                     again = await self._exchange([commands[index] for index in unknown])
                     for index, reply in zip(unknown, again, strict=True):
                         replies[index] = reply
-        except (RedisError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError) as error:
             await self._connection.disconnect(nowait=True)
-            replies = [error] * len(batch)
+            known = isinstance(error, (RedisError, TimeoutError))
+            replies = [error if known else ConnectionError(str(error))] * len(batch)
         _settle(batch, replies)
 
-    async def _exchange(self, commands: list[Command]) -> list[Any]:
+    async def _exchange(self, commands: list[Command]) -> list[Reply]:
         connection = self._connection
         if not connection.is_connected:
-            await connection.connect()  # type: ignore[no-untyped-call]
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(await connection.read_response())
-            except ResponseError as error:
-                replies.append(error)
+            await self._connect()
+        await connection.send_packed_command([pack(command) for command in commands], check_health=False)
+        stream = connection._reader
+        if stream is None:
+            raise ConnectionError("the connection to redis was given up")
+        replies: list[Reply] = []
+        while len(replies) < len(commands):
+            data = await stream.read(CHUNK)
+            if not data:
+                raise ConnectionError("redis closed the connection")
+            replies += self._replies.feed(data)
         return replies
+
+    async def _connect(self) -> None:
+        self._replies = Replies()
+        try:
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            raise NotSent(str(error)) from error
 
 
 def _settle(batch: list[_Waiting], replies: list[Any]) -> None:

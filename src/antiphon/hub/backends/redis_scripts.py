@@ -18,10 +18,13 @@ from redis.exceptions import (
 )
 
 from ..errors import BackendUnavailable
+from .redis_wire import Command, Word
 
 Client: TypeAlias = "Redis"
-Word: TypeAlias = str | bytes | int | float
-Command: TypeAlias = tuple[Word, ...]
+
+
+class NotSent(ConnectionError):
+    """The command certainly was not done: it never left."""
 
 
 def _read(name: str) -> str:
@@ -87,5 +90,5 @@ def unavailable(error: RedisError) -> BackendUnavailable:
     """What the hub is told. Whether the command was done is uncertain once it may have left."""
     refused = isinstance(error.__context__, ConnectionRefusedError)
     broken = isinstance(error, (ConnectionError, TimeoutError))
-    certain = refused or isinstance(error, (BusyLoadingError, AuthenticationError))
+    certain = refused or isinstance(error, (NotSent, BusyLoadingError, AuthenticationError))
     return BackendUnavailable(f"redis: {error}", uncertain=broken and not certain)

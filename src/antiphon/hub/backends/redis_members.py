@@ -1,0 +1,130 @@
+"""This process's members in Redis: announced, kept alive by leases, let go of when their grace is over.
+
+Knows the presence script (redis_presence.lua) and when to call it; nothing of messages. All methods in one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from . import redis_scripts as scripts
+from .base import Roster, Track
+from .redis_names import BUCKETS, Names, bucket_of
+from .redis_wire import Word
+
+REFRESHED: Final = 200
+"""Topics per bucket whose members' lifetime (an hour) is renewed per tick."""
+
+SLACK: Final = 0.02
+"""Seconds a sweep runs behind a deadline: Redis has a clock of its own."""
+
+
+class MemberKeeper:
+    """The connections of this process that are present somewhere. Its calls raise RedisError."""
+
+    def __init__(self, client: Redis, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]) -> None:
+        """`lease`: seconds. `sweep(buckets)` is called when a grace is over: `tick` them, if Redis is there."""
+        self._client = client
+        self._names = names
+        self._word = word
+        self._lease = int(lease * 1000)
+        self._sweep = sweep
+        self._loop = asyncio.get_running_loop()
+        self._process = uuid.uuid4().hex
+        self._tracked: dict[int, dict[str, set[str]]] = {}
+        self._lingering: list[tuple[float, str, str]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def rename(self) -> None:
+        """What was tracked and not untracked so far ends with the old name's lease."""
+        self._process = uuid.uuid4().hex
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def track(self, topic: str, track: Track) -> None:
+        bucket = bucket_of(topic)
+        # from here on the lease is kept, also when the answer gets lost
+        self._tracked.setdefault(bucket, {}).setdefault(topic, set()).add(track.ref)
+        await self._call(bucket, "track", topic, track.ref, track.user, track.meta, self._process, self._lease)
+
+    async def untrack(self, topic: str, ref: str, grace: float) -> None:
+        found = await self._call(bucket_of(topic), "untrack", topic, ref, max(int(grace * 1000), 0))
+        if found and grace > 0:
+            heapq.heappush(self._lingering, (self._loop.time() + grace + SLACK, topic, ref))
+            self._arm()
+        else:
+            self._forget(topic, ref)
+
+    async def roster(self, topic: str) -> Roster:
+        version, *rest = await self._call(bucket_of(topic), "roster", topic)
+        users, metas = rest[::2], rest[1::2]
+        return Roster(version, {user.decode(): tuple(each) for user, each in zip(users, metas, strict=True)})
+
+    async def leave(self) -> None:
+        """All of them, now."""
+        for bucket in self._tracked:
+            while await self._call(bucket, "leave", self._process):
+                pass
+
+    async def tick(self, buckets: Iterable[int] = range(BUCKETS)) -> bool:
+        """Renew the leases, and let go of what is over, whoever it belonged to. False: a lease had run out."""
+        process = self._process
+        commands = []
+        for bucket in buckets:
+            tracked = list(self._tracked.get(bucket, ()))
+            start = random.randrange(len(tracked)) if len(tracked) > REFRESHED else 0
+            name, refreshed = process if tracked else "", tracked[start : start + REFRESHED]
+            key = self._names.state_key(bucket)
+            commands.append(scripts.PRESENCE.command(key, self._word, "tick", name, self._lease, *refreshed))
+        replies = await scripts.call_all(self._client, commands)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        return 0 not in replies or process != self._process
+
+    async def _call(self, bucket: int, operation: str, *words: Word) -> Any:
+        command = scripts.PRESENCE.command(self._names.state_key(bucket), self._word, operation, *words)
+        return await scripts.call(self._client, command)
+
+    def _arm(self) -> None:
+        if not self._lingering:
+            return
+        when = self._lingering[0][0]
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._grace_over)
+
+    def _grace_over(self) -> None:
+        """Should this process die before it sweeps, another one's tick finds it."""
+        self._timer = None
+        now, buckets = self._loop.time(), set()
+        while self._lingering and self._lingering[0][0] <= now:
+            _, topic, ref = heapq.heappop(self._lingering)
+            buckets.add(bucket_of(topic))
+            self._forget(topic, ref)
+        self._arm()
+        self._sweep(buckets)
+
+    def _forget(self, topic: str, ref: str) -> None:
+        bucket = bucket_of(topic)
+        topics = self._tracked.get(bucket, {})
+        refs = topics.get(topic)
+        if refs is None:
+            return
+        refs.discard(ref)
+        if not refs:
+            del topics[topic]
+        if not topics:
+            self._tracked.pop(bucket, None)
