@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import anyio
 from starlette.endpoints import WebSocketEndpoint as StarletteWebSocketEndpoint
+from starlette.routing import WebSocketRoute
 
 from antiphon import (
     App,
@@ -108,6 +109,7 @@ def endpoints() -> App:
 
     app.add_websocket_route("/after/class-of-starlette", OfStarlette)
     app.add_websocket_route("/after/class-of-ours", OfOurs)
+    app.router.routes.append(WebSocketRoute("/after/route-of-starlette", OfStarlette))
 
     ends("return", None)
     ends("unhandled", ZeroDivisionError("the secret is 42"))
@@ -240,6 +242,13 @@ ROWS = [
     Row(path="/after/group-of-consequences", sees=Close(code=1000)),
     Row(
         path="/after/class-of-starlette",
+        sends=b"binary",
+        sees=Close(code=1003),
+        log=Log.WARNING,
+        logs="Expected text websocket messages, but got bytes",
+    ),
+    Row(
+        path="/after/route-of-starlette",
         sends=b"binary",
         sees=Close(code=1003),
         log=Log.WARNING,

@@ -12,13 +12,14 @@ from typing import Any
 
 import anyio
 from pydantic_core import to_jsonable_python
+from starlette.endpoints import WebSocketEndpoint as StarletteWebSocketEndpoint
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
 
-from antiphon.exceptions import ParameterErrors, PeerError
+from antiphon.exceptions import ParameterErrors, PeerError, WrongEncoding
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR
 
 DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
@@ -73,7 +74,7 @@ def unwrap(error: Exception) -> Exception:
     One error, or several of which each has an ending of its own, is taken for the group; anything else stays a group.
     """
     if not isinstance(error, ExceptionGroup):
-        return error
+        return WrongEncoding(str(error)) if _is_refused_encoding(error) else error
     disconnects, others = error.split(DISCONNECTS)
     if disconnects is not None and (others is None or others.split(CONSEQUENCES)[1] is None):
         return next(_leaves(disconnects))
@@ -82,6 +83,16 @@ def unwrap(error: Exception) -> Exception:
     if len(leaves) == 1 or all(ending_of(leaf) is not None for leaf in leaves):
         return leaves[0]
     return error
+
+
+def _is_refused_encoding(error: Exception) -> bool:
+    """Whether Starlette's `WebSocketEndpoint` has closed over a message: the error it raises then has no type."""
+    traceback = error.__traceback__
+    if type(error) is not RuntimeError or traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_code is StarletteWebSocketEndpoint.decode.__code__
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[Exception]:

@@ -20,13 +20,13 @@ from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisc
 from antiphon.connection import WebSocket, WebSocketState
 from antiphon.connection.state import cut_reason
 from antiphon.dependencies import Solved, solve
-from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError, WrongEncoding
+from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
     WS_1011_INTERNAL_ERROR,
     WS_1012_SERVICE_RESTART,
 )
-from antiphon.types import CARRIER_EXTENSION, ClosedBy, Message, Receive, Scope, Send
+from antiphon.types import CARRIER_EXTENSION, Message, Receive, Scope, Send
 
 from . import handlers
 from .context import ANSWERED_KEY, APP_KEY, FAILED_KEY, OverridesProvider, overrides_of, resources_of, wants_exceptions
@@ -85,27 +85,7 @@ async def run_session(endpoint: Callable[[Any], Any], scope: Scope, receive: Rec
 async def run_asgi(endpoint: Callable[..., Any], scope: Scope, receive: Receive, send: Send) -> None:
     """The same for an ASGI endpoint (a `WebSocketEndpoint` class): our `WebSocket` follows what it does."""
     websocket: WebSocket = WebSocket(scope, receive, send)
-
-    async def call() -> None:
-        try:
-            await endpoint(scope, websocket.receive, websocket.send)
-        except RuntimeError as error:
-            if _refused_encoding(websocket, error):
-                raise WrongEncoding(str(error)) from error
-            raise
-
-    await _run_plain(websocket, call)
-
-
-def _refused_encoding(websocket: WebSocket, error: RuntimeError) -> bool:
-    """Whether Starlette's `WebSocketEndpoint` has refused a message: it closes, and raises an untyped error."""
-    closed = websocket.closed
-    return (
-        type(error) is RuntimeError
-        and closed is not None
-        and (closed.code, closed.by) == (WrongEncoding.close_code, ClosedBy.US)
-        and str(error).startswith(("Expected ", "Malformed JSON"))
-    )
+    await _run_plain(websocket, lambda: endpoint(scope, websocket.receive, websocket.send))
 
 
 async def _run_plain(websocket: WebSocket, call: Callable[[], Awaitable[Any]]) -> None:
@@ -196,6 +176,8 @@ async def answer_unhandled(
         logger.error("unhandled exception in %s", describe(scope), exc_info=error)
         ending = UNHANDLED
         await _ask_last_handler(handler, websocket or WebSocket(scope, receive, send), error)
+    elif ending.note and websocket is None:
+        logger.warning("%s: %s", describe(scope), ending.note)
     if websocket is not None:
         await _apply(websocket, ending)
     elif not wants_exceptions(scope):
