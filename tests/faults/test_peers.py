@@ -313,6 +313,18 @@ async def test_a_violation_is_closed_with_its_code_behind_what_came_before_it(
     assert seen == ["good", code]
 
 
+@pytest.mark.parametrize("then", [b"", b"fin"])
+async def test_what_came_before_a_violation_is_answered_before_the_close(then: bytes, caplog: Any) -> None:
+    async with watched(echo, ServerConfig(), caplog) as (served, _):
+        async with opened(served.port) as raw:
+            await raw.send(frame(TEXT, b"one") + frame(TEXT, b"two") + frame(0x3) + frame(TEXT, b"three"))
+            if then:
+                raw.writer.write_eof()
+            assert [await raw.frame(), await raw.frame()] == [(TEXT, b"one"), (TEXT, b"two")]
+            assert (await raw.frame()).code == 1002
+            assert await raw.read_all() == b""
+
+
 async def test_a_peer_that_never_answers_our_close_is_dropped_at_close_timeout(caplog: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()

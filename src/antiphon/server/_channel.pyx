@@ -89,6 +89,7 @@ cdef object last_payload = None
 cdef bytes last_frame = None
 cdef bytes last_deflated = None
 cdef Py_ssize_t LARGEST_KEPT = 1 << 16
+cdef Py_ssize_t BURST = 256
 
 
 cdef bint no_task_runs(object loop) except -1:
@@ -405,10 +406,10 @@ cdef class Channel:
                 self.sort(events)
             if self.rated:
                 self.on_rate(len(data))
-            if parser.error is not None and self.parser is not None:
-                self.on_violation(parser.error)
             if self._waiter is not None and (self._inbox is not None or self.close_code is not None):
                 self.step_reader()
+            if parser.error is not None and self.parser is not None:
+                self.on_violation(parser.error)
             if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
                 self.pause_reading()
         finally:
@@ -470,6 +471,7 @@ cdef class Channel:
         if self.transport is not None and not self.transport.is_closing():
             self.reading_paused = self.was_paused = True
             self.transport.pause_reading()
+            self.on_paused()
         return 0
 
     def resume_reading(self):
@@ -524,6 +526,11 @@ cdef class Channel:
         if self.state != OPEN:
             raise ClientDisconnected("the WebSocket is not open")
         self.append(self.frame_of(payload))
+        return self.has_room()
+
+    cdef bint has_room(self) except -1:
+        if type(self._out) is list and PyList_GET_SIZE(self._out) >= BURST:
+            return False
         return self.size() <= self.outbox_limit
 
     cdef bytes frame_of(self, payload):
@@ -581,14 +588,14 @@ cdef class Channel:
             if type(payload) is not str:
                 payload = payload_of(message)
             self.append(self.frame_of(payload))
-            return DONE if self.size() <= self.outbox_limit else self.drain()
+            return DONE if self.has_room() else self.drain()
         return self.send_rarely(message)
 
     def drain(self):
         self.write_out()
         if self.state != OPEN:
             raise ClientDisconnected("the WebSocket is not open")
-        return DONE if self.size() <= self.outbox_limit else self.drain_slowly()
+        return self.breathe() if self.size() <= self.outbox_limit else self.drain_slowly()
 
     def put(self, bytes data):
         self.append(data)

@@ -38,6 +38,9 @@ class _Last(threading.local):
 _last: Final = _Last()
 _LARGEST_KEPT: Final = 1 << 16  # what is larger is not kept alive for that
 
+BURST: Final = 256
+"""Frames sent in one turn of the loop before their sender lets others run, however much the peer takes."""
+
 
 class Flusher:
     """Writes out, once per turn of the loop, every channel that has put something into its outbox."""
@@ -146,7 +149,11 @@ class Channel:
         raise NotImplementedError
 
     def on_violation(self, error: ProtocolError) -> None:
-        """The peer broke the protocol."""
+        """The peer broke the protocol. The reader has been woken for what came before."""
+        raise NotImplementedError
+
+    def on_paused(self) -> None:
+        """The socket is read no more until the app has read."""
         raise NotImplementedError
 
     def on_rate(self, size: int) -> None:
@@ -159,6 +166,10 @@ class Channel:
 
     async def drain_slowly(self) -> None:
         """Wait for room in the outbox."""
+        raise NotImplementedError
+
+    async def breathe(self) -> None:
+        """Let the loop turn once."""
         raise NotImplementedError
 
     async def send_rarely(self, message: Message) -> None:
@@ -186,10 +197,10 @@ class Channel:
                     self.on_control(event)
             if self.rated:
                 self.on_rate(len(data))
-            if parser.error is not None and self.parser is not None:
-                self.on_violation(parser.error)
             if self._inbox or self.close_code is not None:
                 self.wake()
+            if parser.error is not None and self.parser is not None:
+                self.on_violation(parser.error)
             if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
                 self._pause_reading()
         finally:
@@ -221,6 +232,7 @@ class Channel:
         if self.transport is not None and not self.transport.is_closing():
             self.reading_paused = self.was_paused = True
             self.transport.pause_reading()
+            self.on_paused()
 
     def resume_reading(self) -> None:
         """Read from the socket again, if we had paused."""
@@ -292,7 +304,7 @@ class Channel:
         if self.state != State.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
         self.put(self._frame_of(payload))
-        return self.buffered <= self.outbox_limit
+        return self._out is not None and len(self._out) < BURST and self.buffered <= self.outbox_limit
 
     def _frame_of(self, payload: str | bytes) -> bytes:
         """The frame for a message of our own, or of many connections."""
@@ -341,13 +353,16 @@ class Channel:
         await self.send_rarely(message)
 
     async def drain(self) -> None:
-        """Wait until the outbox has room. Raises ClientDisconnected when the connection ends first."""
+        """Wait until the outbox has room, and for one turn of the loop at least: a peer that takes everything, and one
+        that is gone, must not hold up all others. Raises ClientDisconnected when the connection ends first."""
         if self._out is not None:
             self.flush()
         if self.state != State.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
         if self.buffered > self.outbox_limit:
             await self.drain_slowly()
+        else:
+            await self.breathe()
 
     def put(self, data: bytes) -> None:
         """Append bytes to the outbox; they leave with everything else of this turn of the loop."""

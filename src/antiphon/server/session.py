@@ -39,7 +39,7 @@ from antiphon.wire.handshake import (
 )
 
 from .denial import Denial
-from .errors import ClientDisconnected
+from .errors import TOLD_OF_THE_END, ClientDisconnected
 from .limits import Rate
 from .scope import build_scope, path_of
 from .sockets import direct_fd
@@ -70,6 +70,7 @@ class Session(Watched):
         "_rate",
         "_scope",
         "_told",
+        "_violation",
         "task",
     )
 
@@ -86,6 +87,7 @@ class Session(Watched):
         self._denial: Denial | None = None
         self._told = False  # the app has had its websocket.disconnect
         self._rate: Rate | None = None
+        self._violation: ProtocolError | None = None  # until the app has had its turn with what came before
         self._handshake_due = 0.0
 
     # ------------------------------------------------------------ transport
@@ -103,6 +105,7 @@ class Session(Watched):
 
     def eof_received(self) -> None:
         """asyncio's callback: the peer will send nothing more. A WebSocket without a Close frame is lost (1006)."""
+        self._fail_for_violation()
         if self.state < State.CLOSING_SENT:
             self._lost()
 
@@ -241,7 +244,7 @@ class Session(Watched):
         engine.tasks.discard(task)
         self.task = None
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, ClientDisconnected):
+        if error is not None and not (self.close_code is not None and isinstance(error, TOLD_OF_THE_END)):
             engine.logger.error("Exception in ASGI application\n", exc_info=error)
         failed = error is not None or task.cancelled()
         if self.state == State.WAITING_APP:
@@ -382,11 +385,19 @@ class Session(Watched):
         self._end_transport()  # servers close first: RFC 6455 §7.1.1
 
     def on_violation(self, error: ProtocolError) -> None:
-        """Fail the connection (RFC 6455 §7.1.7), in a way that lets the peer read why."""
+        """Fail the connection (RFC 6455 §7.1.7), once the app has had a turn to answer what came before."""
+        self.parser = None
+        self._violation = error
+        self.loop.call_soon(self._fail_for_violation)
+
+    def _fail_for_violation(self) -> None:
+        error, self._violation = self._violation, None
+        if error is None:
+            return
         if self.state == State.OPEN:
             self.engine.emit(ProtocolViolated(path=self.path, code=error.close_code, reason=error.reason))
             self._fail(error.close_code, error.reason)
-        else:
+        elif self.state == State.CLOSING_SENT:
             self._end_transport()
 
     def on_rate(self, size: int) -> None:

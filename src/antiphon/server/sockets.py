@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+import select
+import socket
 import struct
 import sys
+from enum import Enum
+
+
+class Peer(Enum):
+    """What became of who is at the other end of a socket."""
+
+    THERE = "there"
+    FINISHED = "finished"
+    """It will send nothing more (FIN); what it sent before may be waiting."""
+    GONE = "gone"
+    """The connection is broken (RST, or no answer to TCP's probes)."""
+
+
+_PROBES = 3
 
 if sys.platform == "win32":
 
@@ -15,6 +33,13 @@ if sys.platform == "win32":
     def unacknowledged(transport: asyncio.BaseTransport) -> int:
         """Not told here."""
         return 0
+
+    def look_at_peer(transport: asyncio.BaseTransport) -> Peer:
+        """Not told here."""
+        return Peer.THERE
+
+    def probe_silence(transport: asyncio.BaseTransport, idle: float, timeout: float) -> None:
+        """Not asked here."""
 
 else:
     import fcntl
@@ -43,3 +68,33 @@ else:
             return 0
         size: int = struct.unpack("i", answer)[0]
         return size
+
+    def look_at_peer(transport: asyncio.BaseTransport) -> Peer:
+        """What the kernel knows of the peer, without reading."""
+        fd = direct_fd(transport)
+        if fd < 0:
+            return Peer.THERE
+        poll = select.poll()
+        poll.register(fd, _FINISHED)
+        events = dict(poll.poll(0)).get(fd, 0)
+        if events & select.POLLERR:
+            return Peer.GONE
+        return Peer.FINISHED if events & (_FINISHED | select.POLLHUP) else Peer.THERE
+
+    _FINISHED: int = getattr(select, "POLLRDHUP", 0)  # Linux's word; elsewhere it is POLLHUP
+
+    def probe_silence(transport: asyncio.BaseTransport, idle: float, timeout: float) -> None:
+        """Let TCP itself ask a silent peer whether it is there: after `idle` seconds, giving up `timeout` later."""
+        sock = transport.get_extra_info("socket")
+        if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        options = [
+            (getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None)), math.ceil(idle)),
+            (getattr(socket, "TCP_KEEPINTVL", None), math.ceil(timeout / _PROBES)),
+            (getattr(socket, "TCP_KEEPCNT", None), _PROBES),
+        ]
+        with contextlib.suppress(OSError):
+            for option, value in options:
+                if option is not None:
+                    sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

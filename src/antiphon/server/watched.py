@@ -18,7 +18,7 @@ from antiphon.wire import frames as opcodes
 
 from .backend import Channel
 from .errors import ClientDisconnected
-from .sockets import unacknowledged
+from .sockets import Peer, look_at_peer, probe_silence, unacknowledged
 from .state import TRANSITIONS, State
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ABNORMAL = 1006
 
 _STALL_CHECKS = 4  # a stalled outbox is looked at so often per send_timeout
+_LONGEST_UNSEEN = 1.0  # seconds until the end of a peer that we do not read from is noticed
 
 
 class Watched(Channel, asyncio.Protocol):
@@ -46,6 +47,9 @@ class Watched(Channel, asyncio.Protocol):
         "_stall_due",
         "_stall_since",
         "_taken",
+        "_unread",
+        "_unread_due",
+        "_unread_since",
         "_writables",
         "closed_by",
         "path",
@@ -74,6 +78,9 @@ class Watched(Channel, asyncio.Protocol):
         self._stall_due = 0.0
         self._stall_since = 0.0
         self._taken: int | None = None  # bytes the peer had taken when we looked last
+        self._unread_due = 0.0
+        self._unread_since = 0.0
+        self._unread = 0  # bytes the app had not read when we looked last
 
     # ------------------------------------------------------------ the end
 
@@ -175,6 +182,12 @@ class Watched(Channel, asyncio.Protocol):
             if self._drainers is not None and future in self._drainers:
                 self._drainers.remove(future)
 
+    async def breathe(self) -> None:
+        """Let the loop turn once; it may find out that the peer is gone."""
+        await asyncio.sleep(0)
+        if self.state != State.OPEN:
+            raise ClientDisconnected("the WebSocket is not open")
+
     def _wake_drainers(self) -> None:
         for future in self._emptied("_drainers"):
             if not future.done():
@@ -229,7 +242,7 @@ class Watched(Channel, asyncio.Protocol):
                 self.abort()
                 return None
             return self._close_due
-        dues = (self._check_outbox(now), self._check_ping(now))
+        dues = (self._check_outbox(now), self._check_ping(now), self._check_unread(now))
         return min((due for due in dues if due), default=None)
 
     def on_handshake_deadline(self, now: float) -> float | None:
@@ -284,6 +297,35 @@ class Watched(Channel, asyncio.Protocol):
         if self._pong_due and self._ping_due > now:
             return min(self._ping_due, self._pong_due)
         return self._pong_due or self._ping_due
+
+    def on_paused(self) -> None:
+        """Look after the peer from time to time: the loop does not tell what happens to a socket it does not read."""
+        config = self.engine.config
+        assert self.transport is not None
+        if config.ping_interval is not None and config.ping_timeout is not None:
+            probe_silence(self.transport, config.ping_interval, config.ping_timeout)
+        self._unread_since = self.engine.clock()
+        self._unread = self.inbox_bytes
+        self._unread_due = self._unread_since + min(_LONGEST_UNSEEN, config.send_timeout / _STALL_CHECKS)
+        self.engine.deadlines.enter(self, self._unread_due)
+
+    def _check_unread(self, now: float) -> float | None:
+        """Abort when the peer is gone; when it has only finished, if the app reads nothing for `send_timeout`."""
+        if not self.reading_paused or self.transport is None or self.state != State.OPEN:
+            return None
+        if now < self._unread_due:
+            return self._unread_due
+        timeout = self.engine.config.send_timeout
+        peer = look_at_peer(self.transport)
+        if peer is Peer.THERE or self.inbox_bytes != self._unread:
+            self._unread_since = now
+            self._unread = self.inbox_bytes
+        if peer is Peer.GONE or now - self._unread_since >= timeout:
+            self.engine.logger.debug("WebSocket %s aborted: the peer is gone, and the app does not read", self.path)
+            self.abort()
+            return None
+        self._unread_due = now + min(_LONGEST_UNSEEN, timeout / _STALL_CHECKS)
+        return self._unread_due
 
     def note_ping(self, ping: Ping) -> None:
         """Answer; while the outbox is full, only the latest (RFC 6455 §5.5.3)."""

@@ -1,0 +1,182 @@
+"""Peers that are gone while nobody looks, and apps that never look: neither holds a connection or the loop for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, WebSocket
+
+from antiphon.server import HTTPProtocol, ServerConfig, Session
+from antiphon.types import CARRIER_EXTENSION
+from tests.server.raw import TEXT, Raw, close_frame, frame, opened, serving, until
+
+from .test_peers import watched
+
+KIB = 1 << 10
+
+
+def unread(sessions: list[Session], go: asyncio.Event, seen: list[Any]) -> Any:
+    """An app that reads nothing until it may, and then everything."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        await go.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            seen.append(message["bytes"])
+        seen.append(message["code"])
+
+    return app
+
+
+async def fill(raw: Raw, sessions: list[Session]) -> None:
+    """Send until the server does not read any more."""
+    while not sessions or not sessions[0].reading_paused:
+        await raw.send(frame(2, bytes(4 * KIB)))
+        await asyncio.sleep(0)
+
+
+async def test_a_reset_is_noticed_though_the_app_reads_nothing(caplog: Any) -> None:
+    sessions: list[Session] = []
+    seen: list[Any] = []
+    go = asyncio.Event()
+    limits = ServerConfig(inbound_bytes=16 * KIB)
+    async with watched(unread(sessions, go, seen), limits, caplog) as (served, _):
+        async with opened(served.port) as raw:
+            await fill(raw, sessions)
+            raw.reset()
+            await until(lambda: sessions[0].close_code == 1006, 5)
+        go.set()
+        await until(lambda: seen[-1:] == [1006])
+        assert len(seen) > 1, "what was read before the reset is still to be had"
+
+
+async def test_a_peer_that_has_finished_is_given_up_when_the_app_reads_nothing_for_send_timeout(caplog: Any) -> None:
+    sessions: list[Session] = []
+    go = asyncio.Event()
+    limits = ServerConfig(inbound_bytes=16 * KIB, send_timeout=0.5)
+    async with watched(unread(sessions, go, []), limits, caplog) as (served, _):
+        async with opened(served.port) as raw:
+            await fill(raw, sessions)
+            await raw.send(close_frame(1000))
+            raw.writer.close()
+            await until(lambda: sessions[0].close_code == 1006, 5)
+        go.set()
+
+
+async def test_a_peer_that_has_finished_is_heard_to_its_close_by_an_app_that_reads_slowly(caplog: Any) -> None:
+    sessions: list[Session] = []
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        while (message := await receive())["type"] == "websocket.receive":
+            seen.append(message["bytes"])
+            await asyncio.sleep(0.1)
+        seen.append(message["code"])
+
+    limits = ServerConfig(inbound_bytes=16 * KIB, send_timeout=0.4)
+    async with watched(app, limits, caplog) as (served, _):
+        async with opened(served.port) as raw:
+            await raw.send(frame(2, bytes(8 * KIB)) * 10 + close_frame(4001))
+            raw.writer.close()
+            await until(lambda: seen[-1:] == [4001], 10)
+    assert len(seen) == 11
+
+
+async def test_tcp_itself_asks_a_silent_peer_that_is_not_read_from(caplog: Any) -> None:
+    sessions: list[Session] = []
+    go = asyncio.Event()
+    limits = ServerConfig(inbound_bytes=16 * KIB)
+    settings: dict[str, Any] = {"ws_ping_interval": 7, "ws_ping_timeout": 9}
+    async with watched(unread(sessions, go, []), limits, caplog, **settings) as (served, _):
+        async with opened(served.port) as raw:
+            await fill(raw, sessions)
+            assert sessions[0].transport is not None
+            sock = sessions[0].transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 3
+        go.set()
+
+
+async def sends_for_ever(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        await send({"type": "websocket.send", "text": "x" * 100})
+
+
+fastapi_app = FastAPI()
+
+
+@fastapi_app.websocket("/")
+async def fastapi_sends_for_ever(websocket: WebSocket) -> None:
+    await websocket.accept()
+    while True:
+        await websocket.send_text("x" * 100)
+
+
+@pytest.mark.parametrize("http", ["auto", HTTPProtocol])
+@pytest.mark.parametrize("app", [sends_for_ever, fastapi_app], ids=["asgi", "fastapi"])
+@pytest.mark.parametrize("how", ["reset", "fin", "close"])
+async def test_an_app_that_only_sends_lets_others_run_and_ends_with_its_peer(
+    app: Any, how: str, http: Any, caplog: Any
+) -> None:
+    ended = asyncio.Event()
+
+    async def observed(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            ended.set()
+
+    # The peer reads everything at once, as the client shares our loop: the bystander sees what is left for others.
+    async with watched(observed, ServerConfig(), caplog, http=http) as (served, _):
+        async with opened(served.port) as raw:
+            taken = 0
+            async with asyncio.timeout(10):
+                while taken < 1 << 20:
+                    taken += len(await raw.reader.read(1 << 16))
+            if how == "reset":
+                raw.reset()
+            elif how == "close":
+                await raw.send(close_frame(1000))
+                raw.stop_reading()
+            else:
+                raw.writer.close()
+            async with asyncio.timeout(5):
+                await ended.wait()
+
+
+async def test_a_burst_of_messages_lets_the_loop_turn_though_the_kernel_takes_them_all() -> None:
+    turns = 0
+    ended: list[int] = []
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if not ended:
+            asyncio.get_running_loop().call_soon(turn)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        turn()
+        for _ in range(2000):
+            await send({"type": "websocket.send", "text": "x"})
+        ended.append(turns)
+
+    async with serving(app, lifespan="off") as served:
+        async with opened(served.port) as raw:
+            for _ in range(2000):
+                assert await raw.frame() == (TEXT, b"x")
+            await until(lambda: ended)
+    assert ended[0] > 4
