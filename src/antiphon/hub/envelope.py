@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -13,6 +14,11 @@ from .errors import HubError, UnencodableData
 _HEADER: Final = struct.Struct(">BBHH")
 _VERSION: Final = 1
 _LONGEST: Final = 0xFFFF
+_DIGITS: Final = 4300
+
+MAX_DATA: Final = 8 << 20
+"""Bytes of one message. A quarter of what the relay and Redis let wait for one process: a message that no process could
+ever be given would cut all of them off, again and again."""
 
 
 class Form(IntEnum):
@@ -41,6 +47,13 @@ class Envelope(NamedTuple):
 
 def encode(data: object) -> tuple[Form, bytes]:
     """Raises `UnencodableData`, before anything is sent."""
+    form, payload = _encode(data)
+    if len(payload) > MAX_DATA:
+        raise UnencodableData(f"{len(payload)} bytes; expected at most {MAX_DATA} in one message")
+    return form, payload
+
+
+def _encode(data: object) -> tuple[Form, bytes]:
     if isinstance(data, str):
         try:
             return Form.TEXT, data.encode()
@@ -65,7 +78,20 @@ def decode(form: Form, payload: bytes) -> Any:
     """The data as it was published (JSON as its plain Python equivalent)."""
     if form is Form.BINARY:
         return payload
-    return payload.decode() if form is Form.TEXT else from_json(payload)
+    return payload.decode() if form is Form.TEXT else decode_json(payload)
+
+
+def decode_json(payload: bytes) -> Any:
+    """What `encode_json` wrote, also what is nested deeper than pydantic reads (but writes)."""
+    try:
+        return from_json(payload)
+    except ValueError:
+        return json.loads(payload, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    """Python reads no more digits than this by default; JSON knows no bound."""
+    return int(digits) if len(digits) <= _DIGITS else float(digits)
 
 
 def pack(envelope: Envelope) -> bytes:

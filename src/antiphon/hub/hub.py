@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pydantic_core import from_json
-
 from ..events import Observer
-from ..types import Sink, SupportsSink
+from ..types import SupportsSink
+from .arguments import read_close, read_count, read_position, read_sink, read_user, user_in, user_of
 from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
-from .envelope import Envelope, Form, encode, encode_json, pack
+from .envelope import Envelope, Form, decode_json, encode, encode_json, pack
 from .errors import HubNotRunning, UnencodableData
 from .events import Published
 from .joining import Joining
@@ -26,7 +25,7 @@ from .message import History, to_message
 from .rooms import Rooms
 from .station import Receiver
 from .subscription import QueueSink
-from .topics import Framing, TopicOptions, Topics
+from .topics import MAX_SECONDS, Framing, TopicOptions, Topics, check_number
 
 POLICY_VIOLATION: Final = 1008
 
@@ -84,15 +83,19 @@ class Hub:
         call does while the backend is away; `trouble_timeout`: seconds after which WAIT gives up.
         `presence_lease`: seconds after which the members of a killed process have left. `prefix`: of keys in a shared
         store. `backend`: instead of `url`, one of your own.
-        Raises `UnknownBackend`, `InvalidTopic`.
+        Raises `UnknownBackend`, `InvalidTopic`, TypeError and ValueError for options that are none.
         """
+        if not isinstance(on_trouble, Trouble):
+            raise TypeError(f"on_trouble: expected a Trouble, got {on_trouble!r}")
+        if not 0 <= check_number("trouble_timeout", trouble_timeout, float) <= MAX_SECONDS:
+            raise ValueError(f"trouble_timeout: expected seconds, 0 or more; got {trouble_timeout!r}")
         url = default_url() if url is None else url
-        self.url = redact(url) if backend is None else type(backend).__name__
-        """Without password."""
         self._topics = Topics(topics or {})
         self._rooms = Rooms(_process())
         config = BackendConfig(presence_lease=presence_lease, prefix=prefix)
         self._backend = build(url, config) if backend is None else backend
+        self.url = redact(url) if backend is None else type(backend).__name__
+        """Without password."""
         self._link = Link(self._backend, self._rooms, on_trouble, trouble_timeout)
         self._joining = Joining(self._rooms, self._link)
         self._serial = itertools.count(1)
@@ -152,7 +155,7 @@ class Hub:
         taken the message; receivers in this loop already have it in their outboxes on `memory://`.
         Raises `InvalidTopic` and `UnencodableData` before anything is sent, `BackendUnavailable`, `HubNotRunning`.
         """
-        options = self._topics.options(topic)
+        topic, options = self._topics.find(topic)
         form, payload = encode(data)
         if form is Form.BINARY and options.framing is Framing.EVENT:
             raise UnencodableData(f"topic {topic!r} sends JSON events (Framing.EVENT); bytes have no place in them")
@@ -190,10 +193,10 @@ class Hub:
         Raises `InvalidTopic`, `UnencodableData` and `HubNotRunning` at once; on entering `NotAccepted` before
         `accept()`, `WebSocketDisconnected` when the socket is closed, `BackendUnavailable`.
         """
-        options = self._topics.options(topic)
+        topic, options = self._topics.find(topic)
         serial = next(self._serial)
-        given = None if user is None else str(user)
-        who = given or _user_of(websocket)
+        given = read_user(user)
+        who = given or user_of(websocket)
         self._check_running()
         if presence is None and since is None and history == 0:
             request = PLAIN
@@ -201,11 +204,11 @@ class Hub:
             track = None
             if presence is not None:
                 ref = f"{self._rooms.process}.{serial}"
-                who = given or _user_in(presence) or who or ref
+                who = given or user_in(presence) or who or ref
                 track = Track(ref, who, encode_json(presence))
             watch = track is not None and options.presence
-            request = Request(_position(since), _count("history", history), track, watch)
-        receiver = Receiver(_sink_of(websocket), serial, who)
+            request = Request(read_position(since), read_count("history", history), track, watch)
+        receiver = Receiver(read_sink(websocket), serial, who)
         return Membership(self._joining, topic, options, receiver, request, websocket)
 
     def subscribe(
@@ -216,11 +219,11 @@ class Hub:
         Yields `Message`; its `kind` is MESSAGE, or RESYNC after trouble that lost messages, or with `presence` also
         PRESENCE_DIFF. Call it in the event loop that iterates.
         """
-        options = self._topics.options(topic)
+        topic, options = self._topics.find(topic)
         self._check_running()
         queue = QueueSink()
         receiver = Receiver(queue, next(self._serial), None)
-        request = Request(_position(since), _count("history", history), None, presence)
+        request = Request(read_position(since), read_count("history", history), None, presence)
         return Subscription(self._joining, topic, options, receiver, request, queue)
 
     async def history(self, topic: str, since: Position | None = None, limit: int | None = None) -> History:
@@ -229,12 +232,12 @@ class Hub:
         `.position` is where to go on, `.recovered` whether everything behind `since` is there; if not, it is empty.
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
-        options = self._topics.options(topic)
+        topic, options = self._topics.find(topic)
         self._check_running()
         if options.keep is None:
             return History((), None, False)
-        limit = None if limit is None else _count("limit", limit)
-        page = await self._link.call("history", self._backend.history, topic, options.keep, _position(since), limit)
+        limit = None if limit is None else read_count("limit", limit)
+        page = await self._link.call("history", self._backend.history, topic, options.keep, read_position(since), limit)
         return History((to_message(topic, entry) for entry in page.entries), page.position, page.recovered)
 
     # People
@@ -244,15 +247,15 @@ class Hub:
 
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
-        self._topics.options(topic)
+        topic, _ = self._topics.find(topic)
         self._check_running()
         await self._link.settle()
         roster = await self._link.call("presence", self._backend.presence, topic)
-        return {user: [from_json(meta) for meta in metas] for user, metas in roster.members.items()}
+        return {user: [decode_json(meta) for meta in metas] for user, metas in roster.members.items()}
 
     async def presence_count(self, topic: str) -> int:
         """How many members the topic has: users, not connections. Raises as `presence`."""
-        self._topics.options(topic)
+        topic, _ = self._topics.find(topic)
         self._check_running()
         await self._link.settle()
         return len((await self._link.call("presence", self._backend.presence, topic)).members)
@@ -268,18 +271,19 @@ class Hub:
         """Close the sockets of a user, of a topic, or of a user in a topic, in every process.
 
         Knows the connections that are in a topic; `user` as `join` understood it. Returns when all processes have been
-        told. Raises ValueError for a code that may not go on the wire or when neither is given, `InvalidTopic`,
-        `BackendUnavailable`, `HubNotRunning`.
+        told. Raises ValueError for a code that may not go on the wire or when neither is given, TypeError,
+        `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
+        who = read_user(user)
         if user is None and topic is None:
             raise ValueError("expected a user, a topic, or both; got neither")
+        if user is not None and who is None:
+            raise ValueError("user: expected a name; an empty one is nobody's")
         if topic is not None:
-            self._topics.options(topic)
-        if not (code in _SENDABLE or 3000 <= code <= 4999):
-            raise ValueError(f"code: expected a close code that may go on the wire (RFC 6455 §7.4); got {code}")
+            topic, _ = self._topics.find(topic)
+        code, reason = read_close(code, reason)
         self._check_running()
-        who = None if user is None else str(user)
-        command = {"user": who, "topic": topic, "code": code, "reason": _cut(reason)}
+        command = {"user": who, "topic": topic, "code": code, "reason": reason}
         await self._link.call("control", self._backend.control, encode_json(command))
 
     def stats(self) -> HubStats:
@@ -313,11 +317,7 @@ class Hub:
             raise HubNotRunning(f"expected a running hub for {self.url}: `async with hub:`, or an App that owns it")
 
     def _name_of(self, websocket: SupportsSink) -> str:
-        return f"{self._rooms.process}:{id(_sink_of(websocket))}:{next(self._serial)}"
-
-
-_SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
-_LONGEST_REASON: Final = 123
+        return f"{self._rooms.process}:{id(read_sink(websocket))}:{next(self._serial)}"
 
 
 def _process() -> str:
@@ -326,56 +326,3 @@ def _process() -> str:
 
 def _is_queue(receiver: Receiver) -> bool:
     return isinstance(receiver.sink, QueueSink)
-
-
-def _cut(reason: str) -> str:
-    """At a character boundary (RFC 6455 §5.5)."""
-    return reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
-
-
-def _count(name: str, value: int) -> int:
-    if value < 0:
-        raise ValueError(f"{name}: expected a number of messages, 0 or more; got {value!r}")
-    return value
-
-
-def _position(since: object) -> Position | None:
-    if since is None or isinstance(since, Position):
-        return since
-    if isinstance(since, tuple) and len(since) == 2:
-        return Position(int(since[0]), str(since[1]))
-    raise TypeError(f"since: expected a Position (Position.parse reads a str), got {type(since).__name__}")
-
-
-def _sink_of(websocket: SupportsSink) -> Sink:
-    sink = getattr(websocket, "sink", None)
-    if sink is None:
-        kind = f"{type(websocket).__module__}.{type(websocket).__qualname__}"
-        raise TypeError(f"expected an antiphon WebSocket (anything with a `sink`), got {kind}; see docs/hub.md")
-    found: Sink = sink
-    return found
-
-
-def _user_in(presence: object) -> str | None:
-    if isinstance(presence, str):
-        return presence or None
-    if isinstance(presence, Mapping):
-        who = presence.get("user", presence.get("id"))
-        return None if who is None else str(who)
-    return None
-
-
-def _user_of(websocket: object) -> str | None:
-    """The authenticated user of an ASGI connection, in the ways Starlette's users tell who they are."""
-    scope = getattr(websocket, "scope", None)
-    user = scope.get("user") if isinstance(scope, Mapping) else None
-    if user is None or isinstance(user, str):
-        return user or None
-    for name in ("identity", "username", "display_name"):
-        try:
-            who = getattr(user, name, None)
-        except NotImplementedError:
-            continue
-        if who:
-            return str(who)
-    return None

@@ -89,7 +89,10 @@ class Joining:
                 roster = await self._link.call("presence", self._link.backend.presence, membership.topic)
             local.station.drain()
             if receiver.local is None:
-                # It died meanwhile: `died` was not registered yet.
+                # Somebody left meanwhile, perhaps before the backend knew of the presence.
+                if watching:
+                    local.give_up()
+                self._disown(membership, request, tracked)
                 return
             membership.position = position
             if greeted:
@@ -104,10 +107,13 @@ class Joining:
             if watching:
                 local.give_up()
             self._remove(receiver)
-            if tracked and request.track is not None:
-                self._link.forget(membership.topic, request.track.ref, 0.0)
-                self._link.spawn(self._link.settle())
+            self._disown(membership, request, tracked)
             raise
+
+    def _disown(self, membership: Membership, request: Request, tracked: bool) -> None:
+        if tracked and request.track is not None:
+            self._link.forget(membership.topic, request.track.ref, 0.0)
+            self._link.spawn(self._link.settle())
 
     async def _open(self, room: Room) -> Position | None:
         """Whoever finds the room closed opens it; twice does no harm."""

@@ -117,7 +117,9 @@ class Link:
     def forget(self, topic: str, ref: str, grace: float) -> None:
         """The connection is not present any more; `settle` tells the backend."""
         self._present.pop(ref, None)
-        self._absent[ref] = topic, grace
+        if self.running or self.always_open:
+            # A backend that was stopped has let go of all of them.
+            self._absent[ref] = topic, grace
 
     async def settle(self) -> None:
         """Tell the backend who left, before anything later is said or asked about presence.

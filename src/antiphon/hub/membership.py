@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from starlette.websockets import WebSocketState
 
@@ -17,9 +17,6 @@ from .message import Kind, Message
 from .station import Receiver
 from .subscription import QueueSink
 from .topics import TopicOptions
-
-if TYPE_CHECKING:
-    from .joining import Joining
 
 T = TypeVar("T")
 
@@ -47,6 +44,14 @@ class Request(NamedTuple):
 PLAIN: Final = Request(None, 0, None, False)
 
 
+class Entrance(Protocol):
+    """How receivers come and go, in the loop of their sink; `joining.Joining` is the one there is."""
+
+    async def enter(self, membership: Membership, receiver: Receiver, request: Request) -> None: ...
+    async def leave(self, membership: Membership, receiver: Receiver, request: Request) -> None: ...
+    def died(self, membership: Membership, receiver: Receiver, request: Request) -> None: ...
+
+
 class Membership:
     """A connection in a topic: everything published to the topic reaches it, from joining to leaving.
 
@@ -54,18 +59,18 @@ class Membership:
     whichever is first.
     """
 
-    __slots__ = ("_joining", "_receiver", "_request", "_websocket", "options", "position", "recovered", "topic")
+    __slots__ = ("_entrance", "_receiver", "_request", "_websocket", "options", "position", "recovered", "topic")
 
     def __init__(
         self,
-        joining: Joining,
+        entrance: Entrance,
         topic: str,
         options: TopicOptions,
         receiver: Receiver,
         request: Request,
         websocket: object = None,
     ) -> None:
-        self._joining = joining
+        self._entrance = entrance
         self._websocket = websocket
         self._receiver = receiver
         self._request = request
@@ -100,9 +105,9 @@ class Membership:
         if self.active:
             raise RuntimeError(f"this membership of topic {self.topic!r} was entered already; join once more")
         if asyncio._get_running_loop() is sink.loop:
-            await self._joining.enter(self, self._receiver, self._request)
+            await self._entrance.enter(self, self._receiver, self._request)
         else:
-            await _in_loop(sink.loop, self._joining.enter(self, self._receiver, self._request))
+            await _in_loop(sink.loop, self._entrance.enter(self, self._receiver, self._request))
         return self
 
     async def __aexit__(
@@ -116,13 +121,13 @@ class Membership:
             return
         loop = self._receiver.sink.loop
         if asyncio._get_running_loop() is loop:
-            await self._joining.leave(self, self._receiver, self._request)
+            await self._entrance.leave(self, self._receiver, self._request)
         else:
-            await _in_loop(loop, self._joining.leave(self, self._receiver, self._request))
+            await _in_loop(loop, self._entrance.leave(self, self._receiver, self._request))
 
     def died(self) -> None:
         """The sink's `on_close` callback."""
-        self._joining.died(self, self._receiver, self._request)
+        self._entrance.died(self, self._receiver, self._request)
 
 
 class Subscription(Membership):
@@ -136,14 +141,14 @@ class Subscription(Membership):
 
     def __init__(
         self,
-        joining: Joining,
+        entrance: Entrance,
         topic: str,
         options: TopicOptions,
         receiver: Receiver,
         request: Request,
         queue: QueueSink,
     ) -> None:
-        super().__init__(joining, topic, options, receiver, request)
+        super().__init__(entrance, topic, options, receiver, request)
         self._queue = queue
 
     def __aiter__(self) -> Self:

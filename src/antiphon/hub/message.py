@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from pydantic_core import from_json
-
 from ..types import PreparedMessage
 from .backends.base import Entry, Position
-from .envelope import Form, decode, encode_json, unpack
+from .envelope import Form, decode, decode_json, encode_json, unpack
 from .presence import Diff
 from .topics import Framing
 
@@ -140,4 +138,4 @@ def _place(position: Position | None) -> dict[str, object]:
 
 
 def _infos(members: Mapping[str, tuple[bytes, ...]]) -> dict[str, list[Any]]:
-    return {user: [from_json(meta) for meta in metas] for user, metas in members.items()}
+    return {user: [decode_json(meta) for meta in metas] for user, metas in members.items()}

@@ -79,7 +79,11 @@ class Rooms:
 
     def tell(self, event: Event) -> None:
         if self._observer is not None:
-            self._observer(event)
+            try:
+                self._observer(event)
+            except Exception:
+                # It must not raise. What it was told of has happened all the same.
+                logger.exception("the hub's observer failed")
 
     # Receivers come and go: in the thread of their loop
 

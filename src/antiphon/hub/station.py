@@ -333,7 +333,9 @@ class Station:
         In the loop's own thread it waits for `drain`. False: the loop was closed.
         """
         self._mailbox.append((handler, first, second))
-        if asyncio._get_running_loop() is self.loop or self._scheduled:
+        if asyncio._get_running_loop() is self.loop:
+            return True
+        if self._scheduled and not self.loop.is_closed():
             return True
         self._scheduled = True
         try:
@@ -352,7 +354,11 @@ class Station:
         try:
             while self._mailbox:
                 handler, first, second = self._mailbox.popleft()
-                handler(first, second)
+                try:
+                    handler(first, second)
+                except Exception:
+                    # A sink or an observer that breaks its contract; what waits behind it concerns others.
+                    logger.exception("a delivery failed")
         finally:
             self._draining = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from typing import Any, Final
 from ..types import Overflow
 from .backends.base import Keep
 from .errors import InvalidTopic, UnencodableData
+
+MAX_SECONDS: Final = 10 * 366 * 86400.0
+"""Longest time an option takes: ten years. What is longer is a mistake, and too much for some clock below."""
 
 MAX_TOPIC_BYTES: Final = 255
 """In UTF-8. A name travels with every message; what needs more is data."""
@@ -29,7 +33,18 @@ def check_topic(topic: object) -> str:
         raise InvalidTopic(topic, f"control character or lone surrogate U+{ord(found.group()):04X}")
     if len(topic) > MAX_TOPIC_BYTES or len(topic.encode()) > MAX_TOPIC_BYTES:
         raise InvalidTopic(topic, f"longer than {MAX_TOPIC_BYTES} bytes")
-    return topic
+    # A str, and no kind of it: a member of an enum has a hash of its own and no form on the wire.
+    return str.__str__(topic)
+
+
+def check_number(name: str, value: object, kind: type[int | float]) -> float:
+    """`value`, if it is such a number. Raises TypeError, ValueError for NaN and the infinities."""
+    if not isinstance(value, (int, kind)):
+        expected = "a whole number" if kind is int else "a number"
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return value
 
 
 class Framing(Enum):
@@ -64,21 +79,27 @@ class TopicOptions:
     framing: Framing = Framing.RAW
 
     def __post_init__(self) -> None:
-        if self.history < 0:
+        if check_number("history", self.history, int) < 0:
             raise ValueError(f"history: expected a number of messages, 0 or more; got {self.history!r}")
-        if not self.ttl > 0:
-            raise ValueError(f"ttl: expected seconds, more than 0; got {self.ttl!r}")
-        if not self.presence_grace >= 0:
-            raise ValueError(f"presence_grace: expected seconds, 0 or more; got {self.presence_grace!r}")
-        if self.outbox_bytes < 1:
+        if not 0 < check_number("ttl", self.ttl, float) <= MAX_SECONDS:
+            raise ValueError(f"ttl: expected seconds, more than 0 and at most ten years; got {self.ttl!r}")
+        if not 0 <= check_number("presence_grace", self.presence_grace, float) <= MAX_SECONDS:
+            raise ValueError(f"presence_grace: expected seconds, 0 to ten years; got {self.presence_grace!r}")
+        if check_number("outbox_bytes", self.outbox_bytes, int) < 1:
             raise ValueError(f"outbox_bytes: expected at least 1; got {self.outbox_bytes!r}")
+        if not isinstance(self.overflow, Overflow):
+            raise TypeError(f"overflow: expected an Overflow, got {self.overflow!r}")
+        if not isinstance(self.framing, Framing):
+            raise TypeError(f"framing: expected a Framing, got {self.framing!r}")
+        if not (self.conflate_by is None or isinstance(self.conflate_by, str) or callable(self.conflate_by)):
+            raise TypeError(f"conflate_by: expected a field's name or a function, got {self.conflate_by!r}")
         if self.conflate_by is not None and self.overflow is not Overflow.CONFLATE:
             raise ValueError(f"conflate_by: needs overflow=Overflow.CONFLATE; got {self.overflow}")
 
     @property
     def keep(self) -> Keep | None:
         """The history in the backend's words."""
-        return Keep(self.history, self.ttl) if self.history else None
+        return Keep(int(self.history), float(self.ttl)) if self.history else None
 
     def conflation_key(self, data: object) -> str:
         """Which messages this one replaces. Raises `UnencodableData` when the data has no such key."""
@@ -102,17 +123,19 @@ class Topics:
 
     def __init__(self, options: Mapping[str, TopicOptions]) -> None:
         """Raises `InvalidTopic` for a pattern that no topic could match, TypeError for options of another type."""
+        if not isinstance(options, Mapping):
+            raise TypeError(f"topics: expected a dict of TopicOptions by pattern, got {type(options).__name__}")
         for pattern, one in options.items():
-            check_topic(pattern)
             if not isinstance(one, TopicOptions):
                 raise TypeError(f"topics[{pattern!r}]: expected TopicOptions, got {type(one).__name__}")
+        options = {check_topic(pattern): one for pattern, one in options.items()}
         self._exact = {name: one for name, one in options.items() if "*" not in name}
         self._patterns = [(_pattern(name), one) for name, one in options.items() if "*" in name]
         # Bounded, so that topics nobody uses leave nothing behind; per instance, so that a hub is collectable.
         self._find = lru_cache(maxsize=1024)(self._search)
 
-    def options(self, topic: str) -> TopicOptions:
-        """Raises `InvalidTopic`."""
+    def find(self, topic: str) -> tuple[str, TopicOptions]:
+        """The topic as an exact str, and its options. Raises `InvalidTopic`."""
         try:
             return self._find(topic)
         except TypeError:
@@ -120,12 +143,12 @@ class Topics:
             check_topic(topic)
             raise
 
-    def _search(self, topic: str) -> TopicOptions:
-        check_topic(topic)
+    def _search(self, topic: str) -> tuple[str, TopicOptions]:
+        topic = check_topic(topic)
         exact = self._exact.get(topic)
         if exact is not None:
-            return exact
-        return next((one for pattern, one in self._patterns if pattern.fullmatch(topic)), DEFAULT_OPTIONS)
+            return topic, exact
+        return topic, next((one for pattern, one in self._patterns if pattern.fullmatch(topic)), DEFAULT_OPTIONS)
 
 
 def _pattern(name: str) -> re.Pattern[str]:

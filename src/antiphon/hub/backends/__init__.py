@@ -26,6 +26,8 @@ def default_url() -> str:
 
 def build(url: str, config: BackendConfig) -> Backend:
     """The backend for `url`, not yet connected. Raises `UnknownBackend`."""
+    if not isinstance(url, str):
+        raise UnknownBackend(f"expected a hub URL, got {type(url).__name__}")
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in SCHEMES:
         expected = ", ".join(f"{name}://" for name in SCHEMES)

@@ -9,7 +9,13 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+MAX_PREFIX: Final = 100
+"""Characters: it is a part of every key and channel."""
+
+MAX_EPOCH: Final = 64
+"""Characters of an epoch, at most; all of them printable."""
 
 
 class Position(NamedTuple):
@@ -29,8 +35,9 @@ class Position(NamedTuple):
     def parse(cls, text: str) -> Position:
         """Read what `str()` wrote. Raises ValueError on anything else (a client may send anything)."""
         offset, dash, epoch = text.partition("-")
-        if not dash or not offset.isascii() or not offset.isdecimal() or len(offset) > 18:
-            raise ValueError(f"not a position (offset-epoch): {text[:80]!r}")
+        digits = offset.isascii() and offset.isdecimal() and len(offset) <= 18
+        if not (dash and digits and epoch.isprintable() and len(epoch) <= MAX_EPOCH):
+            raise ValueError(f"not a position (offset-epoch): {text[:80]!a}")
         return cls(int(offset), epoch)
 
 
@@ -104,6 +111,15 @@ class BackendConfig:
     """First and longest pause between attempts to reconnect, in seconds; a backend adds jitter."""
     prefix: str = "antiphon"
     """Of keys and channels in a shared store."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError, ValueError."""
+        if not 0 < self.presence_lease < float("inf"):
+            raise ValueError(f"presence_lease: expected seconds, more than 0; got {self.presence_lease!r}")
+        if not isinstance(self.prefix, str):
+            raise TypeError(f"prefix: expected a str, got {type(self.prefix).__name__}")
+        if not self.prefix or not self.prefix.isprintable() or len(self.prefix) > MAX_PREFIX:
+            raise ValueError(f"prefix: expected 1 to {MAX_PREFIX} printable characters, got {self.prefix[:80]!a}")
 
 
 class Listener(Protocol):

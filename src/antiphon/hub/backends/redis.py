@@ -60,6 +60,10 @@ class RedisBackend:
         self._options = _read_url(url)
         if "{" in config.prefix or "}" in config.prefix:
             raise UnknownBackend(f"the prefix must not hold braces (they mark hash tags): {config.prefix!r}")
+        try:
+            self._make_connection()
+        except (TypeError, ValueError) as error:
+            raise UnknownBackend(f"redis cannot use {redact(url)!r}: {error}") from None
         # pub/sub knows no database numbers
         database = int(self._options.get("db", 0))
         self._names = Names(f"{config.prefix}@{database}" if database else config.prefix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 from typing import Any
 
 import pytest
@@ -16,11 +17,19 @@ from antiphon.hub import (
     Position,
     UnencodableData,
 )
+from antiphon.hub.envelope import MAX_DATA
 from antiphon.testing.hub_sinks import Connection, eventually
 
 from .base import (
     Contract,
 )
+
+
+class Name(enum.StrEnum):
+    """What programs like to keep their names in."""
+
+    KEPT = "kept"
+    ANN = "ann"
 
 
 class MessagesContract(Contract):
@@ -35,6 +44,27 @@ class MessagesContract(Contract):
                 await hub.publish("t", data)
             await eventually(lambda: len(connection.received) == 7)
         assert connection.received == ["tëxt", b"\x00\xff", b"b", '{"a":[1,null,"ü"]}', "1.5", "null", ""]
+
+    async def test_the_largest_message_arrives_and_a_larger_one_disturbs_nobody(self, hub: Hub) -> None:
+        connection = Connection()
+        async with hub.join("kept", connection):
+            for size in (MAX_DATA, MAX_DATA):
+                await hub.publish("kept", "x" * size)
+            with pytest.raises(UnencodableData, match="expected at most"):
+                await hub.publish("kept", "x" * (MAX_DATA + 1))
+            await hub.publish("kept", "end")
+            await eventually(lambda: connection.received[-1:] == ["end"], 20)
+            assert [len(one) for one in connection.received] == [MAX_DATA, MAX_DATA, 3]
+        assert [len(message.data) for message in await hub.history("kept")] == [MAX_DATA, MAX_DATA, 3]
+
+    async def test_names_may_be_members_of_an_enum(self, hub: Hub) -> None:
+        connection = Connection()
+        async with hub.join(Name.KEPT, connection, presence=Name.ANN, since=Position(1, Name.ANN)) as membership:
+            assert not membership.recovered
+            await hub.publish("kept", "x")
+            await hub.publish(Name.KEPT, "y")
+            await eventually(lambda: connection.received == ["x", "y"])
+            assert await hub.presence(Name.KEPT) == {"ann": ["ann"]}
 
     async def test_only_topics_with_history_give_positions_and_these_grow_by_one(self, hub: Hub) -> None:
         assert await hub.publish("t", "x") is None

@@ -1,0 +1,106 @@
+"""Reading what callers of the hub pass: the exact types the parts below rely on, or a typed error. Pure."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..types import Sink, SupportsSink
+from .backends.base import Position
+from .errors import UnencodableData
+
+_SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+_LONGEST_REASON: Final = 123
+
+
+def read_count(name: str, value: Any) -> int:
+    """A number of messages. Raises TypeError, ValueError."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a number of messages, got {type(value).__name__}") from None
+    if count < 0:
+        raise ValueError(f"{name}: expected a number of messages, 0 or more; got {value!r}")
+    return count
+
+
+def read_position(since: object) -> Position | None:
+    """A position, of whatever backend it may be. Raises TypeError, ValueError."""
+    if since is None:
+        return None
+    if not isinstance(since, tuple) or len(since) != 2:
+        raise TypeError(f"since: expected a Position (Position.parse reads a str), got {type(since).__name__}")
+    offset, epoch = since
+    try:
+        offset = operator.index(offset)
+    except TypeError:
+        raise TypeError(f"since: expected a whole number as offset, got {type(offset).__name__}") from None
+    if not isinstance(epoch, str):
+        raise TypeError(f"since: expected a str as epoch, got {type(epoch).__name__}")
+    try:
+        epoch.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"since: expected an epoch in UTF-8, got {ascii(epoch)[:80]}") from None
+    return Position(offset, str.__str__(epoch))
+
+
+def read_sink(websocket: SupportsSink) -> Sink:
+    """What to deliver to. Raises TypeError."""
+    sink = getattr(websocket, "sink", None)
+    if sink is None:
+        kind = f"{type(websocket).__module__}.{type(websocket).__qualname__}"
+        raise TypeError(f"expected an antiphon WebSocket (anything with a `sink`), got {kind}; see docs/hub.md")
+    found: Sink = sink
+    return found
+
+
+def read_close(code: object, reason: object) -> tuple[int, str]:
+    """A code that may go on the wire, and the reason cut to what fits beside it (RFC 6455 §5.5).
+
+    Raises TypeError, ValueError.
+    """
+    if not isinstance(code, int):
+        raise TypeError(f"code: expected a close code, got {type(code).__name__}")
+    if not (code in _SENDABLE or 3000 <= code <= 4999):
+        raise ValueError(f"code: expected a close code that may go on the wire (RFC 6455 §7.4); got {code}")
+    if not isinstance(reason, str):
+        raise TypeError(f"reason: expected a str, got {type(reason).__name__}")
+    return int(code), reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
+
+
+def read_user(user: object) -> str | None:
+    """Who somebody is, in words; None and "" are nobody. Raises `UnencodableData`."""
+    if user is None:
+        return None
+    name = str.__str__(user) if isinstance(user, str) else str(user)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UnencodableData(f"user: expected UTF-8, got {ascii(name)[:80]}") from None
+    return name or None
+
+
+def user_in(presence: object) -> str | None:
+    """Who the presence of a connection says it is. Raises `UnencodableData`."""
+    if isinstance(presence, str):
+        return read_user(presence)
+    if isinstance(presence, Mapping):
+        return read_user(presence.get("user", presence.get("id")))
+    return None
+
+
+def user_of(websocket: object) -> str | None:
+    """The authenticated user of an ASGI connection, in the ways Starlette's users tell who they are."""
+    scope = getattr(websocket, "scope", None)
+    user = scope.get("user") if isinstance(scope, Mapping) else None
+    if user is None or isinstance(user, str):
+        return read_user(user)
+    for name in ("identity", "username", "display_name"):
+        try:
+            who = getattr(user, name, None)
+        except NotImplementedError:
+            continue
+        if who:
+            return read_user(who)
+    return None
