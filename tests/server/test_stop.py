@@ -46,9 +46,10 @@ async def test_open_connections_hear_1012_spread_over_the_window() -> None:
                 await raw.ended()
 
             listening = [asyncio.create_task(listen(raw)) for raw in raws]
+            started = loop.time()
         await asyncio.gather(*listening)
     assert [ending[0] for ending in endings] == [1012] * 20
-    assert 0.3 < max(times) - min(times) < 0.7
+    assert max(times) - started >= 0.475  # the last of twenty has its moment in the window's last twentieth
 
 
 async def test_clients_that_do_not_answer_and_endpoints_that_do_not_end_do_not_hold_up_a_stop() -> None:
