@@ -1,7 +1,8 @@
 """Runs the test files that another project ships in its sdist against our names.
 
 Nothing of theirs is kept here: the sdist is fetched from PyPI into `.cache/upstream` (not in git), the files a `Suite`
-names are copied into a temporary folder with the module names rewritten, and pytest runs there in a process of its own.
+names are copied into a temporary folder with the module names rewritten, and pytest runs there in a process of its own:
+one for all files of a suite that share a `-k` expression, since starting pytest takes longer than most files.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 CACHE = Path(__file__).parents[2] / ".cache" / "upstream"
+REPORT = "report.xml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,16 +48,32 @@ class Suite:
     files: tuple[File, ...]
 
 
-def sdist(project: str, version: str) -> Path:
-    """The unpacked source distribution, fetched once."""
-    unpacked = CACHE / f"{project}-{version}"
+def sdist(project: str, version: str, cache: Path = CACHE) -> Path:
+    """The unpacked source distribution, fetched once. Safe in several processes at a time: the first one's stays."""
+    unpacked = cache / f"{project}-{version}"
     if not unpacked.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        download = ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(CACHE)]
-        subprocess.run([sys.executable, "-m", "pip", *download, f"{project}=={version}"], check=True)
-        with tarfile.open(next(CACHE.glob(f"{project}-{version}.tar.*"))) as archive:
-            archive.extractall(CACHE, filter="data")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            fetch(project, version, Path(folder))
+            place(Path(folder) / unpacked.name, unpacked)
     return unpacked
+
+
+def fetch(project: str, version: str, folder: Path) -> None:
+    """Download the sdist and unpack it inside `folder`."""
+    download = ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
+    subprocess.run([sys.executable, "-m", "pip", *download, f"{project}=={version}"], check=True)
+    with tarfile.open(next(folder.glob(f"{project}-{version}.tar.*"))) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def place(complete: Path, target: Path) -> None:
+    """Make a complete folder appear as `target` in one step, unless another process was first."""
+    try:
+        complete.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def prepare(suite: Suite, folder: Path) -> None:
@@ -77,13 +97,23 @@ def rewritten(text: str, names: Mapping[str, str]) -> str:
     return re.sub(rf"(?<![\w.])({alternatives})(?=[\s.\"'])", lambda match: names[match[1]], text)
 
 
-async def run(file: File, folder: Path) -> tuple[int, str]:
-    """pytest's exit code and output for one file in a prepared folder."""
-    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "default", "--timeout", "30", file.path]
-    for name in file.deselected:
-        arguments += ["--deselect", f"{file.path}::{name}"]
-    if file.only:
-        arguments += ["-k", file.only]
+def groups(suite: Suite) -> dict[str, list[File]]:
+    """The files by their `-k` expression: each group is one run of pytest."""
+    found: dict[str, list[File]] = {}
+    for file in suite.files:
+        found.setdefault(file.only, []).append(file)
+    return found
+
+
+async def run(files: Sequence[File], folder: Path) -> tuple[int, str]:
+    """pytest's exit code and output for files of one group in a prepared folder."""
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "default", "--timeout", "30"]
+    arguments += [f"--junit-xml={folder / REPORT}", *(file.path for file in files)]
+    for file in files:
+        for name in file.deselected:
+            arguments += ["--deselect", f"{file.path}::{name}"]
+    if files[0].only:
+        arguments += ["-k", files[0].only]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", *arguments),
         cwd=folder,
@@ -93,3 +123,13 @@ async def run(file: File, folder: Path) -> tuple[int, str]:
     output, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode(errors="replace")
+
+
+def passed(folder: Path) -> dict[str, int]:
+    """How many tests of each file have passed in the last run, by the file's path."""
+    counts: dict[str, int] = {}
+    for case in ElementTree.parse(folder / REPORT).iter("testcase"):
+        if len(case) == 0:  # no child tells of a failure, an error or a skip
+            path = case.get("classname", "").replace(".", "/") + ".py"
+            counts[path] = counts.get(path, 0) + 1
+    return counts

@@ -9,10 +9,12 @@ _BEFORE_ACCEPT = (
     "the programming error stays visible (WebSocket, point 5)"
 )
 
+_OPENAPI = "companion HTTP routes take no part in OpenAPI: for that, mount FastAPI (routing and the app)"
+
 STARLETTE = Suite(
     project="starlette",
     version="1.10.0",
-    support=("tests/__init__.py", "tests/conftest.py", "tests/types.py"),
+    support=("tests/__init__.py", "tests/conftest.py", "tests/types.py", "tests/middleware/__init__.py"),
     names={
         "starlette.websockets": "antiphon.websockets",
         "starlette.testclient": "antiphon.testclient",
@@ -31,9 +33,16 @@ STARLETTE = Suite(
         File(path="tests/test_testclient.py"),
         File(path="tests/test_routing.py"),
         File(path="tests/test_endpoints.py", only="websocket"),
-        File(path="tests/test_authentication.py", only="websocket"),
+        File(path="tests/test_authentication.py"),
         File(path="tests/test_exceptions.py", only="websocket"),
         File(path="tests/test_applications.py", only="websocket"),
+        File(path="tests/test_responses.py", only="websocket"),
+        # Middleware and background tasks, where WebSockets share them with HTTP
+        File(path="tests/test_background.py"),
+        File(path="tests/test_convertors.py"),
+        File(path="tests/middleware/test_base.py"),
+        File(path="tests/middleware/test_errors.py"),
+        File(path="tests/middleware/test_session.py"),
     ),
 )
 
@@ -64,6 +73,11 @@ FASTAPI = Suite(
         File(path="tests/test_route_scope.py"),
         File(path="tests/test_validation_error_context.py", only="websocket"),
         File(path="tests/test_async_dependency_cleanup.py", only="websocket"),
+        File(path="tests/test_dependency_concurrency.py", only="websocket or ws"),
+        File(path="tests/test_multiple_parameter_models.py", only="websocket or ws"),
+        File(path="tests/test_query_optional_models.py", only="websocket or ws"),
+        File(path="tests/test_security_http_base_optional.py", deselected={"test_openapi_schema": _OPENAPI}),
+        File(path="tests/test_security_http_bearer.py", deselected={"test_openapi_schema": _OPENAPI}),
         File(path="tests/test_tutorial/test_websockets/test_tutorial001.py"),
         File(path="tests/test_tutorial/test_websockets/test_tutorial002.py"),
         File(path="tests/test_tutorial/test_websockets/test_tutorial003.py"),
@@ -83,7 +97,7 @@ FASTAPI = Suite(
         File(path="tests/test_response_change_status_code.py"),
     ),
 )
-"""Left out: tests of what is FastAPI's alone (OpenAPI, `frontend`, telemetry, `Depends(max_concurrency=)`, its private
-names), which their files import at the top or use throughout."""
+"""Left out: tests of what is FastAPI's alone (OpenAPI, `frontend`, telemetry, its private names), which their files
+import at the top or use throughout."""
 
 SUITES: tuple[Suite, ...] = (STARLETTE, FASTAPI)
