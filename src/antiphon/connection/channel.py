@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final, Generic
@@ -76,6 +77,10 @@ SENDS_PER_TURN: Final = 16
 """Sends in a row without a receive, after which the loop gets a turn: a server whose `send` never suspends would not
 even learn that the peer is gone."""
 
+HANDLING_SECONDS: Final = 0.05
+"""After a message was read, its handling may go on this long before `send_text` and its like learn that the peer is
+gone. Long enough for a loop over all connections, short enough for an endpoint that only sends from then on."""
+
 running_loop = asyncio._get_running_loop
 _handing_over = threading.Lock()
 
@@ -106,6 +111,9 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self._loop = running_loop()
         self._owner = _owner_token(scope)
         current_owner.set(self._owner)
+        self._clock: Callable[[], float] = time.monotonic if self._loop is None else self._loop.time
+        self._read_at = -HANDLING_SECONDS
+        """When the endpoint last read a message of the peer."""
         self._closed: Closed | None = None
         self._close_waiters: list[Callable[[], None]] = []
         self._unheard = 0
@@ -362,6 +370,17 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         if self._closed is not None or self.client_state is DISCONNECTED:
             return True
         return self._served_by is not None and not self._served_by.alive and self.application_state is CONNECTED
+
+    def _is_handling(self) -> bool:
+        """Whether the endpoint is at work on a message that came before the peer's end.
+
+        A send to the peer is then dropped, not an error: what the peer said last still reaches everybody, and the end
+        is told in its turn, by the next receive.
+        """
+        if self.client_state is not CONNECTED or self._clock() - self._read_at >= HANDLING_SECONDS:
+            return False
+        closed = self.closed
+        return closed is None or closed.by is not ClosedBy.US
 
     def _gone(self, method: str) -> WebSocketDisconnected:
         closed = self.closed or LOST

@@ -97,6 +97,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         else:
             data = await self._next("receive_text")
         if type(data) is str:
+            self._read_at = self._clock()
             return data
         raise self._not_this(data, "text")
 
@@ -107,6 +108,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         else:
             data = await self._next("receive_bytes")
         if type(data) is bytes:
+            self._read_at = self._clock()
             return data
         raise self._not_this(data, "binary")
 
@@ -171,7 +173,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
 
         Raises TypeError for anything but str, UnicodeEncodeError for text with lone surrogates (the connection stays
         open), `NotAccepted` before `accept`. Own senders wait for room, up to `send_timeout`, and get
-        `WebSocketDisconnect` when the peer is gone; foreign senders never wait and never see the peer's end.
+        `WebSocketDisconnect` when the peer is gone (not in the first moments after a message of the peer was read: what
+        it said last is handled to the end); foreign senders never wait and never see the peer's end.
         """
         carrier = self._carrier
         if (
@@ -186,7 +189,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
                     await carrier.drain()
                     await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
             except OSError as exc:
-                raise self._lost() from exc
+                if not self._is_handling():
+                    raise self._lost() from exc
             return
         await self._send_payload(codec.check_text(data))
 
@@ -205,7 +209,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
                     await carrier.drain()
                     await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
             except OSError as exc:
-                raise self._lost() from exc
+                if not self._is_handling():
+                    raise self._lost() from exc
             return
         await self._send_payload(data)
 
@@ -225,10 +230,16 @@ class WebSocket(Channel[StateT], Generic[StateT]):
     async def _send_payload(self, data: str | bytes) -> None:
         if self.application_state is CONNECTING:
             raise NotAccepted("a message was sent before the connection is accepted: call accept() first")
-        if self._is_own():
-            await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
-        else:
+        if not self._is_own():
             await self._offer_foreign(data)
+            return
+        before = self.application_state
+        try:
+            await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
+        except WebSocketDisconnect:
+            if before is not CONNECTED or not self._is_handling():
+                raise
+            self.application_state = before  # so that the end can still be received
 
 
 def _decoded(data: str | bytes) -> Any:
