@@ -1,0 +1,21 @@
+"""A short run of `tests/leaks.py`: memory stays where it is while connections come and go."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from antiphon.wire import NATIVE
+from tests import leaks
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads the process's size from /proc"),
+]
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_connections_that_come_and_go_in_every_way_leave_no_memory_behind(loop: str) -> None:
+    async for growth in leaks.measure(3000, pure=not NATIVE, loop=loop, warm_up=2000):
+        assert not growth.leaks, str(growth)

@@ -1,0 +1,236 @@
+"""`python -m tests.leaks`: does the server's memory stay where it is while connections come and go?
+
+The server is a process of its own, on a twin and a loop of choice. Connections are opened and ended in every way there
+is; after a warm-up its resident memory is read, and again at the end. `tests/faults/test_leaks.py` runs a short one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+import uvloop
+
+from antiphon.server import HTTPProtocol, ServerConfig, WebSocketProtocol
+from antiphon.wire import NATIVE
+from tests.server.raw import TEXT, close_frame, echo, frame, request
+
+HOST = "127.0.0.1"
+AT_ONCE = 32
+ALLOWED_BYTES = 64
+"""Growth per connection that is noise: an arena of the allocator more or less, over thousands of connections."""
+SLACK_BYTES = 1 << 20
+
+OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+LINGER_NOT = struct.pack("ii", 1, 0)
+
+
+# ---------------------------------------------------------------- the ways of a connection
+
+
+async def _answered(sock: socket.socket, data: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, data)
+    return await loop.sock_recv(sock, 1 << 16)
+
+
+async def _to_the_end(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ConnectionError):
+        while await loop.sock_recv(sock, 1 << 16):
+            pass
+
+
+async def closed(sock: socket.socket) -> None:
+    """Accepted, one echo, a closing handshake."""
+    assert (await _answered(sock, request("/", OFFER))).startswith(b"HTTP/1.1 101 ")
+    assert await _answered(sock, frame(TEXT, b"x" * 100))
+    await _answered(sock, close_frame(1000))
+    await _to_the_end(sock)
+
+
+async def aborted(sock: socket.socket) -> None:
+    """Accepted, one echo, RST with a message on its way."""
+    assert (await _answered(sock, request("/"))).startswith(b"HTTP/1.1 101 ")
+    await _answered(sock, frame(TEXT, b"x"))
+    await asyncio.get_running_loop().sock_sendall(sock, frame(TEXT, b"x" * 1000) * 10 + frame(TEXT, b"x" * 1000)[:500])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+
+
+async def failed(sock: socket.socket) -> None:
+    """Accepted, and a violation."""
+    assert (await _answered(sock, request("/"))).startswith(b"HTTP/1.1 101 ")
+    await _answered(sock, frame(TEXT, b"\xff"))
+    sock.shutdown(socket.SHUT_WR)
+    await _to_the_end(sock)
+
+
+async def refused(sock: socket.socket) -> None:
+    """No handshake to begin with."""
+    assert (await _answered(sock, request("/").replace(b"Version: 13", b"Version: 12"))).startswith(b"HTTP/1.1 426 ")
+    await _to_the_end(sock)
+
+
+async def denied(sock: socket.socket) -> None:
+    """The app does not want it."""
+    assert (await _answered(sock, request("/denied"))).startswith(b"HTTP/1.1 403 ")
+    await _to_the_end(sock)
+
+
+async def vanished(sock: socket.socket) -> None:
+    """Half a request, then RST."""
+    await asyncio.get_running_loop().sock_sendall(sock, request("/")[:50])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+
+
+WAYS: tuple[Callable[[socket.socket], Awaitable[None]], ...] = (closed, aborted, failed, refused, denied, vanished)
+
+
+async def come_and_go(port: int, count: int, way: Callable[[socket.socket], Awaitable[None]]) -> None:
+    """`count` connections that end in that way, some at a time."""
+    loop = asyncio.get_running_loop()
+    left = count
+
+    async def one_after_the_other() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            with socket.socket() as sock:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, (HOST, port))
+                async with asyncio.timeout(30):
+                    await way(sock)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(one_after_the_other())
+
+
+# ---------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What `count` connections of one way did to the server's memory."""
+
+    way: str
+    count: int
+    before: int
+    after: int
+
+    @property
+    def leaks(self) -> bool:
+        return self.after - self.before > SLACK_BYTES + ALLOWED_BYTES * self.count
+
+    def __str__(self) -> str:
+        per_one = (self.after - self.before) / self.count
+        return (
+            f"{self.way:9} {self.count:7} connections: {self.before / 1e6:6.1f} -> {self.after / 1e6:6.1f} MB, "
+            f"{per_one:+7.1f} bytes each{'  LEAKS' if self.leaks else ''}"
+        )
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds (Linux)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextlib.asynccontextmanager
+async def serving(*, pure: bool, loop: str) -> AsyncIterator[tuple[int, int]]:
+    """Port and process id of a server that lives as long as the block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.leaks", "--serve", "--loop", loop,
+        env=os.environ | {"ANTIPHON_PURE": "1" if pure else ""},
+        cwd=Path(__file__).parent.parent,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield int(await asyncio.wait_for(process.stdout.readline(), 30)), process.pid
+    finally:
+        process.stdin.close()
+        await asyncio.wait_for(process.wait(), 30)
+
+
+async def measure(count: int, *, pure: bool, loop: str, warm_up: int | None = None) -> AsyncIterator[Growth]:
+    """Memory before and after `count` connections of each way."""
+    async with serving(pure=pure, loop=loop) as (port, pid):
+        for way in WAYS:
+            await come_and_go(port, count // 5 if warm_up is None else warm_up, way)
+        for way in WAYS:
+            before = resident(pid)
+            await come_and_go(port, count, way)
+            yield Growth(way.__name__, count, before, resident(pid))
+
+
+# ---------------------------------------------------------------- the server
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["path"] == "/denied":
+        await receive()
+        await send({"type": "websocket.close"})
+        return
+    await echo(scope, receive, send)
+
+
+async def serve() -> None:
+    config = uvicorn.Config(
+        app,
+        ws=cast("type[asyncio.Protocol]", WebSocketProtocol.with_config(ServerConfig(stop_window=0))),
+        http=cast("type[asyncio.Protocol]", HTTPProtocol),
+        host=HOST,
+        port=0,
+        log_level="critical",
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing to wait for
+        await asyncio.sleep(0.01)
+    sys.stdout.write(f"{server.servers[0].sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    server.should_exit = True
+    await running
+
+
+async def main(options: argparse.Namespace) -> int:
+    leaking = False
+    for twin in options.twin:
+        for loop in ("uvloop", "asyncio"):
+            sys.stdout.write(f"{twin}, {loop}\n")
+            started = time.monotonic()
+            async for growth in measure(options.count, pure=twin == "pure", loop=loop):
+                leaking = growth.leaks or leaking
+                sys.stdout.write(f"  {growth}\n")
+                sys.stdout.flush()
+            sys.stdout.write(f"  {time.monotonic() - started:.0f} s\n")
+    return int(leaking)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="tests.leaks", description=__doc__)
+    parser.add_argument("--count", type=int, default=100_000, help="connections of each kind")
+    twins = ["pure", "native"] if NATIVE else ["pure"]
+    parser.add_argument("--twin", nargs="+", choices=twins, default=twins)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--loop", default="uvloop", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if options.loop == "uvloop" else None) as runner:
+            runner.run(serve())
+    else:
+        sys.exit(asyncio.run(main(options)))
