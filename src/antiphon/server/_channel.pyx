@@ -339,7 +339,6 @@ cdef class Flusher:
 cdef class Channel:
     """One connection's two directions; an `asyncio.Protocol` as far as data is concerned."""
 
-    cdef readonly object engine
     cdef readonly object loop
     cdef readonly Flusher flusher
     cdef readonly Py_ssize_t inbound_limit
@@ -369,7 +368,6 @@ cdef class Channel:
     cdef object _out  # None, one frame, or a list of frames
 
     def __init__(self, engine):
-        self.engine = engine
         self.loop = engine.loop
         self.flusher = engine.flusher
         self.inbound_limit = engine.config.inbound_bytes

@@ -10,17 +10,15 @@ import asyncio
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from antiphon.types import Message, PreparedMessage
 from antiphon.wire import Close, Deflate, Parser, Ping, ProtocolError, encode_message
 from antiphon.wire.prepared import encode_compressed
 
+from .config import ServerConfig
 from .errors import ClientDisconnected
 from .state import State
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 OVERHEAD: Final = 64
 """What a message in the inbox costs beside its bytes, so that a flood of empty messages is bounded too."""
@@ -71,6 +69,19 @@ class Flusher:
                 self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
 
 
+class Shared(Protocol):
+    """What the channels of one server share; `engine.Engine` is it."""
+
+    @property
+    def config(self) -> ServerConfig: ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
+    def flusher(self) -> Flusher: ...
+
+
 class Channel:
     """One connection's two directions; an `asyncio.Protocol` as far as data is concerned."""
 
@@ -84,7 +95,6 @@ class Channel:
         "connect_taken",
         "deflate",
         "dirty",
-        "engine",
         "fd",
         "flusher",
         "handed",
@@ -103,8 +113,7 @@ class Channel:
         "was_paused",
     )
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Shared) -> None:
         self.loop: asyncio.AbstractEventLoop = engine.loop
         self.flusher = engine.flusher
         self.inbound_limit: int = engine.config.inbound_bytes

@@ -1,7 +1,7 @@
 """What the WebSocket connections of one server share: its limits, deadlines, observers, and its end.
 
 `Engine` knows no ASGI server in particular: `uvicorn.py` makes one per uvicorn server, `antiphon.testing` one over an
-in-memory transport.
+in-memory transport. Of a connection it knows what `Stoppable` says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from antiphon.events import Event, HandshakeRefused
 from antiphon.types import ASGIApp, Scope
@@ -23,8 +23,7 @@ from .backend import Flusher
 from .config import ServerConfig
 from .deadlines import Deadlines
 from .limits import Admission
-from .scope import ASGI_SPEC_VERSION, SharedHeaders
-from .session import SERVICE_RESTART, Session, path_with_query
+from .scope import ASGI_SPEC_VERSION, SharedHeaders, path_with_query
 from .state import State
 from .stop import StopTimes, staggered, stop_times
 
@@ -33,13 +32,33 @@ if TYPE_CHECKING:
 
 Headers = Iterable[tuple[bytes, bytes]]
 
+SERVICE_RESTART: Final = 1012
+
 _LONGEST_TICK: Final = 0.5
 _TICKS_PER_TIMEOUT: Final = 16
 _MOST_OFFERS: Final = 64
 
 
+class Stoppable(Protocol):
+    """What the engine asks of a connection when the server stops; `session.Session` is one."""
+
+    state: int
+    task: asyncio.Task[Any] | None
+    """The app's."""
+    transport: asyncio.Transport | None
+
+    def refuse(self, status: int, reason: str = "", headers: Any = ()) -> None:
+        """Answer a handshake that waits."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Say Close."""
+
+    def abort(self) -> None:
+        """Drop the connection."""
+
+
 class Engine:
-    """The shared half of a server's WebSockets; `protocol()` makes the half of one connection.
+    """The shared half of a server's WebSockets; `Session(engine)` is the half of one connection.
 
     `connections` and `tasks` are the caller's sets, kept up to date: a server that stops waits for both to be empty.
     """
@@ -75,7 +94,7 @@ class Engine:
         self.reset_contextvars: Final = reset_contextvars
         self.logger: Final = logger or logging.getLogger("antiphon.server")
         self.app_is_coroutine_function: Final = _is_coroutine_function(app)
-        self.sessions: Final[set[Session]] = set()
+        self.sessions: Final[set[Stoppable]] = set()
         self.flusher: Final = Flusher(self.loop)
         self.headers: Final = SharedHeaders()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
@@ -89,13 +108,9 @@ class Engine:
         self._limit_concurrency: Final = limit_concurrency
         self._stop_bound: Final = stop_bound
         self._rng: Final = rng or random.Random()
-        self._stop_queue: list[tuple[float, Session]] = []
+        self._stop_queue: list[tuple[float, Stoppable]] = []
 
     refusals: Final = {503: "no room for another connection", 429: "too many connections from this address"}
-
-    def protocol(self) -> Session:
-        """An `asyncio.Protocol` for one connection, whose first bytes are its HTTP request."""
-        return Session(self)
 
     # ------------------------------------------------------------ limits
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from antiphon.types import Scope
 from antiphon.wire.handshake import Request
@@ -138,6 +138,13 @@ def build_scope(
 def path_of(target: bytes) -> str:
     """The decoded path alone, for whoever is refused before there is a scope."""
     return unquote(target.partition(b"?")[0])
+
+
+def path_with_query(scope: Scope) -> str:
+    """For log lines, as uvicorn writes it."""
+    path = quote(scope["path"])
+    query: bytes = scope["query_string"]
+    return f"{path}?{query.decode('latin-1')}" if query else path
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import quote
+from typing import Any, ClassVar
 
 from antiphon.events import (
     ConnectionOpened,
@@ -39,6 +38,7 @@ from antiphon.wire.handshake import (
 )
 
 from .denial import Denial
+from .engine import Engine
 from .errors import TOLD_OF_THE_END, ClientDisconnected
 from .limits import Rate
 from .scope import build_scope, path_of
@@ -46,13 +46,9 @@ from .sockets import direct_fd
 from .state import APP_MAY_SEND, State
 from .watched import ABNORMAL, Watched
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
 NO_STATUS = 1005
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
-SERVICE_RESTART = 1012
 
 _LINGER_TLS = 1.0  # TLS cannot half-close: after a violation we leave the peer this long to read why
 
@@ -441,10 +437,3 @@ def _address(info: Any) -> tuple[str, int] | None:
     if isinstance(info, tuple) and len(info) >= 2:
         return (str(info[0]), int(info[1]))
     return None
-
-
-def path_with_query(scope: Scope) -> str:
-    """For log lines, as uvicorn writes it."""
-    path = quote(scope["path"])
-    query: bytes = scope["query_string"]
-    return f"{path}?{query.decode('latin-1')}" if query else path

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antiphon.events import ConnectionClosed, KeepaliveTimeout, SendTimeout
 from antiphon.types import ClosedBy
@@ -17,12 +17,10 @@ from antiphon.wire import Ping, Pong, encode_frame
 from antiphon.wire import frames as opcodes
 
 from .backend import Channel
+from .engine import Engine
 from .errors import ClientDisconnected
 from .sockets import Peer, look_at_peer, probe_silence, unacknowledged
 from .state import TRANSITIONS, State
-
-if TYPE_CHECKING:
-    from .engine import Engine
 
 ABNORMAL = 1006
 
@@ -52,6 +50,7 @@ class Watched(Channel, asyncio.Protocol):
         "_unread_since",
         "_writables",
         "closed_by",
+        "engine",
         "path",
         "rtt",
         "slot",
@@ -59,6 +58,7 @@ class Watched(Channel, asyncio.Protocol):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
+        self.engine = engine
         self.slot = -1
         self.path = ""
         self.rtt: float | None = None

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from antiphon.server import Engine, ServerConfig
+from antiphon.server import Engine, ServerConfig, Session
 from antiphon.types import ASGIApp, ClosedBy, Message
 from antiphon.wire import Close, Connection, DeflateConfig, HandshakeError, Ping, Pong, Role, WireConfig
 from antiphon.wire import State as WireState
@@ -127,7 +127,7 @@ class Server:
         client, server = pair(
             asyncio.get_running_loop(),
             protocol,
-            self.engine.protocol(),
+            Session(self.engine),
             first_address=("testclient", next(self._ports)),
             second_address=SERVER_ADDRESS,
             window=self._window,
