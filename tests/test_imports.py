@@ -38,12 +38,13 @@ def _allow(part: str, *parts: str) -> None:
 
 for _word in VOCABULARY:
     _allow(_word)
-for _facade in FACADES - {"websockets"}:
+for _facade in FACADES - {"websockets", "datastructures"}:
     _allow(_facade)
 _allow("wire")
 _allow("connection")
 _allow("hub")
 _allow("websockets", "connection")
+_allow("datastructures", "dependencies")
 _allow("endpoints", "connection")
 _allow("encoders")
 _allow("server", "wire")

@@ -8,11 +8,13 @@ from .connection import WebSocketState as WebSocketState
 from .dependencies import Body as Body
 from .dependencies import Cookie as Cookie
 from .dependencies import Depends as Depends
+from .dependencies import File as File
 from .dependencies import Form as Form
 from .dependencies import Header as Header
 from .dependencies import Path as Path
 from .dependencies import Query as Query
 from .dependencies import Security as Security
+from .dependencies import UploadFile as UploadFile
 from .exceptions import HTTPException as HTTPException
 from .exceptions import WebSocketDisconnect as WebSocketDisconnect
 from .exceptions import WebSocketDisconnected as WebSocketDisconnected

@@ -22,6 +22,7 @@ from antiphon.dependencies import (
     Body,
     Cookie,
     Depends,
+    File,
     Form,
     Header,
     Kind,
@@ -29,6 +30,7 @@ from antiphon.dependencies import (
     Query,
     Security,
     SecurityScopes,
+    UploadFile,
     analyze,
     solve,
 )
@@ -655,6 +657,18 @@ def test_a_body_cannot_be_a_form_and_json_at_once() -> None:
 
     with pytest.raises(ParameterDeclarationError, match="both a form and JSON"):
         analyze(endpoint, path="/", kind=Kind.HTTP)
+
+
+async def one_file(photo: UploadFile) -> None: ...
+async def files(photo: list[UploadFile]) -> None: ...
+async def content(photo: bytes = File()) -> None: ...
+async def content_for_fastapi(photo: Annotated[bytes, fastapi.File()]) -> None: ...
+
+
+@pytest.mark.parametrize("endpoint", [one_file, files, content, content_for_fastapi])
+def test_a_websocket_has_no_files(endpoint: Callable[..., Any]) -> None:
+    with pytest.raises(RegistrationError, match=r"'photo' .* would be read from a body, and a WebSocket has none"):
+        analyze(endpoint, path="/")
 
 
 # ---- running a plan

@@ -14,6 +14,8 @@ from antiphon import (
     BackgroundTasks,
     Body,
     Depends,
+    File,
+    Form,
     HTMLResponse,
     HTTPException,
     JSONResponse,
@@ -21,6 +23,7 @@ from antiphon import (
     PlainTextResponse,
     Query,
     Response,
+    UploadFile,
 )
 from antiphon.exceptions import GeneratorError, ParameterErrors, ResponseValidationError
 from antiphon.testclient import TestClient
@@ -34,6 +37,11 @@ class Item(BaseModel):
 
 class Public(BaseModel):
     name: str
+
+
+class Report(BaseModel):
+    title: str
+    sheet: UploadFile
 
 
 @pytest.mark.parametrize("method", ["get", "put", "post", "delete", "options", "head", "patch", "trace"])
@@ -168,6 +176,50 @@ def test_errors_are_json_with_a_detail() -> None:
         "because",
     )
     assert TestClient(app).get("/nowhere").json() == {"detail": "Not Found"}
+
+
+def test_files_are_read_as_objects_or_as_bytes() -> None:
+    app = App()
+
+    @app.post("/files")
+    async def files(
+        one: UploadFile,
+        raw: Annotated[bytes, File()],
+        many: list[UploadFile],
+        raws: Annotated[list[bytes], File()],
+        note: Annotated[str, Form()],
+        none: UploadFile | None = None,
+    ) -> Any:
+        return [one.filename, await one.read(), raw, [file.filename for file in many], raws, note, none]
+
+    @app.post("/report")
+    async def report(report: Annotated[Report, Form()]) -> Any:
+        return [report.title, await report.sheet.read()]
+
+    client = TestClient(app)
+    sent = [
+        ("one", ("a.txt", b"A")),
+        ("raw", ("b.txt", b"B")),
+        *[("many", (name, b"")) for name in ("c", "d")],
+        *[("raws", ("e", content)) for content in (b"1", b"2")],
+    ]
+    answer = client.post("/files", files=sent, data={"note": "n"})
+    assert answer.json() == ["a.txt", "A", "B", ["c", "d"], ["1", "2"], "n", None]
+    assert client.post("/report", files={"sheet": b"S"}, data={"title": "t"}).json() == ["t", "S"]
+
+
+def test_a_form_field_that_is_no_file_is_told_and_so_is_a_missing_one() -> None:
+    app = App()
+
+    @app.post("/files")
+    async def files(one: UploadFile, raw: Annotated[bytes, File()]) -> None: ...
+
+    refused = TestClient(app).post("/files", data={"one": "text"})
+    assert refused.status_code == 422
+    assert [(error["type"], error["loc"]) for error in refused.json()["detail"]] == [
+        ("is_instance_of", ["body", "one"]),
+        ("missing", ["body", "raw"]),
+    ]
 
 
 def test_a_handler_may_answer_parameter_errors() -> None:

@@ -4,15 +4,17 @@
 flow.
 """
 
-from .functions import Body, Cookie, Depends, Form, Header, Path, Query, Security
+from .functions import Body, Cookie, Depends, File, Form, Header, Path, Query, Security
 from .params import SecurityScopes
 from .plan import Kind, Plan, analyze
 from .solve import Solved, solve
+from .uploads import UploadFile
 
 __all__ = [
     "Body",
     "Cookie",
     "Depends",
+    "File",
     "Form",
     "Header",
     "Kind",
@@ -22,6 +24,7 @@ __all__ = [
     "Security",
     "SecurityScopes",
     "Solved",
+    "UploadFile",
     "analyze",
     "solve",
 ]

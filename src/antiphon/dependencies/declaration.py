@@ -120,7 +120,9 @@ def _with_default(info: FieldInfo, found: Declared, where: str, location: Locati
 def _inferred(annotation: Any, *, is_path: bool) -> Location:
     if is_path:
         return Location.PATH
-    return Location.QUERY if hints.is_scalar(annotation) else Location.BODY
+    if hints.is_scalar(annotation):
+        return Location.QUERY
+    return Location.FORM if hints.takes_upload(annotation) else Location.BODY
 
 
 def check_type(location: Location, annotation: Any, where: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .params import Depends, Location, Param, Security, SecurityBase, SecurityScopes
+from .params import Depends, File, Location, Param, Security, SecurityBase, SecurityScopes
 
 _LOCATIONS: Final = {
     ("fastapi.params", "Path"): Location.PATH,
@@ -19,6 +19,7 @@ _LOCATIONS: Final = {
     ("fastapi.params", "Body"): Location.BODY,
     ("fastapi.params", "Param"): Location.QUERY,
 }
+_FILES: Final = frozenset({("fastapi.params", "File")})
 _DEPENDS: Final = frozenset({("fastapi.params", "Depends")})
 _SECURITY_BASE: Final = frozenset({("fastapi.security.base", "SecurityBase")})
 _SECURITY_SCOPES: Final = frozenset({("fastapi.security.oauth2", "SecurityScopes")})
@@ -33,6 +34,10 @@ def location_of(marker: object) -> Location | None:
     if isinstance(marker, Param):
         return marker.location or Location.QUERY
     return next((_LOCATIONS[name] for name in _names(type(marker)) if name in _LOCATIONS), None)
+
+
+def is_file(marker: object) -> bool:
+    return isinstance(marker, File) or not _FILES.isdisjoint(_names(type(marker)))
 
 
 def as_depends(marker: Any) -> Depends | None:

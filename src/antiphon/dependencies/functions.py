@@ -78,3 +78,10 @@ def Form(
 ) -> Any:
     """Read a parameter from the form body of an HTTP request."""
     return params.Form(default, media_type=media_type, **options)
+
+
+def File(
+    default: Any = PydanticUndefined, *, media_type: str = "multipart/form-data", **options: Unpack[ParamOptions]
+) -> Any:
+    """Read uploaded files of an HTTP request: as `UploadFile`, or their content as `bytes`."""
+    return params.File(default, media_type=media_type, **options)

@@ -81,6 +81,12 @@ def is_scalar_sequence(annotation: Any) -> bool:
     return is_sequence(annotation) and all(map(is_scalar, get_args(annotation)))
 
 
+def takes_upload(annotation: Any) -> bool:
+    """True for an uploaded file, alone, optional or in a sequence."""
+    annotation = _bare(annotation)
+    return is_subclass(annotation, UploadFile) or any(map(takes_upload, get_args(annotation)))
+
+
 def class_of(annotation: Any) -> type | None:
     """The class that is annotated, without its type arguments; None when it is no class."""
     annotation = _bare(annotation)

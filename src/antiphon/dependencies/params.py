@@ -165,6 +165,15 @@ class Form(Body):  # type: ignore[misc]
         super().__init__(default, media_type=media_type, **options)
 
 
+class File(Form):  # type: ignore[misc]
+    """Read uploaded files; HTTP routes only. Annotated `bytes` (or a list of them) it is the files' whole content."""
+
+    def __init__(
+        self, default: Any = PydanticUndefined, *, media_type: str = "multipart/form-data", **options: Any
+    ) -> None:
+        super().__init__(default, media_type=media_type, **options)
+
+
 @dataclass(frozen=True)
 class Depends:
     """Take the value that `dependency` returns or yields.

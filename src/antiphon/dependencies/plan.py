@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -27,7 +27,7 @@ from .declaration import EMPTY, Declared, check_type, completed, field_info, unk
 from .inspection import GENERATORS, CallKind, Parameter, Unresolved, call_kind, describe, parameters, unwrapped
 from .limits import SupportsSemaphore
 from .params import Depends, LifeScope, Location, Security
-from .values import BodyReader, Reader, build_reader
+from .values import BodyReader, FieldReader, Reader, build_reader
 
 Call: TypeAlias = Callable[..., Any]
 CacheKey: TypeAlias = tuple[Any, tuple[str, ...], str]
@@ -91,6 +91,8 @@ class Plan:
     kind: Kind
     body: Location | None
     """BODY, FORM, or None when nothing is read from a body."""
+    contents: frozenset[str]
+    """Keys of the form whose uploaded files are wanted as bytes."""
     connection_only: str | None
     """The endpoint's one parameter when that is the connection: nothing has to be solved."""
     has_generators: bool
@@ -185,6 +187,7 @@ class _Analysis:
             endpoint=endpoint,
             kind=source.kind,
             body=body,
+            contents=frozenset(key for step in [*steps, endpoint] for key in _contents(step)),
             connection_only=_connection_only(steps, endpoint),
             has_generators=any(step.kind in GENERATORS for step in steps),
             has_async_generators=any(step.kind is CallKind.ASYNC_GENERATOR for step in steps),
@@ -365,6 +368,7 @@ class _Analysis:
             info=info,
             convert_underscores=bool(convert),
             embedded=bool(getattr(found.marker, "embed", None)),
+            content=foreign.is_file(found.marker) and not hints.takes_upload(found.type),
         )
         check_type(location, info.annotation, where)
         return reader
@@ -408,6 +412,12 @@ def _hashable(call: object) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _contents(step: Step) -> Iterator[str]:
+    for reader in step.readers:
+        if isinstance(reader, FieldReader) and reader.content:
+            yield from reader.keys
 
 
 def _connection_only(steps: Sequence[Step], endpoint: Step) -> str | None:

@@ -25,6 +25,7 @@ import anyio.lowlevel
 from pydantic_core import PydanticUndefined
 from starlette.background import BackgroundTasks
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -220,7 +221,7 @@ class Solved:
         assert isinstance(self._connection, Request), "only HTTP plans read a body"
         try:
             if self._plan.body is Location.FORM:
-                return await self._connection.form()
+                return await _with_contents(await self._connection.form(), self._plan.contents)
             body = await self._connection.body()
             if not body:
                 return PydanticUndefined
@@ -311,6 +312,17 @@ async def _returned(step: Step, values: dict[str, Any]) -> Any:
     if step.kind is CallKind.ASYNC:
         return await step.call(**values)
     return await run_in_threadpool(step.call, **values)
+
+
+async def _with_contents(form: FormData, wanted: frozenset[str]) -> FormData:
+    """The form with the content of files in place of the files, under the keys that want it so."""
+    if not wanted:
+        return form
+    items: list[tuple[str, Any]] = form.multi_items()
+    for index, (key, value) in enumerate(items):
+        if key in wanted and isinstance(value, UploadFile):
+            items[index] = key, await value.read()
+    return FormData(items)
 
 
 def _is_json(request: Request) -> bool:

@@ -78,6 +78,8 @@ class FieldReader(Reader):
 
     keys: tuple[str, ...]
     many: bool
+    content: bool = False
+    """Takes the content of an uploaded file rather than the file."""
 
     def fetch(self, source: Any) -> tuple[Any, tuple[Any, ...]]:
         keys = self.keys
@@ -192,7 +194,14 @@ def _extras(source: Any, seen: set[str]) -> dict[str, Any]:
 
 
 def build_reader(
-    *, name: str, where: str, location: Location, info: FieldInfo, convert_underscores: bool, embedded: bool
+    *,
+    name: str,
+    where: str,
+    location: Location,
+    info: FieldInfo,
+    convert_underscores: bool,
+    embedded: bool,
+    content: bool = False,
 ) -> Reader:
     """A reader for a parameter described by `info`. Raises RegistrationError when pydantic cannot validate its type."""
     common: dict[str, Any] = {
@@ -208,7 +217,10 @@ def build_reader(
     model = None if json or location is Location.PATH else model_of(info.annotation)
     if model is None:
         many = not json and is_sequence(info.annotation)
-        return FieldReader(**common, keys=_request_keys(name, info, convert_underscores=convert_underscores), many=many)
+        keys = _request_keys(name, info, convert_underscores=convert_underscores)
+        if location is Location.PATH and info.alias and info.alias not in keys:
+            keys = (*keys, info.alias)
+        return FieldReader(**common, keys=keys, many=many, content=content)
     config = model.model_config
     return ModelReader(
         **common,

@@ -8,6 +8,7 @@ from antiphon.datastructures import UploadFile as UploadFile
 from antiphon.dependencies import Body as Body
 from antiphon.dependencies import Cookie as Cookie
 from antiphon.dependencies import Depends as Depends
+from antiphon.dependencies import File as File
 from antiphon.dependencies import Form as Form
 from antiphon.dependencies import Header as Header
 from antiphon.dependencies import Path as Path

@@ -3,6 +3,7 @@
 from antiphon.dependencies.params import Body as Body
 from antiphon.dependencies.params import Cookie as Cookie
 from antiphon.dependencies.params import Depends as Depends
+from antiphon.dependencies.params import File as File
 from antiphon.dependencies.params import Form as Form
 from antiphon.dependencies.params import Header as Header
 from antiphon.dependencies.params import Param as Param

@@ -1,0 +1,24 @@
+"""Uploaded files: Starlette's `UploadFile` as a type that pydantic knows, alone, in lists and in models.
+
+Knows nothing of forms or plans; only HTTP routes have a body that files could come in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+from starlette.datastructures import UploadFile as StarletteUploadFile
+
+
+class UploadFile(StarletteUploadFile):
+    """An uploaded file: annotate a parameter of an HTTP route with it (FastAPI's `UploadFile`).
+
+    Needs the package python-multipart. What is given is the very object that Starlette's form parser has made; it is
+    closed with the response.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.is_instance_schema(StarletteUploadFile, cls_repr="UploadFile")
