@@ -46,8 +46,25 @@ class Result:
 
 def measure(peer: Peer, workload: Workload, places: Places) -> Result:
     port = _free_port()
-    with _server(peer, workload, places, port) as process:
+    with _redis(peer) as url, _server(peer, workload, places, port, url) as process:
         return _load(peer, workload, places, process.pid, port)
+
+
+@contextlib.contextmanager
+def _redis(peer: Peer) -> Iterator[str | None]:
+    """On the load generator's CPU: what is measured is the process that serves WebSockets."""
+    if not peer.redis:
+        yield None
+        return
+    port = _free_port()
+    argv = ["taskset", "-c", "1", "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _await_port(peer, process, port)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _load(peer: Peer, workload: Workload, places: Places, pid: int, port: int) -> Result:
@@ -97,10 +114,14 @@ def _warm_up(places: Places, workload: Workload, port: int) -> None:
 
 
 @contextlib.contextmanager
-def _server(peer: Peer, workload: Workload, places: Places, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _server(
+    peer: Peer, workload: Workload, places: Places, port: int, hub: str | None
+) -> Iterator[subprocess.Popen[bytes]]:
     extra = peer.deflate_argv if workload.deflate else peer.plain_argv
     argv = [part.format(bin=places.bin, build=places.build, port=port) for part in (*peer.argv, *extra)]
     env = {**os.environ, **dict(peer.env), "NODE_PATH": str(places.build / "node_modules"), "PYTHONPATH": str(SERVERS)}
+    if hub is not None:
+        env["BENCH_HUB"] = hub
     process = subprocess.Popen(
         ["taskset", "-c", "0", *argv],
         cwd=SERVERS,

@@ -36,6 +36,8 @@ class Peer:
     """What to add when the workload negotiates compression."""
     plain_argv: tuple[str, ...] = ()
     """What to add when it does not."""
+    redis: bool = False
+    """Wants a redis-server; gets its URL as `BENCH_HUB`. What that server uses is not counted."""
 
 
 def _uvicorn(app: str, *options: str) -> tuple[str, ...]:
@@ -85,6 +87,23 @@ PEERS = {
             label="antiphon's hub",
             argv=("{bin}/antiphon", "run", "antiphon_hub_app:app", "--port", "{port}", "--log-level", "critical"),
             features=Feature.CHAT | Feature.ROOMS | Feature.CLOSE | Feature.DEFLATE,
+        ),
+        Peer(
+            name="antiphon-hub-redis",
+            label="antiphon's hub on Redis",
+            argv=("{bin}/antiphon", "run", "antiphon_hub_app:app", "--port", "{port}", "--log-level", "critical"),
+            features=Feature.CHAT | Feature.ROOMS | Feature.CLOSE | Feature.DEFLATE,
+            redis=True,
+        ),
+        Peer(
+            name="antiphon-hub-relay",
+            label="antiphon's hub, 2 workers and their relay",
+            argv=(
+                *("{bin}/antiphon", "run", "antiphon_hub_app:app", "--port", "{port}", "--log-level", "critical"),
+                *("--workers", "2"),
+            ),
+            features=Feature.CHAT | Feature.ROOMS | Feature.CLOSE | Feature.DEFLATE,
+            env=(("BENCH_HUB", "relay://"),),
         ),
         Peer(
             name="granian",
