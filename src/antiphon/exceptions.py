@@ -156,6 +156,10 @@ class DependencyScopeError(RegistrationError):
     """A dependency depends on one that ends before it."""
 
 
+class RegistrationWarning(UserWarning):
+    """A registered signature does what its author hardly means: every connection to it will be refused."""
+
+
 class GeneratorError(RuntimeError):
     """A dependency with `yield` yielded twice, or not at all."""
 

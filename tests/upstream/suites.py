@@ -98,7 +98,7 @@ FASTAPI = Suite(
         File(path="tests/test_path_alias_choices.py", deselected={"test_openapi": _OPENAPI}),
         # Forms and files of companion routes
         File(path="tests/test_form_default.py"),
-        File(path="tests/test_forms_single_model.py", deselected={"test_openapi_schema": _OPENAPI}),
+        File(path="tests/test_forms_single_model.py"),
         File(path="tests/test_optional_file_list.py"),
         File(path="tests/test_file_and_form_order_issue_9116.py"),
         File(path="tests/test_list_bytes_file_order_preserved_issue_14811.py"),

@@ -12,11 +12,12 @@ import inspect
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from antiphon.exceptions import RegistrationError
+from antiphon.exceptions import RegistrationError, RegistrationWarning
 
 
 class CallKind(enum.Enum):
@@ -56,6 +57,19 @@ def describe(call: Callable[..., Any]) -> str:
     inner = unpartial(call)
     named = inner if hasattr(inner, "__qualname__") else type(inner)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def warn_about(call: Callable[..., Any], text: str) -> None:
+    """A `RegistrationWarning` that names the callable's own file and line; shown once, as warnings are."""
+    function = unwrapped(call)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        warnings.warn(text, RegistrationWarning, stacklevel=2)
+        return
+    registry = function.__globals__.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(
+        text, RegistrationWarning, code.co_filename, code.co_firstlineno, function.__module__, registry
+    )
 
 
 def unpartial(call: Any) -> Any:

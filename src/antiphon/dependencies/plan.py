@@ -24,7 +24,17 @@ from antiphon.hub import Hub
 
 from . import foreign, hints
 from .declaration import EMPTY, Declared, check_type, completed, field_info, unknown_annotation
-from .inspection import GENERATORS, CallKind, Parameter, Unresolved, call_kind, describe, parameters, unwrapped
+from .inspection import (
+    GENERATORS,
+    CallKind,
+    Parameter,
+    Unresolved,
+    call_kind,
+    describe,
+    parameters,
+    unwrapped,
+    warn_about,
+)
 from .limits import SupportsSemaphore
 from .params import Depends, LifeScope, Location, Security
 from .values import BodyReader, FieldReader, Reader, build_reader
@@ -170,7 +180,7 @@ class _Analysis:
     def __init__(self, source: _Source, overrides: Mapping[Call, Call]) -> None:
         self._source = source
         self._overrides = overrides
-        self._path_names = frozenset(name.partition(":")[0] for name in re.findall(r"{(.*?)}", source.path))
+        self._path_names = _path_names(source.path)
         self._shapes: dict[int, _Shape] = {}
         self._uses_scopes: dict[int, bool] = {}
         self._open: list[Call] = []
@@ -310,7 +320,7 @@ class _Analysis:
             if found.marker is not None:
                 raise ParameterDeclarationError(f"{where} is injected as {found.type!r} and takes no {found.marker!r}")
             return injection
-        return self._reader(parameter, found, where)
+        return self._reader(call, parameter, found, where)
 
     def _injection(self, call: Call, parameter: Parameter, found: Declared, where: str) -> Injection | None:
         """How the annotation alone serves the parameter; None when it asks for no injection."""
@@ -350,9 +360,11 @@ class _Analysis:
             return True
         return is_request if self._source.kind is Kind.HTTP else is_websocket
 
-    def _reader(self, parameter: Parameter, found: Declared, where: str) -> Reader | None:
+    def _reader(self, call: Call, parameter: Parameter, found: Declared, where: str) -> Reader | None:
         is_path = parameter.name in self._path_names
         info, location = field_info(found, parameter, where, is_path=is_path)
+        if self._source.kind is Kind.WEBSOCKET and location is Location.QUERY and _is_forgotten(parameter):
+            warn_about(call, f"{where} has no annotation, and so is read from the query: annotate it with WebSocket")
         if self._source.kind is Kind.WEBSOCKET and location in _BODIES:
             location = Location.BODY  # that nothing is sent for: the default serves
             if info.is_required():
@@ -399,11 +411,17 @@ class _Analysis:
         return tuple(finished[:-1]), finished[-1], Location.BODY
 
 
+_CONNECTION_NAMES: Final = frozenset({"websocket", "ws"})
 _INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
     (HTTPConnection, Injected.CONNECTION),
     (Response, Injected.RESPONSE),
     (BackgroundTasks, Injected.BACKGROUND),
 )
+
+
+def _is_forgotten(parameter: Parameter) -> bool:
+    """Whether somebody forgot the annotation: FastAPI reads such a parameter from the query, and so do we."""
+    return parameter.name in _CONNECTION_NAMES and parameter.annotation is EMPTY and parameter.default is EMPTY
 
 
 def _hashable(call: object) -> bool:
@@ -418,6 +436,19 @@ def _contents(step: Step) -> Iterator[str]:
     for reader in step.readers:
         if isinstance(reader, FieldReader) and reader.content:
             yield from reader.keys
+
+
+def unfilled(plan: Plan) -> Iterator[tuple[Call, str]]:
+    """The callables and parameters that are read from the path, and are not in it."""
+    names = _path_names(plan.source.path)
+    for step in (*plan.steps, plan.endpoint):
+        for reader in step.readers:
+            if isinstance(reader, FieldReader) and reader.location is Location.PATH and names.isdisjoint(reader.keys):
+                yield step.call, reader.keys[0]
+
+
+def _path_names(path: str) -> frozenset[str]:
+    return frozenset(name.partition(":")[0] for name in re.findall(r"{(.*?)}", path))
 
 
 def _connection_only(steps: Sequence[Step], endpoint: Step) -> str | None:

@@ -6,7 +6,8 @@ Pure: no connection, no I/O. `endpoint.py` carries out what is decided here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,8 @@ class Ending:
     headers: Mapping[str, str] | None = None
     note: str = ""
     """A log line without a traceback, for what is the peer's fault and still worth knowing."""
+    level: int = logging.WARNING
+    """Of the note: INFO for what every peer can bring about at will, before anything was agreed on."""
 
     def response(self) -> Response:
         """The denial response for a connection that was not accepted."""
@@ -126,7 +129,14 @@ def _of_parameter_errors(error: Any) -> Ending:
         code=WS_1008_POLICY_VIOLATION,
         reason=reason,
         body={"code": WS_1008_POLICY_VIOLATION, "reason": reason, "detail": detail},
+        note=f"{reason}: {_summary(error.errors())}",
+        level=logging.INFO,
     )
+
+
+def _summary(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Where and why, without the values: they may be secrets."""
+    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in errors)
 
 
 def _of_peer_error(error: Any) -> Ending:

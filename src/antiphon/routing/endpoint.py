@@ -44,6 +44,9 @@ GONE = (*DISCONNECTS, RuntimeError, OSError)
 FAREWELL_TIMEOUT = 1.0
 """Seconds a cancelled endpoint may take to send its Close: a stopping server must not wait for a stuck peer."""
 
+LONGEST_LINE = 500
+"""Characters of what a peer says that a log line shows."""
+
 
 async def run(
     endpoint: Callable[..., Any],
@@ -150,11 +153,15 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
     if ending is None:
         raise error
     if ending.note:
-        logger.warning("%s: %s", describe(scope), ending.note)
+        _note(scope, ending)
     await _apply(websocket, ending)
     if isinstance(cause, PeerError) and wants_exceptions(scope):
         raise error
     return False
+
+
+def _note(scope: Scope, ending: Ending) -> None:
+    logger.log(ending.level, "%s: %s", describe(scope), _one_line(ending.note))
 
 
 async def answer_unhandled(
@@ -177,7 +184,7 @@ async def answer_unhandled(
         ending = UNHANDLED
         await _ask_last_handler(handler, websocket or WebSocket(scope, receive, send), error)
     elif ending.note and websocket is None:
-        logger.warning("%s: %s", describe(scope), ending.note)
+        _note(scope, ending)
     if websocket is not None:
         await _apply(websocket, ending)
     elif not wants_exceptions(scope):
@@ -327,8 +334,14 @@ def _awaitable(result: Any, endpoint: Callable[..., Any]) -> Awaitable[Any]:
 def describe(scope: Scope) -> str:
     """The endpoint and path of a connection, for log lines: `module:qualname (/path)`."""
     endpoint = scope.get("endpoint")
-    path = scope.get("path")
-    return f"{_name(endpoint)} ({path})" if endpoint is not None else f"{path}"
+    path = _one_line(str(scope.get("path")))
+    return f"{_name(endpoint)} ({path})" if endpoint is not None else path
+
+
+def _one_line(text: str) -> str:
+    """What the peer has put into it cannot begin a log line of its own, nor fill the log."""
+    shown = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def _name(endpoint: Any) -> str:

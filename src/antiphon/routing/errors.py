@@ -1,7 +1,14 @@
-"""What is wrong with a route at registration, as far as paths and routers go."""
+"""What is wrong with a route or a router at registration, as far as it can be told without running anything."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from antiphon.dependencies import Plan
+from antiphon.dependencies.inspection import GENERATORS, CallKind, call_kind, describe, unwrapped, warn_about
+from antiphon.dependencies.plan import unfilled
 from antiphon.exceptions import RegistrationError
 
 
@@ -19,3 +26,36 @@ def check_prefix(prefix: str) -> None:
         raise RoutingError(f"A path prefix must start with '/', got {prefix!r}")
     if prefix.endswith("/"):
         raise RoutingError(f"A path prefix must not end with '/', since the paths behind it start with one: {prefix!r}")
+
+
+def check_path(path: str, endpoint: Callable[..., Any]) -> None:
+    """Raise unless `path` is empty (behind a prefix) or starts with a slash: no request has another path."""
+    if path and not path.startswith("/"):
+        raise RoutingError(f"A path must start with '/', got {path!r} for {describe(endpoint)}")
+
+
+def check_endpoint(endpoint: Callable[..., Any]) -> None:
+    """Raise for a function that cannot be a WebSocket endpoint because it cannot be awaited.
+
+    A function without `async` may still return something to await: a lambda, or one annotated with a return type.
+    """
+    kind = call_kind(endpoint)
+    if kind in GENERATORS:
+        raise RegistrationError(f"a WebSocket endpoint must be an `async def` without `yield`: {describe(endpoint)}")
+    function = unwrapped(endpoint)
+    if kind is CallKind.ASYNC or not inspect.isroutine(function) or function.__name__ == "<lambda>":
+        return
+    if getattr(function, "__annotations__", {}).get("return") in (None, "None"):
+        raise RegistrationError(f"a WebSocket endpoint must be an `async def`, but {describe(endpoint)} is a `def`")
+
+
+def warn_of_missing_path_parameters(plan: Plan) -> None:
+    """Warn of `Path()` parameters that the path does not have.
+
+    Not an error: an app that is mounted below `/{tenant}` may read `tenant`.
+    """
+    for call, name in unfilled(plan):
+        warn_about(
+            call,
+            f"{describe(call)}: parameter {name!r} is read from the path, and {plan.source.path!r} has no {{{name}}}",
+        )

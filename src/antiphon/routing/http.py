@@ -26,6 +26,7 @@ from antiphon.types import Receive, Scope, Send
 from . import handlers
 from .context import APP_KEY, OverridesProvider, overrides_of, resources_of
 from .endings import BODILESS
+from .errors import check_path
 
 
 class Documentation(TypedDict, total=False):
@@ -93,6 +94,7 @@ class APIRoute(Route):
         **options: Unpack[RouteOptions],
     ) -> None:
         check_keywords(options, RouteOptions, f"the route {path!r}")
+        check_path(path, endpoint)
         self.path = path
         self.endpoint = endpoint
         self.options = options

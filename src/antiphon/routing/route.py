@@ -20,6 +20,7 @@ from antiphon.types import Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import OverridesProvider
+from .errors import check_endpoint, check_path
 
 
 class WebSocketRoute(StarletteWebSocketRoute):
@@ -37,6 +38,7 @@ class WebSocketRoute(StarletteWebSocketRoute):
         name: str | None = None,
         middleware: Sequence[Middleware] | None = None,
     ) -> None:
+        check_path(path, endpoint)
         super().__init__(path, endpoint, name=name)
         self.middleware = list(middleware or ())
         run = runner.run_session if _is_function(endpoint) else runner.run_asgi
@@ -71,6 +73,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         dependencies: Sequence[Depends] | None = None,
         dependency_overrides_provider: OverridesProvider | None = None,
     ) -> None:
+        check_path(path, endpoint)
+        check_endpoint(endpoint)
         self.path = path
         self.endpoint = endpoint
         self.name = get_name(endpoint) if name is None else name

@@ -17,12 +17,13 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Router
 from starlette.websockets import WebSocketClose
 
+from antiphon.dependencies.inspection import describe
 from antiphon.dependencies.params import Depends
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import lifespan as lifespans
 from .context import OverridesProvider
-from .errors import RoutingError, check_prefix
+from .errors import RoutingError, check_endpoint, check_prefix, warn_of_missing_path_parameters
 from .guest import Guest
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import IncludedRouter, flatten, select
@@ -181,7 +182,7 @@ class APIRouter(RouteMethods, Guest, Router):
         dependencies: Sequence[Any] | None = None,
     ) -> None:
         """What `websocket()` does, without a decorator."""
-        self.routes.append(
+        self._register(
             APIWebSocketRoute(
                 self.prefix + path,
                 endpoint,
@@ -193,6 +194,7 @@ class APIRouter(RouteMethods, Guest, Router):
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
         """What `websocket_route()` does, without a decorator. Neither prefix nor dependencies apply, as in FastAPI."""
+        check_endpoint(endpoint)
         self.routes.append(WebSocketRoute(path, endpoint, name=name))
 
     def add_api_route(
@@ -206,7 +208,7 @@ class APIRouter(RouteMethods, Guest, Router):
         """What `api_route()` does, without a decorator."""
         options["dependencies"] = [*self.dependencies, *(options.get("dependencies") or ())]
         options["response_class"] = options.get("response_class") or self.default_response_class
-        self.routes.append(
+        self._register(
             self.route_class(
                 self.prefix + path,
                 endpoint,
@@ -234,10 +236,16 @@ class APIRouter(RouteMethods, Guest, Router):
     ) -> None:
         """Serve the routes of `router` here too, below `prefix` and behind `dependencies`; also those added later.
 
-        Raises RoutingError for a malformed prefix, for a cycle, and for a route whose path would be empty.
+        Raises RoutingError for a malformed prefix, for a cycle, and for a route whose path would be empty; TypeError
+        for what is no APIRouter.
         """
         check_keywords(documentation, Documentation, "include_router")
         check_prefix(prefix)
+        if not isinstance(router, APIRouter):
+            raise TypeError(
+                f"include_router takes an APIRouter of antiphon, not {describe(type(router))}; "
+                "any other ASGI app can be mounted: mount(path, app)"
+            )
         if router is self:
             raise RoutingError(
                 "Cannot include the same APIRouter instance into itself. Did you mean to include a different router?"
@@ -258,7 +266,15 @@ class APIRouter(RouteMethods, Guest, Router):
             options={} if response_class is None else {"response_class": response_class},
         )
         included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
-        self.routes.append(included)
+        self._register(included)
+
+    def _register(self, route: BaseRoute) -> None:
+        self.routes.append(route)
+        if self.dependency_overrides_provider is None:
+            return  # no app's own router: the path may still get a prefix
+        for final in flatten([route]):
+            if isinstance(final, APIRoute | APIWebSocketRoute):
+                warn_of_missing_path_parameters(final.plan)
 
     def included_routers(self) -> Iterator[APIRouter]:
         """The routers included here, at any depth."""

@@ -1,0 +1,205 @@
+"""Held wrong: what can never work is an error where it is registered, what hardly can is a warning there."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import warnings
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import fastapi
+import pytest
+
+from antiphon import APIRouter, App, Depends, Path, Query, WebSocket, WebSocketDisconnect
+from antiphon.exceptions import RegistrationError, RegistrationWarning
+from antiphon.routing import APIRoute, APIWebSocketRoute, RoutingError, WebSocketRoute
+from antiphon.testclient import TestClient
+
+
+async def serves(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text("served")
+
+
+def said(app: Any, path: str) -> str:
+    with TestClient(app).websocket_connect(path) as session:
+        return session.receive_text()
+
+
+# Endpoints
+
+
+def plain(websocket: WebSocket) -> None: ...
+
+
+async def generator(websocket: WebSocket) -> AsyncIterator[None]:
+    yield
+
+
+class Endpoints:
+    def method(self, websocket: WebSocket) -> None: ...
+
+
+@pytest.mark.parametrize("register", [App().add_api_websocket_route, App().add_websocket_route])
+@pytest.mark.parametrize("endpoint", [plain, generator, Endpoints().method, functools.partial(plain)])
+def test_an_endpoint_that_cannot_be_awaited_is_refused(register: Any, endpoint: Callable[..., Any]) -> None:
+    with pytest.raises(RegistrationError, match=r"must be an `async def`.* tests\.routing\.test_registration\.\w+"):
+        register("/ws", endpoint)
+
+
+def test_what_is_no_async_function_and_can_be_awaited_serves() -> None:
+    class Instance:
+        async def __call__(self, websocket: WebSocket) -> None:
+            await serves(websocket)
+
+    def returns(websocket: WebSocket) -> Any:
+        return serves(websocket)
+
+    @functools.wraps(serves)
+    def wraps(*args: Any, **kwargs: Any) -> None:
+        return serves(*args, **kwargs)  # type: ignore[return-value]
+
+    app = App()
+    app.add_websocket_route("/lambda", lambda websocket: serves(websocket))
+    app.add_api_websocket_route("/instance", Instance())
+    app.add_api_websocket_route("/returns", returns)
+    app.add_api_websocket_route("/wraps", wraps)
+    assert [said(app, path) for path in ("/lambda", "/instance", "/returns", "/wraps")] == ["served"] * 4
+
+
+def test_a_websocket_without_annotation_is_a_query_parameter_and_warned_of() -> None:
+    app = App()
+
+    async def endpoint(websocket) -> None: ...  # type: ignore[no-untyped-def]
+
+    with pytest.warns(RegistrationWarning, match=r"endpoint: parameter 'websocket' has no annotation") as caught:
+        app.add_api_websocket_route("/ws", endpoint)
+    assert (caught[0].filename, caught[0].lineno) == (__file__, inspect.getsourcelines(endpoint)[1])
+    with pytest.raises(WebSocketDisconnect):
+        said(app, "/ws")
+
+
+def test_so_is_one_in_a_dependency() -> None:
+    def dependency(ws) -> None: ...  # type: ignore[no-untyped-def]
+
+    with pytest.warns(RegistrationWarning, match=r"dependency: parameter 'ws' has no annotation"):
+        APIWebSocketRoute("/ws", serves, dependencies=[Depends(dependency)])
+
+
+def test_a_parameter_of_that_name_that_is_meant_to_be_read_is_not_warned_of() -> None:
+    async def in_path(socket: WebSocket, ws) -> None: ...  # type: ignore[no-untyped-def]
+    async def annotated(socket: WebSocket, ws: str) -> None: ...
+    async def marked(socket: WebSocket, ws=Query()) -> None: ...  # type: ignore[no-untyped-def]
+    async def optional(socket: WebSocket, ws=None) -> None: ...  # type: ignore[no-untyped-def]
+
+    def over_http(ws) -> None: ...  # type: ignore[no-untyped-def]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        APIWebSocketRoute("/{ws}", in_path)
+        for endpoint in (annotated, marked, optional):
+            APIWebSocketRoute("/", endpoint)
+        APIRoute("/", over_http)
+
+
+# Paths
+
+
+@pytest.mark.parametrize("route", [APIWebSocketRoute, WebSocketRoute, APIRoute])
+def test_a_path_starts_with_a_slash(route: Any) -> None:
+    with pytest.raises(RoutingError, match=r"must start with '/', got 'chat' for tests\.routing.*serves"):
+        route("chat", serves)
+
+
+def test_behind_a_prefix_a_path_may_be_anything() -> None:
+    router = APIRouter(prefix="/chat")
+    router.add_api_websocket_route("", serves)
+    router.add_api_websocket_route("-{room}", serves)
+    app = App()
+    app.include_router(router)
+    assert said(app, "/chat") == said(app, "/chat-tea") == "served"
+
+
+async def numbered(websocket: WebSocket, n: Annotated[int, Path()]) -> None:
+    await websocket.accept()
+    await websocket.send_text(f"number {n}")
+
+
+def number(n: int = Path()) -> int:
+    return n
+
+
+MISSING = r"number(ed)?: parameter 'n' is read from the path, and '/x(/{m})?' has no {n}"
+
+
+def test_a_path_parameter_that_the_path_does_not_have_is_warned_of() -> None:
+    app = App()
+    with pytest.warns(RegistrationWarning, match=MISSING):
+        app.add_api_websocket_route("/x/{m}", numbered)
+    with pytest.warns(RegistrationWarning, match=MISSING):
+        app.add_api_route("/x", number)
+    with pytest.warns(RegistrationWarning, match=MISSING):
+        app.add_api_websocket_route("/x", serves, dependencies=[Depends(number)])
+
+
+def test_a_routers_path_is_complete_where_an_app_includes_it() -> None:
+    router = APIRouter()
+    router.add_api_websocket_route("/x", numbered)
+    app = App()
+    app.include_router(router, prefix="/{n}")
+    assert said(app, "/3/x") == "number 3"
+    with pytest.warns(RegistrationWarning, match=MISSING):
+        App().include_router(router)
+
+
+def test_an_app_mounted_below_a_parameter_may_read_it() -> None:
+    inner, outer = App(), App()
+    with pytest.warns(RegistrationWarning):
+        inner.add_api_websocket_route("/x", numbered)
+    outer.mount("/{n}", inner)
+    assert said(outer, "/3/x") == "number 3"
+
+
+@pytest.mark.parametrize("other", [App(), fastapi.APIRouter(), fastapi.FastAPI(), None])
+def test_only_routers_can_be_included_and_other_apps_mounted(other: Any) -> None:
+    with pytest.raises(TypeError, match=rf"not .*{type(other).__name__}; any other ASGI app can be mounted"):
+        App().include_router(other)
+
+
+# Why a handshake was refused
+
+
+def refused(app: App, path: str, caplog: pytest.LogCaptureFixture) -> str:
+    """The one log line for a connection that is refused."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "antiphon"), pytest.raises(WebSocketDisconnect):
+        said(app, path)
+    (record,) = caplog.records
+    assert (record.name, record.levelno, record.exc_info) == ("antiphon", logging.INFO, None)
+    return record.getMessage()
+
+
+def test_parameters_that_fail_validation_are_one_line_without_their_values(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    @app.websocket("/rooms/{room}")
+    async def enter(websocket: WebSocket, room: int, token: Annotated[str, Query(max_length=3)], name: str) -> None: ...
+
+    line = refused(app, "/rooms/tea?token=secret", caplog)
+    assert line.startswith(f"{__name__}:{enter.__qualname__} (/rooms/tea): invalid parameters: path.room: Input should")
+    assert "; query.token: String should have at most 3 characters; query.name: Field required" in line
+    assert "secret" not in line
+
+
+def test_a_peer_cannot_write_lines_of_its_own_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    @app.websocket("/{room}")
+    async def enter(websocket: WebSocket, room: int) -> None: ...
+
+    line = refused(app, "/x%0AINFO%20faked" + "y" * 1000, caplog)
+    assert "\n" not in line
+    assert r"/x\nINFO faked" in line
+    assert len(line) < 1000
