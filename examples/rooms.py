@@ -6,25 +6,14 @@ antiphon connect "ws://localhost:8000/rooms/tea?name=ada"
 A client that comes back with the position of the last message it has (`&since=OFFSET-EPOCH`) gets what it missed.
 """
 
-from typing import Annotated
-
-from antiphon import App, Depends, Hub, Position, TopicOptions, WebSocket
+from antiphon import App, Hub, Position, TopicOptions, WebSocket
 from antiphon.hub import Framing
 
 app = App(hub=Hub(topics={"room/*": TopicOptions(history=100, presence=True, framing=Framing.EVENT)}))
 
 
-def last_seen(since: str | None = None) -> Position | None:
-    try:
-        return Position.parse(since) if since else None
-    except ValueError:
-        return None  # not ours: enter as somebody new
-
-
 @app.websocket("/rooms/{room}")
-async def enter(
-    websocket: WebSocket, hub: Hub, room: str, name: str, since: Annotated[Position | None, Depends(last_seen)]
-) -> None:
+async def enter(websocket: WebSocket, hub: Hub, room: str, name: str, since: Position | None = None) -> None:
     await websocket.accept()
     topic = f"room/{room}"
     async with hub.join(topic, websocket, since=since, history=20, presence=name):

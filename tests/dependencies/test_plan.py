@@ -5,14 +5,14 @@ import dataclasses
 import functools
 import timeit
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import fastapi
 import fastapi.params
 import fastapi.security
 import pytest
 import starlette.websockets
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -44,6 +44,7 @@ from antiphon.exceptions import (
     ParameterErrors,
     RegistrationError,
 )
+from antiphon.hub import Position
 
 from .support import no_receive, no_send, request, scope, values_of, websocket
 
@@ -669,6 +670,50 @@ async def content_for_fastapi(photo: Annotated[bytes, fastapi.File()]) -> None: 
 def test_a_websocket_has_no_files(endpoint: Callable[..., Any]) -> None:
     with pytest.raises(RegistrationError, match=r"'photo' .* would be read from a body, and a WebSocket has none"):
         analyze(endpoint, path="/")
+
+
+class Version(NamedTuple):
+    """A named tuple that pydantic reads field by field, as FastAPI does."""
+
+    major: int
+    minor: int
+
+
+async def test_a_position_is_read_from_its_text() -> None:
+    async def plain(since: Position | None = None) -> None: ...
+    async def marked(since: Annotated[Position, Query()]) -> None: ...
+    async def in_path(since: Position) -> None: ...
+    async def several(since: Annotated[list[Position], Query()]) -> None: ...
+    async def fields(version: Annotated[Version, Query()]) -> None: ...
+
+    query = [("since", "42-e-1")]
+    assert await values_of(plain) == {"since": None}
+    assert await values_of(plain, websocket(query)) == {"since": Position(42, "e-1")}
+    assert await values_of(marked, websocket(query)) == {"since": Position(42, "e-1")}
+    assert await values_of(in_path, websocket(path={"since": "1-x"}), path="/{since}") == {"since": Position(1, "x")}
+    assert await values_of(several, websocket([*query, ("since", "1-x")])) == {
+        "since": [Position(42, "e-1"), Position(1, "x")]
+    }
+    assert await values_of(fields, websocket([("version", "1"), ("version", "2")])) == {"version": Version(1, 2)}
+
+
+@pytest.mark.parametrize("text", ["", "42", "x-e", "-1-e", "4.2-e"])
+async def test_text_that_is_no_position_fails_validation(text: str) -> None:
+    async def endpoint(since: Position | None = None) -> None: ...
+
+    with pytest.raises(ParameterErrors) as caught:
+        await values_of(endpoint, websocket([("since", text)]))
+    (error,) = caught.value.errors()
+    assert (error["type"], error["loc"]) == ("value_error", ("query", "since"))
+    assert "not a position" in error["msg"]
+
+
+def test_a_position_in_a_model_is_read_from_text_and_from_json() -> None:
+    adapter = TypeAdapter(Position)
+    for given in ('"42-e"', '[42, "e"]', '{"offset": 42, "epoch": "e"}'):
+        assert adapter.validate_json(given) == Position(42, "e")
+    assert adapter.validate_python(Position(42, "e")) == Position(42, "e")
+    assert adapter.dump_json(Position(42, "e")) == b'[42,"e"]'
 
 
 # ---- running a plan

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from websockets import InvalidStatus
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.commands import EXAMPLES, run
@@ -55,6 +56,8 @@ async def test_a_room_has_history_members_and_recovery(workers: str) -> None:
             async with connect(f"{room}?name=bob&since={first['offset']}-{first['epoch']}") as bob:
                 assert (await event(bob, "joined"))["recovered"] is True
                 assert (await event(bob, "message"))["data"]["text"] == "two"
+            with pytest.raises(InvalidStatus, match="403"):
+                await connect(f"{room}?name=bob&since=yesterday")
 
 
 async def test_many_connections_spread_over_workers_hear_each_other() -> None:

@@ -54,7 +54,12 @@ def is_sequence(annotation: Any) -> bool:
 
 
 def _is_sequence_class(cls: Any) -> bool:
-    return is_subclass(cls, _SEQUENCES) and not is_subclass(cls, (str, bytes))
+    return is_subclass(cls, _SEQUENCES) and not is_subclass(cls, (str, bytes)) and not _is_read_from_text(cls)
+
+
+def _is_read_from_text(cls: type) -> bool:
+    """A named tuple that tells pydantic how to read it is one value; others take one value per field, as in FastAPI."""
+    return issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "__get_pydantic_core_schema__")
 
 
 def is_scalar(annotation: Any) -> bool:

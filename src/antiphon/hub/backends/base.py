@@ -9,7 +9,10 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 MAX_PREFIX: Final = 100
 """Characters: it is a part of every key and channel."""
@@ -39,6 +42,15 @@ class Position(NamedTuple):
         if not (dash and digits and epoch.isprintable() and len(epoch) <= MAX_EPOCH):
             raise ValueError(f"not a position (offset-epoch): {text[:80]!a}")
         return cls(int(offset), epoch)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """As a parameter (`since: Position | None = None`) or in a model: also from its text form."""
+        return core_schema.no_info_before_validator_function(cls._of_text, handler(source))
+
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        return cls.parse(value) if isinstance(value, str) else value
 
 
 class Keep(NamedTuple):
