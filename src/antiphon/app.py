@@ -7,6 +7,7 @@ middleware wraps HTTP only, and `receive` and `send` are handed through untouche
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -24,7 +25,8 @@ from starlette.routing import BaseRoute
 from .connection import ConnectionOptions
 from .connection.channel import OPTIONS_KEY
 from .exceptions import ParameterErrors
-from .hub import Hub
+from .hub import Hub, HubError
+from .hub.backends.memory import MemoryBackend
 from .hub.backends.relay_wire import ENVIRONMENT as RELAY_ENVIRONMENT
 from .routing import APIRouter
 from .routing import endpoint as endpoints
@@ -33,7 +35,9 @@ from .routing.endings import ending_of
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, split
 from .routing.http import Documentation, RouteOptions, check_keywords, unprocessable
 from .routing.router import RouteMethods
-from .types import ASGIApp, Receive, Scope, Send
+from .types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("antiphon")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -125,6 +129,7 @@ class App(RouteMethods):
             lifespan=lifespan,
         )
         self._hub = hub
+        self._hub_failure: HubError | None = None
         self._routers_lifespan = self.router.lifespan_context
         self.router.lifespan_context = self._lifespan
         self._chain: ASGIApp = self._innermost
@@ -154,7 +159,7 @@ class App(RouteMethods):
         Without `hub=` it serves this process, or all workers of this host where `antiphon run` has started a relay.
         """
         if self._hub is None:
-            self._hub = Hub("relay://" if os.environ.get(RELAY_ENVIRONMENT) else "memory://")
+            self._hub = Hub()
         return self._hub
 
     @property
@@ -179,6 +184,9 @@ class App(RouteMethods):
             scope[HANDLERS_KEY] = self._tables
             if self.connection_options is not None:
                 scope[OPTIONS_KEY] = self.connection_options
+        if scope["type"] == "lifespan":
+            await self._serve(scope, receive, self._telling_of_the_hub(send))
+            return
         try:
             await self._serve(scope, receive, send)
         except Exception as error:
@@ -287,8 +295,31 @@ class App(RouteMethods):
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[Any]:
-        async with self.hub, self._routers_lifespan(app) as state:
-            yield state
+        if isinstance(self.hub.backend, MemoryBackend) and os.environ.get(RELAY_ENVIRONMENT):
+            logger.warning(
+                "the hub's memory:// does not reach the other workers of this server: leave the URL out for relay://"
+            )
+        self._hub_failure = None
+        try:
+            await self.hub.start()
+        except HubError as error:
+            self._hub_failure = error
+            raise
+        try:
+            async with self._routers_lifespan(app) as state:
+                yield state
+        finally:
+            await self.hub.stop()
+
+    def _telling_of_the_hub(self, send: Send) -> Send:
+        """What a server logs when the hub cannot start is one line: a traceback through frameworks says less."""
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self._hub_failure is not None:
+                message = {**message, "message": f"the app cannot start without its hub: {self._hub_failure}"}
+            await send(message)
+
+        return tell
 
     def _start(self) -> ASGIApp:
         """Build what middleware can no longer be added to; returns the stack for HTTP."""
