@@ -158,6 +158,15 @@ WORKLOADS = {
             needs=Feature.CHAT,
         ),
         Workload(
+            name="fanout-10000-turns",
+            title="One publishes 64 B to 10 000 receivers, one in flight",
+            mode="fanout",
+            path="/chat",
+            args=(10_000, 64, 60, 1),
+            figure=Figure.CPU_PER_DELIVERY,
+            needs=Feature.CHAT,
+        ),
+        Workload(
             name="rooms",
             title="10 000 receivers in 1 000 rooms, one message to each room",
             mode="rooms",

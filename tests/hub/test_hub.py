@@ -40,7 +40,18 @@ def test_an_unknown_url_is_a_named_error_without_the_password(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("password", ["se/cret", "se#cret", "se?cret", "se@cret", "se:cret", "[secret"])
+def test_a_password_that_should_have_been_encoded_is_not_shown(password: str) -> None:
+    try:
+        shown = Hub(f"redis://user:{password}@host:6379/0").url
+    except UnknownBackend as error:
+        shown = f"{error!r} {error.__cause__!r}"
+    for part in ("se", "cret", "user:"):
+        assert part not in shown.replace("user:password@", "")
+
+
 def test_a_url_is_shown_without_user_and_password() -> None:
+    assert redact("rediss://h?ssl_password=secret&ssl_ca_certs=a") == "rediss://h?ssl_password=***&ssl_ca_certs=a"
     assert redact("redis://u:se@cret@host:1/0?password=secret&x=1") == "redis://***@host:1/0?password=***&x=1"
     assert redact("redis://host/0") == "redis://host/0"
 

@@ -227,6 +227,20 @@ async def test_hubs_of_other_databases_or_prefixes_hear_nothing(server: RedisSer
     assert (mine.received, theirs.received) == (["x"], ["end"])
 
 
+@pytest.mark.parametrize("garbage", ["", "E", "Ex-y\nz", "P5\n\x00", "D", "Dgarbage", "?", "{"])
+async def test_what_strangers_publish_to_our_channels_keeps_nobody_from_hearing(
+    server: RedisServer, hub: Hub, garbage: str
+) -> None:
+    connection, backend = Connection(), hub.backend
+    assert isinstance(backend, RedisBackend)
+    async with hub.join("kept", connection):
+        for channel in (backend._names.channel("kept"), backend._names.control):
+            server.command("PUBLISH", channel.decode(), garbage)
+        await hub.publish("kept", "ours")
+        await eventually(lambda: connection.received[-1:] == ["ours"])
+        assert hub.stats().connected
+
+
 # At start
 
 

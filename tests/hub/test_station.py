@@ -157,3 +157,19 @@ async def test_a_join_that_fails_leaves_nothing_behind(at: str) -> None:
         hub._rooms.restored()
         await asyncio.sleep(0)
         assert await hub.presence("t") == {}
+
+
+async def test_a_loop_that_was_closed_before_it_could_deliver_holds_nothing() -> None:
+    hub, loop = Hub("memory://"), asyncio.new_event_loop()
+
+    async def join() -> None:
+        await hub.join("t", Connection()).__aenter__()
+
+    await asyncio.to_thread(loop.run_until_complete, join())
+    (station,) = hub._rooms.stations.values()
+    await hub.publish("t", "on its way")
+    loop.close()
+    for _ in range(3):
+        await hub.publish("t", "to nobody")
+    assert not station._mailbox
+    assert hub.stats().topics == 0

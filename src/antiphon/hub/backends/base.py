@@ -238,8 +238,9 @@ class BackendFactory(Protocol):
         """Connects to nothing yet. Raises `UnknownBackend` for a URL it cannot read."""
 
 
-_USERINFO = re.compile(r"(?<=://)[^/?#]*@")
-_SECRET_QUERY = re.compile(r"(?<=[?&])(password|username)=[^&#]*", re.IGNORECASE)
+# To the last @, past what ends a host: a password that should have been percent-encoded is one all the same.
+_USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
+_SECRET_QUERY = re.compile(r"(?<=[?&])(\w*password|username)=[^&#]*", re.IGNORECASE)
 
 
 def redact(url: str) -> str:

@@ -438,9 +438,9 @@ def _read_url(url: str) -> dict[str, Any]:
     try:
         return dict(parse_url(url))
     except ValueError as error:
-        raise UnknownBackend(
-            f"expected redis://[user:password@]host[:port][/db]; got {redact(url)!r}: {error}"
-        ) from None
+        # What urllib says may hold a part of the password.
+        why = "is the password percent-encoded?" if "@" in url else str(error)
+        raise UnknownBackend(f"expected redis://[user:password@]host[:port][/db]; got {redact(url)!r}: {why}") from None
 
 
 def _page(raw: list[bytes], position: Position, recovered: bool) -> Page:
