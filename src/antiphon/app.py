@@ -32,6 +32,7 @@ from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
 from .routing.endings import ending_of
+from .routing.gate import GATE_KEY, Gate
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, split
 from .routing.http import Documentation, RouteOptions, check_keywords, unprocessable
 from .routing.router import RouteMethods
@@ -185,10 +186,11 @@ class App(RouteMethods):
             if self.connection_options is not None:
                 scope[OPTIONS_KEY] = self.connection_options
         if scope["type"] == "lifespan":
-            await self._serve(scope, receive, self._telling_of_the_hub(send))
+            await self._chain(scope, receive, self._telling_of_the_hub(send))
             return
         try:
             await self._serve(scope, receive, send)
+            await endpoints.settle(scope)  # for denials by middleware and by mounted apps
         except Exception as error:
             if scope["type"] != "websocket":
                 raise
@@ -327,7 +329,7 @@ class App(RouteMethods):
         for factory, args, kwargs in reversed(self.user_middleware):
             self._chain = factory(self._chain, *args, **kwargs)
         if self.user_middleware:
-            self._serve = self._chain
+            self._serve = self._through_middleware
         return self._load_handlers()
 
     def _load_handlers(self) -> ASGIApp:
@@ -343,12 +345,18 @@ class App(RouteMethods):
         self.middleware_stack = ServerErrorMiddleware(self._chain, handler=self._last_handler, debug=self.debug)
         return self.middleware_stack
 
+    async def _through_middleware(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[GATE_KEY] = gate = Gate(scope, send)
+        await self._chain(scope, receive, gate.send)
+        await gate.close()
+
     async def _innermost(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             assert self._http_errors is not None, "built together with the stack that leads here"
             await self._http_errors(scope, receive, send)
-        else:
-            await self.router.dispatch(scope, receive, send)
+            return
+        gate: Gate | None = scope.get(GATE_KEY)
+        await self.router.dispatch(scope, receive, send if gate is None else gate.leave(send))
 
 
 def _http_exception(request: Request, error: Exception) -> Response:

@@ -211,10 +211,11 @@ async def _apply_blindly(send: Send, scope: Scope, ending: Ending) -> None:
 
         try:
             await ending.response()(scope, unread, send)
+            await settle(scope)
             return
         except GONE:
             pass
-    await _quietly(send({"type": "websocket.close", "code": ending.code, "reason": cut_reason(ending.reason)}))
+    await quietly(send({"type": "websocket.close", "code": ending.code, "reason": cut_reason(ending.reason)}))
 
 
 async def _hand_over(websocket: WebSocket) -> None:
@@ -233,10 +234,10 @@ async def _finish(websocket: WebSocket) -> None:
         case WebSocketState.CONNECTING | WebSocketState.CONNECTED:
             await _close(websocket, WS_1000_NORMAL_CLOSURE, "")
         case WebSocketState.RESPONSE:
-            await _quietly(websocket.send({"type": "websocket.http.response.body", "body": b""}))
-            await _settle(websocket)
+            await quietly(websocket.send({"type": "websocket.http.response.body", "body": b""}))
+            await settle(websocket.scope)
         case WebSocketState.DISCONNECTED:
-            await _settle(websocket)
+            await settle(websocket.scope)
 
 
 async def _answer(websocket: WebSocket, response: Any, ending: Ending) -> None:
@@ -265,8 +266,8 @@ async def _deny(websocket: WebSocket, response: Response, ending: Ending = UNHAN
     if _lost(websocket):
         return
     if "websocket.http.response" in (websocket.scope.get("extensions") or ()):
-        await _quietly(websocket.send_denial_response(response))
-        await _settle(websocket)
+        await quietly(websocket.send_denial_response(response))
+        await settle(websocket.scope)
     if websocket.application_state is WebSocketState.CONNECTING:
         # The server knows no denial responses (or took ours badly): a close before accept is a 403.
         await _close(websocket, ending.code, ending.reason)
@@ -279,7 +280,7 @@ async def _close(websocket: WebSocket, code: int, reason: str) -> None:
         logger.error(
             "%s asked for close code %s, which may not be sent: closed with 1011", describe(websocket.scope), code
         )
-        await _quietly(websocket.close(WS_1011_INTERNAL_ERROR))
+        await quietly(websocket.close(WS_1011_INTERNAL_ERROR))
     except GONE as exc:
         logger.debug("the connection had ended before its Close: %r", exc)
 
@@ -291,19 +292,20 @@ async def _say_farewell(websocket: WebSocket) -> None:
             await _close(websocket, WS_1012_SERVICE_RESTART, "")
 
 
-async def _quietly(sending: Awaitable[None]) -> None:
+async def quietly(sending: Awaitable[None]) -> None:
+    """Send a last message to a peer that may be gone."""
     try:
         await sending
     except GONE as exc:
         logger.debug("the connection had ended before its last message: %r", exc)
 
 
-async def _settle(websocket: WebSocket) -> None:
+async def settle(scope: Scope) -> None:
     """Give servers other than ours the turns in which they close their transport.
 
     uvicorn's websockets-sansio logs an error for an app that returns between a complete denial response and that.
     """
-    if CARRIER_EXTENSION in (websocket.scope.get("extensions") or ()):
+    if CARRIER_EXTENSION in (scope.get("extensions") or ()):
         return
     for _ in range(2):  # one for asyncio, another for uvloop, which writes at the end of a turn
         await anyio.lowlevel.checkpoint()
