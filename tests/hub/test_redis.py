@@ -52,7 +52,7 @@ def plain(connection: Connection) -> list[str]:
 
 def connected(server: RedisServer) -> int:
     """Clients of the server, the one that asks included."""
-    return server.command("CLIENT", "LIST").count("addr=")
+    return server.command("CLIENT", "LIST").count(" addr=")
 
 
 async def publish_unheard(server: RedisServer, hub: Hub, topic: str, data: str) -> None:
