@@ -50,7 +50,7 @@ _allow("encoders")
 _allow("server", "wire")
 _allow("dependencies", "connection", "hub")  # to know the classes that are injected by annotation
 _allow("security", "dependencies")
-_allow("routing", "connection", "dependencies", "security")
+_allow("routing", "connection", "dependencies", "security", "encoders")
 _allow("app", "routing", "dependencies", "connection", "hub", "server", "security", *FACADES)
 EVERYTHING_BELOW = frozenset(LAYERS)
 for _edge in ("cli", "demo", "testing", "testclient", "fastapi", "observability"):
@@ -114,6 +114,45 @@ def test_the_parts_form_no_cycle() -> None:
 
     for part in sorted(edges):
         visit(part, ())
+
+
+def _imported_modules(path: Path) -> Iterator[Path]:
+    """The files of ours that a module imports from, wherever the import stands."""
+    package = path.relative_to(SOURCE).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        named = (node.module or "").split(".") if node.module else []
+        if node.level:
+            base = [*package[: len(package) + 1 - node.level], *named]
+        elif named[:1] == ["antiphon"]:
+            base = named[1:]
+        else:
+            continue
+        for name in [alias.name for alias in node.names]:
+            for parts in ([*base, name], base):
+                if (found := SOURCE.joinpath(*parts).with_suffix(".py")) in _MODULES:
+                    yield found
+                    break
+
+
+_MODULES = frozenset(_modules())
+
+
+@pytest.mark.parametrize("part", sorted(LAYERS))
+def test_the_modules_of_a_part_form_no_cycle(part: str) -> None:
+    mine = {path for path in _MODULES if _part(path) == part}
+    finished: set[Path] = set()
+
+    def visit(path: Path, above: tuple[Path, ...]) -> None:
+        assert path not in above, f"import cycle: {' -> '.join(_ids(one) for one in (*above, path))}"
+        if path not in finished:
+            for other in sorted(set(_imported_modules(path)) & mine - {path}):
+                visit(other, (*above, path))
+            finished.add(path)
+
+    for path in sorted(mine):
+        visit(path, ())
 
 
 def _facade_files() -> list[Path]:

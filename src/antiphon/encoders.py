@@ -49,7 +49,7 @@ def jsonable_encoder(
             return {to_jsonable_python(key, fallback=str): encode(item) for key, item in wanted.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [encode(item) for item in value]
-        return to_jsonable_python(value, by_alias=by_alias, fallback=lambda other: encode(_attributes(other)))
+        return to_jsonable_python(value, by_alias=by_alias, fallback=lambda other: encode(attributes_of(other)))
 
     def _wanted(key: Any, item: Any, include: Any, exclude: Any) -> bool:
         if sqlalchemy_safe and isinstance(key, str) and key.startswith("_sa"):
@@ -61,7 +61,8 @@ def jsonable_encoder(
     return encode(obj, include, exclude)
 
 
-def _attributes(value: Any) -> dict[str, Any]:
+def attributes_of(value: Any) -> dict[str, Any]:
+    """The items of a mapping-like object, else its attributes. Raises ValueError for what has neither."""
     try:
         items: dict[str, Any] = dict(value)
         return items

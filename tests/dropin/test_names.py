@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import subprocess
+import sys
 
 import fastapi
 import pytest
@@ -118,3 +120,10 @@ def test_errors_of_ours_are_caught_by_handlers_of_theirs() -> None:
     assert issubclass(antiphon.WebSocketException, WebSocketException)
     assert issubclass(antiphon.WebSocketDisconnect, WebSocketDisconnect)
     assert fastapi.WebSocketDisconnect is WebSocketDisconnect
+
+
+def test_templates_without_jinja2_say_what_is_missing() -> None:
+    program = "import sys; sys.modules['jinja2'] = None; import antiphon.fastapi; import antiphon.fastapi.templating"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "ImportError: jinja2 must be installed to use Jinja2Templates" in run.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from typing import Annotated, Any
 
 import pytest
@@ -71,6 +72,54 @@ def test_a_model_is_written_as_pydantic_writes_it() -> None:
     app = App()
     app.get("/model")(lambda: Item(name="a"))
     assert TestClient(app).get("/model").json() == {"name": "a", "secret": None, "when": "2026-01-02"}
+
+
+class Point:
+    """No model, no dataclass: FastAPI writes its attributes."""
+
+    def __init__(self) -> None:
+        self.x, self.inner = 1, {"when": datetime.date(2026, 1, 2)}
+
+
+def test_what_pydantic_does_not_know_is_written_by_its_attributes() -> None:
+    app = App()
+    app.get("/object")(lambda: [Point()])
+    app.get("/loud", response_class=JSONResponse)(lambda: Point())
+    app.get("/nothing")(lambda: object())
+    client = TestClient(app)
+    point = {"x": 1, "inner": {"when": "2026-01-02"}}
+    assert (client.get("/object").json(), client.get("/loud").json()) == ([point], point)
+    with pytest.raises(ValueError, match="object has no JSON form"):
+        client.get("/nothing")
+
+
+def later(function: Any) -> Any:
+    """A decorator as they are written: async around whatever it is."""
+
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class Called:
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+
+    def __call__(self, number: int) -> dict[str, int]:
+        return {"called with": number}
+
+
+def test_an_endpoint_is_awaited_whatever_it_wraps() -> None:
+    app = App()
+    app.get("/class", response_model=None)(later(Called))
+    app.get("/instance")(later(Called()))
+    app.get("/partial")(functools.partial(later(Called()), number=5))
+    client = TestClient(app)
+    assert client.get("/class?number=3").json() == {"number": 3}
+    assert client.get("/instance?number=4").json() == {"called with": 4}
+    assert client.get("/partial").json() == {"called with": 5}
 
 
 def test_the_response_model_filters_and_the_options_shape_it() -> None:

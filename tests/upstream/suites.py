@@ -93,6 +93,7 @@ FASTAPI = Suite(
         File(path="tests/test_starlette_urlconvertors.py"),
         File(path="tests/test_dependency_overrides.py"),
         File(path="tests/test_dependency_cache.py"),
+        File(path="tests/test_dependency_wrapped.py"),
         File(path="tests/test_response_dependency.py"),
         File(path="tests/test_response_change_status_code.py"),
         File(path="tests/test_path_alias_choices.py", deselected={"test_openapi": _OPENAPI}),

@@ -6,16 +6,13 @@ This is the one place that knows those names; without them (older releases) moun
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from starlette.routing import BaseRoute, Match
 
 from antiphon.types import Receive, Scope, Send
 
-from .include import IncludedRouter
-
-if TYPE_CHECKING:
-    from .router import APIRouter
+from .include import Includable, IncludedRouter
 
 
 class Guest:
@@ -28,7 +25,7 @@ class Guest:
 
     def _get_routes_version(self, seen: set[int] | None = None) -> int:
         # FastAPI caches what it made of our routes by this number; our lists carry none.
-        return hash(tuple(map(id, cast("APIRouter", self).routes)))
+        return hash(tuple(map(id, cast(Includable, self).routes)))
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match as included in the FastAPI router that asks."""
@@ -47,7 +44,7 @@ class Guest:
         if id(host) not in inclusions:
             context = host.include_context
             included = IncludedRouter(
-                cast("APIRouter", self),
+                cast(Includable, self),
                 prefix=context.prefix,
                 dependencies=context.dependencies,
                 provider=context.dependency_overrides_provider,

@@ -19,7 +19,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route, compile_path, get_name
 
 from antiphon.dependencies import Kind, Solved, analyze, solve
+from antiphon.dependencies.inspection import CallKind
 from antiphon.dependencies.params import Depends
+from antiphon.encoders import attributes_of
 from antiphon.exceptions import GeneratorError, ParameterErrors, RequestValidationError, ResponseValidationError
 from antiphon.types import Receive, Scope, Send
 
@@ -81,7 +83,8 @@ class APIRoute(Route):
     """A path, methods and an endpoint with dependency injection (FastAPI's `APIRoute`, without OpenAPI).
 
     The endpoint may be sync (it runs in the thread pool) or async. A `Response` it returns is sent as it is; any other
-    value becomes JSON, through `response_model` (or the return annotation) when there is one.
+    value becomes JSON, through `response_model` (or the return annotation) when there is one, as pydantic writes it;
+    what pydantic does not know by its attributes.
     """
 
     def __init__(
@@ -112,7 +115,6 @@ class APIRoute(Route):
         self.response_model = _response_model(endpoint, options.get("response_model", UNSET))
         self._adapter = None if self.response_model is None else TypeAdapter(self.response_model)
         self._dump = _dump_options(options)
-        self._is_async = handlers.is_async(endpoint)
         self.app = self._respond
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -156,7 +158,7 @@ class APIRoute(Route):
         response: Response | None = None
         async with solve(self.plan, request, overrides=overrides, resources=resources_of(scope)) as solved:
             async with solved.function_scope():
-                if self._is_async:
+                if self.plan.endpoint.kind is CallKind.ASYNC:
                     result = await self.endpoint(**solved.values)
                 else:
                     result = await run_in_threadpool(self.endpoint, **solved.values)
@@ -195,7 +197,7 @@ class APIRoute(Route):
 
     def _json(self, result: Any) -> bytes:
         if self._adapter is None:
-            return to_json(result, by_alias=True)
+            return to_json(result, by_alias=True, fallback=attributes_of)
         try:
             value = self._adapter.validate_python(result, from_attributes=True)
         except ValidationError as error:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 from starlette.datastructures import URLPath
 from starlette.routing import BaseRoute, Host, Match, Mount, NoMatchFound, Route, Router, compile_path
@@ -21,11 +22,20 @@ from .context import OverridesProvider
 from .http import APIRoute
 from .route import APIWebSocketRoute, WebSocketRoute
 
-if TYPE_CHECKING:
-    from .router import APIRouter
-
 SELECTED_KEY = "antiphon.selected"
 """The route that `matches` found, for a foreign router that calls `handle` next."""
+
+
+class Includable(Protocol):
+    """What is asked of a router that is included: `APIRouter`, as seen from below."""
+
+    routes: list[BaseRoute]
+
+    def included_routers(self) -> Iterator[Includable]:
+        """The routers included in it, at any depth."""
+
+    def own_lifespan(self, app: Any) -> AbstractAsyncContextManager[Any]:
+        """Its lifespan without those of the routers it includes."""
 
 
 class IncludedRouter(BaseRoute):
@@ -33,7 +43,7 @@ class IncludedRouter(BaseRoute):
 
     def __init__(
         self,
-        router: APIRouter,
+        router: Includable,
         *,
         prefix: str,
         dependencies: Sequence[Depends],

@@ -26,7 +26,7 @@ from .context import OverridesProvider
 from .errors import RoutingError, check_endpoint, check_prefix, warn_of_missing_path_parameters
 from .guest import Guest
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
-from .include import IncludedRouter, flatten, select
+from .include import Includable, IncludedRouter, flatten, select
 from .route import APIWebSocketRoute, WebSocketRoute
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -276,7 +276,7 @@ class APIRouter(RouteMethods, Guest, Router):
             if isinstance(final, APIRoute | APIWebSocketRoute):
                 warn_of_missing_path_parameters(final.plan)
 
-    def included_routers(self) -> Iterator[APIRouter]:
+    def included_routers(self) -> Iterator[Includable]:
         """The routers included here, at any depth."""
         for route in self.routes:
             if isinstance(route, IncludedRouter):
