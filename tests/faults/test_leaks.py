@@ -17,5 +17,5 @@ pytestmark = [
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_connections_that_come_and_go_in_every_way_leave_no_memory_behind(loop: str) -> None:
-    async for growth in leaks.measure(3000, pure=not NATIVE, loop=loop, warm_up=2000):
+    async for growth in leaks.measure(4000, pure=not NATIVE, loop=loop, warm_up=2000):
         assert not growth.leaks, str(growth)

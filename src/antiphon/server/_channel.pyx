@@ -90,6 +90,8 @@ cdef bytes last_frame = None
 cdef bytes last_deflated = None
 cdef Py_ssize_t LARGEST_KEPT = 1 << 16
 cdef Py_ssize_t BURST = 256
+cdef Py_ssize_t SLICE = 128 << 10
+cdef Py_ssize_t COMPRESSED_SLICE = 16 << 10
 
 
 cdef bint no_task_runs(object loop) except -1:
@@ -366,6 +368,7 @@ cdef class Channel:
     cdef Py_ssize_t _head  # what is before it in the inbox has been taken
     cdef Waiter _waiter
     cdef object _out  # None, one frame, or a list of frames
+    cdef object _rest  # None, or bytes of a chunk, not parsed since reading is paused
 
     def __init__(self, engine):
         self.loop = engine.loop
@@ -388,28 +391,22 @@ cdef class Channel:
     # ------------------------------------------------------------ from the peer
 
     def data_received(self, data):
-        cdef Parser parser
-        cdef list events
+        cdef Py_ssize_t size
         if self.state != OPEN and self.state != CLOSING_SENT:
             self.on_early_data(data)
             return
-        parser = self.parser
-        if parser is None:
+        if self.parser is None:
+            return
+        if self._rest is not None:  # a transport that delivers what it had when we paused it
+            self._rest += data
             return
         self.busy = True
         try:
-            self.received += 1
-            events = parser.feed(data)
-            if PyList_GET_SIZE(events):
-                self.sort(events)
-            if self.rated:
-                self.on_rate(len(data))
-            if self._waiter is not None and (self._inbox is not None or self.close_code is not None):
-                self.step_reader()
-            if parser.error is not None and self.parser is not None:
-                self.on_violation(parser.error)
-            if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
-                self.pause_reading()
+            size = SLICE if self._deflate is None else COMPRESSED_SLICE
+            if len(data) <= size:
+                self.parse(data)
+            else:
+                self.parse_slices(data, size)
         finally:
             self.busy = False
             if self._out is not None and not self.dirty:
@@ -418,6 +415,42 @@ cdef class Channel:
                 else:
                     self.dirty = True
                     self.flusher.add(self)
+
+    cdef int parse(self, data) except -1:
+        cdef Parser parser = self.parser
+        cdef list events
+        self.received += 1
+        events = parser.feed(data)
+        if PyList_GET_SIZE(events):
+            self.sort(events)
+        if self.rated:
+            self.on_rate(len(data))
+        if self._waiter is not None and (self._inbox is not None or self.close_code is not None):
+            self.step_reader()
+        if parser.error is not None and self.parser is not None:
+            self.on_violation(parser.error)
+        if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
+            self.pause_reading()
+        return 0
+
+    cdef int parse_slices(self, data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t start = 0
+        while start < len(data) and self.parser is not None:
+            if self.reading_paused:
+                self._rest = bytes(data[start:])
+                return 0
+            self.parse(data[start : start + size])
+            start += size
+        return 0
+
+    def _go_on(self):
+        """Parse what was left when reading was paused, then read on."""
+        cdef object rest = self._rest
+        self._rest = None
+        if rest is not None:
+            self.data_received(rest)
+        if not self.reading_paused and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     cdef int sort(self, list events) except -1:
         """Messages into the inbox, the rest to where it is handled."""
@@ -475,7 +508,9 @@ cdef class Channel:
     def resume_reading(self):
         if self.reading_paused:
             self.reading_paused = False
-            if self.transport is not None and not self.transport.is_closing():
+            if self._rest is not None:
+                self.loop.call_soon(self._go_on)
+            elif self.transport is not None and not self.transport.is_closing():
                 self.transport.resume_reading()
 
     def forget_inbox(self):

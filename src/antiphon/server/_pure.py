@@ -36,6 +36,11 @@ class _Last(threading.local):
 _last: Final = _Last()
 _LARGEST_KEPT: Final = 1 << 16  # what is larger is not kept alive for that
 
+SLICE: Final = 128 << 10
+COMPRESSED_SLICE: Final = 16 << 10
+"""So much of a chunk is parsed before the inbox's bound is looked at again: a chunk of tiny frames holds ten times its
+bytes of messages, of compressed ones a thousand times."""
+
 BURST: Final = 256
 """Frames sent in one turn of the loop before their sender lets others run, however much the peer takes."""
 
@@ -88,6 +93,7 @@ class Channel:
     __slots__ = (
         "_inbox",
         "_out",
+        "_rest",
         "_waiter",
         "busy",
         "close_code",
@@ -146,6 +152,7 @@ class Channel:
         self._inbox: deque[str | bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._out: list[bytes] | None = None
+        self._rest: bytes | None = None  # of a chunk, not parsed since reading is paused
 
     # ------------------------------------------------------------ what the subclass does
 
@@ -192,26 +199,18 @@ class Channel:
         if self.state != State.OPEN and self.state != State.CLOSING_SENT:
             self.on_early_data(data)
             return
-        parser = self.parser
-        if parser is None:
+        if self.parser is None:
+            return
+        if self._rest is not None:  # a transport that delivers what it had when we paused it
+            self._rest += data
             return
         self.busy = True
         try:
-            self.received += 1
-            for event in parser.feed(data):
-                if isinstance(event, str | bytes):
-                    if self.state == State.OPEN:
-                        self._keep(event)
-                else:
-                    self.on_control(event)
-            if self.rated:
-                self.on_rate(len(data))
-            if self._inbox or self.close_code is not None:
-                self.wake()
-            if parser.error is not None and self.parser is not None:
-                self.on_violation(parser.error)
-            if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
-                self._pause_reading()
+            size = SLICE if self.deflate is None else COMPRESSED_SLICE
+            if len(data) <= size:
+                self._parse(data)
+            else:
+                self._parse_slices(data, size)
         finally:
             self.busy = False
             if self._out is not None and not self.dirty:
@@ -220,6 +219,42 @@ class Channel:
                 else:
                     self.dirty = True
                     self.flusher.mark(self)
+
+    def _parse(self, data: bytes) -> None:
+        parser = self.parser
+        assert parser is not None
+        self.received += 1
+        for event in parser.feed(data):
+            if isinstance(event, str | bytes):
+                if self.state == State.OPEN:
+                    self._keep(event)
+            else:
+                self.on_control(event)
+        if self.rated:
+            self.on_rate(len(data))
+        if self._inbox or self.close_code is not None:
+            self.wake()
+        if parser.error is not None and self.parser is not None:
+            self.on_violation(parser.error)
+        if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
+            self._pause_reading()
+
+    def _parse_slices(self, data: bytes, size: int) -> None:
+        for start in range(0, len(data), size):
+            if self.parser is None:
+                return
+            if self.reading_paused:
+                self._rest = data[start:]
+                return
+            self._parse(data[start : start + size])
+
+    def _go_on(self) -> None:
+        """Parse what was left when reading was paused, then read on."""
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            self.data_received(rest)
+        if not self.reading_paused and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _keep(self, payload: str | bytes) -> None:
         if self._inbox is None:
@@ -247,7 +282,9 @@ class Channel:
         """Read from the socket again, if we had paused."""
         if self.reading_paused:
             self.reading_paused = False
-            if self.transport is not None and not self.transport.is_closing():
+            if self._rest is not None:
+                self.loop.call_soon(self._go_on)
+            elif self.transport is not None and not self.transport.is_closing():
                 self.transport.resume_reading()
 
     def forget_inbox(self) -> None:

@@ -34,6 +34,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 SERVICE_RESTART: Final = 1012
 
+_CANCEL_AGAIN: Final = 1.0
 _LONGEST_TICK: Final = 0.5
 _TICKS_PER_TIMEOUT: Final = 16
 _MOST_OFFERS: Final = 64
@@ -202,6 +203,8 @@ class Engine:
                 session.task.cancel("the server stops")
             if session.transport is not None:
                 session.abort()
+        if any(session.task is not None for session in self.sessions):
+            self.loop.call_later(_CANCEL_AGAIN, self._cancel_rest)  # some have not understood
 
 
 def _tick(config: ServerConfig) -> float:

@@ -50,14 +50,13 @@ NO_STATUS = 1005
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 
-_LINGER_TLS = 1.0  # TLS cannot half-close: after a violation we leave the peer this long to read why
-
 
 class Session(Watched):
     """An `asyncio.Protocol` that speaks WebSocket to the peer and ASGI to the app, and is the app's `Carrier`."""
 
     __slots__ = (
         "_address",
+        "_delivered",
         "_denial",
         "_early",
         "_extensions",
@@ -81,7 +80,8 @@ class Session(Watched):
         self._extensions: bytes | None = None
         self._early: bytearray | None = None
         self._denial: Denial | None = None
-        self._told = False  # the app has had its websocket.disconnect
+        self._told = False  # the app knows of the end: by its websocket.disconnect, or since it was the one to end it
+        self._delivered = False  # its websocket.disconnect
         self._rate: Rate | None = None
         self._violation: ProtocolError | None = None  # until the app has had its turn with what came before
         self._handshake_due = 0.0
@@ -183,6 +183,9 @@ class Session(Watched):
         if not tls:
             self.fd = direct_fd(transport)
         transport.set_write_buffer_limits(high=0)
+        if transport.get_write_buffer_size():  # a response to a request before this one is still on its way
+            self.handed = True
+            self.on_handed()
         self._move(State.WAITING_APP)
         self._run_app(scope)
 
@@ -197,9 +200,13 @@ class Session(Watched):
         content_type = b"text/plain; charset=utf-8" if body else None
         self._note_answer(status, reason if expected else "the app failed")
         self.put(refuse_response(status, (*engine.default_headers(), *headers), body, content_type=content_type))
+        unfinished = self.state == State.HANDSHAKE
         self._move(State.DENYING)
         self._finish(ABNORMAL, "", ClosedBy.US)
-        self._end_transport()
+        if unfinished:
+            self._end_sending()
+        else:
+            self._end_transport()
 
     def _note_answer(self, status: int, reason: str) -> None:
         """Log and report that the handshake was answered with something else than an open connection."""
@@ -338,9 +345,9 @@ class Session(Watched):
 
     def take_disconnect(self) -> dict[str, Any]:
         """`websocket.disconnect` (ASGI WebSocket spec 2.5), once: an app that goes on receiving must not spin."""
-        if self._told and self.closed_by is not ClosedBy.US:
+        if self._delivered:
             raise ClientDisconnected("the WebSocket is closed: nothing more will be received")
-        self._told = True
+        self._told = self._delivered = True
         return {"type": "websocket.disconnect", "code": self.close_code, "reason": self.close_reason}
 
     # ------------------------------------------------------------ closing
@@ -408,8 +415,7 @@ class Session(Watched):
     def _fail(self, code: int, reason: str) -> None:
         """Close for the peer's fault. What came before is still delivered; what comes after is dropped unread.
 
-        Closing the socket now would answer unread bytes with a reset, which may overtake our Close: half-close instead,
-        and read on until the peer has closed.
+        Closing the socket now would answer unread bytes with a reset, which may overtake our Close.
         """
         self.engine.logger.debug("WebSocket %s closed: %d %s", self.path, code, reason)
         self.parser = None
@@ -417,15 +423,7 @@ class Session(Watched):
         self._move(State.CLOSING_SENT)
         self._finish(code, reason, ClosedBy.US)
         self.resume_reading()
-        self.flush()
-        transport = self.transport
-        if transport is not None and not transport.is_closing():
-            if transport.can_write_eof():
-                self.fd = -1
-                transport.write_eof()
-                self._close_within(self.engine.config.close_timeout)
-            else:
-                self._close_within(min(_LINGER_TLS, self.engine.config.close_timeout))
+        self._end_sending()
 
 
 async def _call(app: Any, scope: Scope, receive: Any, send: Any) -> Any:

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.config import Config
@@ -22,7 +23,7 @@ from antiphon.wire import DeflateConfig
 from antiphon.wire.handshake import refuse_response
 
 from .config import ServerConfig
-from .engine import Engine
+from .engine import Engine, Headers
 from .session import Session
 
 _engines: weakref.WeakKeyDictionary[ServerState, dict[ServerConfig | None, Engine]] = weakref.WeakKeyDictionary()
@@ -116,7 +117,8 @@ class HTTPProtocol(asyncio.Protocol):
         elif end >= 0 or data[0] not in _MAY_BE_HTTP:
             self._hand_over(AutoHTTPProtocol)
         elif len(data) > self._engine.config.handshake_size:
-            self._refuse(431, "the HTTP head is too long")
+            ours = self._config.ws_protocol_class if self._speaks_websocket() else WebSocketProtocol
+            self._hand_over(ours)  # which refuses it
 
     def _speaks_websocket(self) -> bool:
         websocket = self._config.ws_protocol_class
@@ -213,12 +215,23 @@ def _make_engine(
         app_state=app_state,
         root_path=config.root_path,
         asgi_version=config.asgi_version,
-        default_headers=lambda: server_state.default_headers,
+        default_headers=_default_headers_of(server_state),
         limit_concurrency=config.limit_concurrency,
         reset_contextvars=getattr(config, "reset_contextvars", False),  # since uvicorn 0.49
         stop_bound=config.timeout_graceful_shutdown,
         logger=logging.getLogger("uvicorn.error"),
     )
+
+
+def _default_headers_of(server_state: ServerState) -> Callable[[], Headers]:
+    """uvicorn renews them each second. The engine must not hold the state, by which it is found and forgotten."""
+    reference = weakref.ref(server_state)
+
+    def default_headers() -> Headers:
+        state = reference()
+        return () if state is None else state.default_headers
+
+    return default_headers
 
 
 def _let_go(transport: asyncio.BaseTransport) -> None:

@@ -24,6 +24,7 @@ from .state import TRANSITIONS, State
 
 ABNORMAL = 1006
 
+_LINGER_TLS = 1.0  # TLS cannot half-close: a peer that may still be sending has this long to read why it is refused
 _STALL_CHECKS = 4  # a stalled outbox is looked at so often per send_timeout
 _LONGEST_UNSEEN = 1.0  # seconds until the end of a peer that we do not read from is noticed
 
@@ -140,10 +141,26 @@ class Watched(Channel, asyncio.Protocol):
         """Close the TCP connection behind what is buffered, or without it when that takes too long."""
         self.flush()
         self.fd = -1
-        if self.transport is not None:
-            self.transport.close()
-            if self.handed:
+        transport = self.transport
+        if transport is not None:
+            transport.close()
+            if self.handed or not transport.can_write_eof():  # TLS waits for the peer's word, half a minute
                 self._close_within(self.engine.config.close_timeout)
+
+    def _end_sending(self) -> None:
+        """Half-close behind what is buffered, and read on until the peer has closed: it may be sending, and unread
+        bytes are answered with a reset that can overtake what we said last."""
+        self.flush()
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        timeout = self.engine.config.close_timeout
+        if transport.can_write_eof():
+            self.fd = -1
+            transport.write_eof()
+            self._close_within(timeout)
+        else:
+            self._close_within(min(_LINGER_TLS, timeout))
 
     # ------------------------------------------------------------ outbox: who waits
 

@@ -1,0 +1,240 @@
+"""What clients send that mean harm, and what apps do that mean none: bounded, answered, and never in another's way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ssl
+import weakref
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+import websockets
+from fastapi import FastAPI
+
+from antiphon.server import ClientDisconnected, HTTPProtocol, ServerConfig, Session
+from antiphon.types import CARRIER_EXTENSION
+from tests.server.raw import TEXT, close_frame, connect, echo, frame, opened, request, serving, until
+from tests.server.test_transports import certificate  # noqa: F401  a fixture
+from tests.serving import HOST
+
+from .test_peers import watched
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+def patient(sessions: list[Session], go: asyncio.Event, seen: list[Any]) -> Any:
+    """An app that sleeps, and reads everything when it is woken."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        await go.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            seen.append(len(message["text"]))
+        seen.append(message["code"])
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"), [("x", 3 * MIB), ("x" * MIB, 20 * MIB)], ids=["tiny frames", "compressed bombs"]
+)
+async def test_a_flood_that_an_app_does_not_read_is_held_in_bounds_and_nothing_of_it_is_lost(
+    text: str, bound: int, caplog: Any
+) -> None:
+    sessions: list[Session] = []
+    seen: list[Any] = []
+    go = asyncio.Event()
+    if len(text) > 1:
+        deflate = zlib.compressobj(wbits=-15)
+        one = frame(TEXT, (deflate.compress(text.encode()) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4], rsv1=True)
+        count, offer = 80, ["Sec-WebSocket-Extensions: permessage-deflate"]
+    else:
+        one, count, offer = frame(TEXT, b"x"), 60_000, []
+    async with watched(patient(sessions, go, seen), ServerConfig(), caplog) as (served, _):
+        async with opened(served.port, "/", *offer) as raw:
+            sending = asyncio.create_task(raw.send(one * count + close_frame(4000)))
+            await until(lambda: sessions and sessions[0].reading_paused)
+            for _ in range(50):
+                await asyncio.sleep(0.005)
+                assert sessions[0].inbox_bytes < bound
+            go.set()
+            await sending
+            await until(lambda: seen and seen[-1] == 4000, 30)
+    assert seen == [len(text)] * count + [4000]
+
+
+async def test_an_app_that_has_closed_is_told_of_the_end_once_and_then_it_is_an_oserror() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4002})
+        try:
+            while len(seen) < 1000:
+                seen.append(await receive())
+        except OSError as error:
+            seen.append(type(error))
+
+    async with serving(app, lifespan="off") as served:
+        async with opened(served.port) as raw:
+            assert (await raw.frame()).code == 4002
+            await raw.send(close_frame(4002))
+            await raw.ended()
+        await until(lambda: len(seen) >= 2)
+    assert seen == [{"type": "websocket.disconnect", "code": 4002, "reason": ""}, ClientDisconnected]
+
+
+http_app = FastAPI()
+http_app.mount("/ws", echo)
+LARGE = 200 * KIB
+
+
+@http_app.get("/large")
+async def large() -> str:
+    return "x" * LARGE
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11", HTTPProtocol])
+async def test_an_upgrade_behind_a_large_response_that_is_not_read_yet_does_not_overtake_it(http: Any) -> None:
+    async with serving(http_app, http=http, lifespan="off") as served:
+        async with connect(served.port, receive_buffer=4 * KIB) as raw:
+            raw.stop_reading()
+            await raw.send(f"GET /large HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            await asyncio.sleep(0.1)  # uvicorn has answered as far as the socket takes it
+            await raw.send(request("/ws/"))
+            await asyncio.sleep(0.1)
+            raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
+            async with asyncio.timeout(10):
+                assert await raw.reader.readexactly(LARGE + 2) == b'"' + b"x" * LARGE + b'"'
+            assert (await raw.read_head()).startswith(b"HTTP/1.1 101 ")
+            await raw.send(frame(TEXT, b"now"))
+            assert await raw.frame() == (TEXT, b"now")
+
+
+async def test_a_head_of_a_megabyte_is_answered_though_its_client_goes_on_sending(caplog: Any) -> None:
+    async with watched(echo, ServerConfig(), caplog, http=HTTPProtocol) as (served, _):
+        async with connect(served.port) as raw:
+            raw.stop_reading()
+            raw.writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * MIB)
+            await asyncio.sleep(0.3)
+            raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert (await raw.read_all()).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (request("/").replace(b"GET", b"POST"), 405),
+        (request("/").replace(b"GET", b"HEAD"), 405),
+        (request("/", "Content-Length: 5").replace(b"GET", b"POST") + b"hello", 405),
+        (request("/").replace(b"HTTP/1.1", b"HTTP/1.0"), 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), 400),
+        (request("/", "Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
+        (request("/", "Host: other"), 400),
+        (request("/", *(f"X-{number}: x" for number in range(300))), 431),
+    ],
+    ids=["POST", "HEAD", "body", "1.0", "h2", "TLS", "chunked", "two hosts", "300 headers"],
+)
+async def test_what_cannot_become_a_websocket_is_told_so(head: bytes, status: int, caplog: Any) -> None:
+    async with serving(echo, http=HTTPProtocol, lifespan="off") as served:
+        async with connect(served.port) as raw:
+            await raw.send(head)
+            assert (await raw.read_all()).startswith(b"HTTP/1.1 %d " % status)
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_connection_that_was_used_for_http_can_become_a_websocket() -> None:
+    async with serving(http_app, http=HTTPProtocol, lifespan="off") as served:
+        async with connect(served.port) as raw:
+            for _ in range(2):
+                await raw.send(f"GET /large HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+                assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
+                await raw.reader.readexactly(LARGE + 2)
+            await raw.send(request("/ws/"))
+            assert (await raw.read_head()).startswith(b"HTTP/1.1 101 ")
+            await raw.send(frame(TEXT, b"x"))
+            assert await raw.frame() == (TEXT, b"x")
+
+
+async def test_a_tls_client_that_does_not_answer_the_end_is_dropped_at_close_timeout(
+    certificate: tuple[Path, Path],  # noqa: F811
+) -> None:
+    key, crt = certificate
+    limits = ServerConfig(close_timeout=0.5)
+    async with serving(echo, limits, lifespan="off", ssl_certfile=crt, ssl_keyfile=key) as served:
+        context = ssl.create_default_context(cafile=str(crt))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        async with connect(served.port) as raw:
+
+            async def exchange(step: Any) -> Any:
+                async with asyncio.timeout(10):
+                    while True:
+                        try:
+                            return step()
+                        except ssl.SSLWantReadError:
+                            await raw.send(outgoing.read())
+                            incoming.write(await raw.reader.read(1 << 16))
+                        finally:
+                            await raw.send(outgoing.read())
+
+            await exchange(tls.do_handshake)
+            tls.write(request("/"))
+            assert (await exchange(lambda: tls.read(1 << 16))).startswith(b"HTTP/1.1 101 ")
+            tls.write(close_frame(1000))
+            await raw.send(outgoing.read())
+            assert served.server is not None
+            state = served.server.server_state
+            await until(lambda: not state.connections, 5)
+
+
+async def test_an_app_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal swallowed
+        await receive()
+        await send({"type": "websocket.accept"})
+        while swallowed < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+
+    limits = ServerConfig(stop_window=0, stop_grace=0, close_timeout=0.1)
+    async with serving(app, limits, lifespan="off", timeout_graceful_shutdown=None) as served:
+        async with opened(served.port) as raw:
+            assert served.server is not None
+            served.server.should_exit = True
+            assert (await raw.frame()).code == 1012
+            await until(lambda: swallowed == 2)
+
+
+async def test_two_servers_of_one_process_stop_apart_and_leave_nothing() -> None:
+    async with serving(echo, lifespan="off") as stays:
+        async with websockets.connect(f"{stays}/") as client:
+            async with serving(echo, ServerConfig(stop_window=0), lifespan="off") as goes:
+                assert goes.server is not None
+                state = weakref.ref(goes.server.server_state)
+                async with websockets.connect(f"{goes}/") as other:
+                    await other.send("x")
+                    assert await other.recv() == "x"
+                    goes.server.should_exit = True
+                    with pytest.raises(websockets.ConnectionClosed) as caught:
+                        await other.recv()
+                    assert caught.value.rcvd is not None
+                    assert caught.value.rcvd.code == 1012
+                goes = uvicorn.Server  # type: ignore[assignment]
+            await client.send("still here")
+            assert await client.recv() == "still here"
+            await until(lambda: gc.collect() >= 0 and state() is None)
