@@ -7,14 +7,15 @@ import subprocess
 from pathlib import Path
 
 
-def self_signed(folder: Path) -> tuple[Path, Path]:
+def self_signed(folder: Path, password: str | None = None) -> tuple[Path, Path]:
     """Key and certificate for localhost."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     openssl = shutil.which("openssl")
     assert openssl, "the openssl command makes the certificate for this test"
+    protection = ["-nodes"] if password is None else ["-passout", f"pass:{password}"]
     subprocess.run(
         [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", *protection, "-days", "1", "-subj", "/CN=localhost"),
             *("-keyout", str(key), "-out", str(certificate)),
         ],
         check=True,

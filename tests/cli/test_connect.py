@@ -10,6 +10,8 @@ import pty
 import signal
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import AsyncGenerator, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -214,6 +216,8 @@ async def test_a_server_that_speaks_something_else_is_told() -> None:
         ("ws://", "names no host"),
         ("ws://a:b:c/", "ws://a:b:c/"),
         ("ws://example.org/#room", "has a fragment (#room)"),
+        ("ws://[::1", "Invalid IPv6 URL"),
+        ("localhost:0", "nothing can listen on port 0"),
         ("ws://no.such.name.invalid/", "the name no.such.name.invalid is not known"),
     ],
 )
@@ -232,12 +236,54 @@ async def test_a_port_nobody_listens_on_is_told() -> None:
     assert finished.stderr == f"error: cannot connect: nothing listens on 127.0.0.1 port {port}\n"
 
 
-@pytest.mark.parametrize("header", ["X-Room", ": 7", "Upgrade: h2c", "X-Room: 7\r\nX-Evil: 1"])
+@pytest.mark.parametrize("header", ["X-Room", ": 7", "Upgrade: h2c", "X-Room: 7\r\nX-Evil: 1", "X: ☃"])
 async def test_a_header_that_cannot_be_sent_is_refused(header: str) -> None:
     async with server() as port:
         finished = await antiphon("connect", f"127.0.0.1:{port}", "-H", header)
     assert finished.code == 1
     assert "Traceback" not in finished.stderr
+    assert "codec" not in finished.stderr
+
+
+async def test_waiting_takes_a_number_of_seconds_or_for_ever() -> None:
+    for wait in ("nan", "-1", "soon"):
+        finished = await antiphon("connect", "127.0.0.1:1", "--wait", wait)
+        assert finished.code == 2
+        assert "Invalid value for '--wait'" in finished.stderr
+
+
+async def with_input(port: int, piped: bytes | None) -> tuple[int | None, bytes, bytes]:
+    """Run `antiphon connect` with bytes as its input, or (None) with its standard input closed."""
+    command = f'exec "{sys.executable}" -W error -m antiphon connect 127.0.0.1:{port} --wait 0.3'
+    process = await asyncio.create_subprocess_shell(
+        command + (" <&-" if piped is None else ""),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    async with asyncio.timeout(20):
+        stdout, stderr = await process.communicate(piped)
+    assert b"Traceback" not in stderr
+    return process.returncode, stdout, stderr
+
+
+async def test_a_line_that_is_not_text_ends_it_with_its_number() -> None:
+    async with server() as port:
+        code, stdout, stderr = await with_input(port, b"one\r\ntw\xff\nthree\n")
+    assert code == 1
+    assert stdout == b"one\n"
+    assert b"line 2 of the input is not UTF-8" in stderr
+
+
+async def test_text_is_utf_8_whatever_the_locale_says() -> None:
+    async with server() as port:
+        assert (await with_input(port, "grüße\n".encode()))[:2] == (0, "grüße\n".encode())
+
+
+async def test_a_closed_standard_input_is_an_empty_one() -> None:
+    async with server() as port:
+        assert (await with_input(port, None))[:2] == (0, b"")
 
 
 def context_with(key: Path, certificate: Path) -> ssl.SSLContext:
@@ -278,12 +324,42 @@ async def test_on_a_terminal_messages_are_marked_and_commands_understood() -> No
                 ("< hello\r\n", '{"a": 1}'),
                 ('< {\r\n    "a": 1\r\n  }', "//ping"),
                 ("< /ping", "/bytes 68 69"),
-                ("68 69", "/nonsense"),
+                ("68 69", "/ping"),
+                ("pong after", "/bytes zz"),
+                ("'zz' is not hexadecimal", "/close now"),
+                ("'now' is not a close code", "/nonsense"),
                 ("lines are sent as text", "/close 1 one"),
                 ("may not go on the wire", "go away"),
                 ("closed with 4001", ""),
             ],
         )
+
+
+@pytest.mark.parametrize("ending", ["go away\n", "\x03", "\x04"], ids=["by the server", "CTRL+C", "CTRL+D"])
+async def test_the_terminal_is_left_as_it_was_found(ending: str) -> None:
+    main, side = pty.openpty()
+    before = termios.tcgetattr(side)
+    async with server() as port:
+        process = await asyncio.create_subprocess_exec(
+            *(*ANTIPHON, "connect", f"127.0.0.1:{port}"),
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            preexec_fn=lambda: os.login_tty(os.dup(side)),
+        )
+        screen = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(screen), os.fdopen(os.dup(main), "rb", buffering=0)
+        )
+        async with asyncio.timeout(20):
+            await screen.readuntil(b"> ")
+            os.write(main, ending.encode())
+            await screen.readuntil(b"closed ")
+            await process.wait()
+    assert termios.tcgetattr(side) == before
+    transport.close()
+    os.close(main)
+    os.close(side)
 
 
 async def on_a_terminal(address: str, lines: Sequence[tuple[str, str]]) -> str:

@@ -28,7 +28,11 @@ async def event(client: ClientConnection, kind: str) -> dict[str, Any]:
 
 
 def person(number: int) -> str:
-    return f"id={number:024x}&name=Person {number}".replace(" ", "%20")
+    return f"name=Person%20{number}"
+
+
+def browser_of(secret: str) -> dict[str, str]:
+    return {"Cookie": f"antiphon-demo={secret}"}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -50,6 +54,27 @@ async def test_the_chat_is_one_whatever_the_number_of_workers(workers: str) -> N
         finally:
             await asyncio.gather(*(client.close() for client in clients))
     assert "Traceback" not in server.log, server.log
+
+
+async def test_who_a_browser_is_follows_from_its_cookie_and_cannot_be_taken_from_what_others_see() -> None:
+    async with serve_process("demo", command=ANTIPHON) as server:
+        address = f"{server.url}/ws/lobby?{person(1)}"
+
+        async def id_of(secret: str | None) -> str:
+            async with connect(address, additional_headers=browser_of(secret) if secret else None) as client:
+                return str((await event(client, "you"))["id"])
+
+        ada = await id_of("a secret")
+        assert ada == await id_of("a secret")
+        assert await id_of(ada) != ada
+        assert await id_of(None) != await id_of(None)
+        async with connect(address, additional_headers=browser_of("a secret")) as client:
+            assert ada in (await event(client, "presence_diff"))["joins"]
+        first = await asyncio.to_thread(urllib.request.urlopen, server.http_url, timeout=5)
+        again = urllib.request.Request(server.http_url, headers=browser_of("a secret"))
+        second = await asyncio.to_thread(urllib.request.urlopen, again, timeout=5)
+    assert "HttpOnly" in first.headers["Set-Cookie"]
+    assert second.headers["Set-Cookie"] is None
 
 
 async def test_a_message_that_is_none_of_the_chats_closes_with_1008() -> None:

@@ -133,6 +133,75 @@ async def becomes(url: str, words: str, within: float) -> bool:
         return False
 
 
+async def test_source_that_does_not_import_is_explained_and_the_next_change_is_tried(folder: Path) -> None:
+    async with run("main", "--reload", app_dir=folder) as server:
+        assert (await hear(server.url)).endswith("hello")
+        async with asyncio.timeout(40):
+            (folder / "main.py").write_text(f"{APP}\ndef f(:\n")
+            while "Waiting for the next change" not in server.log:
+                (folder / "main.py").touch()  # the worker may answer before its parent watches
+                await asyncio.sleep(0.5)
+            (folder / "main.py").write_text(APP.replace("'hello'", "'repaired'"))
+            assert await becomes(server.url, "repaired", within=30.0)
+    assert "module 'main' cannot be imported" in server.log
+    assert "SyntaxError" in server.log
+
+
+async def test_a_second_interrupt_stops_at_once_without_tracebacks(folder: Path) -> None:
+    (folder / "main.py").write_text(
+        f"{APP}\n@app.websocket('/stay')\nasync def stay(websocket: WebSocket) -> None:\n"
+        "    await websocket.accept()\n    await __import__('asyncio').Event().wait()\n"
+    )
+    async with run("main", "--timeout-graceful-shutdown", "60", app_dir=folder) as server:
+        async with connect(f"{server.url}/stay"):
+            server.process.send_signal(signal.SIGINT)
+            await server.wait_for_line("Waiting for connections to close|Closing 1 WebSocket")
+            server.process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(10):
+                assert await server.process.wait() == 0, server.log
+    assert "Forced to stop" in server.log
+
+
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [
+        ("not PEM", "main.py is not a certificate"),
+        ("no key", "--ssl-keyfile names a key"),
+        ("other key", "does not belong to the certificate"),
+        ("encrypted", "--ssl-keyfile-password is needed"),
+        ("wrong password", "--ssl-keyfile-password does not open it"),
+    ],
+)
+async def test_a_certificate_that_cannot_be_served_is_explained(folder: Path, case: str, told: str) -> None:
+    (folder / "other").mkdir()
+    key, certificate = map(str, self_signed(folder, "love" if case in ("encrypted", "wrong password") else None))
+    options = {
+        "not PEM": ["--ssl-certfile", "main.py"],
+        "no key": ["--ssl-certfile", certificate],
+        "other key": ["--ssl-certfile", certificate, "--ssl-keyfile", str(self_signed(folder / "other")[0])],
+        "encrypted": ["--ssl-certfile", certificate, "--ssl-keyfile", key],
+        "wrong password": ["--ssl-certfile", certificate, "--ssl-keyfile", key, "--ssl-keyfile-password", "hate"],
+    }
+    finished = await antiphon("run", "main", "--port", "0", *options[case], cwd=folder)
+    assert finished.code == 1
+    assert told in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("option", ["--ws-ping-interval", "--ws-ping-timeout"])
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "soon"])
+async def test_a_time_between_pings_is_a_number_of_seconds(folder: Path, option: str, value: str) -> None:
+    finished = await antiphon("run", "main", option, value, cwd=folder)
+    assert finished.code == 2
+    assert f"Invalid value for '{option}'" in finished.stderr
+
+
+async def test_a_factory_that_is_an_application_is_explained(folder: Path) -> None:
+    finished = await antiphon("run", "--factory", "main:app", cwd=folder)
+    assert finished.code == 1
+    assert "it is an application itself: antiphon run main:app" in finished.stderr
+
+
 async def test_a_certificate_makes_it_wss(folder: Path) -> None:
     key, certificate = self_signed(folder)
     async with run("main", "--ssl-keyfile", str(key), "--ssl-certfile", str(certificate), app_dir=folder) as server:

@@ -6,6 +6,8 @@ Each command lives in its own module, loaded when it is called; `--help` of one 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import Final
 
 import click
@@ -53,3 +55,5 @@ def main() -> None:
     antiphon demo                  a chat room to look at
     antiphon connect ws://...      talk to any WebSocket server
     """
+    if sys.stdin is None:  # closed, as some supervisors start a process
+        sys.stdin = open(os.devnull)  # noqa: SIM115  # for as long as the process lives

@@ -60,15 +60,17 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `ws://`, `wss://`, `http://`, `https://` or just `host:port/path`. Raises BadAddress."""
-        parts = urlsplit(text if "://" in text else f"ws://{text}")
-        if parts.scheme not in ("ws", "wss", "http", "https"):
-            raise BadAddress(f"{text!r} starts with {parts.scheme}://, not with ws:// or wss://")
         try:
+            parts = urlsplit(text if "://" in text else f"ws://{text}")
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise BadAddress(f"{text!r}: {error}") from None
+        if parts.scheme not in ("ws", "wss", "http", "https"):
+            raise BadAddress(f"{text!r} starts with {parts.scheme}://, not with ws:// or wss://")
         if not host:
             raise BadAddress(f"{text!r} names no host")
+        if port == 0:
+            raise BadAddress(f"{text!r}: nothing can listen on port 0")
         if parts.fragment:
             raise BadAddress(f"{text!r} has a fragment (#{parts.fragment}), which WebSocket addresses have not")
         secure = parts.scheme in ("wss", "https")

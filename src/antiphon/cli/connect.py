@@ -9,19 +9,23 @@ import math
 import os
 import signal
 import sys
+import time
 
 import click
 
 from antiphon.wire import Close, Ping, Pong
 
 from .client import Address, BadAddress, Client, Refused, Unreachable
+from .parameters import Seconds
 from .problem import Problem
 from .terminal import Terminal, name_of_close
 
 GOOD_ENDINGS = (1000, 1001, 1005)
 ENDED_BADLY = 3
 HEADERS_OF_INTEREST = ("www-authenticate", "location", "retry-after", "allow", "sec-websocket-version", "content-type")
-HELP = "lines are sent as text; /ping  /bytes 68 69  /close [code] [reason]  //text sends /text  CTRL+D closes"
+HELP = """\
+lines are sent as text; //text sends /text; CTRL+D closes
+/ping [text]   /bytes 68 69   /close [code] [reason]"""
 
 
 @click.command("connect", context_settings={"show_default": True})
@@ -35,7 +39,7 @@ HELP = "lines are sent as text; /ping  /bytes 68 69  /close [code] [reason]  //t
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
 @click.option(
     "--wait",
-    type=click.FloatRange(0),
+    type=Seconds(endless=True),
     default=1.0,
     metavar="SECONDS",
     help="In a pipe: close when the input has ended and nothing came for so long; 'inf' never.",
@@ -96,6 +100,8 @@ def _headers(
         name, separator, value = text.partition(":")
         if not separator or not name.strip():
             raise Problem(f"--header {text!r} is not of the form NAME:VALUE")
+        if not text.isascii() and any(ord(character) > 255 for character in text):
+            raise Problem(f"--header {text!r} has characters that HTTP headers cannot carry (beyond Latin-1)")
         headers.append((name.strip(), value.strip()))
     if token is not None:
         headers.append(("Authorization", f"Bearer {token}"))
@@ -122,6 +128,7 @@ class _Session:
         self._wait = wait
         self._verbose = verbose
         self._heard = asyncio.Event()
+        self._pinged: dict[bytes, float] = {}  # payload of a ping that was asked for -> when it was sent
 
     async def run(
         self,
@@ -146,7 +153,11 @@ class _Session:
         finally:
             writing.cancel()
             stopping.cancel()
-        return self._farewell(client)
+            self._terminal.over()
+        code = self._farewell(client)
+        if writing.done() and not writing.cancelled():
+            writing.result()  # its problem is ours
+        return code
 
     def _greet(self, address: Address, client: Client) -> None:
         details = f", subprotocol {client.subprotocol}" if client.subprotocol else ""
@@ -158,7 +169,6 @@ class _Session:
             self._terminal.note(HELP)
 
     def _farewell(self, client: Client) -> int:
-        self._terminal.over()
         code = client.close_code
         good = client.closed_by_us or code in GOOD_ENDINGS
         reason = f": {client.close_reason}" if client.close_reason else ""
@@ -173,6 +183,9 @@ class _Session:
             if isinstance(event, str | bytes):
                 self._heard.set()
                 self._terminal.received(event)
+            elif isinstance(event, Pong) and event.payload in self._pinged:
+                took = time.monotonic() - self._pinged.pop(event.payload)
+                self._terminal.note(f"pong after {took * 1000:.1f} ms")
             elif self._verbose and isinstance(event, Ping | Pong):
                 self._terminal.note(f"{type(event).__name__.lower()} {event.payload.hex(' ')}".rstrip())
             elif self._verbose and isinstance(event, Close):
@@ -180,14 +193,18 @@ class _Session:
 
     async def _write(self, client: Client) -> None:
         lines = self._terminal.lines()
-        while (line := await lines.get()) is not None:
-            if self._terminal.interactive and line.startswith("/"):
-                await self._command(client, line)
-            elif line or not self._terminal.interactive:
-                await client.send(line)
-        if not self._terminal.interactive:
-            await self._silence()
-        await client.close()
+        try:
+            while isinstance(line := await lines.get(), str):
+                if self._terminal.interactive:
+                    await self._typed(client, line)
+                else:
+                    await client.send(line)
+            if not self._terminal.interactive:
+                await self._silence()
+            if line is not None:
+                raise Problem(f"{line}; what came before was sent")
+        finally:
+            await client.close()
 
     async def _silence(self) -> None:
         """Wait until nothing has come for `wait` seconds."""
@@ -199,23 +216,43 @@ class _Session:
             except TimeoutError:
                 return
 
-    async def _command(self, client: Client, line: str) -> None:
-        name, _, rest = line[1:].partition(" ")
+    async def _typed(self, client: Client, line: str) -> None:
         try:
-            if name.startswith("/"):
-                await client.send(line[1:])
-            elif name == "ping":
-                await client.ping(rest.encode())
-            elif name == "bytes":
-                await client.send(bytes.fromhex(rest))
-            elif name == "close":
-                code, _, reason = rest.partition(" ")
-                await client.close(int(code or 1000), reason)
-            else:
-                self._terminal.note(HELP)
+            if line.startswith("/") and not line.startswith("//"):
+                await self._command(client, *line[1:].split(" ", 1))
+            elif line:
+                await client.send(line[1:] if line.startswith("//") else line)
+        except UnicodeEncodeError:
+            self._terminal.note("that is not UTF-8, and was not sent", colour="red")
         except ValueError as error:
             self._terminal.note(str(error), colour="red")
+
+    async def _command(self, client: Client, name: str, rest: str = "") -> None:
+        if name == "ping":
+            payload = rest.encode()
+            self._pinged[payload] = time.monotonic()
+            await client.ping(payload)
+        elif name == "bytes":
+            await client.send(_bytes(rest))
+        elif name == "close":
+            code, _, reason = rest.partition(" ")
+            await client.close(_code(code), reason)
+        else:
+            self._terminal.note(HELP)
 
     async def _close_when(self, stop: asyncio.Event, client: Client) -> None:
         await stop.wait()
         await client.close()
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not hexadecimal; for example: /bytes 68 69 0a") from None
+
+
+def _code(text: str) -> int:
+    if text and not text.isdecimal():
+        raise ValueError(f"{text!r} is not a close code; for example: /close 4000 enough")
+    return int(text or 1000)

@@ -86,6 +86,11 @@ def load(target: Target, *, factory: bool) -> Any:
     if factory:
         if not callable(application):
             raise Problem(f"{target} is {_kind(application)}, but --factory needs a function that returns an app")
+        if not _accepts(application, 0):
+            raise Problem(
+                f"{target} is {_kind(application)} that needs arguments, but --factory calls it without any",
+                *([f"it is an application itself: antiphon run {target}"] if _is_application(application) else []),
+            )
     elif not _looks_like_asgi(application):
         raise _not_asgi(target, application)
     return application

@@ -12,6 +12,7 @@ import click
 from antiphon.hub import Hub, HubError, TopicOptions
 
 from .loading import load, locate
+from .parameters import Seconds
 from .problem import Problem
 
 MEMORY = "memory://"
@@ -22,10 +23,10 @@ MEMORY = "memory://"
 @click.argument("topic")
 @click.argument("data")
 @click.option("--json", "kind", flag_value="json", help="DATA is JSON: checked, and sent as JSON data.")
-@click.option("--text", "kind", flag_value="text", default="text", help="DATA is text.  [default]")
+@click.option("--text", "kind", flag_value="text", default="text", show_default=False, help="DATA is text.  [default]")
 @click.option("--binary", "kind", flag_value="binary", help="DATA is sent as bytes, in a binary frame.")
 @click.option("--history", type=click.IntRange(0), default=0, metavar="N", help="Messages the topic keeps (for a URL).")
-@click.option("--ttl", type=float, default=300.0, metavar="SECONDS", help="How long it keeps them.")
+@click.option("--ttl", type=Seconds(), default=300.0, metavar="SECONDS", help="How long it keeps them.")
 @click.option("--prefix", default="antiphon", help="Prefix of the keys in Redis (for a URL).")
 @click.option("--app-dir", default=".", metavar="DIR", help="Folder that the app's module is in.")
 def command(hub: str, topic: str, data: str, kind: str, history: int, ttl: float, prefix: str, app_dir: str) -> None:

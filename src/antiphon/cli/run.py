@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import uvicorn
 from antiphon.server import ServerConfig
 
 from . import sockets as listening
+from .certificates import check_certificate
 from .loading import Target, check_exists, load, locate
+from .parameters import Seconds
 from .problem import Problem
 from .serving import Engine, log_config, serve
 
@@ -44,8 +47,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
     help="WebSocket protocol engine.",
 )
 @click.option("--ws-max-size", type=click.IntRange(1), metavar="BYTES", help="Longest message.  [default: 16 MiB]")
-@click.option("--ws-ping-interval", type=float, default=20.0, metavar="SECONDS", help="Between pings; 0 sends none.")
-@click.option("--ws-ping-timeout", type=float, default=20.0, metavar="SECONDS", help="A peer silent longer is gone.")
+@click.option(
+    "--ws-ping-interval", type=Seconds(), default=20.0, metavar="SECONDS", help="Between pings; 0 sends none."
+)
+@click.option(
+    "--ws-ping-timeout", type=Seconds(), default=20.0, metavar="SECONDS", help="A peer silent longer is gone."
+)
 @click.option("--lifespan", type=click.Choice(["auto", "on", "off"]), default="auto", help="ASGI lifespan.")
 @click.option("--root-path", default="", metavar="PATH", help="Where a proxy mounts the application.")
 @click.option("--proxy-headers/--no-proxy-headers", default=True, help="Believe X-Forwarded-* of trusted proxies.")
@@ -77,7 +84,8 @@ def command(app: str, **options: Any) -> None:
     else:
         load(target, factory=options["factory"])
     config = configure(target, **options)
-    serve(config, _listen(options["host"], options["port"], options["uds"], options["fd"]))
+    sockets = _listen(options["host"], options["port"], options["uds"], options["fd"])
+    serve(config, sockets, check=partial(load, target, factory=options["factory"]))
 
 
 def configure(target: Target, **options: Any) -> uvicorn.Config:
@@ -89,6 +97,8 @@ def configure(target: Target, **options: Any) -> uvicorn.Config:
         _check_limits()
     if options["ssl_keyfile"] and not options["ssl_certfile"]:
         raise Problem("--ssl-keyfile is given without --ssl-certfile")
+    if options["ssl_certfile"]:
+        check_certificate(options["ssl_certfile"], options["ssl_keyfile"], options["ssl_keyfile_password"])
     if options["reload"] and (options["workers"] or 1) > 1:
         raise Problem("--reload serves with one process", "leave out --workers while developing")
     sizes = {"ws_max_size": options["ws_max_size"]} if options["ws_max_size"] else {}

@@ -5,13 +5,14 @@ Knows nothing of the command line's words; `run` and `demo` both end here.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import importlib.util
 import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -24,6 +25,7 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from antiphon.hub.backends.relay import Supervisor
 
 from . import sockets as listening
+from .problem import Problem
 
 STARTUP_FAILURE: Final = 3
 
@@ -61,13 +63,16 @@ def log_config(level: str) -> dict[str, Any]:
     return config
 
 
-def serve(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    """Serve on listening sockets until a signal; exits with 3 when the application's startup fails."""
+def serve(config: uvicorn.Config, sockets: list[socket.socket], *, check: Callable[[], object] = lambda: None) -> None:
+    """Serve on listening sockets until a signal; exits with 3 when the application's startup fails.
+
+    `check` (picklable) raises `Problem` for an application that cannot be imported; each reload asks it anew.
+    """
     where = ", ".join(listening.url(sock, secure=config.is_ssl) for sock in sockets)
     try:
         if config.should_reload:
             _tell(where)
-            ChangeReload(config, target=uvicorn.Server(config).run, sockets=sockets).run()
+            ChangeReload(config, target=_Reloaded(config, check).run, sockets=sockets).run()
         elif config.workers > 1:
             with _relay():
                 _tell(f"{where} with {config.workers} workers")
@@ -108,6 +113,38 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             _tell(self._where)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self._cut_off()
+
+    async def _cut_off(self) -> None:
+        logger.info("Forced to stop: what was still running is cut off")
+        # Everything left is cancelled where it stands; each would tell its own traceback of that.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
+        for connection in tuple(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+        await asyncio.sleep(0.01)  # the loop must not close while it still reads: turns for the transports to end
+
+
+class _Reloaded(uvicorn.Server):
+    """The process of `--reload`: source that does not import is explained, and the next change tried."""
+
+    def __init__(self, config: uvicorn.Config, check: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._check = check
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            self._check()
+        except Problem as problem:
+            problem.show()
+            logger.info("Waiting for the next change")
+            sys.exit(problem.exit_code)
+        super().run(sockets)
 
 
 def _tell(where: str) -> None:

@@ -14,6 +14,8 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
@@ -36,6 +38,19 @@ def name_of_close(code: int) -> str:
     return "the application's own" if 4000 <= code <= 4999 else "unknown"
 
 
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """A line of the input that is not text."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"line {self.number} of the input is not UTF-8"
+
+
+Line = str | Undecodable
+
+
 class Terminal:
     """Shows messages and reads lines; `pretty` is whether JSON is laid out."""
 
@@ -45,6 +60,7 @@ class Terminal:
         self._colour = self._on_screen and not os.environ.get("NO_COLOR")
         self._pretty = self._on_screen if pretty is None else pretty
         self._prompting = False
+        self._settings = _settings() if self.interactive else None
 
     def received(self, message: str | bytes) -> None:
         """Show a message of the server."""
@@ -60,10 +76,17 @@ class Terminal:
             click.echo(self._style("\n".join(map(visible, text.split("\n"))), colour), err=True)
 
     def over(self) -> None:
-        """Nothing more is read: a prompt would only be in the way."""
+        """Nothing more is read: the prompt goes, and the terminal is left as it was found.
+
+        The thread that reads may hang in readline for ever, which has taken echo and line mode from the terminal.
+        """
         self._prompting = False
         if self.interactive:
-            click.echo("\r\x1b[K", nl=False)
+            click.echo("\r\x1b[K\x1b[?2004l", nl=False)  # bracketed paste is readline's, too
+        if self._settings is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._settings)
 
     def _style(self, text: str, colour: str) -> str:
         return click.style(text, fg=colour) if self._colour else text
@@ -91,19 +114,19 @@ class Terminal:
         sys.stdout.write(PROMPT + readline.get_line_buffer())
         sys.stdout.flush()
 
-    def lines(self) -> asyncio.Queue[str | None]:
+    def lines(self) -> asyncio.Queue[Line | None]:
         """What is typed or piped in, line by line; None at its end. Read in a thread that dies with the process."""
         loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
+        queue: asyncio.Queue[Line | None] = asyncio.Queue()
 
-        def give(line: str | None) -> None:
+        def give(line: Line | None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 loop.call_soon_threadsafe(queue.put_nowait, line)
 
         threading.Thread(target=self._read, args=(give,), daemon=True).start()
         return queue
 
-    def _read(self, give: Callable[[str | None], None]) -> None:
+    def _read(self, give: Callable[[Line | None], None]) -> None:
         try:
             if self.interactive:
                 with contextlib.suppress(ImportError):
@@ -111,13 +134,31 @@ class Terminal:
                 self._prompting = True
                 while True:
                     give(input(PROMPT))
-            for line in sys.stdin:
-                give(line.rstrip("\n"))
+            for number, line in enumerate(sys.stdin.buffer, 1):
+                give(decoded := _decoded(line, number))
+                if isinstance(decoded, Undecodable):
+                    return
         except (EOFError, ValueError, OSError):
             pass
         finally:
             self._prompting = False
             give(None)
+
+
+def _settings() -> list[Any] | None:
+    """What `over` gives back to the terminal, where there is something to give (not on Windows)."""
+    try:
+        import termios
+    except ImportError:
+        return None
+    return termios.tcgetattr(sys.stdin)
+
+
+def _decoded(line: bytes, number: int) -> Line:
+    try:
+        return line.removesuffix(b"\n").removesuffix(b"\r").decode()
+    except UnicodeDecodeError:
+        return Undecodable(number)
 
 
 def visible(text: str) -> str:
