@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from urllib.parse import quote
 
 from playwright.async_api import Browser, Page, async_playwright
 
@@ -31,7 +32,7 @@ CONVERSATION = (
     ("Grace", "Nine, but quietly."),
     ("Ada", "👍"),
 )
-IDS = {"Ada": "01" * 12, "Grace": "1a" * 12, "Tomás": "59" * 12}  # chosen for colours that go together
+COOKIES = {"Ada": "Ada 22", "Grace": "Grace 3", "Tomás": "Tomás 44"}  # chosen for colours that go together
 LOOKS_AT_IT = "Ada"
 
 
@@ -55,7 +56,7 @@ async def demo() -> AsyncGenerator[str]:
         await process.wait()
 
 
-async def new_page(browser: Browser, name: str, *, size: str = "desktop", theme: str = "light") -> Page:
+async def new_page(browser: Browser, url: str, name: str, *, size: str = "desktop", theme: str = "light") -> Page:
     """A tab of the person with this name; several of them are one person."""
     width, height, scale = SIZES[size]
     context = await browser.new_context(
@@ -66,8 +67,8 @@ async def new_page(browser: Browser, name: str, *, size: str = "desktop", theme:
         color_scheme="dark" if theme == "dark" else "light",
         locale="en-GB",
     )
-    for key, value in {"id": IDS[name], "name": name}.items():
-        await context.add_init_script(f"localStorage.setItem('antiphon.{key}', '{value}')")
+    await context.add_cookies([{"name": "antiphon-demo", "value": quote(COOKIES[name]), "url": url}])
+    await context.add_init_script(f"localStorage.setItem('antiphon.name', '{name}')")
     return await context.new_page()
 
 
@@ -93,14 +94,14 @@ async def pictures(url: str) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find(), args=FLAGS)
-        people = {name: await new_page(browser, name) for name in IDS}
+        people = {name: await new_page(browser, url, name) for name in COOKIES}
         for page in people.values():
             await enter(page, url)
         for name, text in CONVERSATION:
             await say(people[name], text)
         for size in SIZES:
             for theme in ("light", "dark"):
-                page = await new_page(browser, LOOKS_AT_IT, size=size, theme=theme)
+                page = await new_page(browser, url, LOOKS_AT_IT, size=size, theme=theme)
                 await enter(page, url)
                 await take(page, f"{size}-{theme}")
                 await page.context.close()

@@ -1,11 +1,14 @@
 """The chat room's server: rooms are topics of the hub, people are its presence, what was said is its history.
 
 Everything here is antiphon's public API. The page in `static/` gets the hub's own events and resumes by position. Names
-are what people say they are: a chat with something to protect would ask for credentials (docs/security.md).
+are what people say they are, but nobody can take another's place: a browser keeps a secret cookie, and others see only
+what is derived from it. A chat with more to protect would ask for credentials (docs/security.md).
 """
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import time
 from pathlib import Path as Folder
 from typing import Annotated, Final, Literal
@@ -15,6 +18,7 @@ from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, Validatio
 
 from antiphon import (
     App,
+    Cookie,
     Depends,
     FileResponse,
     Header,
@@ -36,21 +40,15 @@ from .pace import Pace
 STATIC: Final = Folder(__file__).parent / "static"
 REMEMBERED: Final = 200
 DAY: Final = 86_400.0
+YEAR: Final = 365 * 86_400
+COOKIE: Final = "antiphon-demo"
 
 RoomName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
-PersonId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
 PersonName = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=32, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$"),
 ]
 MessageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
-
-
-class Person(BaseModel):
-    """Who is in the room. The id is the browser's, so that several tabs are one person."""
-
-    id: PersonId
-    name: PersonName
 
 
 class Say(BaseModel):
@@ -78,8 +76,11 @@ app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
 @app.get("/")
-async def page() -> FileResponse:
-    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+async def page(secret: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> FileResponse:
+    response = FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+    if secret is None:
+        response.set_cookie(COOKIE, secrets.token_hex(16), max_age=YEAR, httponly=True, samesite="lax")
+    return response
 
 
 @app.get("/rooms")
@@ -94,6 +95,11 @@ async def same_origin(host: Annotated[str, Header()], origin: Annotated[str | No
         raise HTTPException(403, "this page comes from another site")
 
 
+def public_id(secret: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> str:
+    """Who this is for everybody: one person in all tabs of a browser, and nothing to come in with."""
+    return hashlib.sha256((secret or secrets.token_hex(16)).encode()).hexdigest()[:24]
+
+
 def last_seen(offset: Annotated[int | None, Query(ge=0)] = None, epoch: str | None = None) -> Position | None:
     """Where a page that comes back had got to."""
     return None if offset is None or epoch is None else Position(offset, epoch)
@@ -104,16 +110,18 @@ async def chat(
     websocket: WebSocket,
     hub: Hub,
     room: Annotated[RoomName, Path()],
-    person: Annotated[Person, Query()],
+    person: Annotated[str, Depends(public_id)],
+    name: Annotated[PersonName, Query()],
     since: Annotated[Position | None, Depends(last_seen)],
 ) -> None:
     await websocket.accept()
+    await websocket.send_json({"type": "you", "id": person})
     speaking = Pace(burst=8, per_second=1.5, clock=time.monotonic)
     hinting = Pace(burst=2, per_second=0.5, clock=time.monotonic)
     here, typing = f"room/{room}", f"typing/{room}"
     async with (
         hub.join(typing, websocket),
-        hub.join(here, websocket, since=since, history=REMEMBERED, user=person.id, presence={"name": person.name}),
+        hub.join(here, websocket, since=since, history=REMEMBERED, user=person, presence={"name": name}),
     ):
         async for text in websocket.iter_text():
             try:
@@ -124,9 +132,9 @@ async def chat(
             if isinstance(message, Typing):
                 if not hinting.allows():
                     continue
-                await hub.publish(typing, {"from": person.id, "name": person.name}, exclude=websocket)
+                await hub.publish(typing, {"from": person, "name": name}, exclude=websocket)
             elif speaking.allows():
-                said = {"id": message.id, "from": person.id, "name": person.name, "text": message.text}
+                said = {"id": message.id, "from": person, "name": name, "text": message.text}
                 await hub.publish(here, {**said, "at": int(time.time() * 1000)})
             else:
                 await websocket.send_json({"type": "refused", "id": message.id, "why": "too fast, not sent"})

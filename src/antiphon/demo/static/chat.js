@@ -16,9 +16,9 @@ const memory = {
 const slug = (text) => text.trim().toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 32);
 const random = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-// One person in several tabs is one person: the id is the browser's, the name may change.
-const me = { id: memory.get("id") ?? random(), name: memory.get("name") ?? "" };
-memory.set("id", me.id);
+// One person in several tabs is one person: the server knows us by a cookie that no script sees, and tells us which id
+// that is for everybody. The name may change.
+const me = { id: memory.get("id") ?? "", name: memory.get("name") ?? "" };
 
 const state = {
   room: slug(location.hash.slice(1)) || "lobby",
@@ -37,6 +37,7 @@ let socket = null;
 let log = null;
 let told = 0;
 let waitingUntil = 0;
+let following = true; // the reader is at the end of the log
 
 // --- the socket -------------------------------------------------------------------------------------------------
 
@@ -52,6 +53,7 @@ function enter(room) {
   state.typing = new Map();
   Object.assign(state, { position: null, ready: false, everReady: false, rosterKnown: false });
   log = new Log($("log"), $("scroll"), me.id);
+  following = true;
   seen();
   $("title").textContent = room;
   $("text").placeholder = `Message ${room}`;
@@ -77,7 +79,7 @@ function enter(room) {
 function address() {
   const url = new URL(`ws/${state.room}`, document.baseURI.replace(/^http/, "ws"));
   url.hash = "";
-  url.search = new URLSearchParams({ id: me.id, name: me.name, ...state.position });
+  url.search = new URLSearchParams({ name: me.name, ...state.position });
   return url;
 }
 
@@ -89,6 +91,14 @@ function opened() {
 
 // The hub's events, by type; those of the topic "typing/…" have a handler of their own.
 const handlers = {
+  /** Who we are for everybody. */
+  you({ id }) {
+    if (id === me.id) return;
+    me.id = id;
+    memory.set("id", id);
+    log.me = id;
+    paintAvatar($("me-avatar"), me.id, me.name);
+  },
   /** We are in the topic. What was said follows, then who is here, then what is said from now on. */
   joined({ recovered }) {
     if (state.position && !recovered) log = new Log($("log"), $("scroll"), me.id); // too long away: start over
@@ -250,11 +260,16 @@ function seen() {
 }
 
 $("jump").addEventListener("click", () => { log.toEnd(true); $("text").focus(); });
-$("scroll").addEventListener("scroll", () => { if (log) { if (log.atEnd && looking()) seen(); else drawUnread(); } }, { passive: true });
+$("scroll").addEventListener("scroll", () => {
+  if (!log) return;
+  following = log.atEnd;
+  if (following && looking()) seen(); else drawUnread();
+}, { passive: true });
 window.addEventListener("focus", () => { if (log?.atEnd) seen(); });
 window.addEventListener("blur", () => { if (state.unread === 0) log?.allRead(); });
 document.addEventListener("visibilitychange", () => { if (log?.atEnd && looking()) seen(); });
-new ResizeObserver(() => { if (log && state.unread === 0 && state.ready) log.toEnd(); }).observe($("composer"));
+// A longer message being typed, a notice, a keyboard: who was at the end stays there.
+new ResizeObserver(() => { if (log && following) log.toEnd(); }).observe($("scroll"));
 
 // --- drawing ----------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ export class Log {
     list.replaceChildren();
   }
 
+  set me(id) { this.#me = id; }
   get empty() { return this.#known.size === 0; }
   has(id) { return this.#known.has(id); }
 
