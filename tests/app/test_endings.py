@@ -1,0 +1,175 @@
+"""Endings that the close matrix does not list: two things at once, handlers that fail, middleware that raises."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from starlette.applications import Starlette
+from websockets import InvalidStatus
+from websockets.asyncio.client import connect
+
+from antiphon import App, PlainTextResponse, WebSocket, WebSocketDisconnect, WebSocketException
+from antiphon.exceptions import UnexpectedMessageKind
+from antiphon.middleware import Middleware
+from antiphon.routing import APIWebSocketRoute
+from antiphon.testclient import TestClient, WebSocketDenialResponse
+from antiphon.types import ASGIApp, Message, Receive, Scope, Send
+from tests.serving import serve
+
+
+def app_that_raises(error: Exception, *, accept: bool = True) -> App:
+    app = App()
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        if accept:
+            await websocket.accept()
+        raise error
+
+    return app
+
+
+def seen(app: App) -> tuple[int, str]:
+    """The close code and reason that a peer sees."""
+    client = TestClient(app, raise_server_exceptions=False)
+    with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect("/ws") as session:
+        session.receive_text()
+    return closed.value.code, closed.value.reason
+
+
+async def test_a_peer_that_left_before_accept_is_nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.receive()
+        assert (await websocket.receive())["type"] == "websocket.disconnect"
+
+    messages: Iterator[Message] = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    async def send(message: Message) -> None:
+        raise AssertionError(f"there is nobody to send {message} to")
+
+    await app({"type": "websocket", "path": "/ws", "headers": []}, receive, send)
+    assert not caplog.records
+
+
+def test_a_denial_response_that_an_endpoint_began_is_ended_for_it() -> None:
+    app = App()
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.send({"type": "websocket.http.response.start", "status": 402, "headers": []})
+
+    @app.websocket("/raises")
+    async def raises(websocket: WebSocket) -> None:
+        await endpoint(websocket)
+        raise WebSocketException(4001)
+
+    for path in ("/ws", "/raises"):
+        with pytest.raises(WebSocketDenialResponse) as denied, TestClient(app).websocket_connect(path):
+            pass
+        assert (denied.value.status_code, denied.value.content) == (402, b"")
+
+
+async def test_a_denial_by_an_endpoint_in_a_foreign_app_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.send_denial_response(PlainTextResponse("no", status_code=402))
+
+    async with serve(Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])) as served:
+        with pytest.raises(InvalidStatus, match="402"):
+            await connect(f"{served.url}/ws")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("error", [WebSocketDisconnect(4001), UnexpectedMessageKind("text", "binary")])
+def test_what_leaves_an_endpoint_surfaces_in_the_test(error: Exception) -> None:
+    with (
+        pytest.raises(type(error)) as surfaced,
+        TestClient(app_that_raises(error)).websocket_connect("/ws"),
+    ):
+        pass
+    assert surfaced.value is error
+
+
+def test_a_handler_for_groups_gets_the_whole_group() -> None:
+    group = ExceptionGroup("both", [WebSocketException(4001), WebSocketException(4002)])
+    app = app_that_raises(group)
+    got: list[Exception] = []
+
+    @app.exception_handler(ExceptionGroup)
+    async def handler(websocket: WebSocket, error: Exception) -> None:
+        got.append(error)
+        await websocket.close(4003)
+
+    assert seen(app) == (4003, "")
+    assert got == [group]
+
+
+def test_a_handler_of_last_resort_that_fails_is_logged_beside_the_bug(caplog: pytest.LogCaptureFixture) -> None:
+    app = app_that_raises(ZeroDivisionError("bug"))
+
+    @app.exception_handler(Exception)
+    async def handler(websocket: WebSocket, error: Exception) -> None:
+        raise KeyError("worse")
+
+    assert seen(app) == (1011, "Internal Server Error")
+    assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [ZeroDivisionError, KeyError]
+
+
+class Raising:
+    """Middleware that accepts a connection itself, or not, and raises."""
+
+    def __init__(self, app: ASGIApp, error: Exception, accept: bool) -> None:
+        self.app = app
+        self.error = error
+        self.accept = accept
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await self.app(scope, receive, send)
+            return
+        await receive()
+        if self.accept:
+            await send({"type": "websocket.accept"})
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (WebSocketDisconnect(4001), 1000),
+        (ExceptionGroup("g", [WebSocketDisconnect(4001)]), 1000),
+        (WebSocketException(4002, "ä" * 100), 4002),
+        (ZeroDivisionError(), 1011),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_an_exception_of_middleware_closes_as_the_matrix_says(
+    error: Exception, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(middleware=[Middleware(Raising, error, True)])
+    async with serve(app) as served, connect(f"{served.url}/ws") as client:
+        await client.wait_closed()
+    assert client.close_code == code
+    assert len([record for record in caplog.records if record.exc_info]) == (code == 1011)
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_an_exception_of_middleware_surfaces_in_the_test_and_nothing_else_does(accept: bool) -> None:
+    app = App(middleware=[Middleware(Raising, ZeroDivisionError("bug"), accept)])
+
+    def talk() -> None:
+        with TestClient(app).websocket_connect("/ws") as session:
+            try:
+                session.receive_text()
+            except WebSocketDisconnect as end:
+                raise AssertionError("the test met a Close in place of the bug") from end
+
+    with pytest.raises(ZeroDivisionError):
+        talk()
