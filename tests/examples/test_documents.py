@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 
+from antiphon.server import ServerConfig
+from antiphon.wire import DeflateConfig
 from tests.commands import ROOT, run
 
 DOCUMENTS = sorted(
@@ -56,3 +60,40 @@ def test_every_example_is_in_the_list_and_every_name_in_the_list_is_an_example()
 def test_every_page_is_in_the_index() -> None:
     listed = set(re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text()))
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
+def test_the_example_of_the_testing_page_passes() -> None:
+    program: dict[str, Any] = {}
+    exec(next(block for block in blocks(ROOT / "docs" / "testing.md", "python") if "VirtualTimeLoop" in block), program)
+    tests = [value for name, value in program.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        outcome = test()
+        if asyncio.iscoroutine(outcome):
+            asyncio.run(outcome)
+
+
+UNITS = {"B": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "s": 1.0}
+
+
+def test_the_table_of_limits_has_every_field_with_its_default() -> None:
+    told: dict[str, str] = {}
+    for row in re.findall(r"^\| (`.*?) \| (.*?) \|(.*)\|$", (ROOT / "docs" / "server.md").read_text(), re.MULTILINE):
+        names = re.findall(r"`(\w+)`", row[0])
+        defaults = row[1].split(" (")[0].split(", ")
+        told.update(zip(names, defaults * len(names) if len(defaults) == 1 else defaults, strict=True))
+        told.update(re.findall(r"`(\w+)`, (\d+ s)", row[2]))
+    fields = {field.name: getattr(ServerConfig(), field.name) for field in dataclasses.fields(ServerConfig)}
+    assert told.keys() == fields.keys()
+    for name, default in fields.items():
+        match default:
+            case None:
+                assert told[name] == "off", name
+            case int() | float():
+                number, unit = told[name].split()
+                assert float(number) * UNITS[unit] == default, name
+            case DeflateConfig():
+                assert told[name] == f"on from {default.threshold} bytes"
+            case _:
+                assert default == (), name
+                assert told[name] == "none"

@@ -60,7 +60,7 @@ async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012() 
             await served.process.wait()
         took = loop.time() - started
     assert took < WINDOW + GRACE + 3
-    # The last has its moment at the window's end, however busy the machine is; that they are spread evenly until then is
+    # The last has its moment at the end of the window, however busy the machine is. That they are spread evenly is
     # what tests/server/test_stop.py shows, on the plan itself.
     assert max(heard) > 0.9 * WINDOW
     assert "Traceback" not in served.log
