@@ -296,9 +296,11 @@ async def test_a_certificate_is_checked_unless_told_otherwise(tmp_path: Path) ->
     async with server(context_with(*self_signed(tmp_path))) as port:
         address = f"wss://localhost:{port}"
         refused = await antiphon("connect", address)
+        plain = await antiphon("connect", f"localhost:{port}")
         taken = await antiphon("connect", address, "--insecure", "--wait", "0.2", stdin="hello\n")
     assert "no certificate to trust" in refused.stderr
     assert "--insecure" in refused.stderr
+    assert f"if it expects TLS: wss://localhost:{port}/" in plain.stderr
     assert taken.stdout == "hello\n"
 
 

@@ -83,7 +83,7 @@ def command(
         hints = ["--insecure takes any certificate"] if "certificate" in str(error) else []
         raise Problem(f"cannot connect: {error}", *hints) from None
     except Refused as error:
-        raise _refused(error, verbose=verbose) from None
+        raise _refused(error, address, verbose=verbose) from None
     except ValueError as error:
         raise Problem(str(error)) from None
     except BrokenPipeError:  # `| head` has seen enough
@@ -112,9 +112,12 @@ def _headers(
     return headers
 
 
-def _refused(error: Refused, *, verbose: bool) -> Problem:
+def _refused(error: Refused, address: Address, *, verbose: bool) -> Problem:
     if not error.status:
-        return Problem(f"the handshake failed: {error}", *([f"it said: {error.body[:80]!r}"] if error.body else []))
+        hints = [f"it said: {error.body[:80]!r}"] if error.body else []
+        if not hints and not address.secure:
+            hints = [f"if it expects TLS: wss://{address.authority}{address.target}"]
+        return Problem(f"the handshake failed: {error}", *hints)
     shown = [f"{name}: {value}" for name, value in error.headers if verbose or name in HEADERS_OF_INTEREST]
     body = error.body.strip().splitlines()[:20]
     return Problem(f"the server refused the connection: {error}", *shown, *([""] if body else []), *body)
