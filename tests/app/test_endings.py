@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
-from collections.abc import Iterator
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
 
+import anyio
+import anyio.lowlevel
 import pytest
 from starlette.applications import Starlette
 from websockets import InvalidStatus
@@ -173,3 +178,79 @@ def test_an_exception_of_middleware_surfaces_in_the_test_and_nothing_else_does(a
 
     with pytest.raises(ZeroDivisionError):
         talk()
+
+
+def test_a_close_code_that_may_not_be_sent_is_1011_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert seen(app_that_raises(WebSocketException(1006, "mine"))) == (1011, "")
+    (record,) = caplog.records
+    assert "test_endings:app_that_raises.<locals>.endpoint (/ws) asked for close code 1006" in record.getMessage()
+
+
+# Cancelled endpoints: what a stopping server does to them
+
+
+async def cancelled(*, accept: bool, sending: Callable[[Message], Awaitable[None]]) -> None:
+    """Run an endpoint until it waits for ever, and cancel it."""
+    waits = anyio.Event()
+    app = App()
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        if accept:
+            await websocket.accept()
+        waits.set()
+        await anyio.sleep_forever()
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(app, {"type": "websocket", "path": "/ws", "headers": []}, receive, sending)
+        await waits.wait()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"), [(True, ["websocket.accept", "websocket.close 1012"]), (False, [])], ids=["after", "before"]
+)
+async def test_a_cancelled_endpoint_tells_its_peer_if_there_is_a_connection(accept: bool, expected: list[str]) -> None:
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        await anyio.lowlevel.checkpoint()
+        sent.append(f"{message['type']} {message.get('code', '')}".rstrip())
+
+    await cancelled(accept=accept, sending=send)
+    assert sent == expected
+
+
+async def test_a_peer_that_cannot_be_told_does_not_hold_up_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.routing.endpoint.FAREWELL_TIMEOUT", 0.01)
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.close":
+            await anyio.sleep_forever()
+
+    with anyio.fail_after(5):
+        await cancelled(accept=True, sending=send)
+
+
+async def test_a_failed_endpoint_leaves_its_connection_without_waiting_for_the_garbage_collector() -> None:
+    left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    app = App()
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket) -> None:
+        weakref.finalize(websocket, left.set_result, None)
+        await websocket.accept()
+        raise WebSocketException(4000)
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with serve(app, ws="antiphon.server:WebSocketProtocol") as served:
+            async with connect(f"{served.url}/ws") as client:
+                await client.wait_closed()
+            await asyncio.wait_for(left, 5)
+    finally:
+        gc.enable()
