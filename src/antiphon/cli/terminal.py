@@ -23,6 +23,7 @@ from antiphon import status
 
 PROMPT = "> "
 HEX_COLUMNS = 16
+CHUNK = 64 << 10
 
 CLOSE_NAMES = {
     int(name.split("_")[1]): " ".join(name.split("_")[2:]).lower() for name in vars(status) if name.startswith("WS_1")
@@ -134,7 +135,7 @@ class Terminal:
                 self._prompting = True
                 while True:
                     give(input(PROMPT))
-            for number, line in enumerate(sys.stdin.buffer, 1):
+            for number, line in enumerate(_piped(sys.stdin.fileno()), 1):
                 give(decoded := _decoded(line, number))
                 if isinstance(decoded, Undecodable):
                     return
@@ -154,9 +155,22 @@ def _settings() -> list[Any] | None:
     return termios.tcgetattr(sys.stdin)
 
 
+def _piped(descriptor: int) -> Iterator[bytes]:
+    """Lines without their ends. Not through `sys.stdin`: an interpreter that ends while a thread waits there aborts."""
+    parts: list[bytes] = []
+    while chunk := os.read(descriptor, CHUNK):
+        *ended, last = chunk.split(b"\n")
+        for line in ended:
+            yield b"".join((*parts, line))
+            parts.clear()
+        parts.append(last)
+    if rest := b"".join(parts):
+        yield rest
+
+
 def _decoded(line: bytes, number: int) -> Line:
     try:
-        return line.removesuffix(b"\n").removesuffix(b"\r").decode()
+        return line.removesuffix(b"\r").decode()
     except UnicodeDecodeError:
         return Undecodable(number)
 
