@@ -592,7 +592,6 @@ cdef class Channel:
 
     def offer(self, message, Py_ssize_t limit):
         cdef bytes frame
-        cdef Py_ssize_t size
         if self.state != OPEN:
             return True
         if self._deflate is None:
@@ -604,15 +603,22 @@ cdef class Channel:
             if frame is None:
                 frame = message.deflated = self.frame_of(message.payload)
         else:
-            frame = encode_compressed(message.payload, self._deflate)
-        size = self.size()
-        if size and size + PyBytes_GET_SIZE(frame) > limit:
-            self.write_out()
-            size = self.size()
-            if size and size + PyBytes_GET_SIZE(frame) > limit:
+            # Compressing changes the peer's window too: what was compressed must be sent, so ask for room first.
+            if not self.takes(most_bytes(message.payload), limit):
                 return False
+            self.append(encode_compressed(message.payload, self._deflate))
+            return True
+        if not self.takes(PyBytes_GET_SIZE(frame), limit):
+            return False
         self.append(frame)
         return True
+
+    cdef bint takes(self, Py_ssize_t more, Py_ssize_t limit):
+        cdef Py_ssize_t size = self.size()
+        if size and size + more > limit:
+            self.write_out()
+            size = self.size()
+        return not size or size + more <= limit
 
     def asgi_send(self, message):
         cdef object payload
@@ -680,6 +686,11 @@ cdef inline Py_ssize_t cost(object payload) except -1:
     if type(payload) is str and not payload.isascii():
         return <Py_ssize_t>payload.__sizeof__() + 64
     return len(payload) + 64
+
+
+cdef Py_ssize_t most_bytes(payload):
+    """The size of the payload's frame at most, without encoding it (RFC 6455 §5.2; UTF-8 has four bytes at most)."""
+    return 10 + (len(payload) if isinstance(payload, bytes) or payload.isascii() else 4 * len(payload))
 
 
 cdef object payload_of(message):

@@ -374,21 +374,31 @@ class Channel:
         """Take the message unless the outbox would pass `limit` by it (`types.Sink`)."""
         if self.state != State.OPEN:
             return True
+        if self.deflate is not None and not self.deflate.shareable:
+            # Compressing changes the peer's window too: what was compressed must be sent, so ask for room first.
+            if not self._takes(most_bytes(message.payload), limit):
+                return False
+            self.put(encode_compressed(message.payload, self.deflate))
+            return True
         frame = message.frame if self.deflate is None else message.deflated
-        if frame is None or (self.deflate is not None and not self.deflate.shareable):
+        if frame is None:
             frame = self._frame_of(message.payload)
             if self.deflate is None:
                 message.frame = frame
-            elif self.deflate.shareable:
+            else:
                 message.deflated = frame
-        buffered = self.buffered
-        if buffered and buffered + len(frame) > limit:
-            self.flush()
-            buffered = self.buffered
-            if buffered and buffered + len(frame) > limit:
-                return False
+        if not self._takes(len(frame), limit):
+            return False
         self.put(frame)
         return True
+
+    def _takes(self, size: int, limit: int) -> bool:
+        """Whether the outbox is empty or would stay within `limit` with `size` bytes more."""
+        buffered = self.buffered
+        if buffered and buffered + size > limit:
+            self.flush()
+            buffered = self.buffered
+        return not buffered or buffered + size <= limit
 
     async def asgi_send(self, message: Message) -> None:
         """ASGI's `send`."""
@@ -445,6 +455,11 @@ class Channel:
         if not self.handed and transport.get_write_buffer_size():
             self.handed = True
             self.on_handed()
+
+
+def most_bytes(payload: str | bytes) -> int:
+    """The size of the payload's frame at most, without encoding it (RFC 6455 §5.2; UTF-8 has four bytes at most)."""
+    return 10 + (len(payload) if isinstance(payload, bytes) or payload.isascii() else 4 * len(payload))
 
 
 def payload_of(message: Message) -> str | bytes:
