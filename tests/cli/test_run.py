@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import WebSocketException
 
 from tests.commands import ANTIPHON, antiphon, run
-from tests.serving import serve_process
+from tests.serving import ServedProcess, serve_process
 
 from .certificates import self_signed
 
@@ -120,6 +120,14 @@ async def test_reload_serves_the_new_source(folder: Path) -> None:
                 (folder / "main.py").touch()
 
 
+async def said(server: ServedProcess, words: str, within: float) -> bool:
+    try:
+        await server.wait_for_line(words, timeout=within)
+    except TimeoutError:
+        return False
+    return True
+
+
 async def becomes(url: str, words: str, within: float) -> bool:
     try:
         async with asyncio.timeout(within):
@@ -138,11 +146,11 @@ async def test_source_that_does_not_import_is_explained_and_the_next_change_is_t
         assert (await hear(server.url)).endswith("hello")
         async with asyncio.timeout(40):
             (folder / "main.py").write_text(f"{APP}\ndef f(:\n")
-            while "Waiting for the next change" not in server.log:
+            while not await said(server, "Waiting for the next change", within=8.0):
                 (folder / "main.py").touch()  # the worker may answer before its parent watches
-                await asyncio.sleep(0.5)
             (folder / "main.py").write_text(APP.replace("'hello'", "'repaired'"))
-            assert await becomes(server.url, "repaired", within=30.0)
+            while not await becomes(server.url, "repaired", within=8.0):
+                (folder / "main.py").touch()
     assert "module 'main' cannot be imported" in server.log
     assert "SyntaxError" in server.log
 
