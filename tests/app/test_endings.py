@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -235,15 +237,20 @@ async def test_a_peer_that_cannot_be_told_does_not_hold_up_the_stop(monkeypatch:
         await cancelled(accept=True, sending=send)
 
 
-async def test_a_failed_endpoint_leaves_its_connection_without_waiting_for_the_garbage_collector() -> None:
+@pytest.mark.parametrize("error", [WebSocketException, ZeroDivisionError])
+async def test_a_failed_endpoint_leaves_its_connection_without_waiting_for_the_garbage_collector(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A log record keeps the traceback, and with it everything on the stack.
+    monkeypatch.setattr(logging.getLogger("antiphon"), "disabled", True)
     left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     app = App()
 
     @app.websocket("/ws")
     async def endpoint(websocket: WebSocket) -> None:
-        weakref.finalize(websocket, left.set_result, None)
+        weakref.finalize(websocket, left.set_result, None).atexit = False
         await websocket.accept()
-        raise WebSocketException(4000)
+        raise error(4000)
 
     gc.collect()
     gc.disable()
@@ -254,3 +261,55 @@ async def test_a_failed_endpoint_leaves_its_connection_without_waiting_for_the_g
             await asyncio.wait_for(left, 5)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError("reset"), RuntimeError("after close")], ids=lambda value: type(value).__name__
+)
+@pytest.mark.parametrize("path", ["/returns", "/raises", "/denies"])
+async def test_a_peer_that_is_gone_at_its_last_message_is_quiet(
+    failure: Exception, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App()
+
+    @app.websocket("/returns")
+    async def returns(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    @app.websocket("/raises")
+    async def raises(websocket: WebSocket) -> None:
+        await websocket.accept()
+        raise WebSocketException(4001)
+
+    @app.websocket("/denies")
+    async def denies(websocket: WebSocket) -> None:
+        raise WebSocketException(4001)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] != "websocket.accept":
+            raise failure
+
+    extensions: dict[str, Any] = {"websocket.http.response": {}}
+    await app({"type": "websocket", "path": path, "headers": [], "extensions": extensions}, receive, send)
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+def test_log_lines_name_the_function_inside_a_partial_and_the_class_of_an_instance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Instance:
+        async def __call__(self, websocket: WebSocket) -> None: ...
+
+    async def function(websocket: WebSocket, note: str) -> None: ...
+
+    app = App()
+    app.add_api_websocket_route("/partial", functools.partial(functools.partial(function), note="n"))
+    app.add_api_websocket_route("/instance", Instance())
+    for path in ("/partial", "/instance"):
+        with pytest.raises(WebSocketDisconnect), TestClient(app).websocket_connect(path):
+            pass
+    names = [record.getMessage().split(" (")[0].rpartition(".")[2] for record in caplog.records]
+    assert names == ["function", "Instance"]

@@ -143,21 +143,24 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
     """End a connection whose endpoint raised; True when that was a disconnect, which is no failure."""
     scope = websocket.scope
     cause = error if handlers.find(scope, error) is not None else unwrap(error)
-    ending = ending_of(cause)
-    if (handler := handlers.find(scope, cause)) is not None:
-        await _answer(websocket, await handlers.call(handler, websocket, cause), ending or UNHANDLED)
+    try:
+        ending = ending_of(cause)
+        if (handler := handlers.find(scope, cause)) is not None:
+            await _answer(websocket, await handlers.call(handler, websocket, cause), ending or UNHANDLED)
+            return False
+        if isinstance(cause, DISCONNECTS):
+            await _finish(websocket)
+            return True
+        if ending is None:
+            raise error
+        if ending.note:
+            _note(scope, ending)
+        await _apply(websocket, ending)
+        if isinstance(cause, PeerError) and wants_exceptions(scope):
+            raise error
         return False
-    if isinstance(cause, DISCONNECTS):
-        await _finish(websocket)
-        return True
-    if ending is None:
-        raise error
-    if ending.note:
-        _note(scope, ending)
-    await _apply(websocket, ending)
-    if isinstance(cause, PeerError) and wants_exceptions(scope):
-        raise error
-    return False
+    finally:
+        del error, cause  # as in `_failed`
 
 
 def _note(scope: Scope, ending: Ending) -> None:
