@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -450,6 +451,31 @@ async def test_frames_sent_with_the_handshake_are_not_lost_when_our_protocol_get
             accept.set()
             await until(lambda: seen)
     assert seen == ["early"]
+
+
+async def test_the_peers_close_is_answered_with_its_code_and_reason() -> None:
+    async with serving(echo, lifespan="off") as served:
+        async with opened(served.port) as raw:
+            await raw.send(close_frame(4321, "bye"))
+            assert await raw.frame() == (CLOSE, (4321).to_bytes(2, "big") + b"bye")
+            assert await raw.read_all() == b""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks start eagerly from Python 3.12 on")
+async def test_apps_run_on_a_loop_whose_tasks_start_at_once() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(echo, lifespan="off") as served:
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        try:
+            async with opened(served.port) as first, opened(served.port) as second:
+                for number in range(10):
+                    for raw in (first, second):
+                        await raw.send(frame(TEXT, b"%d" % number) + frame(TEXT, b"again"))
+                        assert [await raw.frame(), await raw.frame()] == [(TEXT, b"%d" % number), (TEXT, b"again")]
+                await first.send(frame(TEXT, b"\xff"))
+                assert (await first.frame()).code == 1007
+        finally:
+            loop.set_task_factory(None)
 
 
 async def test_an_app_of_another_kind_than_a_coroutine_function_runs_too() -> None:

@@ -382,7 +382,8 @@ class Session(Watched):
 
     def _closed_by_peer(self, close: Close) -> None:
         if self.state == State.OPEN:
-            self.put(encode_frame(opcodes.CLOSE, encode_close(close.code)))  # the same code: RFC 6455 §5.5.1
+            # RFC 6455 §5.5.1 wants the code back; the reason too, as a browser shows its page what we answered.
+            self.put(encode_frame(opcodes.CLOSE, encode_close(close.code, close.reason)))
             self._move(State.CLOSING_RCVD)
             self._finish(NO_STATUS if close.code is None else close.code, close.reason, ClosedBy.PEER)
         self._end_transport()  # servers close first: RFC 6455 §7.1.1
