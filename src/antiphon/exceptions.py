@@ -67,6 +67,10 @@ class PeerError(Exception):
     close_reason: str
 
 
+class TryAgainLater(Exception):
+    """Something the endpoint needs is away for now. Uncaught it closes with 1013, before accept with 503."""
+
+
 class WrongEncoding(PeerError, RuntimeError):
     """A message that is not of a `WebSocketEndpoint`'s `encoding` (Starlette: a RuntimeError). Closes with 1003."""
 

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from websockets import InvalidStatus
 from websockets.asyncio.client import connect
 
-from antiphon import App, PlainTextResponse, WebSocket, WebSocketDisconnect, WebSocketException
+from antiphon import App, BackendUnavailable, PlainTextResponse, WebSocket, WebSocketDisconnect, WebSocketException
 from antiphon.exceptions import UnexpectedMessageKind
 from antiphon.middleware import Middleware
 from antiphon.routing import APIWebSocketRoute
@@ -44,6 +44,22 @@ def seen(app: App) -> tuple[int, str]:
     with pytest.raises(WebSocketDisconnect) as closed, client.websocket_connect("/ws") as session:
         session.receive_text()
     return closed.value.code, closed.value.reason
+
+
+@pytest.mark.parametrize("accept", [True, False])
+def test_a_hub_that_is_away_asks_peers_to_come_back(accept: bool, caplog: pytest.LogCaptureFixture) -> None:
+    app = app_that_raises(BackendUnavailable("redis://localhost: connection refused"), accept=accept)
+    if accept:
+        assert seen(app) == (1013, "try again later")
+    else:
+        client = TestClient(app, raise_server_exceptions=False)
+        with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/ws"):
+            pass
+        assert denied.value.status_code == 503
+    [record] = [record for record in caplog.records if record.name == "antiphon"]
+    assert record.levelno == logging.WARNING
+    assert record.exc_info is None
+    assert "connection refused" in record.message
 
 
 async def test_a_peer_that_left_before_accept_is_nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -> None:

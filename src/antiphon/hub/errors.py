@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from antiphon.exceptions import TryAgainLater
+
 
 class HubError(Exception):
     """Base of everything the hub raises on its own account."""
@@ -28,8 +30,8 @@ class HubNotRunning(HubError, RuntimeError):
     """A hub whose backend has a connection was used before `start()` or after `stop()`."""
 
 
-class BackendUnavailable(HubError, ConnectionError):
-    """The backend cannot be reached now.
+class BackendUnavailable(HubError, TryAgainLater, ConnectionError):
+    """The backend cannot be reached now. Uncaught in an endpoint it closes with 1013, so that clients come back.
 
     `uncertain` is True when the request had left before the connection broke: it may or may not have been done.
     """

@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
 
-from antiphon.exceptions import ParameterErrors, PeerError, WrongEncoding
-from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR
+from antiphon.exceptions import ParameterErrors, PeerError, TryAgainLater, WrongEncoding
+from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1013_TRY_AGAIN_LATER
 
 DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
 CONSEQUENCES = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
@@ -143,6 +143,11 @@ def _of_peer_error(error: Any) -> Ending:
     return Ending(code=error.close_code, reason=error.close_reason, note=str(error))
 
 
+def _of_try_again_later(error: Any) -> Ending:
+    reason = "try again later"
+    return Ending(code=WS_1013_TRY_AGAIN_LATER, reason=reason, status=503, body={"detail": reason}, note=str(error))
+
+
 def _close_code(status: int) -> int:
     return WS_1011_INTERNAL_ERROR if status >= 500 else WS_1008_POLICY_VIOLATION
 
@@ -152,4 +157,5 @@ ENDINGS: tuple[tuple[type[Exception], Callable[[Any], Ending]], ...] = (
     (StarletteHTTPException, _of_http_exception),
     (ParameterErrors, _of_parameter_errors),
     (PeerError, _of_peer_error),
+    (TryAgainLater, _of_try_again_later),
 )
