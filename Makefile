@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh $(shell find src -name '*.pyx' -o -name '*.pxd')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench docs conformance fuzz asan setup system clean
+.PHONY: help demo test check fmt bench docs conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -42,6 +42,9 @@ fuzz: setup ## feed the engine garbage (ARGS="--seconds 60")
 
 asan: setup ## the engine's tests on a native twin built with the address sanitizer
 	scripts/asan.sh $(ARGS)
+
+leaks: setup ## connections that come and go by the hundred thousand: memory stays (ARGS="--count 20000")
+	$(BIN)/python -m tests.leaks $(ARGS)
 
 setup: $(VENV)/.installed-dev ## the virtual environment with everything the tests use
 

@@ -18,6 +18,6 @@ import antiphon.wire as wire
 assert wire.NATIVE and "build/asan" in wire.__file__, wire.__file__'
 if [ $# -eq 0 ]; then
 	# What is freed stays in quarantine for a while: nothing can be said of the size of the process.
-	set -- tests/wire tests/fuzz --ignore tests/wire/test_memory.py
+	set -- tests/wire tests/fuzz tests/server --ignore tests/wire/test_memory.py
 fi
 exec .venv/bin/python -m pytest -q -p no:cacheprovider "$@"

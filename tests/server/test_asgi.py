@@ -464,8 +464,13 @@ async def test_the_peers_close_is_answered_with_its_code_and_reason() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks start eagerly from Python 3.12 on")
 async def test_apps_run_on_a_loop_whose_tasks_start_at_once() -> None:
     loop = asyncio.get_running_loop()
+
+    def eager(loop: Any, coroutine: Any, **options: Any) -> Any:
+        """As `asyncio.eager_task_factory`, which Python 3.13.0 and uvloop do not agree about."""
+        return asyncio.Task(coroutine, loop=loop, **(options | {"eager_start": True}))
+
     async with serving(echo, lifespan="off") as served:
-        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        loop.set_task_factory(eager)
         try:
             async with opened(served.port) as first, opened(served.port) as second:
                 for number in range(10):
