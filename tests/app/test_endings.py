@@ -17,7 +17,15 @@ from starlette.applications import Starlette
 from websockets import InvalidStatus
 from websockets.asyncio.client import connect
 
-from antiphon import App, BackendUnavailable, PlainTextResponse, WebSocket, WebSocketDisconnect, WebSocketException
+from antiphon import (
+    App,
+    BackendUnavailable,
+    BackgroundTasks,
+    PlainTextResponse,
+    WebSocket,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from antiphon.exceptions import UnexpectedMessageKind
 from antiphon.middleware import Middleware
 from antiphon.routing import APIWebSocketRoute
@@ -329,3 +337,44 @@ def test_log_lines_name_the_function_inside_a_partial_and_the_class_of_an_instan
             pass
     names = [record.getMessage().split(" (")[0].rpartition(".")[2] for record in caplog.records]
     assert names == ["function", "Instance"]
+
+
+async def test_a_background_task_that_fails_sends_nothing_more() -> None:
+    sent: list[str] = []
+    app = App()
+
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket, later: BackgroundTasks) -> None:
+        later.add_task(bug)
+        await websocket.accept()
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+
+    extensions: dict[str, Any] = {"websocket.http.response": {}}
+    await app({"type": "websocket", "path": "/ws", "headers": [], "extensions": extensions}, receive, send)
+    assert sent == ["websocket.accept", "websocket.close"]
+
+
+def test_an_asgi_endpoint_ends_by_the_matrix_where_it_stands() -> None:
+    class Endpoint:
+        def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.scope, self.receive, self.send = scope, receive, send
+
+        def __await__(self) -> Any:
+            return self.serve().__await__()
+
+        async def serve(self) -> None:
+            await self.receive()
+            await self.send({"type": "websocket.accept"})
+            raise WebSocketException(4001, "enough")
+
+    app = App()
+    app.add_websocket_route("/ws", Endpoint)
+    assert seen(app) == (4001, "enough")

@@ -87,6 +87,18 @@ async def test_an_applications_own_failure_at_startup_keeps_its_traceback(closed
     assert "ZeroDivisionError" in await startup_message(App(lifespan=broken))
 
 
+async def test_a_failure_of_the_hub_is_not_told_again_for_a_later_one_of_the_application() -> None:
+    async def broken(app: App) -> AsyncIterator[None]:
+        raise ZeroDivisionError
+        yield
+
+    relay = RelayServer()
+    app = App(lifespan=broken, hub=Hub(relay.url))
+    assert "cannot start without its hub" in await startup_message(app)
+    with relay:
+        assert "ZeroDivisionError" in await startup_message(app)
+
+
 async def test_a_startup_that_fails_stops_the_hub_again(relay: RelayServer) -> None:
     async def broken(app: App) -> AsyncIterator[None]:
         raise ZeroDivisionError

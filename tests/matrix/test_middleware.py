@@ -134,13 +134,16 @@ class Passing:
 
 
 @pytest.mark.parametrize("wraps", [False, True])
-async def test_behind_middleware_that_wraps_nothing_an_endpoint_has_the_servers_own_callables(wraps: bool) -> None:
+async def test_behind_middleware_that_wraps_nothing_an_endpoint_has_the_servers_own_callables(
+    wraps: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     given: list[Any] = []
 
     async def receive() -> Message:
         return {"type": "websocket.connect"}
 
-    async def send(message: Message) -> None: ...
+    async def send(message: Message) -> None:
+        raise AssertionError("the endpoint sends nothing, and nobody does so in its place")
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         given.extend((receive, send))
@@ -151,6 +154,7 @@ async def test_behind_middleware_that_wraps_nothing_an_endpoint_has_the_servers_
     await app({"type": "websocket", "path": "/", "headers": []}, receive, send)
     assert given[0] is receive
     assert (given[1] is send) is not wraps
+    assert not caplog.records
 
 
 async def test_an_endpoint_behind_middleware_that_wraps_send_works(caplog: pytest.LogCaptureFixture) -> None:
