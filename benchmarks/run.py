@@ -112,7 +112,7 @@ def _write(results: dict[str, dict[str, Result]], rounds: int) -> None:
         "# Benchmarks",
         "",
         "Written by `make bench`; how it is measured: `benchmarks/README.md`. Figures are medians of "
-        f"{rounds} rounds; the ratio is to FastAPI on uvicorn in the same run.",
+        f"{rounds} round{'s' if rounds > 1 else ''}; the ratio is to FastAPI on uvicorn in the same run.",
         "",
         _machine(),
         "",
