@@ -74,6 +74,7 @@ async def test_the_workers_of_a_running_server_are_reached_through_their_relay()
         (["memory://", "t", "x"], "lives inside its server's process"),
         (["main:plain", "t", "x"], "lives inside its server's process"),
         (["main:number", "t", "x"], "an int, not an ASGI application"),
+        (["relay://", "t", "x"], "it belongs to none"),
         (["nowhere://", "t", "x"], "expected a hub URL"),
         (["redis://:secret@127.0.0.1:1", "t", "x"], "127.0.0.1:1"),
         (["redis://127.0.0.1:1", "", "x"], "not a topic name"),

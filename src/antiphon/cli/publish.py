@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 from antiphon.hub import Hub, HubError, TopicOptions
+from antiphon.hub.backends import default_url
 
 from .loading import load, locate
 from .parameters import Seconds
 from .problem import Problem
 
 MEMORY = "memory://"
+RELAY = "relay://"
 
 
 @click.command("publish", context_settings={"show_default": True})
@@ -75,6 +77,11 @@ def _hub(name: str, topic: str, *, history: int, ttl: float, prefix: str, app_di
         raise Problem(
             "a memory:// hub lives inside its server's process: nobody there would hear this",
             "relay:// (antiphon run --workers) and redis:// can be reached from here",
+        )
+    if hub.url == RELAY and default_url() != RELAY:
+        raise Problem(
+            "relay:// is the relay of the server this process belongs to, and it belongs to none",
+            "antiphon run --workers prints its relay's address: ANTIPHON_RELAY=ADDRESS antiphon publish relay:// ...",
         )
     return hub
 
