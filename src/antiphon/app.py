@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -26,8 +25,8 @@ from .connection import ConnectionOptions
 from .connection.channel import OPTIONS_KEY
 from .exceptions import ParameterErrors
 from .hub import Hub, HubError
+from .hub.backends import default_url
 from .hub.backends.memory import MemoryBackend
-from .hub.backends.relay_wire import ENVIRONMENT as RELAY_ENVIRONMENT
 from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
@@ -297,7 +296,7 @@ class App(RouteMethods):
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[Any]:
-        if isinstance(self.hub.backend, MemoryBackend) and os.environ.get(RELAY_ENVIRONMENT):
+        if isinstance(self.hub.backend, MemoryBackend) and default_url() == "relay://":
             logger.warning(
                 "the hub's memory:// does not reach the other workers of this server: leave the URL out for relay://"
             )

@@ -46,6 +46,15 @@ def gone(pid: int) -> bool:
         return True
 
 
+async def test_the_relay_process_loads_only_what_it_needs() -> None:
+    with Supervisor() as relay:
+        async with Hub(f"relay://{relay.address}") as hub:
+            await hub.publish("t", "the relay has answered, so it is fully up")
+        libraries = await asyncio.to_thread(Path(f"/proc/{relay.pid}/maps").read_text)
+    assert "pydantic" not in libraries
+    assert "antiphon/server" not in libraries
+
+
 def wait_until_gone(pid: int) -> None:
     deadline = time.monotonic() + 10
     while not gone(pid):

@@ -9,10 +9,11 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import core_schema
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core.core_schema import CoreSchema
 
 MAX_PREFIX: Final = 100
 """Characters: it is a part of every key and channel."""
@@ -44,8 +45,10 @@ class Position(NamedTuple):
         return cls(int(offset), epoch)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """As a parameter (`since: Position | None = None`) or in a model: also from its text form."""
+        from pydantic_core import core_schema  # not at the top: the relay process does without pydantic
+
         return core_schema.no_info_before_validator_function(cls._of_text, handler(source))
 
     @classmethod
