@@ -7,11 +7,11 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
+from antiphon.status import may_close_with
 from antiphon.wire.deflate import Agreement, DeflateConfig
-from antiphon.wire.frames import is_sendable
 from tests.wire import raw
 
-close_codes = st.one_of(st.none(), st.integers(1000, 4999).filter(is_sendable))
+close_codes = st.one_of(st.none(), st.integers(1000, 4999).filter(may_close_with))
 texts = st.one_of(st.text(max_size=40), st.text(max_size=5).map(lambda text: text * 40))
 binaries = st.one_of(st.binary(max_size=40), st.binary(min_size=1, max_size=5).map(lambda data: data * 80))
 masks = st.binary(min_size=4, max_size=4)

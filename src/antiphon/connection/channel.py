@@ -21,6 +21,7 @@ import anyio.lowlevel
 from starlette.requests import HTTPConnection, StateT
 
 from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
+from antiphon.status import check_close_code, cut_reason
 from antiphon.types import (
     CARRIER_EXTENSION,
     Carrier,
@@ -49,9 +50,7 @@ from .state import (
     SENDS,
     Closed,
     WebSocketState,
-    check_close_code,
     closed_by_message,
-    cut_reason,
     normalised,
     spec_version,
     unexpected,

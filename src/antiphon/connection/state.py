@@ -13,10 +13,7 @@ from starlette.websockets import WebSocketState
 
 from antiphon.types import ClosedBy, Message, Scope
 
-__all__ = ["RECEIVES", "SENDS", "Closed", "WebSocketState", "check_close_code", "cut_reason", "unexpected"]
-
-MAX_REASON_BYTES: Final = 123
-"""A control frame holds 125 bytes, and the code takes two (RFC 6455 §5.5)."""
+__all__ = ["RECEIVES", "SENDS", "Closed", "WebSocketState", "unexpected"]
 
 CONNECTING, CONNECTED, DISCONNECTED, RESPONSE = WebSocketState
 
@@ -56,26 +53,6 @@ class Closed:
 LOST: Final = Closed(code=1006, reason="", by=ClosedBy.NOBODY)
 DENIED: Final = Closed(code=1006, reason="", by=ClosedBy.US)
 """The handshake was answered with an HTTP response: there never was a Close frame."""
-
-
-def check_close_code(code: int) -> int:
-    """The code as a plain int, if an endpoint may put it on the wire (RFC 6455 §7.4, IANA's registry).
-
-    Raises TypeError for what is not an integer, ValueError for codes that are reserved, unassigned or out of range.
-    """
-    if not isinstance(code, int):
-        raise TypeError(f"a close code is an int, not {type(code).__name__}")
-    if 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999:
-        return int(code)
-    raise ValueError(f"close code {code} may not be sent: use 1000-1003, 1007-1014 or 3000-4999 (RFC 6455 §7.4)")
-
-
-def cut_reason(reason: str | None) -> str:
-    """As much of the reason as a Close frame holds, cut between characters."""
-    if not reason:
-        return ""
-    encoded = reason.encode("utf-8", "replace")
-    return encoded[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 def unexpected(expected: Iterable[str], message_type: object) -> str:

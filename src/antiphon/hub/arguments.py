@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
+from ..status import check_close_code, cut_reason
 from ..types import Sink, SupportsSink
 from .backends.base import Position
 from .errors import UnencodableData
-
-_SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
-_LONGEST_REASON: Final = 123
 
 
 def read_count(name: str, value: Any) -> int:
@@ -60,13 +58,9 @@ def read_close(code: object, reason: object) -> tuple[int, str]:
 
     Raises TypeError, ValueError.
     """
-    if not isinstance(code, int):
-        raise TypeError(f"code: expected a close code, got {type(code).__name__}")
-    if not (code in _SENDABLE or 3000 <= code <= 4999):
-        raise ValueError(f"code: expected a close code that may go on the wire (RFC 6455 §7.4); got {code}")
     if not isinstance(reason, str):
         raise TypeError(f"reason: expected a str, got {type(reason).__name__}")
-    return int(code), reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
+    return check_close_code(code), cut_reason(reason)
 
 
 def read_user(user: object) -> str | None:

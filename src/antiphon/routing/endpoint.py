@@ -18,13 +18,13 @@ from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDiscon
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
 
 from antiphon.connection import WebSocket, WebSocketState
-from antiphon.connection.state import cut_reason
 from antiphon.dependencies import Solved, solve
 from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
     WS_1011_INTERNAL_ERROR,
     WS_1012_SERVICE_RESTART,
+    cut_reason,
 )
 from antiphon.types import CARRIER_EXTENSION, Message, Receive, Scope, Send
 

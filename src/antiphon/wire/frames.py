@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from typing import Final, TypeAlias
 
+from antiphon.status import cut_reason, may_close_with
+
 from .errors import ProtocolError, Violation
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -24,13 +26,9 @@ RSV1: Final = 0x40
 MASKED: Final = 0x80
 
 MAX_CONTROL_PAYLOAD: Final = 125
-MAX_CLOSE_REASON: Final = MAX_CONTROL_PAYLOAD - 2
 
 _PIECE: Final = 1 << 12  # the size of integer at which masking costs least per byte (benchmarks/parser.py)
 _ONES: Final = int.from_bytes(b"\x01\x00\x00\x00" * (_PIECE // 4), "little")
-
-NEVER_ON_THE_WIRE: Final = frozenset({1004, 1005, 1006, 1015})
-"""Codes with a meaning of their own that no Close frame may carry (RFC 6455 §7.4.1)."""
 
 
 class Role(enum.Enum):
@@ -158,9 +156,9 @@ def encode_close(code: int | None, reason: str = "") -> bytes:
         if reason:
             raise ValueError("a close reason needs a close code (RFC 6455 §5.5.1)")
         return b""
-    if not is_sendable(code):
+    if not may_close_with(code):
         raise ValueError(f"close code {code} may not go on the wire (RFC 6455 §7.4)")
-    return code.to_bytes(2, "big") + cut_reason(reason)
+    return code.to_bytes(2, "big") + cut_reason(reason).encode()
 
 
 def decode_close(payload: bytes) -> Close:
@@ -170,28 +168,12 @@ def decode_close(payload: bytes) -> Close:
     if len(payload) == 1:
         raise ProtocolError(Violation.CLOSE_OF_ONE_BYTE)
     code = int.from_bytes(payload[:2], "big")
-    if not is_receivable(code):
+    if not may_close_with(code):
         raise ProtocolError(Violation.CLOSE_CODE)
     try:
         return Close(code, payload[2:].decode())
     except UnicodeDecodeError:
         raise ProtocolError(Violation.CLOSE_REASON) from None
-
-
-def is_receivable(code: int) -> bool:
-    """Whether a Close frame may carry `code`: registered ones, and 3000 to 4999 (RFC 6455 §7.4.2, IANA's registry)."""
-    return (1000 <= code <= 1014 and code not in NEVER_ON_THE_WIRE) or 3000 <= code <= 4999
-
-
-is_sendable = is_receivable
-
-
-def cut_reason(reason: str) -> bytes:
-    """`reason` as at most 123 bytes of UTF-8, cut where a character ends."""
-    data = reason.encode("utf-8", "replace")
-    if len(data) <= MAX_CLOSE_REASON:
-        return data
-    return data[:MAX_CLOSE_REASON].decode("utf-8", "ignore").encode()
 
 
 def _header(first: int, masked: int, size: int) -> bytes:
