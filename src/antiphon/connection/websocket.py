@@ -16,6 +16,7 @@ from starlette.requests import StateT
 from starlette.responses import Response
 
 from antiphon.exceptions import NotAccepted, PeerError, UnexpectedMessageKind, WebSocketDisconnect
+from antiphon.types import Carrier
 
 from . import codec
 from .channel import Channel, current_owner, running_loop
@@ -176,43 +177,20 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         `WebSocketDisconnect` when the peer is gone (not in the first moments after a message of the peer was read: what
         it said last is handled to the end); foreign senders never wait and never see the peer's end.
         """
-        carrier = self._carrier
-        if (
-            carrier is not None
-            and type(data) is str
-            and self.application_state is CONNECTED
-            and current_owner.get() is self._owner
-            and running_loop() is self._loop
-        ):
-            try:
-                if not carrier.write(data):
-                    await carrier.drain()
-                    await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
-            except OSError as exc:
-                if not self._is_handling():
-                    raise self._lost() from exc
-            return
-        await self._send_payload(codec.check_text(data))
+        carrier = self._carrier_for_own()
+        if carrier is None or type(data) is not str:
+            await self._send_payload(codec.check_text(data))
+        elif not self._write(carrier, data):
+            await self._drain(carrier)
 
     async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
         """Send a binary message. Raises TypeError for anything but bytes-like data; otherwise as `send_text`."""
         data = codec.check_bytes(data)
-        carrier = self._carrier
-        if (
-            carrier is not None
-            and self.application_state is CONNECTED
-            and current_owner.get() is self._owner
-            and running_loop() is self._loop
-        ):
-            try:
-                if not carrier.write(data):
-                    await carrier.drain()
-                    await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
-            except OSError as exc:
-                if not self._is_handling():
-                    raise self._lost() from exc
-            return
-        await self._send_payload(data)
+        carrier = self._carrier_for_own()
+        if carrier is None:
+            await self._send_payload(data)
+        elif not self._write(carrier, data):
+            await self._drain(carrier)
 
     async def send_json(self, data: Any, mode: str = "text") -> None:
         """Send the value as JSON (compact, UTF-8, not ASCII-escaped) in a text or a binary message.
@@ -226,6 +204,34 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             await self.send_bytes(codec.encode_json(data).encode())
         else:
             raise _bad_mode(mode)
+
+    def _carrier_for_own(self) -> Carrier | None:
+        """The short way, where it is open and the sender the connection's own."""
+        if (
+            self._carrier is not None
+            and self.application_state is CONNECTED
+            and current_owner.get() is self._owner
+            and running_loop() is self._loop
+        ):
+            return self._carrier
+        return None
+
+    def _write(self, carrier: Carrier, data: str | bytes) -> bool:
+        """Leave the message with the server. False: it is to be drained before the next."""
+        try:
+            return carrier.write(data)
+        except OSError as exc:
+            if not self._is_handling():
+                raise self._lost() from exc
+            return True
+
+    async def _drain(self, carrier: Carrier) -> None:
+        try:
+            await carrier.drain()
+            await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
+        except OSError as exc:
+            if not self._is_handling():
+                raise self._lost() from exc
 
     async def _send_payload(self, data: str | bytes) -> None:
         if self.application_state is CONNECTING:
