@@ -9,27 +9,27 @@ die() {
 	exit 1
 }
 
-# The command that runs something as root, or failure. Asks for a password only where somebody can type one.
+# Runs something as root; only after `can_install`, which has asked for the password.
 as_root() {
-	if [ "$(id -u)" -eq 0 ]; then
-		"$@"
-	elif command -v sudo >/dev/null 2>&1 && { sudo -n true 2>/dev/null || { [ -t 0 ] && [ -z "${CI:-}" ]; }; }; then
-		sudo "$@"
-	else
-		return 1
-	fi
+	if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# can_install WHAT...: whether we are root or may become it. Asks for a password only where somebody can type one, says
+# what for, and asks no second time where the answer was no.
 can_install() {
 	command -v apt-get >/dev/null 2>&1 || return 1
 	[ "$(id -u)" -eq 0 ] && return 0
 	command -v sudo >/dev/null 2>&1 || return 1
-	sudo -n true 2>/dev/null || { [ -t 0 ] && [ -z "${CI:-}" ]; }
+	sudo -n true 2>/dev/null && return 0
+	[ -t 0 ] && [ -z "${CI:-}${REFUSED:-}" ] || return 1
+	sudo -v -p "[sudo] password for %p, to install $*: " && return 0
+	REFUSED=yes
+	return 1
 }
 
 # install PACKAGE...: from the distribution, saying so. Fails (returns 1) when it is not possible.
 install() {
-	can_install || return 1
+	can_install "$@" || return 1
 	say "installing from the distribution: $*"
 	apt_get install "$@" && return 0
 	note "refreshing the package lists first"

@@ -80,7 +80,9 @@ offer_compiler() {
 	local version
 	version=$("$VENV/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 	install gcc libc6-dev "python$version-dev" || true
-	native_possible || note "no C compiler or no Python headers: the pure Python twin will run (same behaviour, slower)"
+	native_possible && return
+	note "no C compiler or no Python headers: the pure Python twin will run (same behaviour, slower)"
+	note "for the native one, as root: apt-get install gcc libc6-dev python$version-dev; then: make clean, and again"
 }
 
 make_venv

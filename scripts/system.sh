@@ -16,7 +16,7 @@ if ! .venv/bin/python scripts/chromium.py >/dev/null; then
 		{
 			say "fetching Playwright's Chromium"
 			.venv/bin/python -m playwright install chromium >&2 &&
-				{ ! can_install || as_root .venv/bin/python -m playwright install-deps chromium >&2; }
+				{ ! can_install "Chromium's libraries" || as_root .venv/bin/python -m playwright install-deps chromium >&2; }
 		} || true
 	.venv/bin/python scripts/chromium.py >/dev/null || die "no Chromium could be installed" \
 		"as root: apt-get install chromium   (Ubuntu: .venv/bin/python -m playwright install --with-deps chromium)" \
