@@ -32,7 +32,7 @@ from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
 from .routing.endings import ending_of
 from .routing.gate import GATE_KEY, Gate
-from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, split
+from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
 from .routing.http import Documentation, RouteOptions, check_keywords, unprocessable
 from .routing.router import RouteMethods
 from .types import ASGIApp, Message, Receive, Scope, Send
@@ -109,6 +109,12 @@ class App(RouteMethods):
         **metadata: Unpack[OpenAPI],
     ) -> None:
         check_keywords(metadata, OpenAPI, "App")
+        _check("hub", hub, Hub, "a Hub, as in Hub('redis://localhost')")
+        _check("connection_options", connection_options, ConnectionOptions, "ConnectionOptions(...)")
+        for layer in middleware or ():
+            _check("middleware", layer, Middleware, "Middleware(factory, ...) in a list")
+        for key in exception_handlers or ():
+            check_key(key)
         self.debug = debug
         self.root_path = root_path
         self.connection_options = connection_options
@@ -266,6 +272,8 @@ class App(RouteMethods):
         """Wrap the app into ASGI middleware; the last one added is the outermost. It sees WebSockets as well."""
         if self.middleware_stack is not None:
             raise RuntimeError("Cannot add middleware after an application has started")
+        if not callable(middleware_class):
+            raise TypeError(f"add_middleware takes a class, called with the app, got {middleware_class!r}")
         self.user_middleware.insert(0, Middleware(middleware_class, *args, **kwargs))
 
     def middleware(self, middleware_type: str) -> Callable[[Function], Function]:
@@ -281,12 +289,14 @@ class App(RouteMethods):
 
     def add_exception_handler(self, exc_class_or_status_code: HandlerKey, handler: ExceptionHandler) -> None:
         """Call `handler(connection, exc)` for this exception class and its subclasses, or for this HTTP status."""
+        check_key(exc_class_or_status_code)
         self.exception_handlers[exc_class_or_status_code] = handler
         if self.middleware_stack is not None:
             self._load_handlers()
 
     def exception_handler(self, exc_class_or_status_code: HandlerKey) -> Callable[[Function], Function]:
         """`add_exception_handler` as a decorator."""
+        check_key(exc_class_or_status_code)
 
         def register(handler: Function) -> Function:
             self.add_exception_handler(exc_class_or_status_code, handler)
@@ -356,6 +366,11 @@ class App(RouteMethods):
             return
         gate: Gate | None = scope.get(GATE_KEY)
         await self.router.dispatch(scope, receive, send if gate is None else gate.leave(send))
+
+
+def _check(name: str, value: object, kind: type, expected: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"App({name}=) takes {expected}, got {value!r}")
 
 
 def _http_exception(request: Request, error: Exception) -> Response:

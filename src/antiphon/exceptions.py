@@ -20,15 +20,26 @@ class HTTPException(StarletteHTTPException):
 
     Raised before `accept` it denies the handshake with its status, headers and `{"detail": ...}`; after `accept` it
     closes with 1008 (4xx) or 1011 (5xx) and the detail as reason. `detail` is any value that has a JSON form; without
-    one it is the status's phrase.
+    one it is the status's phrase. Raises TypeError for a status that is no int.
     """
 
     def __init__(self, status_code: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
+        if not isinstance(status_code, int):
+            raise TypeError(f"HTTPException(status_code, detail): expected an int as status_code, got {status_code!r}")
         super().__init__(status_code, detail, headers)
 
 
 class WebSocketException(StarletteWebSocketException):
-    """Close the connection with `code` and `reason` (FastAPI's `WebSocketException`)."""
+    """Close the connection with `code` and `reason` (FastAPI's `WebSocketException`).
+
+    Before `accept` it denies the handshake with HTTP 403, which carries both as JSON. A code that may not go on the
+    wire (RFC 6455 §7.4) closes with 1011 and is logged. Raises TypeError for a code that is no int.
+    """
+
+    def __init__(self, code: int, reason: str | None = None) -> None:
+        if not isinstance(code, int):
+            raise TypeError(f"WebSocketException(code, reason): expected an int as code, got {code!r}")
+        super().__init__(code, reason)
 
 
 class WebSocketDisconnect(StarletteWebSocketDisconnect):

@@ -12,7 +12,17 @@ from typing import Annotated, Any
 import fastapi
 import pytest
 
-from antiphon import APIRouter, App, Depends, Path, Query, WebSocket, WebSocketDisconnect
+from antiphon import (
+    APIRouter,
+    App,
+    Depends,
+    HTTPException,
+    Path,
+    Query,
+    WebSocket,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from antiphon.exceptions import RegistrationError, RegistrationWarning
 from antiphon.routing import APIRoute, APIWebSocketRoute, RoutingError, WebSocketRoute
 from antiphon.testclient import TestClient
@@ -203,3 +213,108 @@ def test_a_peer_cannot_write_lines_of_its_own_into_the_log(caplog: pytest.LogCap
     assert "\n" not in line
     assert r"/x\nINFO faked" in line
     assert len(line) < 1000
+
+
+# Arguments of the wrong kind
+
+
+@pytest.mark.parametrize("decorator", [App().websocket, App().get, APIRouter().websocket_route, App().route])
+def test_a_decorator_without_parentheses_is_refused_by_the_functions_name(decorator: Any) -> None:
+    with pytest.raises(RoutingError, match=r"needs a path.* tests\.routing\.test_registration\.serves"):
+        decorator(serves)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        (3, "got 3"),
+        ("/{room:colour}", "colour.*converters: str, path, int"),
+        ("/{room}/{room}", "room at path"),
+    ],
+)
+def test_a_path_that_cannot_be_one_is_refused(path: Any, told: str) -> None:
+    with pytest.raises(RoutingError, match=told):
+        App().add_api_websocket_route(path, serves)
+    with pytest.raises(RoutingError, match=told):
+        App().get(path)(serves)
+
+
+@pytest.mark.parametrize("path", ["/{room", "/{room-id}", "/room}"])
+def test_a_brace_that_is_part_of_no_parameter_is_warned_of(path: str) -> None:
+    async def enter(websocket: WebSocket) -> None: ...
+
+    with pytest.warns(RegistrationWarning, match="enter.* has a brace that is part of no parameter"):
+        App().websocket(path)(enter)
+
+
+def test_a_route_behind_another_one_of_the_same_path_is_warned_of() -> None:
+    app = App()
+    app.websocket("/room")(serves)
+
+    async def never(websocket: WebSocket) -> None: ...
+
+    with pytest.warns(RegistrationWarning, match=r"never is never reached: '/room' is served by .*serves"):
+        app.websocket("/room")(never)
+
+
+@pytest.mark.parametrize(("path", "app"), [("api", App()), ("/api", None), (App(), "/api"), ("/api", "main:app")])
+def test_only_an_asgi_app_is_mounted_and_only_at_a_path(path: Any, app: Any) -> None:
+    with pytest.raises(RoutingError, match="api"):
+        App().mount(path, app)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"hub": "redis://localhost"}, r"App\(hub=\) takes a Hub.*'redis://localhost'"),
+        ({"connection_options": {"send_timeout": 3}}, r"takes ConnectionOptions.*'send_timeout': 3"),
+        ({"middleware": [App]}, r"takes Middleware\(factory"),
+        ({"exception_handlers": {"404": serves}}, "an exception class or an HTTP status, got '404'"),
+        ({"lifespan": serves}, r"serves has no `yield`"),
+    ],
+)
+def test_an_app_refuses_what_an_option_cannot_be(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        App(**options)
+
+
+def test_handlers_and_middleware_of_the_wrong_kind_are_refused_where_they_are_added() -> None:
+    with pytest.raises(TypeError, match="got 'ValueError'"):
+        App().exception_handler("ValueError")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got 'gzip'"):
+        App().add_middleware("gzip")  # type: ignore[arg-type]
+
+
+async def fetch() -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("dependency", "told"),
+    [
+        (Depends(), r"'found': Depends\(\) calls the annotation, and here is none"),
+        (Depends("fetch"), "'found': Depends takes a function or class, not what it returns, and got 'fetch'"),  # type: ignore[arg-type]
+    ],
+)
+def test_depends_without_something_to_call_says_so(dependency: Any, told: str) -> None:
+    async def endpoint(websocket: WebSocket, found=dependency) -> None: ...  # type: ignore[no-untyped-def]
+
+    with pytest.raises(RegistrationError, match=told):
+        App().websocket("/ws")(endpoint)
+
+
+class Database: ...
+
+
+def test_an_object_that_cannot_be_validated_is_pointed_to_depends_in_one_line() -> None:
+    async def endpoint(websocket: WebSocket, database: Database) -> None: ...
+
+    with pytest.raises(RegistrationError, match=r"'database'.*Database.*Depends\(function\)") as caught:
+        App().websocket("/ws")(endpoint)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [HTTPException, WebSocketException])
+def test_an_exception_refuses_a_status_that_is_none_where_it_is_made(error: Any) -> None:
+    with pytest.raises(TypeError, match=rf"{error.__name__}\(.*expected an int.*got 'no entry'"):
+        error("no entry")

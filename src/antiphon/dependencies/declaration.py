@@ -73,8 +73,12 @@ def completed(found: Declared, where: str) -> Depends:
     target = depends.dependency
     if target is None:
         target = found.type
-    if target is Any or not callable(target):
-        raise ParameterDeclarationError(f"{where}: Depends needs something to call, and got {target!r}")
+    if target is Any:
+        raise ParameterDeclarationError(f"{where}: Depends() calls the annotation, and here is none: Depends(function)")
+    if not callable(target):
+        raise ParameterDeclarationError(
+            f"{where}: Depends takes a function or class, not what it returns, and got {target!r}"
+        )
     return dataclasses.replace(depends, dependency=target)
 
 

@@ -242,7 +242,8 @@ def _validator(info: FieldInfo, where: str) -> Validate:
             adapter.rebuild(raise_errors=True)
         except (PydanticUserError, NameError, TypeError) as error:
             raise RegistrationError(
-                f"{where}: a value of type {info.annotation!r} can be neither injected nor validated: {error}"
+                f"{where}: a value of type {info.annotation!r} can be neither injected nor validated; "
+                f"Depends(function) gives what function returns ({str(error).splitlines()[0]})"
             ) from error
     validate = adapter.validator.validate_python
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from starlette.convertors import CONVERTOR_TYPES
+from starlette.routing import PARAM_REGEX, compile_path
 
 from antiphon.dependencies import Plan
 from antiphon.dependencies.inspection import GENERATORS, CallKind, call_kind, describe, unwrapped, warn_about
@@ -20,8 +23,18 @@ class RoutingError(RegistrationError, ValueError, AssertionError):
     """
 
 
+def a_path(path: str) -> str:
+    """The path, if it is one: a decorator without parentheses gets a function in its place. Raises RoutingError."""
+    if isinstance(path, str):
+        return path
+    if callable(path):
+        raise RoutingError(f"a route needs a path, as in @app.websocket('/path'), and got {describe(path)}")
+    raise RoutingError(f"a path is a str like '/chat', got {path!r}")
+
+
 def check_prefix(prefix: str) -> None:
     """Raise unless `prefix` is empty or looks like `/chat`."""
+    a_path(prefix)
     if prefix and not prefix.startswith("/"):
         raise RoutingError(f"A path prefix must start with '/', got {prefix!r}")
     if prefix.endswith("/"):
@@ -29,9 +42,20 @@ def check_prefix(prefix: str) -> None:
 
 
 def check_path(path: str, endpoint: Callable[..., Any]) -> None:
-    """Raise unless `path` is empty (behind a prefix) or starts with a slash: no request has another path."""
-    if path and not path.startswith("/"):
+    """Raise unless `path` is empty (behind a prefix) or starts with a slash: no request has another path.
+
+    Raises for a converter nobody knows and for a name that comes twice; warns of a brace that is part of no parameter.
+    """
+    if a_path(path) and not path.startswith("/"):
         raise RoutingError(f"A path must start with '/', got {path!r} for {describe(endpoint)}")
+    try:
+        compile_path(path)
+    except (AssertionError, ValueError) as error:
+        known = ", ".join(CONVERTOR_TYPES)
+        raise RoutingError(f"{path!r} of {describe(endpoint)}: {error} (converters: {known})") from None
+    if set("{}") & set(PARAM_REGEX.sub("", path)):
+        text = f"{path!r} has a brace that is part of no parameter, which are {{name}} and {{name:int}}"
+        warn_about(endpoint, f"{describe(endpoint)}: {text}")
 
 
 def check_endpoint(endpoint: Callable[..., Any]) -> None:
@@ -59,3 +83,13 @@ def warn_of_missing_path_parameters(plan: Plan) -> None:
             call,
             f"{describe(call)}: parameter {name!r} is read from the path, and {plan.source.path!r} has no {{{name}}}",
         )
+
+
+def warn_of_unreachable(
+    path: str, endpoint: Callable[..., Any], others: Iterable[tuple[str, Callable[..., Any]]]
+) -> None:
+    """Warn of a WebSocket route whose path another one has already: the first match wins."""
+    for taken, first in others:
+        if taken == path:
+            warn_about(endpoint, f"{describe(endpoint)} is never reached: {path!r} is served by {describe(first)}")
+            return

@@ -29,6 +29,12 @@ STOCK_HANDLERS: Final = frozenset({"starlette.middleware.exceptions", "fastapi.e
 them, because they drop what it carries (a reason before accept) or break on it (a reason that is no string)."""
 
 
+def check_key(key: object) -> None:
+    """Raise TypeError unless it is what an exception handler can be for: an HTTP status or a class of exceptions."""
+    if not isinstance(key, int) and not (isinstance(key, type) and issubclass(key, BaseException)):
+        raise TypeError(f"an exception handler is for an exception class or an HTTP status, got {key!r}")
+
+
 def split(
     handlers: Mapping[Any, ExceptionHandler],
 ) -> tuple[dict[type[Exception], ExceptionHandler], dict[int, ExceptionHandler], ExceptionHandler | None]:

@@ -12,12 +12,19 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
+from antiphon.dependencies.inspection import describe
+
 State: TypeAlias = Mapping[str, Any] | None
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 def normalize(lifespan: Any) -> Lifespan | None:
-    """A context manager factory out of what users pass: one already, or a (deprecated) generator function."""
+    """A context manager factory out of what users pass: one already, or a (deprecated) generator function.
+
+    Raises TypeError for a function without `yield`.
+    """
+    if inspect.iscoroutinefunction(lifespan):
+        raise TypeError(f"lifespan is an async context manager, and {describe(lifespan)} has no `yield`")
     if inspect.isasyncgenfunction(lifespan):
         return contextlib.asynccontextmanager(lifespan)
     if inspect.isgeneratorfunction(lifespan):

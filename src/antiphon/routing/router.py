@@ -23,7 +23,14 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import lifespan as lifespans
 from .context import OverridesProvider
-from .errors import RoutingError, check_endpoint, check_prefix, warn_of_missing_path_parameters
+from .errors import (
+    RoutingError,
+    a_path,
+    check_endpoint,
+    check_prefix,
+    warn_of_missing_path_parameters,
+    warn_of_unreachable,
+)
 from .guest import Guest
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, flatten, select
@@ -44,6 +51,7 @@ class RouteMethods:
     ) -> Callable[[Endpoint], Endpoint]:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection."""
         router = self._registrar
+        a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
             router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
@@ -54,6 +62,7 @@ class RouteMethods:
     def websocket_route(self, path: str, name: str | None = None) -> Callable[[Endpoint], Endpoint]:
         """Serve WebSocket connections with a plain `endpoint(websocket)` or a `WebSocketEndpoint` class."""
         router = self._registrar
+        a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
             router.add_websocket_route(path, endpoint, name)
@@ -70,6 +79,7 @@ class RouteMethods:
     ) -> Callable[[Endpoint], Endpoint]:
         """Serve HTTP requests with a plain `endpoint(request) -> Response`, as Starlette does."""
         router = self._registrar
+        a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
             router.add_route(path, endpoint, methods, name, include_in_schema)
@@ -82,6 +92,7 @@ class RouteMethods:
     ) -> Callable[[Endpoint], Endpoint]:
         """Serve HTTP requests of these methods (GET by default) with dependency injection."""
         router = self._registrar
+        a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
             router.add_api_route(path, endpoint, methods=methods, **options)
@@ -184,7 +195,7 @@ class APIRouter(RouteMethods, Guest, Router):
         """What `websocket()` does, without a decorator."""
         self._register(
             APIWebSocketRoute(
-                self.prefix + path,
+                self.prefix + a_path(path),
                 endpoint,
                 name=name,
                 dependencies=[*self.dependencies, *(dependencies or ())],
@@ -210,7 +221,7 @@ class APIRouter(RouteMethods, Guest, Router):
         options["response_class"] = options.get("response_class") or self.default_response_class
         self._register(
             self.route_class(
-                self.prefix + path,
+                self.prefix + a_path(path),
                 endpoint,
                 methods=methods,
                 dependency_overrides_provider=self.dependency_overrides_provider,
@@ -268,7 +279,18 @@ class APIRouter(RouteMethods, Guest, Router):
         included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
         self._register(included)
 
+    def mount(self, path: str, app: ASGIApp, name: str | None = None) -> None:
+        """Hand everything below `path` to another ASGI app. Raises RoutingError for what is no path or no app."""
+        if a_path(path) and not path.startswith("/"):
+            raise RoutingError(f"A path must start with '/', got {path!r} for a mounted app")
+        if not callable(app):
+            raise RoutingError(f"mount({path!r}, …) takes an ASGI app, got {app!r}")
+        super().mount(path, app, name)
+
     def _register(self, route: BaseRoute) -> None:
+        if isinstance(route, APIWebSocketRoute):
+            others = ((other.path, other.endpoint) for other in self.routes if isinstance(other, APIWebSocketRoute))
+            warn_of_unreachable(route.path, route.endpoint, others)
         self.routes.append(route)
         if self.dependency_overrides_provider is None:
             return  # no app's own router: the path may still get a prefix
