@@ -26,7 +26,9 @@ def check_close_code(code: object) -> int:
 
 
 def cut_reason(reason: str | None) -> str:
-    """As much of the reason as a Close frame holds, cut between characters; "" for None."""
+    """As much of the reason as a Close frame holds, cut between characters; "" for None. Raises TypeError."""
     if not reason:
         return ""
+    if not isinstance(reason, str):
+        raise TypeError(f"reason: expected a str, got {type(reason).__name__}")
     return reason.encode("utf-8", "replace")[:MAX_CLOSE_REASON].decode("utf-8", "ignore")

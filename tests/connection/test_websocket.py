@@ -529,3 +529,19 @@ async def test_no_call_on_a_dead_connection_returns_quietly_for_ever(lost: bool)
 async def _for_ever(call: Callable[[], Awaitable[object]]) -> None:
     while True:
         await call()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda ws: ws.close(reason=3), "reason: expected a str, got int"),
+        (lambda ws: ws.send("hello"), "send.. takes an ASGI message, a dict with its type, not 'hello'"),
+        (lambda ws: ws.send({"text": "hello"}), "a dict with its type, not {'text': 'hello'}"),
+        (lambda ws: ws.send_denial_response({"no": 1}), "takes a Response.*got {'no': 1}"),
+    ],
+)
+async def test_arguments_of_the_wrong_kind_are_named(call: Any, told: str) -> None:
+    peer = Peer()
+    websocket = peer.websocket()
+    with pytest.raises(TypeError, match=told):
+        await call(websocket)

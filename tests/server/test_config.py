@@ -32,6 +32,24 @@ def test_a_limit_that_makes_no_sense_is_refused_by_name(options: dict[str, Any])
         ServerConfig(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"send_timeout": "20"}, "send_timeout must be a number, not '20'"),
+        ({"max_message_size": None}, "max_message_size must be a number, not None"),
+        ({"deflate": True}, "deflate must be a DeflateConfig, or None to refuse compression, not True"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused_by_name(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        ServerConfig(**options)
+
+
+def test_a_protocol_takes_its_limits_from_a_server_config_alone() -> None:
+    with pytest.raises(TypeError, match=r"takes a ServerConfig, not \{'send_timeout': 3\}"):
+        WebSocketProtocol.with_config({"send_timeout": 3})  # type: ignore[arg-type]
+
+
 def test_the_environment_changes_the_defaults() -> None:
     environ = {
         "ANTIPHON_WS_SEND_TIMEOUT": "2.5",

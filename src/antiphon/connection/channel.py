@@ -235,7 +235,10 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         RuntimeError for a message that is not legal now, `WebSocketDisconnected` on a connection that has ended, and
         `WebSocketDisconnect` when it is lost meanwhile. Data and closes of foreign senders go their own way.
         """
-        kind = message["type"]
+        try:
+            kind = message["type"]
+        except (KeyError, TypeError):
+            raise TypeError(f"send() takes an ASGI message, a dict with its type, not {message!r}") from None
         if kind == "websocket.close":
             message = _checked_close(message, on_wire=self.application_state is not CONNECTING)
         expected = OPEN_SENDS if self.application_state is CONNECTED else SENDS[self.application_state]

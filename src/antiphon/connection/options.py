@@ -11,8 +11,9 @@ from antiphon.types import Overflow
 class ConnectionOptions:
     """What a `WebSocket` holds back for its peer, and how long it waits for it.
 
-    An application sets them for its connections under `scope["antiphon.connection_options"]`, a subclass of
-    `WebSocket` with its attribute `options`. On antiphon's own server `ServerConfig` decides about `send_timeout`.
+    `App(connection_options=...)` sets them; without an `App`, `scope["antiphon.connection_options"]` does, and a
+    subclass of `WebSocket` with its attribute `options`. On antiphon's own server `ServerConfig` decides about
+    `send_timeout`.
     """
 
     send_timeout: float = 20.0
@@ -33,6 +34,7 @@ class ConnectionOptions:
 
     def __post_init__(self) -> None:
         if self.overflow not in (Overflow.DISCONNECT, Overflow.DROP_NEWEST):
-            raise ValueError(f"a connection's overflow is DISCONNECT or DROP_NEWEST, not {self.overflow.name}")
+            named = getattr(self.overflow, "name", repr(self.overflow))
+            raise ValueError(f"a connection's overflow is Overflow.DISCONNECT or Overflow.DROP_NEWEST, not {named}")
         if self.send_timeout <= 0:
             raise ValueError(f"send_timeout is a positive number of seconds, not {self.send_timeout}")

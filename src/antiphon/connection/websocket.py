@@ -77,8 +77,10 @@ class WebSocket(Channel[StateT], Generic[StateT]):
     async def send_denial_response(self, response: Response) -> None:
         """Refuse the handshake with this HTTP response (ASGI extension `websocket.http.response`).
 
-        Raises RuntimeError on a server without the extension.
+        Raises RuntimeError on a server without the extension and after `accept`, TypeError for what is no response.
         """
+        if not callable(response):
+            raise TypeError(f"send_denial_response takes a Response, as JSONResponse({{...}}, 403), got {response!r}")
         if "websocket.http.response" not in (self.scope.get("extensions") or {}):
             raise RuntimeError("The server doesn't support the Websocket Denial Response extension.")
         if self.client_state is CONNECTING:

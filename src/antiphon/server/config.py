@@ -6,10 +6,9 @@ Four of them are uvicorn's own settings there (`--ws-max-size`, `--ws-ping-inter
 
 from __future__ import annotations
 
-import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +68,11 @@ class ServerConfig:
     """Called with an event object for everything that is worth counting."""
 
     def __post_init__(self) -> None:
+        for name, kinds in _NUMBERS.items():
+            if not isinstance(getattr(self, name), (*kinds, int)):
+                raise TypeError(f"{name} must be a number, not {getattr(self, name)!r}")
+        if self.deflate is not None and not isinstance(self.deflate, DeflateConfig):
+            raise TypeError(f"deflate must be a DeflateConfig, or None to refuse compression, not {self.deflate!r}")
         for name in ("max_message_size", "inbound_bytes", "outbox_bytes", "handshake_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least one byte, not {getattr(self, name)}")
@@ -97,32 +101,28 @@ class ServerConfig:
             if variable.startswith(ENVIRONMENT_PREFIX):
                 name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
                 try:
-                    options[name] = _PARSERS[name](text)
+                    options[name] = _parsed(name, text)
                 except KeyError:
-                    raise ValueError(f"{variable} names no option; there are {', '.join(sorted(_PARSERS))}") from None
+                    raise ValueError(f"{variable} names no option; there are {', '.join(sorted(_NUMBERS))}") from None
                 except ValueError:
                     raise ValueError(f"{variable} must be a number, not {text!r}") from None
         return cls(**options)
 
 
-def _parser(annotation: Any) -> Callable[[str], Any] | None:
-    """How to read an option of this type from text; None for one that text cannot give."""
-    optional = isinstance(annotation, types.UnionType)
-    kinds = set(typing.get_args(annotation) if optional else (annotation,)) - {types.NoneType}
-    if kinds not in ({int}, {float}):
-        return None
-    (number,) = kinds
-
-    def parse(text: str) -> Any:
-        return None if optional and text.strip().lower() in ("none", "") else number(text)
-
-    return parse
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
 
 
-_PARSERS = {
-    option.name: parser
-    for option, annotation in (
-        (option, typing.get_type_hints(ServerConfig)[option.name]) for option in dataclasses.fields(ServerConfig)
-    )
-    if (parser := _parser(annotation)) is not None
+_NUMBERS: dict[str, tuple[type, ...]] = {
+    name: kinds
+    for name, annotation in typing.get_type_hints(ServerConfig).items()
+    if {int, float} & set(kinds := _kinds(annotation))
 }
+"""The options that are numbers, and of which types; NoneType among them where None is no limit."""
+
+
+def _parsed(name: str, text: str) -> Any:
+    kinds = _NUMBERS[name]
+    if types.NoneType in kinds and text.strip().lower() in ("none", ""):
+        return None
+    return kinds[0](text)

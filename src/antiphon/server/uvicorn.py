@@ -43,7 +43,9 @@ class WebSocketProtocol(Session):
 
     @classmethod
     def with_config(cls, config: ServerConfig) -> type[WebSocketProtocol]:
-        """A class with limits of its own, for `uvicorn.Config(ws=...)` or `--ws yourmodule:Name`."""
+        """A class with limits of its own, for `uvicorn.Config(ws=...)` or `--ws yourmodule:Name`. Raises TypeError."""
+        if not isinstance(config, ServerConfig):
+            raise TypeError(f"with_config takes a ServerConfig, not {config!r}")
         return type(cls.__name__, (cls,), {"__slots__": (), "__module__": cls.__module__, "server_config": config})
 
     def __init__(
