@@ -224,6 +224,12 @@ async def test_a_message_is_prepared_once_for_all_receivers() -> None:
     assert seen[0] is seen[1]
 
 
+async def test_a_subscription_that_was_not_entered_says_so_instead_of_yielding_nothing() -> None:
+    messages = Hub().subscribe("t")
+    with pytest.raises(RuntimeError, match=r"inside of `async with hub\.subscribe\('t'\) as messages"):
+        aiter(messages)
+
+
 async def test_two_loops_over_one_subscription_are_a_clear_error() -> None:
     hub = Hub()
     async with hub.subscribe("t") as messages:

@@ -152,6 +152,8 @@ class Subscription(Membership):
         self._queue = queue
 
     def __aiter__(self) -> Self:
+        if not self.active and self._queue.alive:
+            raise RuntimeError(f"iterate inside of `async with hub.subscribe({self.topic!r}) as messages:` ")
         return self
 
     async def __anext__(self) -> Message:
