@@ -281,10 +281,10 @@ class APIRouter(RouteMethods, Guest, Router):
 
     def mount(self, path: str, app: ASGIApp, name: str | None = None) -> None:
         """Hand everything below `path` to another ASGI app. Raises RoutingError for what is no path or no app."""
-        if a_path(path) and not path.startswith("/"):
-            raise RoutingError(f"A path must start with '/', got {path!r} for a mounted app")
-        if not callable(app):
-            raise RoutingError(f"mount({path!r}, …) takes an ASGI app, got {app!r}")
+        if not isinstance(path, str) or not callable(app):
+            raise RoutingError(f"mount takes a path and an ASGI app, got {path!r} and {app!r}")
+        if path and not path.startswith("/"):
+            raise RoutingError(f"A path must start with '/', got {path!r} for {describe(app)}")
         super().mount(path, app, name)
 
     def _register(self, route: BaseRoute) -> None:
