@@ -14,6 +14,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 from .serving import ServedProcess, serve_process
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +45,7 @@ class Finished:
 async def antiphon(
     *args: str,
     stdin: str | None = "",
-    timeout: float = 20.0,
+    timeout: float = PATIENCE,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
 ) -> Finished:

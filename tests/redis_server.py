@@ -19,8 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.patience import PATIENCE
+
 BINARY = "redis-server"
-START_TIMEOUT = 10.0
+START_TIMEOUT = PATIENCE
 
 
 class RedisServer:

@@ -12,8 +12,9 @@ import time
 from typing import Self
 
 from antiphon.hub.backends.relay_process import native_address
+from tests.patience import PATIENCE
 
-START_TIMEOUT = 10.0
+START_TIMEOUT = PATIENCE
 
 
 class RelayServer:

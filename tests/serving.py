@@ -24,9 +24,11 @@ import hypercorn.asyncio
 import hypercorn.config
 import uvicorn
 
+from tests.patience import PATIENCE
+
 HOST = "127.0.0.1"
-START_TIMEOUT = 15.0
-STOP_TIMEOUT = 10.0
+START_TIMEOUT = PATIENCE
+STOP_TIMEOUT = PATIENCE
 
 UVICORN_PROTOCOLS = ("websockets-sansio", "wsproto")
 """The stock WebSocket protocols of uvicorn that antiphon promises to run on."""
@@ -145,7 +147,7 @@ class ServedProcess:
     def log(self) -> str:
         return "".join(self.lines)
 
-    async def wait_for_line(self, pattern: str, timeout: float = 10.0) -> str:
+    async def wait_for_line(self, pattern: str, timeout: float = PATIENCE) -> str:
         """The first printed line that `pattern` is found in, as soon as there is one."""
         async with asyncio.timeout(timeout):
             while True:

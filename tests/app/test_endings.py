@@ -31,6 +31,7 @@ from antiphon.middleware import Middleware
 from antiphon.routing import APIWebSocketRoute
 from antiphon.testclient import TestClient, WebSocketDenialResponse
 from antiphon.types import ASGIApp, Message, Receive, Scope, Send
+from tests.patience import PATIENCE
 from tests.serving import serve
 
 
@@ -282,7 +283,7 @@ async def test_a_failed_endpoint_leaves_its_connection_without_waiting_for_the_g
         async with serve(app, ws="antiphon.server:WebSocketProtocol") as served:
             async with connect(f"{served.url}/ws") as client:
                 await client.wait_closed()
-            await asyncio.wait_for(left, 5)
+            await asyncio.wait_for(left, PATIENCE)
     finally:
         gc.enable()
 

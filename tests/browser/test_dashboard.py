@@ -9,11 +9,14 @@ import urllib.request
 from playwright.async_api import Browser, expect
 
 from tests.commands import EXAMPLES, run
+from tests.patience import PATIENCE
 
 
 def post(url: str, value: float) -> None:
     body = json.dumps({"value": value}).encode()
-    urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=5).close()
+    urllib.request.urlopen(
+        urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=PATIENCE
+    ).close()
 
 
 async def test_a_posted_measurement_appears_in_every_open_page(browser: Browser) -> None:

@@ -24,6 +24,7 @@ from websockets.typing import Subprotocol
 
 from antiphon.cli.terminal import hex_dump, name_of_close, visible
 from tests.commands import ANTIPHON, antiphon
+from tests.patience import PATIENCE
 
 from .certificates import self_signed
 
@@ -156,7 +157,7 @@ async def test_the_servers_close_ends_the_command_while_the_input_is_still_open(
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(b"go away\n")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             told = await process.stderr.read()
             assert await process.wait() == 3
         process.stdin.close()
@@ -174,7 +175,7 @@ async def test_an_interrupt_closes_politely() -> None:
         )
         assert process.stdin is not None
         assert process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             told = await process.stderr.readline()
             process.send_signal(signal.SIGINT)
             told += await process.stderr.read()
@@ -262,7 +263,7 @@ async def with_input(port: int, piped: bytes | None) -> tuple[int | None, bytes,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "LC_ALL": "C"},
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         stdout, stderr = await process.communicate(piped)
     assert b"Traceback" not in stderr
     return process.returncode, stdout, stderr
@@ -311,7 +312,7 @@ async def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             stdout, stderr = await process.communicate()
     assert stdout == b"line\n" * 3
     assert b"Traceback" not in stderr
@@ -353,7 +354,7 @@ async def test_the_terminal_is_left_as_it_was_found(ending: str) -> None:
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(screen), os.fdopen(os.dup(main), "rb", buffering=0)
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await screen.readuntil(b"> ")
             os.write(main, ending.encode())
             await screen.readuntil(b"closed ")
@@ -377,7 +378,7 @@ async def on_a_terminal(address: str, lines: Sequence[tuple[str, str]]) -> str:
     )
     seen = b""
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             for words, line in lines:
                 seen += await screen.readuntil(words.encode())
                 os.write(main, line.encode() + b"\n")

@@ -11,16 +11,17 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.commands import ANTIPHON
+from tests.patience import PATIENCE
 from tests.serving import serve_process
 
 
 def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
 
 async def event(client: ClientConnection, kind: str) -> dict[str, Any]:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found: dict[str, Any] = json.loads(await client.recv())
             if found["type"] == kind:

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import WebSocketException
 
 from tests.commands import ANTIPHON, antiphon, run
+from tests.patience import PATIENCE
 from tests.serving import ServedProcess, serve_process
 
 from .certificates import self_signed
@@ -105,7 +106,7 @@ async def test_each_engine_serves(folder: Path, engine: str) -> None:
 async def test_workers_are_processes_that_share_one_port(folder: Path) -> None:
     async with run("main", "--workers", "2", app_dir=folder) as server:
         seen: set[str] = set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while len(seen) < 2:
                 seen.update(await asyncio.gather(*(hear(server.url) for _ in range(8))))
 
@@ -113,7 +114,7 @@ async def test_workers_are_processes_that_share_one_port(folder: Path) -> None:
 async def test_reload_serves_the_new_source(folder: Path) -> None:
     async with run("main", "--reload", app_dir=folder) as server:
         assert (await hear(server.url)).endswith("hello")
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             # The worker may answer before its parent watches, so one save alone may be missed.
             (folder / "main.py").write_text(APP.replace("'hello'", "'new source'"))
             while not await becomes(server.url, "new source", within=4.0):
@@ -144,7 +145,7 @@ async def becomes(url: str, words: str, within: float) -> bool:
 async def test_source_that_does_not_import_is_explained_and_the_next_change_is_tried(folder: Path) -> None:
     async with run("main", "--reload", app_dir=folder) as server:
         assert (await hear(server.url)).endswith("hello")
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             (folder / "main.py").write_text(f"{APP}\ndef f(:\n")
             while not await said(server, "Waiting for the next change", within=8.0):
                 (folder / "main.py").touch()  # the worker may answer before its parent watches
@@ -160,12 +161,12 @@ async def test_a_second_interrupt_stops_at_once_without_tracebacks(folder: Path)
         f"{APP}\n@app.websocket('/stay')\nasync def stay(websocket: WebSocket) -> None:\n"
         "    await websocket.accept()\n    await __import__('asyncio').Event().wait()\n"
     )
-    async with run("main", "--timeout-graceful-shutdown", "60", app_dir=folder) as server:
+    async with run("main", "--timeout-graceful-shutdown", "1000", app_dir=folder) as server:
         async with connect(f"{server.url}/stay"):
             server.process.send_signal(signal.SIGINT)
             await server.wait_for_line("Waiting for connections to close|Closing 1 WebSocket")
             server.process.send_signal(signal.SIGINT)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 assert await server.process.wait() == 0, server.log
     assert "Forced to stop" in server.log
 
@@ -224,7 +225,7 @@ async def test_a_unix_socket_is_served_and_removed(folder: Path) -> None:
         *ANTIPHON, "run", "main", "--uds", str(path), cwd=folder, stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while b"running on unix:" not in await process.stderr.readline():
             assert process.returncode is None
     async with unix_connect(str(path)) as client:
@@ -305,7 +306,7 @@ async def test_a_unix_socket_in_use_is_left_alone_and_a_dead_one_replaced(folder
         *ANTIPHON, "run", "main", "--uds", str(path), cwd=folder, stderr=asyncio.subprocess.PIPE
     )
     assert process.stderr is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while b"running on unix:" not in await process.stderr.readline():
             assert process.returncode is None
     process.terminate()

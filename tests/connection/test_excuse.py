@@ -12,6 +12,7 @@ import pytest
 from antiphon.connection import WebSocket
 from antiphon.exceptions import WebSocketDisconnect
 from tests.connection.peer import Peer
+from tests.patience import PATIENCE
 
 Work = Callable[[WebSocket], Awaitable[Any]]
 
@@ -54,7 +55,7 @@ async def test_a_task_that_ends_with_its_connection_is_no_traceback(work: Work) 
 
 async def test_a_message_of_the_wrong_kind_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     async def work(websocket: WebSocket) -> None:
-        await asyncio.wait_for(websocket.receive_text(), 5)
+        await asyncio.wait_for(websocket.receive_text(), PATIENCE)
 
     assert await never_retrieved(work, b"binary") == []
     (record,) = caplog.records

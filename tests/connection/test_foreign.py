@@ -15,6 +15,7 @@ from antiphon.connection import ConnectionOptions, WebSocket, WebSocketState
 from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
 from antiphon.types import ClosedBy, Message, Overflow, PreparedMessage
 from tests.connection.peer import Peer
+from tests.patience import PATIENCE
 
 
 def foreign(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -131,7 +132,7 @@ async def test_a_foreign_send_does_not_wait_for_a_peer_that_does_not_read() -> N
     peer = Peer()
     websocket = await peer.accepted()
     peer.blocked = True
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         for _ in range(100):
             await foreign(websocket.send_text("x"))
     assert websocket.sink.buffered == 100
@@ -159,7 +160,7 @@ async def test_a_loop_that_sends_to_a_dead_connection_lets_others_run() -> None:
             await websocket.send_text("x")
 
     sender = foreign(work())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await turns(10)
     sender.cancel()
 
@@ -295,7 +296,7 @@ async def test_senders_in_other_threads_are_handed_over_in_order() -> None:
         await websocket.close(4000)
 
     thread = elsewhere(work())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert (await websocket.wait_closed()).code == 4000
     await asyncio.to_thread(thread.join)
     await turns()

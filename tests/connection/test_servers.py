@@ -18,6 +18,7 @@ from antiphon.server import WebSocketProtocol
 from antiphon.server.config import ServerConfig
 from antiphon.types import ASGIApp, ClosedBy, Receive, Scope, Send
 from tests.connection.clients import RawClient
+from tests.patience import PATIENCE
 from tests.serving import UVICORN_PROTOCOLS, Served, serve, serve_hypercorn
 
 OUR_SERVER = pytest.param(WebSocketProtocol.with_config(ServerConfig(send_timeout=0.5)), id="antiphon")
@@ -27,14 +28,14 @@ Serve = Callable[[ASGIApp], AbstractAsyncContextManager[Served]]
 
 @pytest.fixture(params=[*UVICORN_PROTOCOLS, OUR_SERVER])
 def uvicorn_server(request: pytest.FixtureRequest) -> Serve:
-    return lambda app: serve(app, ws=request.param, lifespan="off")
+    return lambda app: serve(app, ws=request.param, lifespan="off", ws_ping_interval=None)
 
 
 @pytest.fixture(params=[*UVICORN_PROTOCOLS, "hypercorn", OUR_SERVER])
 def any_server(request: pytest.FixtureRequest) -> Serve:
     if request.param == "hypercorn":
         return lambda app: serve_hypercorn(app)
-    return lambda app: serve(app, ws=request.param, lifespan="off")
+    return lambda app: serve(app, ws=request.param, lifespan="off", ws_ping_interval=None)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,9 @@ class Quick(WebSocket):
     options = ConnectionOptions(send_timeout=0.5)
 
 
-def endpoint(function: Callable[[WebSocket], Any], cls: type[WebSocket] = WebSocket) -> ASGIApp:
+def endpoint(
+    function: Callable[[WebSocket], Any], cls: Callable[[Scope, Receive, Send], WebSocket] = WebSocket
+) -> ASGIApp:
     """An ASGI app of one WebSocket endpoint. A disconnect ends it, as routing would have it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +65,7 @@ def endpoint(function: Callable[[WebSocket], Any], cls: type[WebSocket] = WebSoc
     return app
 
 
-async def eventually(condition: Callable[[], object], timeout: float = 5.0) -> None:
+async def eventually(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110  # conditions of code that has no event for them
             await asyncio.sleep(0.005)
@@ -83,7 +86,7 @@ async def test_a_send_only_endpoint_sees_a_close_with_its_code_and_reason(uvicor
         async with connect(server.url) as client:
             await client.recv()
             await client.close(4001, "enough")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await seen == Closed(code=4001, reason="enough", by=ClosedBy.PEER)
 
 
@@ -103,7 +106,7 @@ async def test_a_send_only_endpoint_sees_a_lost_connection(
     async with any_server(endpoint(ticker)) as server:
         client = await RawClient.connect(server.port)
         leave(client)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await seen == Closed(code=1006, reason="", by=ClosedBy.NOBODY)
 
 
@@ -122,7 +125,7 @@ async def test_an_endpoint_that_only_sends_is_stopped_by_the_peers_end(any_serve
     async with any_server(endpoint(ticker)) as server:
         async with connect(server.url) as client:
             await client.recv()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await seen in (1000, 1006)
 
 
@@ -139,7 +142,7 @@ async def test_a_close_frame_without_a_code_is_1005(uvicorn_server: Serve) -> No
     async with uvicorn_server(endpoint(receiver)) as server:
         with await RawClient.connect(server.port) as client:
             client.sock.send(b"\x88\x80\x00\x00\x00\x00")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await seen == 1005
 
 
@@ -155,7 +158,7 @@ async def test_what_came_before_the_end_is_received_although_the_end_is_known(an
         async with connect(server.url) as client:
             for number in range(3):
                 await client.send(str(number))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await seen == ["0", "1", "2"]
 
 
@@ -222,12 +225,15 @@ async def test_a_stalled_member_delays_nobody_and_is_thrown_out(uvicorn_server: 
     room = Room()
     payload = "x" * 50_000
 
-    async with uvicorn_server(endpoint(room.enter, Quick)) as server:
-        stalled = await RawClient.connect(server.port)
+    def member(scope: Scope, receive: Receive, send: Send) -> WebSocket:
+        return (Quick if scope["path"] == "/stalled" else WebSocket)(scope, receive, send)
+
+    async with uvicorn_server(endpoint(room.enter, member)) as server:
+        stalled = await RawClient.connect(server.port, "/stalled")
         await eventually(lambda: len(room.members) == 1)
         async with connect(server.url) as speaker, connect(server.url) as listener:
             await eventually(lambda: len(room.members) == 3)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 for number in range(300):
                     await speaker.send(f"{number} {payload}")
                     assert (await listener.recv()).split()[0] == str(number)
@@ -273,7 +279,7 @@ async def test_an_own_send_to_a_stalled_peer_ends_at_send_timeout_and_frees_the_
 
     async with uvicorn_server(endpoint(pour, Quick)) as server:
         client = await RawClient.connect(server.port)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert await seen == 1006
         state = server.server.server_state if server.server else None
         await eventually(lambda: state and not state.connections)
@@ -349,7 +355,7 @@ async def test_a_member_thrown_out_by_another_sees_the_code_and_its_endpoint_end
     async with any_server(endpoint(enter)) as server, connect(server.url) as client:
         await eventually(lambda: room.members)
         await room.members[0].close(4004, "out")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await client.wait_closed()
             await ended.wait()
         assert (client.close_code, client.close_reason) == (4004, "out")
@@ -374,7 +380,7 @@ async def test_a_message_too_big_for_uvicorn_is_a_disconnect_for_a_sender_too(ws
     async with serve(endpoint(ticker), ws=ws, ws_max_size=1000, lifespan="off") as server:
         async with connect(server.url) as client:
             await client.send("x" * 2000)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await seen in (1006, 1009)
             await client.wait_closed()
             assert client.close_code == 1009
@@ -396,7 +402,7 @@ async def test_a_peer_that_answers_no_pings_is_a_disconnect_for_a_sender_too(ws:
     config = {"ws_ping_interval": 0.05, "ws_ping_timeout": 0.05, "lifespan": "off"}
     async with serve(endpoint(ticker), ws=ws, **config) as server:
         with await RawClient.connect(server.port):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await seen == 1006
 
 

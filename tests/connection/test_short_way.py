@@ -12,6 +12,7 @@ from antiphon.connection import Closed, WebSocket, WebSocketState
 from antiphon.exceptions import NotAccepted, UnexpectedMessageKind, WebSocketDisconnect, WebSocketDisconnected
 from antiphon.server import WebSocketProtocol
 from antiphon.types import ClosedBy, Message, PreparedMessage, Receive, Scope, Send
+from tests.patience import PATIENCE
 from tests.serving import serve
 
 Wrap = Callable[[Receive, Send], tuple[Receive, Send]]
@@ -54,7 +55,7 @@ async def play(
         else:
             over.set_result(None)
 
-    async with asyncio.timeout(10), serve(app, ws=WebSocketProtocol, lifespan="off") as server:
+    async with asyncio.timeout(PATIENCE), serve(app, ws=WebSocketProtocol, lifespan="off") as server:
         async with connect(server.url) as client:
             await client_side(client)
             await over

@@ -20,6 +20,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.patience import PATIENCE
 from tests.serving import ServedProcess, serve_process
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -50,7 +51,7 @@ async def get(url: str, method: str = "GET") -> bytes:
     """The body of an HTTP response."""
 
     def fetch() -> bytes:
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=5) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=PATIENCE) as response:
             body: bytes = response.read()
             return body
 
@@ -59,14 +60,14 @@ async def get(url: str, method: str = "GET") -> bytes:
 
 async def received(client: ClientConnection, text: str) -> None:
     """Read until `text` has come."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await client.recv() != text:
             pass
 
 
 async def until_closed(client: ClientConnection) -> int | None:
     """Read to the end; the close code."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(websockets.ConnectionClosed):
             async for _ in client:
                 pass

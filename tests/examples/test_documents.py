@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from antiphon.server import ServerConfig
 from antiphon.wire import DeflateConfig
 from tests.commands import ROOT, run
+from tests.patience import PATIENCE
 
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("src/**/*.md")]
@@ -28,7 +29,7 @@ def blocks(document: Path, language: str) -> list[str]:
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_the_program_of_the_readme_is_a_chat(tmp_path: Path, workers: str) -> None:
     (tmp_path / "main.py").write_text(blocks(ROOT / "README.md", "python")[0])
-    async with run("main:app", "--workers", workers, app_dir=tmp_path) as server, asyncio.timeout(20):
+    async with run("main:app", "--workers", workers, app_dir=tmp_path) as server, asyncio.timeout(PATIENCE):
         async with connect(f"{server.url}/rooms/tea?name=ada") as ada:
             assert json.loads(await ada.recv())["joins"].keys() == {"ada"}
             await ada.send("hello")

@@ -15,11 +15,12 @@ from websockets import InvalidStatus
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.commands import EXAMPLES, run
+from tests.patience import PATIENCE
 
 
 async def event(client: ClientConnection, kind: str) -> dict[str, Any]:
     """The next event of a kind; others in between are passed over."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found: dict[str, Any] = json.loads(await client.recv())
             if found["type"] == kind:
@@ -27,13 +28,13 @@ async def event(client: ClientConnection, kind: str) -> dict[str, Any]:
 
 
 def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
 def post(url: str, body: object) -> int:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return int(answer.status)
 
 
@@ -103,14 +104,14 @@ async def test_a_viewer_that_does_not_read_gets_the_newest_of_each_sensor_and_de
         ):
             slow.transport.pause_reading()
             measuring = asyncio.create_task(asyncio.to_thread(measure, server.port))
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(PATIENCE):
                 seen = [json.loads(await quick.recv())["value"] for _ in range(rounds * len(sensors))]
             await measuring
             assert seen == [float(value) for value in range(rounds) for _ in sensors]
             slow.transport.resume_reading()
             newest: dict[str, float] = {}
             heard = 0
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while list(newest.values()) != [float(rounds - 1)] * len(sensors):
                     message = json.loads(await slow.recv())
                     newest[message["sensor"]] = message["value"]

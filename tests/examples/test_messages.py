@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
 from tests.commands import EXAMPLES, run
+from tests.patience import PATIENCE
 
 
 async def test_text_is_echoed_until_bye_closes_politely() -> None:
@@ -138,7 +139,7 @@ async def test_a_broadcast_reaches_the_others_past_clients_that_vanish_or_stop_r
             deaf.transport.pause_reading()
             for number in range(200):
                 await ada.send(f"{number} " + "x" * 10_000)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 async for message in bob:
                     if str(message).startswith("ada: 199 "):
                         break

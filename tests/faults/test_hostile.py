@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from antiphon.server import ClientDisconnected, HTTPProtocol, ServerConfig, Session
 from antiphon.types import CARRIER_EXTENSION
+from tests.patience import PATIENCE
 from tests.server.raw import TEXT, close_frame, connect, echo, frame, opened, request, serving, until
 from tests.server.test_transports import certificate  # noqa: F401  a fixture
 from tests.serving import HOST
@@ -66,7 +67,7 @@ async def test_a_flood_that_an_app_does_not_read_is_held_in_bounds_and_nothing_o
                 assert sessions[0].inbox_bytes < bound
             go.set()
             await sending
-            await until(lambda: seen and seen[-1] == 4000, 30)
+            await until(lambda: seen and seen[-1] == 4000)
     assert seen == [len(text)] * count + [4000]
 
 
@@ -113,7 +114,7 @@ async def test_an_upgrade_behind_a_large_response_that_is_not_read_yet_does_not_
             await asyncio.sleep(0.1)
             raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
             assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 assert await raw.reader.readexactly(LARGE + 2) == b'"' + b"x" * LARGE + b'"'
             assert (await raw.read_head()).startswith(b"HTTP/1.1 101 ")
             await raw.send(frame(TEXT, b"now"))
@@ -178,7 +179,7 @@ async def test_a_tls_client_that_does_not_answer_the_end_is_dropped_at_close_tim
         async with connect(served.port) as raw:
 
             async def exchange(step: Any) -> Any:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(PATIENCE):
                     while True:
                         try:
                             return step()
@@ -195,7 +196,7 @@ async def test_a_tls_client_that_does_not_answer_the_end_is_dropped_at_close_tim
             await raw.send(outgoing.read())
             assert served.server is not None
             state = served.server.server_state
-            await until(lambda: not state.connections, 5)
+            await until(lambda: not state.connections, 25)  # asyncio alone waits for the peer's word for 30 s
 
 
 async def test_an_app_that_swallows_its_cancellation_is_cancelled_again() -> None:

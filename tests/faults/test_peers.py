@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import struct
+import time
 import zlib
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antiphon.server import ServerConfig, Session
 from antiphon.types import CARRIER_EXTENSION
+from tests.patience import PATIENCE
 from tests.server.raw import (
     CLOSE,
     CONT,
@@ -37,6 +39,9 @@ from tests.serving import Served
 
 KIB = 1 << 10
 
+BEFORE_ANY_DEFAULT = 15.0
+"""Seconds: ends by a time that a test has set to less than one come before this, those of a default do not."""
+
 
 @contextlib.asynccontextmanager
 async def watched(app: Any, limits: ServerConfig, caplog: Any, **config: Any) -> AsyncGenerator[tuple[Served, Any]]:
@@ -54,22 +59,21 @@ async def watched(app: Any, limits: ServerConfig, caplog: Any, **config: Any) ->
             state = served.server.server_state
             await until(lambda: len(state.connections) <= 1 and len(state.tasks) <= 1)
             beating.cancel()
-            slowest = await beating
-            assert slowest < 2.0
+            assert await beating < 2.0
     assert "Traceback" not in caplog.text
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def _beat(client: Any) -> float:
-    """Echo until cancelled; the longest round trip."""
-    loop = asyncio.get_running_loop()
+    """Echo until cancelled; the longest round trip, in time that this thread was busy: client and server live in it,
+    so whoever makes the bystander wait has it on the clock, and what else the machine does has not."""
     slowest = 0.0
     with contextlib.suppress(asyncio.CancelledError):
         while True:
-            started = loop.time()
+            started = time.thread_time()
             await client.send("beat")
             assert await client.recv() == "beat"
-            slowest = max(slowest, loop.time() - started)
+            slowest = max(slowest, time.thread_time() - started)
             await asyncio.sleep(0.01)
     return slowest
 
@@ -140,14 +144,14 @@ async def test_a_connection_lost_in_any_state_is_quiet(state: str, how: str, cap
 async def test_a_half_open_peer_is_given_up_by_keepalive(caplog: Any) -> None:
     """It is there, but neither reads nor answers: as a phone that lost its network."""
     codes: list[Any] = []
-    async with watched(recording(codes), ServerConfig(), caplog, ws_ping_interval=0.3, ws_ping_timeout=0.3) as (
-        served,
-        _,
-    ):
+    caplog.set_level(logging.INFO, "uvicorn.error")
+    settings: dict[str, Any] = {"ws_ping_interval": 0.3, "ws_ping_timeout": 0.3, "lifespan": "off"}
+    async with serving(recording(codes), **settings) as served:  # no bystander: it might be too late for these pings
         async with opened(served.port) as raw:
             raw.stop_reading()
-            await until(lambda: codes, 3)
+            await until(lambda: codes, BEFORE_ANY_DEFAULT)
     assert codes == [1006]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_stalled_reader_is_aborted_and_costs_no_more_than_its_bounds(caplog: Any) -> None:
@@ -326,28 +330,29 @@ async def test_what_came_before_a_violation_is_answered_before_the_close(then: b
 
 
 async def test_a_peer_that_never_answers_our_close_is_dropped_at_close_timeout(caplog: Any) -> None:
+    loop = asyncio.get_running_loop()
+    started = 0.0
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal started
         await receive()
         await send({"type": "websocket.accept"})
+        started = loop.time()
 
     async with watched(app, ServerConfig(close_timeout=0.3), caplog) as (served, _):
         async with opened(served.port) as raw:
             assert (await raw.frame()).code == 1000
-            started = asyncio.get_running_loop().time()
-            while not raw.reader.at_eof():
-                raw.writer.write(frame(TEXT, b"I go on as if nothing had been said"))
-                await asyncio.sleep(0.02)
-                if asyncio.get_running_loop().time() - started > 5:
-                    break
-                if raw.reader.exception() is not None:
-                    break
-            assert 0.2 < asyncio.get_running_loop().time() - started < 1.5
+            async with asyncio.timeout(PATIENCE):
+                while not raw.reader.at_eof() and raw.reader.exception() is None:
+                    raw.writer.write(frame(TEXT, b"I go on as if nothing had been said"))
+                    await asyncio.sleep(0.02)
+            assert loop.time() - started > 0.2
 
 
 async def test_a_close_for_a_violation_is_not_overtaken_by_a_reset(caplog: Any) -> None:
     """The peer is amid a long upload, and reads only behind it."""
     codes: list[Any] = []
-    async with watched(recording(codes), ServerConfig(), caplog) as (served, _):
+    async with watched(recording(codes), ServerConfig(close_timeout=PATIENCE), caplog) as (served, _):
         async with opened(served.port) as raw:
             raw.stop_reading()
             await raw.send(frame(PING, b"x", fin=False))
@@ -368,13 +373,13 @@ async def test_an_app_that_closes_without_having_read_still_hears_the_peers_clos
         await until(lambda: session.reading_paused)
         await send({"type": "websocket.close", "code": 4001})
 
-    async with watched(app, ServerConfig(inbound_bytes=1000, close_timeout=30), caplog) as (served, _):
+    async with watched(app, ServerConfig(inbound_bytes=1000, close_timeout=10 * PATIENCE), caplog) as (served, _):
         async with opened(served.port) as raw:
             await raw.send(frame(TEXT, b"x" * 1000) * 1000)
             end = await raw.frame()
             assert end.code == 4001
             await raw.send(frame(CLOSE, end.payload))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await raw.reader.read() == b""
 
 
@@ -388,7 +393,7 @@ async def test_a_peer_that_says_close_and_does_not_take_what_was_sent_is_dropped
         session.write(b"x" * 8192 * KIB)
         codes.append((await receive())["code"])
 
-    limits = ServerConfig(close_timeout=0.3, send_timeout=60)
+    limits = ServerConfig(close_timeout=0.3, send_timeout=10 * PATIENCE)
     async with watched(app, limits, caplog, ws_per_message_deflate=False) as (served, _):
         async with opened(served.port, receive_buffer=4 * KIB) as raw:
             raw.stop_reading()
@@ -396,7 +401,7 @@ async def test_a_peer_that_says_close_and_does_not_take_what_was_sent_is_dropped
             await until(lambda: codes)
             assert served.server is not None
             connections = served.server.server_state.connections
-            await until(lambda: len(connections) == 1, 3)
+            await until(lambda: len(connections) == 1)
     assert codes == [1000]
 
 
@@ -410,7 +415,7 @@ async def test_thousands_of_handshakes_at_once_are_all_answered(count: int, capl
         await release.wait()
 
     caplog.set_level(logging.WARNING)
-    async with serving(app, ServerConfig(), lifespan="off", backlog=4096) as served:
+    async with serving(app, ServerConfig(handshake_timeout=None), lifespan="off", backlog=4096) as served:
 
         async def one() -> Raw:
             raw = await stack.enter_async_context(connect(served.port))
@@ -423,7 +428,7 @@ async def test_thousands_of_handshakes_at_once_are_all_answered(count: int, capl
             assert served.server is not None
             assert len(served.server.server_state.connections) >= count
             release.set()
-        await until(lambda: not served.server.server_state.connections, 20)  # type: ignore[union-attr]
+        await until(lambda: not served.server.server_state.connections)  # type: ignore[union-attr]
     assert caplog.records == []
 
 

@@ -12,6 +12,7 @@ import httpx2 as httpx
 from websockets.asyncio.client import connect
 
 from antiphon.testing.hub_sinks import eventually
+from tests.patience import PATIENCE
 from tests.serving import serve
 
 PAGE = Path(__file__).parents[2] / "docs" / "hub.md"
@@ -31,11 +32,11 @@ async def test_the_first_example_is_a_room_with_history() -> None:
     async with serve(app) as server:
         async with connect(f"{server}/rooms/a") as one, connect(f"{server}/rooms/b") as other:
             await one.send("hello")
-            assert await asyncio.wait_for(one.recv(), 5) == "hello"
+            assert await asyncio.wait_for(one.recv(), PATIENCE) == "hello"
             async with connect(f"{server}/rooms/a") as late:
-                assert await asyncio.wait_for(late.recv(), 5) == "hello"
+                assert await asyncio.wait_for(late.recv(), PATIENCE) == "hello"
             await other.send("else")
-            assert await asyncio.wait_for(other.recv(), 5) == "else"
+            assert await asyncio.wait_for(other.recv(), PATIENCE) == "else"
 
 
 async def test_the_moved_connection_manager_does_what_the_tutorials_does() -> None:
@@ -45,10 +46,10 @@ async def test_the_moved_connection_manager_does_what_the_tutorials_does() -> No
             async with connect(f"{server}/ws/2") as two:
                 await eventually(lambda: app.hub.stats().memberships == 2)
                 await two.send("hi")
-                heard = sorted([await asyncio.wait_for(two.recv(), 5) for _ in range(2)], key=str)
+                heard = sorted([await asyncio.wait_for(two.recv(), PATIENCE) for _ in range(2)], key=str)
                 assert heard == ["Client #2 says: hi", "You wrote: hi"]
-                assert await asyncio.wait_for(one.recv(), 5) == "Client #2 says: hi"
-            assert await asyncio.wait_for(one.recv(), 5) == "Client #2 left the chat"
+                assert await asyncio.wait_for(one.recv(), PATIENCE) == "Client #2 says: hi"
+            assert await asyncio.wait_for(one.recv(), PATIENCE) == "Client #2 left the chat"
 
 
 async def test_an_app_that_stays_with_fastapi_has_a_hub() -> None:
@@ -57,5 +58,5 @@ async def test_an_app_that_stays_with_fastapi_has_a_hub() -> None:
         async with connect(f"{server}/notices") as client:
             await eventually(lambda: defined["hub"].stats().memberships == 1)
             assert (await http.post(f"{server.http_url}/notices", params={"text": "tea"})).status_code == 200
-            assert await asyncio.wait_for(client.recv(), 5) == "tea"
+            assert await asyncio.wait_for(client.recv(), PATIENCE) == "tea"
         await eventually(lambda: defined["hub"].stats().memberships == 0)

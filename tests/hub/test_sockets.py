@@ -22,6 +22,7 @@ from antiphon.hub import Framing, Hub, Overflow, Position, TopicOptions
 from antiphon.server import WebSocketProtocol
 from antiphon.testing.hub_sinks import eventually
 from antiphon.types import Receive, Scope, Send
+from tests.patience import PATIENCE
 from tests.serving import Served, serve, serve_hypercorn
 
 SERVERS = ["antiphon", "websockets-sansio", "wsproto", "hypercorn"]
@@ -98,7 +99,7 @@ async def test_joining_before_accept_is_a_programming_error(served: tuple[Chat, 
 
 
 async def take(client: ClientConnection, count: int = 1) -> list[Any]:
-    return [await asyncio.wait_for(client.recv(), 5) for _ in range(count)]
+    return [await asyncio.wait_for(client.recv(), PATIENCE) for _ in range(count)]
 
 
 async def joined(chat: Chat, count: int) -> None:

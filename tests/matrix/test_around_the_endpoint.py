@@ -14,6 +14,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from antiphon import App, Depends, WebSocket, WebSocketDisconnect, WebSocketException
+from tests.patience import PATIENCE
 from tests.serving import serve
 
 from .servers import SERVERS, ServerUnderTest
@@ -59,10 +60,10 @@ async def test_a_server_that_stops_closes_with_1012_and_ends_the_endpoints(
     async with server.run(app) as served:
         client = await connect(f"{served.url}/ws")
         assert await client.recv() == "ready"
-    await asyncio.wait_for(client.wait_closed(), 5)
+    await asyncio.wait_for(client.wait_closed(), PATIENCE)
     if server.tells_shutdown:
         assert client.close_code == 1012
-    assert await asyncio.wait_for(ended, 5) in ("1012", "1006", "cancelled", "1001")
+    assert await asyncio.wait_for(ended, PATIENCE) in ("1012", "1006", "cancelled", "1001")
     assert app.state.torn_down == ["torn down"]
     if server.stops_quietly:
         assert not [record for record in caplog.records if record.exc_info]
@@ -86,7 +87,7 @@ async def test_a_peer_that_leaves_in_any_way_is_quiet_and_ends_the_endpoint(
             client.transport.abort()
         else:
             client.transport.write_eof()
-        code = await asyncio.wait_for(ended, 5)
+        code = await asyncio.wait_for(ended, PATIENCE)
         await _until(lambda: app.state.torn_down == ["torn down"])
         client.transport.abort()
     assert code == ("4000" if way == "close" and server.tells_close_code else "1006")
@@ -119,11 +120,11 @@ async def test_a_peer_that_leaves_before_accept_is_quiet(
             f"GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
-        await asyncio.wait_for(entered.wait(), 5)
+        await asyncio.wait_for(entered.wait(), PATIENCE)
         writer.transport.abort()
         await asyncio.sleep(0.05)  # nothing tells when the server has seen the reset; too early only makes it easier
         left.set()
-        assert isinstance(await asyncio.wait_for(over, 5), WebSocketDisconnect)
+        assert isinstance(await asyncio.wait_for(over, PATIENCE), WebSocketDisconnect)
         del reader
     assert not [record for record in caplog.records if record.exc_info]
 
@@ -152,8 +153,8 @@ async def test_cancelling_the_endpoint_closes_with_1012_and_tears_down(server: S
     async with server.run(app) as served, connect(f"{served.url}/ws") as client:
         assert await client.recv() == "ready"
         tasks[0].cancel()
-        await asyncio.wait_for(client.wait_closed(), 5)
-        await asyncio.wait_for(torn_down.wait(), 5)
+        await asyncio.wait_for(client.wait_closed(), PATIENCE)
+        await asyncio.wait_for(torn_down.wait(), PATIENCE)
         await asyncio.wait(tasks)
     assert client.close_code == 1012
 
@@ -185,6 +186,6 @@ async def test_a_server_without_denial_responses_answers_403(error: Exception) -
 
 
 async def _until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110  what it polls belongs to the app under test
             await asyncio.sleep(0.005)

@@ -10,6 +10,8 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
+from tests.patience import PATIENCE
+
 from .rows import ROWS, Close, Denial, Log, Row, endpoints, json_of
 from .servers import SERVERS, ServerUnderTest
 
@@ -22,7 +24,7 @@ async def _outcome(url: str, row: Row) -> Close | Denial:
         async with connect(url + row.path, open_timeout=5) as client:
             if row.sends is not None:
                 await client.send(row.sends)
-            await asyncio.wait_for(client.wait_closed(), 5)
+            await asyncio.wait_for(client.wait_closed(), PATIENCE)
             assert client.close_code is not None
             return Close(code=client.close_code, reason=client.close_reason or "")
     except websockets.InvalidStatus as refused:

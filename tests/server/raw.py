@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from antiphon.server import ServerConfig, WebSocketProtocol
+from tests.patience import PATIENCE
 from tests.serving import HOST, Served, serve
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
-TIMEOUT = 10.0
+TIMEOUT = PATIENCE
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -149,9 +150,9 @@ class Recorder:
 
 @contextlib.asynccontextmanager
 async def serving(app: Any, limits: ServerConfig | None = None, **config: Any) -> AsyncGenerator[Served]:
-    """Our protocol under uvicorn."""
+    """Our protocol under uvicorn. Without pings unless the test sets them: a raw client does not answer any."""
     ws = WebSocketProtocol if limits is None else WebSocketProtocol.with_config(limits)
-    async with serve(app, ws=ws, **config) as served:
+    async with serve(app, ws=ws, **({"ws_ping_interval": None} | config)) as served:
         yield served
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -11,11 +13,17 @@ import websockets
 
 from antiphon.events import KeepaliveTimeout
 from antiphon.server import ServerConfig, Session
+from antiphon.testing import Peer, Server, VirtualTimeLoop
 from antiphon.types import CARRIER_EXTENSION
+from tests.patience import PATIENCE
 
 from .raw import PING, PONG, TEXT, Recorder, frame, opened, serving, until
 
-PINGS: dict[str, Any] = {"ws_ping_interval": 0.2, "ws_ping_timeout": 0.2, "lifespan": "off"}
+DEFAULTS = ServerConfig()
+INTERVAL = TIMEOUT = 0.2
+PINGS: dict[str, Any] = {"ws_ping_interval": INTERVAL, "ws_ping_timeout": TIMEOUT, "lifespan": "off"}
+"""For peers that do not answer. One that does may be late where the machine is busy, so it is given its time:"""
+PATIENT: dict[str, Any] = {"ws_ping_interval": 0.05, "ws_ping_timeout": PATIENCE, "lifespan": "off"}
 
 
 def reading(sessions: list[Session], codes: list[Any]) -> Any:
@@ -32,12 +40,12 @@ def reading(sessions: list[Session], codes: list[Any]) -> Any:
 
 async def test_a_peer_that_answers_stays_and_its_round_trip_time_is_known() -> None:
     sessions: list[Session] = []
-    async with serving(reading(sessions, []), **PINGS) as served:
+    async with serving(reading(sessions, []), **PATIENT) as served:
         async with websockets.connect(f"{served}/", ping_interval=None):
-            await asyncio.sleep(1.0)
+            await until(lambda: sessions and sessions[0]._ping_number > 3)  # no ping follows one without an answer
             assert sessions[0].alive
             assert sessions[0].rtt is not None
-            assert 0 <= sessions[0].rtt < 0.2
+            assert sessions[0].rtt >= 0
 
 
 async def test_a_peer_that_answers_no_ping_is_aborted_within_interval_and_timeout(
@@ -46,15 +54,22 @@ async def test_a_peer_that_answers_no_ping_is_aborted_within_interval_and_timeou
     caplog.set_level(logging.INFO, "uvicorn.error")
     recorder = Recorder([])
     codes: list[Any] = []
+    times: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        times.append(loop.time())
+        await reading([], codes)(scope, receive, send)
+        times.append(loop.time())
+
     limits = ServerConfig(observers=(recorder.events.append,))
-    async with serving(reading([], codes), limits, **PINGS) as served:
+    async with serving(app, limits, **PINGS) as served:
         async with opened(served.port) as raw:
-            started = asyncio.get_running_loop().time()
             assert (await raw.frame()).opcode == PING
             await raw.ended()
-            took = asyncio.get_running_loop().time() - started
-        await until(lambda: codes)
-    assert 0.3 < took < 0.4 + 0.15  # the second is for the machine's load
+        await until(lambda: len(times) == 2)
+    # Not sooner; that it is not later either is shown where no machine's load is on the clock: tests/testing.
+    assert 1.5 * TIMEOUT < times[1] - times[0] < (DEFAULTS.ping_timeout or 0)
     assert codes == [1006]
     assert len(recorder.of(KeepaliveTimeout)) == 1
     assert "no pong" in caplog.text
@@ -65,57 +80,13 @@ async def test_a_stale_or_unasked_pong_is_no_answer() -> None:
     async with serving(reading([], codes), **PINGS) as served:
         async with opened(served.port) as raw:
             while not codes:
-                await raw.send(frame(PONG, b"\xff\xff\xff\xff") + frame(TEXT, b"alive?"))
+                with contextlib.suppress(ConnectionError):  # aborted meanwhile
+                    await raw.send(frame(PONG, b"\xff\xff\xff\xff") + frame(TEXT, b"alive?"))
                 await asyncio.sleep(0.02)
                 if raw.reader.at_eof():
                     break
             await until(lambda: codes)
     assert codes == [1006]
-
-
-async def test_an_app_that_does_not_read_does_not_cost_a_healthy_client_its_connection() -> None:
-    """The client's pongs wait behind messages that we do not take out of the socket."""
-    sessions: list[Session] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        session: Session = scope["extensions"][CARRIER_EXTENSION]
-        sessions.append(session)
-        await until(lambda: session.reading_paused)
-        for _ in range(50):
-            await send({"type": "websocket.send", "text": "tick"})
-            await asyncio.sleep(0.03)
-        while (await receive())["type"] == "websocket.receive":
-            pass
-
-    async with serving(app, ServerConfig(inbound_bytes=1000), **PINGS) as served:
-        async with websockets.connect(f"{served}/", ping_interval=None, compression=None) as client:
-            for _ in range(10):
-                await client.send("x" * 1000)
-            for _ in range(50):
-                assert await client.recv() == "tick"
-            await until(lambda: not sessions[0].reading_paused)
-            await asyncio.sleep(0.5)
-            assert sessions[0].alive
-
-
-async def test_a_long_message_that_takes_longer_than_the_timeout_counts_as_life() -> None:
-    sizes: list[int] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        sizes.append(len((await receive())["bytes"]))
-
-    async with serving(app, **PINGS) as served:
-        async with opened(served.port) as raw:
-            data = frame(0x2, b"x" * 100_000)
-            for start in range(0, len(data), 10_000):
-                await raw.send(data[start : start + 10_000])
-                await asyncio.sleep(0.1)
-            await until(lambda: sizes)
-    assert sizes == [100_000]
 
 
 @pytest.mark.parametrize("setting", [{"ws_ping_interval": None}, {"ws_ping_interval": 0.1, "ws_ping_timeout": None}])
@@ -133,17 +104,86 @@ async def test_without_an_interval_or_a_timeout_silence_is_allowed(setting: dict
 
 async def test_the_next_ping_follows_a_pong_that_came_late() -> None:
     """A timeout longer than the interval must not make the following pings wait for it."""
-    async with serving(reading([], []), lifespan="off", ws_ping_interval=0.2, ws_ping_timeout=30) as served:
+    settings: dict[str, Any] = {"ws_ping_interval": 0.2, "ws_ping_timeout": 10 * PATIENCE}
+    async with serving(reading([], []), lifespan="off", **settings) as served:
         async with opened(served.port) as raw:
-            started = asyncio.get_running_loop().time()
             for _ in range(3):
                 ping = await raw.frame()
+                assert ping.opcode == PING
                 await asyncio.sleep(0.3)
                 await raw.send(frame(PONG, ping.payload))
-            assert asyncio.get_running_loop().time() - started < 3
 
 
-async def test_a_pong_that_waits_behind_what_the_app_does_not_read_is_not_missed() -> None:
+# In virtual time and on a transport in memory: a peer that is in time here is so however busy the machine is.
+
+
+MINUTES = 600.0
+
+
+def in_virtual_time(app: Any, talk: Callable[[Peer], Coroutine[Any, Any, None]]) -> None:
+    async def websockets_only(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await app(scope, receive, send)
+
+    async def main() -> None:
+        config = ServerConfig(inbound_bytes=1000, ping_interval=20, ping_timeout=20)
+        async with Server(websockets_only, config=config) as server:
+            async with server.connect("/", timeout=MINUTES) as client:
+                await talk(client)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+
+
+def test_an_app_that_does_not_read_does_not_cost_a_healthy_client_its_connection() -> None:
+    """The client's pongs wait behind messages that we do not take out of the socket."""
+    sessions: list[Session] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        sessions.append(session)
+        await until(lambda: session.reading_paused)
+        for _ in range(50):
+            await send({"type": "websocket.send", "text": "tick"})
+            await asyncio.sleep(7)
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    async def talk(client: Peer) -> None:
+        for _ in range(10):
+            await client.send("x" * 1000)
+        for _ in range(50):
+            assert await client.receive() == "tick"
+        await until(lambda: not sessions[0].reading_paused)
+        await asyncio.sleep(MINUTES)
+        assert sessions[0].alive
+
+    in_virtual_time(app, talk)
+
+
+def test_a_long_message_that_takes_longer_than_the_timeout_counts_as_life() -> None:
+    sizes: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sizes.append(len((await receive())["bytes"]))
+
+    async def talk(client: Peer) -> None:
+        client.pause_reading()  # so that it answers no ping
+        data = frame(0x2, b"x" * 100_000)
+        for start in range(0, len(data), 10_000):
+            client.write_raw(data[start : start + 10_000])
+            await asyncio.sleep(10)
+        await until(lambda: sizes)
+
+    in_virtual_time(app, talk)
+    assert sizes == [100_000]
+
+
+def test_a_pong_that_waits_behind_what_the_app_does_not_read_is_not_missed() -> None:
     """The ping was sent while we read; then the app stops, and with it we do."""
     sessions: list[Session] = []
     go = asyncio.Event()
@@ -156,16 +196,19 @@ async def test_a_pong_that_waits_behind_what_the_app_does_not_read_is_not_missed
         while (await receive())["type"] == "websocket.receive":
             pass
 
-    async with serving(app, ServerConfig(inbound_bytes=1000), **PINGS) as served:
-        async with opened(served.port) as raw:
-            ping = await raw.frame()
-            await raw.send(frame(TEXT, b"x" * 1000) * 400)
-            await until(lambda: sessions[0].reading_paused)
-            await raw.send(frame(PONG, ping.payload))
-            await asyncio.sleep(0.6)
-            assert sessions[0].alive
-            go.set()
-            while (after := await raw.frame()).payload == ping.payload:
-                pass
-            assert after.opcode == PING
-            assert sessions[0].rtt is not None
+    async def talk(client: Peer) -> None:
+        client.pause_reading()
+        await asyncio.sleep(25)  # a ping is under way
+        for _ in range(400):
+            await client.send("x" * 1000)
+        await until(lambda: sessions[0].reading_paused)
+        client.resume_reading()
+        await asyncio.sleep(MINUTES)
+        assert sessions[0].alive
+        assert sessions[0].rtt is None
+        go.set()
+        await until(lambda: sessions[0].rtt is not None)
+        await asyncio.sleep(MINUTES)
+        assert sessions[0].alive
+
+    in_virtual_time(app, talk)

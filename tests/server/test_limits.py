@@ -12,6 +12,7 @@ from antiphon.events import ConnectionClosed, ConnectionOpened, HandshakeRefused
 from antiphon.server import ServerConfig
 from antiphon.server.limits import Admission, Rate
 from antiphon.types import ClosedBy
+from tests.patience import PATIENCE
 
 from .raw import PING, TEXT, Recorder, close_frame, connect, echo, frame, opened, request, serving, until
 
@@ -40,7 +41,7 @@ async def test_one_connection_too_many_is_refused_and_counted_and_room_is_given_
 
 
 async def until_opened(port: int, stack: contextlib.AsyncExitStack) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await stack.enter_async_context(opened(port))
@@ -115,7 +116,7 @@ async def test_observers_hear_of_every_opening_and_ending_and_a_failing_one_harm
     assert recorder.of(ConnectionOpened) == [ConnectionOpened(path="/room")]
     (closed,) = recorder.of(ConnectionClosed)
     assert (closed.path, closed.code, closed.closed_by) == ("/room", 1001, ClosedBy.PEER)
-    assert 0 <= closed.duration < 5
+    assert 0 <= closed.duration < PATIENCE
 
 
 def test_admission_counts_by_address_and_forgets_those_without_connections() -> None:

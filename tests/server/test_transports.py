@@ -14,6 +14,7 @@ import uvicorn
 import websockets
 
 from antiphon.server import HTTPProtocol, ServerConfig, WebSocketProtocol
+from tests.patience import PATIENCE
 
 from .raw import PING, echo, frame, serving, until
 
@@ -59,7 +60,7 @@ async def test_messages_of_all_sizes_pass_through_tls(certificate: tuple[Path, P
 
 async def test_a_violation_over_tls_is_told_before_the_end(certificate: tuple[Path, Path]) -> None:
     options, context = tls(certificate)
-    async with serving(echo, ServerConfig(close_timeout=0.5), **options) as served:
+    async with serving(echo, ServerConfig(close_timeout=PATIENCE), **options) as served:
         async with websockets.connect(f"wss://127.0.0.1:{served.port}/", ssl=context) as client:
             client.transport.write(frame(PING, b"x", fin=False))
             with pytest.raises(websockets.ConnectionClosedError) as info:

@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import threading
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -162,11 +161,9 @@ def test_an_application_that_does_not_listen_is_cancelled_at_once() -> None:
             cancelled.append(True)
             raise
 
-    began = time.monotonic()
-    with TestClient(app).websocket_connect("/"):
+    with TestClient(app, receive_timeout=3600).websocket_connect("/"):
         pass
     assert cancelled == [True]
-    assert time.monotonic() - began < 2
 
 
 def test_an_application_that_only_sends_is_cancelled_too() -> None:

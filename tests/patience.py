@@ -1,0 +1,15 @@
+"""How long a test waits for what must come: a bound on hanging, never part of what is promised.
+
+A machine that is busy with something else makes everything take many times as long. Whether something comes *at all* is
+what these waits find out; where *when* is the promise, the clock is virtual or both moments are taken in the same run.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PATIENCE: Final = 100.0
+"""Seconds."""
+
+SCALES: Final = (0.4, 4.0, 40.0)
+"""Seconds, for a promise that holds for who is in time: where the machine was too slow for that, the next is tried."""
