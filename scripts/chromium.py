@@ -1,7 +1,9 @@
-"""Which Chromium the tests drive, and how it is started. As a script: prints its path, exits 1 when there is none."""
+"""Which Chromium the tests drive, and how it is started. As a script: prints its path, exits 1 when there is none that
+starts."""
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,8 +42,16 @@ def _from_playwright() -> str | None:
     return path if Path(path).exists() else None
 
 
+def starts(path: str) -> bool:
+    """Not so where the path is wrong, or where Playwright's build misses libraries that only root can install."""
+    try:
+        return subprocess.run([path, "--version"], capture_output=True, timeout=60).returncode == 0
+    except OSError:
+        return False
+
+
 if __name__ == "__main__":
     found = find()
-    if found is None:
+    if found is None or not starts(found):
         sys.exit(1)
     sys.stdout.write(found + "\n")

@@ -5,30 +5,36 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
+has_chromium() { .venv/bin/python scripts/chromium.py >/dev/null; }
+
 # Ubuntu's chromium packages only fetch a snap, which containers cannot run: there Playwright's own build is used.
 apt_has_chromium() {
 	[ -r /etc/os-release ] && ! grep -q '^ID=ubuntu' /etc/os-release
 }
 
-if ! .venv/bin/python scripts/chromium.py >/dev/null; then
+chromium_from_playwright() {
+	say "fetching Playwright's Chromium"
+	.venv/bin/python -m playwright install chromium >&2 || return 1
+	if can_install "Chromium's libraries"; then as_root .venv/bin/python -m playwright install-deps chromium >&2; fi
+}
+
+missing=()
+# need COMMAND WHY: from the package of the same name.
+need() {
+	command -v "$1" >/dev/null 2>&1 && return
+	say "$2"
+	install "$1" || missing+=("$1")
+}
+
+if ! has_chromium; then
 	say "the browser tests need Chromium"
-	{ apt_has_chromium && install chromium; } ||
-		{
-			say "fetching Playwright's Chromium"
-			.venv/bin/python -m playwright install chromium >&2 &&
-				{ ! can_install "Chromium's libraries" || as_root .venv/bin/python -m playwright install-deps chromium >&2; }
-		} || true
-	.venv/bin/python scripts/chromium.py >/dev/null || die "no Chromium could be installed" \
-		"as root: apt-get install chromium   (Ubuntu: .venv/bin/python -m playwright install --with-deps chromium)" \
-		"or name one: CHROMIUM=/path/to/chromium make test"
+	{ apt_has_chromium && install chromium; } || chromium_from_playwright || true
+	has_chromium || missing+=(chromium)
 fi
+need redis-server "the hub's tests start their own redis-server"
+need openssl "the tests of TLS make their certificates with openssl"
 
-if ! command -v redis-server >/dev/null 2>&1; then
-	say "the hub's tests start their own redis-server"
-	install redis-server || die "no redis-server could be installed" "as root: apt-get install redis-server"
-fi
-
-if ! command -v openssl >/dev/null 2>&1; then
-	say "the tests of TLS make their certificates with openssl"
-	install openssl || die "no openssl could be installed" "as root: apt-get install openssl"
-fi
+[ ${#missing[@]} -eq 0 ] || die "what the tests need is missing and could not be installed: ${missing[*]}" \
+	"as root: apt-get install ${missing[*]}" \
+	"Chromium also: .venv/bin/python -m playwright install --with-deps chromium   (Ubuntu has no package of it)" \
+	"or name one: CHROMIUM=/path/to/chromium make test"
