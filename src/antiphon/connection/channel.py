@@ -224,6 +224,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             self.client_state = expected[message["type"]]
         except KeyError:
             raise RuntimeError(unexpected(expected, message["type"])) from None
+        if message["type"] == "websocket.receive":
+            self._read_at = self._clock()
         if self._carrier is not None:
             return message
         return normalised(message, tells_reason=self._server_tells_reason)
@@ -251,6 +253,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             raise RuntimeError(unexpected(expected, kind))
         ended = self._has_ended()
         if ended and kind in ("websocket.accept", "websocket.send"):
+            if kind == "websocket.send" and self._is_handling():
+                return
             raise self._gone("send")
         if not message.get("more_body", False):
             self.application_state = expected[kind]
@@ -259,6 +263,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         except (OSError, RuntimeError) as exc:
             if not means_closed(exc):
                 raise
+            if kind == "websocket.send" and self._carrier is not None and self._is_handling():
+                return
             if not (ended and kind == "websocket.close"):  # closing what the peer has closed is no error
                 raise self._lost() from exc
         if kind != "websocket.send":
