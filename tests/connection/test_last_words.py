@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from antiphon import App, WebSocket, WebSocketDisconnect
+from antiphon.types import Message
 from tests.connection.clients import RawClient
 from tests.patience import PATIENCE
 from tests.serving import HOST, UVICORN_PROTOCOLS, Served, serve
