@@ -25,6 +25,7 @@ import uvloop
 
 from antiphon.server import HTTPProtocol, ServerConfig, WebSocketProtocol
 from antiphon.wire import NATIVE
+from tests.patience import PATIENCE
 from tests.server.raw import TEXT, close_frame, echo, frame, request
 
 HOST = "127.0.0.1"
@@ -122,7 +123,7 @@ async def come_and_go(port: int, count: int, way: Callable[[socket.socket], Awai
             with socket.socket() as sock:
                 sock.setblocking(False)
                 await loop.sock_connect(sock, (HOST, port))
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE):
                     await way(sock)
 
     async with asyncio.TaskGroup() as group:
@@ -172,10 +173,10 @@ async def serving(*, pure: bool, loop: str) -> AsyncIterator[tuple[int, int]]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        yield int(await asyncio.wait_for(process.stdout.readline(), 30)), process.pid
+        yield int(await asyncio.wait_for(process.stdout.readline(), PATIENCE)), process.pid
     finally:
         process.stdin.close()
-        await asyncio.wait_for(process.wait(), 30)
+        await asyncio.wait_for(process.wait(), PATIENCE)
 
 
 async def measure(count: int, *, pure: bool, loop: str, warm_up: int | None = None) -> AsyncIterator[Growth]:

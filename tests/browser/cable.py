@@ -10,11 +10,12 @@ from typing import Self
 class Cable:
     """Forwards TCP to a port. `cut` drops all connections and takes no new ones until `mend`."""
 
-    def __init__(self, port: int, *, listen_on: int = 0) -> None:
-        self._target = port
+    def __init__(self, port: int) -> None:
+        self.target = port
+        """Where new connections lead; another server may take the place of the first."""
+        self.port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self.port = listen_on
 
     async def __aenter__(self) -> Self:
         await self.mend()
@@ -34,8 +35,12 @@ class Cable:
             writer.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:  # nobody is there
+            writer.close()
+            return
         with contextlib.suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers |= {writer, far_writer}
             try:
                 await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))

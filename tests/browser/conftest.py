@@ -7,9 +7,12 @@ from collections.abc import AsyncGenerator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.commands import ROOT
+from tests.patience import PATIENCE
+
+expect.set_options(timeout=PATIENCE * 1000)
 
 CHROMIUM = runpy.run_path(str(ROOT / "scripts" / "chromium.py"))
 
@@ -24,6 +27,8 @@ def chromium() -> str:
 @pytest_asyncio.fixture
 async def browser(chromium: str) -> AsyncGenerator[Browser]:
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM["FLAGS"])
+        running = await playwright.chromium.launch(
+            executable_path=chromium, args=CHROMIUM["FLAGS"], timeout=PATIENCE * 1000
+        )
         yield running
         await running.close()

@@ -44,8 +44,9 @@ async def test_the_chat_is_one_whatever_the_number_of_workers(workers: str) -> N
         assert "<title>antiphon</title>" in page
         clients = [await connect(f"{server.url}/ws/lobby?{person(number)}") for number in range(8)]
         try:
-            for number, client in enumerate(clients):
+            for client in clients:
                 await event(client, "presence_diff")
+            for number, client in enumerate(clients):  # all are there: what is said reaches each of them live
                 await client.send(json.dumps({"type": "say", "id": f"{number:024x}", "text": f"I am {number}"}))
             for client in clients:
                 heard = [(await event(client, "message"))["data"]["text"] for _ in clients]
@@ -71,9 +72,9 @@ async def test_who_a_browser_is_follows_from_its_cookie_and_cannot_be_taken_from
         assert await id_of(None) != await id_of(None)
         async with connect(address, additional_headers=browser_of("a secret")) as client:
             assert ada in (await event(client, "presence_diff"))["joins"]
-        first = await asyncio.to_thread(urllib.request.urlopen, server.http_url, timeout=5)
+        first = await asyncio.to_thread(urllib.request.urlopen, server.http_url, timeout=PATIENCE)
         again = urllib.request.Request(server.http_url, headers=browser_of("a secret"))
-        second = await asyncio.to_thread(urllib.request.urlopen, again, timeout=5)
+        second = await asyncio.to_thread(urllib.request.urlopen, again, timeout=PATIENCE)
     assert "HttpOnly" in first.headers["Set-Cookie"]
     assert second.headers["Set-Cookie"] is None
 

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import AsyncIterator
 
+from tests.patience import PATIENCE
+
 
 @contextlib.asynccontextmanager
 async def serving(*, engine: str = "server", deflate: str = "default", pure: bool = False) -> AsyncIterator[str]:
@@ -20,14 +22,14 @@ async def serving(*, engine: str = "server", deflate: str = "default", pure: boo
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
         if not line:
             raise RuntimeError(f"the {engine} echo server did not start")
         yield line.decode().strip()
     finally:
         process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), 15)
+            await asyncio.wait_for(process.wait(), PATIENCE)
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -8,10 +8,7 @@ from antiphon.wire import NATIVE
 from tests.conformance import suite
 from tests.conformance.servers import serving
 
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.xdist_group("conformance"),  # the suite is built once
-]
+pytestmark = pytest.mark.xdist_group("conformance")  # the suite is built once
 
 
 @pytest.fixture(scope="module")

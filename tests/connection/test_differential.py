@@ -78,7 +78,7 @@ openings = st.sampled_from(
 
 
 @given(openings, st.lists(steps, max_size=12))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 async def test_raw_receive_and_send_do_what_starlettes_do(opening: list[Step], program: list[Step]) -> None:
     ours, theirs = Run(None), Run(None)
     current: Step

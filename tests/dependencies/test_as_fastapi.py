@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import annotated_types
 import fastapi
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, Json
 
@@ -331,7 +331,7 @@ VALUES = st.sampled_from(["", "1", "2", "-1", "a", "red", "true", "1.5", "2020-0
 SENT = st.lists(st.tuples(NAMES, VALUES), max_size=5)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     source=signatures(), query=SENT, headers=SENT, cookies=st.dictionaries(NAMES, st.sampled_from(["1", "a", "red"]))
 )

@@ -492,7 +492,7 @@ BEHAVIOURS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(behaviours=BEHAVIOURS, fails=st.booleans())
 async def test_any_stack_of_generators_ends_as_in_fastapi(behaviours: list[Behaviour], fails: bool) -> None:
     def endpoint_for(log: list[str]) -> Callable[..., Any]:

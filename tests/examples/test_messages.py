@@ -132,7 +132,10 @@ async def test_own_close_codes_reach_the_client_by_each_way(move: str, code: int
 
 async def test_a_broadcast_reaches_the_others_past_clients_that_vanish_or_stop_reading() -> None:
     async with run(EXAMPLES / "broadcast_chat.py") as server:
-        async with connect(f"{server.url}/chat/ada") as ada, connect(f"{server.url}/chat/bob") as bob:
+        async with (
+            connect(f"{server.url}/chat/ada", max_queue=None) as ada,
+            connect(f"{server.url}/chat/bob", max_queue=None) as bob,
+        ):
             gone = await connect(f"{server.url}/chat/eve")
             deaf = await connect(f"{server.url}/chat/deaf", max_queue=1)
             gone.transport.abort()

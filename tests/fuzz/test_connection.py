@@ -49,7 +49,7 @@ def send(connection: Connection, what: str, value: object) -> Event:
 
 
 @given(data=st.data(), server=st.none() | configs, client=configs)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_whole_life_of_a_connection(
     data: st.DataObject, server: deflate.DeflateConfig | None, client: deflate.DeflateConfig
 ) -> None:
@@ -90,7 +90,7 @@ def test_what_is_compressed_is_inflated_under_any_agreement(
 
 
 @given(agreement=agreements, fragments=st.lists(st.binary(max_size=60), min_size=1), limit=st.integers(1, 2000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_inflating_noise_raises_typed_errors_only_and_keeps_the_limit(
     agreement: deflate.Agreement, fragments: list[bytes], limit: int
 ) -> None:

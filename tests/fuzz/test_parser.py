@@ -34,7 +34,7 @@ def both() -> list[Twin]:
 
 
 @given(data=st.data(), inflates=st.booleans(), forgets=st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_split_gives_the_same_events_from_both_twins(
     twins: list[Twin], data: st.DataObject, inflates: bool, forgets: bool
 ) -> None:
@@ -50,7 +50,7 @@ def test_any_split_gives_the_same_events_from_both_twins(
 
 
 @given(stream=st.one_of(st.binary(max_size=300), any_frames()), role=st.sampled_from(Role))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_noise_gives_the_same_outcome_from_both_twins_and_raises_nothing(
     twins: list[Twin], stream: bytes, role: Role
 ) -> None:

@@ -107,7 +107,7 @@ def groups(suite: Suite) -> dict[str, list[File]]:
 
 async def run(files: Sequence[File], folder: Path) -> tuple[int, str]:
     """pytest's exit code and output for files of one group in a prepared folder."""
-    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "default", "--timeout", "30"]
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "default", "--timeout", "100"]
     arguments += [f"--junit-xml={folder / REPORT}", *(file.path for file in files)]
     for file in files:
         for name in file.deselected:

@@ -18,7 +18,6 @@ CASES = [
 ]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("suite", "only"), CASES)
 async def test_what_upstream_promises_holds_under_our_names(suite: Suite, only: str, tmp_path: Path) -> None:
     files = groups(suite)[only]
