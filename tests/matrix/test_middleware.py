@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import websockets
 from starlette.applications import Starlette
+from starlette.endpoints import WebSocketEndpoint
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
@@ -102,6 +103,39 @@ async def test_who_answers_in_the_endpoints_place_is_understood_by_every_server(
     loud = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [(record.name, record.levelno) for record in loud] == [("antiphon", logging.WARNING)] * warnings
     assert all("middleware returned without an answer for /ws" in record.getMessage() for record in loud)
+
+
+class Calculator(WebSocketEndpoint):
+    """Closes over bad JSON by itself, and then raises."""
+
+    encoding = "json"
+
+
+async def fails(websocket: Any) -> None:
+    await websocket.accept()
+    await websocket.receive_text()
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
+@pytest.mark.parametrize(
+    ("endpoint", "code", "levels"),
+    [
+        pytest.param(Calculator, 1003, [logging.WARNING], id="class"),
+        pytest.param(fails, 1011, [logging.ERROR], id="bug"),
+    ],
+)
+async def test_what_leaves_a_route_of_starlettes_after_accept_is_logged_once_and_closes(
+    server: ServerUnderTest, endpoint: Any, code: int, levels: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(routes=[WebSocketRoute("/ws", endpoint)])
+    async with server.run(app) as served, connect(f"{served.url}/ws") as client:
+        await client.send("{")
+        with pytest.raises(websockets.ConnectionClosed):
+            await client.recv()
+        assert client.close_code == code
+    loud = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [(record.name, record.levelno) for record in loud] == [("antiphon", level) for level in levels]
 
 
 @pytest.mark.parametrize("answer", [plain_http, response])

@@ -212,13 +212,20 @@ async def _apply_blindly(send: Send, scope: Scope, ending: Ending) -> None:
         async def unread() -> Message:
             return {"type": "websocket.disconnect", "code": WS_1011_INTERNAL_ERROR}
 
-        try:
-            await ending.response()(scope, unread, send)
+        if await _is_taken(ending.response()(scope, unread, send)):
             await settle(scope)
             return
-        except GONE:
-            pass
-    await quietly(send({"type": "websocket.close", "code": ending.code, "reason": cut_reason(ending.reason)}))
+    await _is_taken(send({"type": "websocket.close", "code": ending.code, "reason": cut_reason(ending.reason)}))
+
+
+async def _is_taken(sending: Awaitable[None]) -> bool:
+    """Whether the server takes a message that may not be legal now. What it raises else is of a type of its own."""
+    try:
+        await sending
+    except Exception as refusal:
+        logger.debug("the server did not take a last message: %r", refusal)
+        return False
+    return True
 
 
 async def _hand_over(websocket: WebSocket) -> None:
