@@ -87,3 +87,10 @@ async def test_what_cannot_be_published_is_explained(folder: Path, args: list[st
     assert told in finished.stderr
     assert "Traceback" not in finished.stderr
     assert "secret" not in finished.stderr
+
+
+async def test_an_address_without_a_scheme_is_no_app_and_the_url_is_suggested() -> None:
+    finished = await antiphon("publish", "localhost:6379", "t", "x")
+    assert finished.code == 2
+    assert "neither the URL of a hub nor an app" in finished.stderr
+    assert "redis://localhost:6379" in finished.stderr

@@ -17,7 +17,7 @@ from antiphon.wire import Close, Ping, Pong
 
 from .client import Address, BadAddress, Client, Refused, Unreachable
 from .parameters import Seconds
-from .problem import Problem
+from .problem import Problem, WrongUsage
 from .terminal import Terminal, name_of_close
 
 GOOD_ENDINGS = (1000, 1001, 1005)
@@ -70,7 +70,7 @@ def command(
     try:
         address = Address.parse(url)
     except BadAddress as error:
-        raise Problem(str(error), "for example: antiphon connect ws://localhost:8000/ws") from None
+        raise WrongUsage(str(error), "for example: antiphon connect ws://localhost:8000/ws") from None
     sent = _headers(headers, address, token=token, origin=origin)
     session = _Session(Terminal(pretty=pretty), wait=wait, verbose=verbose)
     try:
@@ -85,7 +85,7 @@ def command(
     except Refused as error:
         raise _refused(error, address, verbose=verbose) from None
     except ValueError as error:
-        raise Problem(str(error)) from None
+        raise WrongUsage(str(error)) from None
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -99,9 +99,9 @@ def _headers(
     for text in given:
         name, separator, value = text.partition(":")
         if not separator or not name.strip():
-            raise Problem(f"--header {text!r} is not of the form NAME:VALUE")
+            raise WrongUsage(f"--header {text!r} is not of the form NAME:VALUE")
         if not text.isascii() and any(ord(character) > 255 for character in text):
-            raise Problem(f"--header {text!r} has characters that HTTP headers cannot carry (beyond Latin-1)")
+            raise WrongUsage(f"--header {text!r} has characters that HTTP headers cannot carry (beyond Latin-1)")
         headers.append((name.strip(), value.strip()))
     if token is not None:
         headers.append(("Authorization", f"Bearer {token}"))

@@ -13,7 +13,7 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -144,13 +144,16 @@ def _no_module(name: str) -> Problem:
 
 def _no_attribute(target: Target, owner: Any, name: str) -> Problem:
     names = vars(owner) if hasattr(owner, "__dict__") else {}
-    apps = sorted(key for key, value in names.items() if _is_application(value))
-    if apps:
-        hints = [f"did you mean {target.module}:{app}?" for app in apps]
-    else:
+    hints = _apps(target, names)
+    if not hints:
         public = [key for key in names if not key.startswith("_")]
         hints = _meant(name, public, prefix=f"{target.module}:") or ["that module defines no application"]
     return Problem(f"module {target.module!r} has no {name!r}", *hints)
+
+
+def _apps(target: Target, names: Mapping[str, Any]) -> list[str]:
+    apps = sorted(key for key, value in names.items() if _is_application(value))
+    return [f"did you mean {target.module}:{app}?" for app in apps]
 
 
 def _not_asgi(target: Target, application: Any) -> Problem:
@@ -159,7 +162,7 @@ def _not_asgi(target: Target, application: Any) -> Problem:
             f"{target} is a function without parameters, not an ASGI application",
             f"if it returns the application: antiphon run --factory {target}",
         )
-    hints = []
+    hints = _apps(target, vars(sys.modules[target.module]))
     if hasattr(application, "websocket") or type(application).__name__ == "APIRouter":
         hints.append("a router is served by an App: app.include_router(router)")
     return Problem(
@@ -171,7 +174,8 @@ def _looks_like_asgi(value: Any) -> bool:
     if not callable(value) or type(value).__name__ == "APIRouter":
         return False
     if inspect.isfunction(value):
-        return _accepts(value, 3) or _accepts(value, 1)  # ASGI 2 applications take the scope alone
+        # ASGI 2 applications take the scope alone, and return what is awaited; an endpoint takes a WebSocket alone.
+        return _accepts(value, 3) or (_accepts(value, 1) and not inspect.iscoroutinefunction(value))
     return True
 
 

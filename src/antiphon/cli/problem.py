@@ -19,3 +19,9 @@ class Problem(click.ClickException):
         click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True, file=file)
         for hint in self.hints:
             click.echo(f"       {hint}".rstrip(), err=True, file=file)
+
+
+class WrongUsage(Problem):
+    """What was typed cannot be meant: exit code 2, as click's own usage errors."""
+
+    exit_code = 2

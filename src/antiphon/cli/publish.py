@@ -14,7 +14,7 @@ from antiphon.hub.backends import default_url
 
 from .loading import load, locate
 from .parameters import Seconds
-from .problem import Problem
+from .problem import Problem, WrongUsage
 
 MEMORY = "memory://"
 RELAY = "relay://"
@@ -66,6 +66,10 @@ def _payload(data: str, kind: str) -> Any:
 
 
 def _hub(name: str, topic: str, *, history: int, ttl: float, prefix: str, app_dir: str) -> Hub:
+    if "://" not in name and name.rpartition(":")[2].isdigit():
+        raise WrongUsage(
+            f"{name!r} is neither the URL of a hub nor an app", f"for example: redis://{name}, or main:app"
+        )
     if "://" not in name:
         target = locate(name, app_dir)
         hub = getattr(load(target, factory=False), "hub", None)

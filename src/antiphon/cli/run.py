@@ -17,7 +17,7 @@ from . import sockets as listening
 from .certificates import check_certificate
 from .loading import Target, check_exists, load, locate
 from .parameters import Seconds
-from .problem import Problem
+from .problem import Problem, WrongUsage
 from .serving import Engine, log_config, serve
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
@@ -96,11 +96,11 @@ def configure(target: Target, **options: Any) -> uvicorn.Config:
     if engine is Engine.ANTIPHON:
         _check_limits()
     if options["ssl_keyfile"] and not options["ssl_certfile"]:
-        raise Problem("--ssl-keyfile is given without --ssl-certfile")
+        raise WrongUsage("--ssl-keyfile is given without --ssl-certfile")
     if options["ssl_certfile"]:
         check_certificate(options["ssl_certfile"], options["ssl_keyfile"], options["ssl_keyfile_password"])
     if options["reload"] and (options["workers"] or 1) > 1:
-        raise Problem("--reload serves with one process", "leave out --workers while developing")
+        raise WrongUsage("--reload serves with one process", "leave out --workers while developing")
     sizes = {"ws_max_size": options["ws_max_size"]} if options["ws_max_size"] else {}
     return uvicorn.Config(
         str(target),

@@ -58,7 +58,10 @@ class Terminal:
     def __init__(self, *, pretty: bool | None) -> None:
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self._on_screen = sys.stdout.isatty()
-        self._colour = self._on_screen and not os.environ.get("NO_COLOR")
+        dumb = os.environ.get("TERM") == "dumb"  # one that shows escape sequences instead of obeying them
+        self._colour = self._on_screen and not dumb and not os.environ.get("NO_COLOR")
+        self._lift = "\n" if dumb else "\r\x1b[K"
+        self._leave = "\n" if dumb else "\r\x1b[K\x1b[?2004l"  # bracketed paste is readline's, too
         self._pretty = self._on_screen if pretty is None else pretty
         self._prompting = False
         self._settings = _settings() if self.interactive else None
@@ -83,7 +86,7 @@ class Terminal:
         """
         self._prompting = False
         if self.interactive:
-            click.echo("\r\x1b[K\x1b[?2004l", nl=False)  # bracketed paste is readline's, too
+            click.echo(self._leave, nl=False)
         if self._settings is not None:
             import termios
 
@@ -110,7 +113,7 @@ class Terminal:
             return
         import readline
 
-        sys.stdout.write("\r\x1b[K")
+        sys.stdout.write(self._lift)
         yield
         sys.stdout.write(PROMPT + readline.get_line_buffer())
         sys.stdout.flush()
