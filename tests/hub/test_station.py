@@ -75,6 +75,37 @@ async def test_a_change_that_a_newcomers_roster_contains_is_not_told_to_it_again
     assert len(early.events) > 2
 
 
+async def test_a_change_that_came_before_an_older_roster_reaches_the_newcomer() -> None:
+    """The answer to a newcomer's question may be overtaken by changes, with and without watchers there already."""
+    station = make_station()
+    sinks = [RecordingSink(), RecordingSink()]
+    for sink in sinks:
+        receiver = Receiver(sink, 1, None)
+        local = station.add("t", TopicOptions(presence=True), receiver)
+        local.expect()
+        local.change(Change(2, "ann", ()))
+        local.change(Change(3, "bob", (b'"b"',)))
+        local.tell(receiver, local.watch(receiver, Roster(1, {"ann": (b'"a"',)})))
+    assert [event["joins"] for sink in sinks for event in sink.events] == [{"bob": ["b"]}] * 2
+
+
+async def test_a_roster_older_than_the_picture_changes_nothing() -> None:
+    station = make_station()
+    sink = RecordingSink()
+    receiver = Receiver(sink, 1, None)
+    local = station.add("t", TopicOptions(presence=True), receiver)
+    local.expect()
+    local.tell(receiver, local.watch(receiver, Roster(1, {"ann": (b'"a"',)})))
+    local.change(Change(2, "ann", ()))
+    local.refresh(Roster(1, {"ann": (b'"a"',)}))
+    local.change(Change(3, "bob", (b'"b"',)))
+    assert [(list(event["joins"]), list(event["leaves"])) for event in sink.events] == [
+        (["ann"], []),
+        ([], ["ann"]),
+        (["bob"], []),
+    ]
+
+
 async def test_an_entry_that_comes_twice_is_delivered_once() -> None:
     hub = Hub(topics={"t": TopicOptions(history=5)})
     connection = Connection()

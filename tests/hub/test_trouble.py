@@ -26,6 +26,9 @@ class Fragile(MemoryBackend):
         self.listener: Listener | None = None
         self.confirm = asyncio.Event()
         self.confirm.set()
+        self.on_the_way = asyncio.Event()
+        self.on_the_way.set()
+        self.tracking = 0
 
     def listen(self, listener: Listener) -> None:
         self.listener = listener
@@ -75,6 +78,8 @@ class Fragile(MemoryBackend):
 
     async def track(self, topic: str, track: Track) -> None:
         self._check()
+        self.tracking += not self.on_the_way.is_set()
+        await self.on_the_way.wait()
         await super().track(topic, track)
 
     async def untrack(self, topic: str, ref: str, grace: float) -> None:
@@ -87,7 +92,7 @@ class Fragile(MemoryBackend):
 
 
 KEPT = TopicOptions(history=5)
-KEEP = KEPT.keep
+KEEP = Keep(5, KEPT.ttl)
 
 
 @pytest.fixture
@@ -321,3 +326,42 @@ async def test_a_subscription_confirmed_late_does_not_set_the_room_back(hub: Hub
     await eventually(lambda: connection.received[-1:] == ["3"])
     assert connection.received == ["1", "2", "3"]
     await membership.leave()
+
+
+async def test_an_older_answer_that_comes_last_leaves_no_gap(hub: Hub, backend: Fragile) -> None:
+    """Two join at once, and the backend's answer to the first comes behind the one to the second."""
+    first, second = Connection(), Connection()
+    backend.confirm.clear()
+    early = asyncio.create_task(hub.join("kept", first).__aenter__())
+    await asyncio.sleep(0)
+    listener, backend._listener = backend._listener, None
+    await backend.elsewhere("kept", b"1", keep=KEEP)  # on its way
+    late, backend.confirm = backend.confirm, asyncio.Event()
+    backend.confirm.set()
+    newer = await hub.join("kept", second).__aenter__()
+    late.set()
+    older = await early
+    backend._listener = listener
+    hub._rooms.deliver("kept", (await backend.history("kept", KEEP, None, 1)).entries[0])
+    await hub.publish("kept", "2")
+    for membership, connection in ((older, first), (newer, second)):
+        assert membership.position is not None
+        expected = [str(offset) for offset in range(membership.position.offset + 1, 3)]
+        assert connection.received == expected
+        await membership.leave()
+
+
+async def test_a_leave_does_not_overtake_the_tracking_after_trouble(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    membership = await hub.join("people", connection, presence="ann").__aenter__()
+    backend.lose()
+    backend.forget_everything()
+    backend.on_the_way.clear()
+    backend.restore()
+    await eventually(lambda: backend.tracking)
+    leaving = asyncio.create_task(membership.leave())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    backend.on_the_way.set()
+    await leaving
+    assert await hub.presence("people") == {}

@@ -116,11 +116,17 @@ class Joining:
             self._link.spawn(self._link.settle())
 
     async def _open(self, room: Room) -> Position | None:
-        """Whoever finds the room closed opens it; twice does no harm."""
+        """Whoever finds the room closed opens it; twice does no harm.
+
+        Of several answers an older one may come last. Then it is out of date: what is behind it and before the room's
+        start does not come any more.
+        """
         position = await self._link.call("subscribe", self._link.backend.subscribe, room.topic, room.keep)
         if room.last is None:
-            room.last = position
+            room.last = room.start = position
         room.opened = True
+        if position is not None and room.start is not None and position.epoch == room.start.epoch:
+            return max(position, room.start)
         return position
 
     async def _page(self, membership: Membership, room: Room, request: Request) -> tuple[Position, list[Parcel]]:

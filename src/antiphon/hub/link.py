@@ -57,7 +57,7 @@ class Link:
         self._present: dict[str, tuple[str, Track]] = {}
         self._absent: dict[str, tuple[str, float]] = {}
         """By ref: left, and the backend does not know yet."""
-        # One at a time, so that a later `track` cannot overtake. A backend without a loop never suspends in it.
+        # One at a time: none overtakes a `track` or is overtaken. A backend without a loop never suspends in it.
         self._leaving: contextlib.AbstractAsyncContextManager[object] = contextlib.nullcontext()
         rooms.on_lost = self._lost
         rooms.on_restored = self._restored
@@ -245,9 +245,11 @@ class Link:
             self._rooms.pass_on(room, entry)
 
     async def _track_again(self) -> None:
-        for topic, track in tuple(self._present.values()):
-            if track.ref in self._present:
-                await self._once("track", self.backend.track, topic, track)
+        for ref in tuple(self._present):
+            async with self._leaving:
+                if ref in self._present:
+                    topic, track = self._present[ref]
+                    await self._once("track", self.backend.track, topic, track)
         await self._untrack_absent()
         for room in tuple(self._rooms.rooms.values()):
             if any(_pictured(room.topic, station.topics) for station in room.stations):

@@ -140,8 +140,10 @@ class Picture(Generic[M]):
         return self._set(user, metas)
 
     def replace(self, version: int, members: Mapping[str, tuple[M, ...]]) -> Diff[M]:
-        """Take a fresh roster; what was missed comes as one diff."""
+        """Take a fresh roster; what was missed comes as one diff. One older than the picture is nothing."""
         diff: Diff[M] = Diff()
+        if version < self._version:
+            return diff
         users: Iterable[str] = [*members, *(user for user in self._members if user not in members)]
         for user in users:
             one = self._set(user, members.get(user, ()))

@@ -32,7 +32,7 @@ MOST_HELD: Final = 1024
 class Room:
     """A topic with receivers in this process."""
 
-    __slots__ = ("held", "keep", "last", "opened", "options", "stations", "topic")
+    __slots__ = ("held", "keep", "last", "opened", "options", "start", "stations", "topic")
 
     def __init__(self, topic: str, options: TopicOptions) -> None:
         self.topic = topic
@@ -43,6 +43,8 @@ class Room:
         """The backend has confirmed the subscription."""
         self.last: Position | None = None
         """Of the newest entry passed on, or where the subscription started."""
+        self.start: Position | None = None
+        """Where the subscription started, unless entries came before that was known: none before it is passed on."""
         self.held: deque[Entry] | None = None
         """Entries that wait until what was missed before them is there; when they are too many, that is a gap."""
 

@@ -64,7 +64,6 @@ class Receiver:
         "serial",
         "sink",
         "told",
-        "told_version",
         "user",
         "watching",
     )
@@ -82,7 +81,6 @@ class Receiver:
         """Entries up to here are known to the receiver already: drop them when they come."""
         self.watching = False
         """Gets presence diffs."""
-        self.told_version = 0
         self.told: dict[str, tuple[bytes, ...]] | None = None
         """The members as this slow receiver knows them; it gets the difference when it has caught up."""
 
@@ -251,15 +249,24 @@ class LocalTopic:
             self._changes.clear()
 
     def watch(self, receiver: Receiver, roster: Roster) -> Parcel:
-        """From now on the receiver is told changes; returns what it is owed first: all members."""
-        if self.picture is None:
-            self.picture = Picture(roster.version, roster.members)
-            for change in tuple(self._changes):
-                self.change(change)
+        """From now on the receiver is told changes; returns what it is owed first: all members.
+
+        The roster may be older than changes that have come, or ahead of some that will. Whichever knows more brings the
+        other up to date first: all watchers know what the picture shows, at any time.
+        """
+        self._see(roster)
         self.give_up()
         receiver.watching = True
-        receiver.told_version = roster.version
-        return presence_diff(self.name, Diff(joins=dict(roster.members)))
+        assert self.picture is not None
+        return presence_diff(self.name, Diff(joins=dict(self.picture.members)))
+
+    def _see(self, roster: Roster) -> None:
+        if self.picture is not None:
+            self.refresh(roster)
+            return
+        self.picture = Picture(roster.version, roster.members)
+        for change in self._changes:
+            self.picture.change(*change)
 
     def change(self, change: Change) -> None:
         """A member came, went, or changed."""
@@ -270,23 +277,23 @@ class LocalTopic:
         before = self.picture.members.get(change.user, ())
         diff = self.picture.change(*change)
         if diff:
-            self._tell_watchers(diff, change.version, {change.user: before})
+            self._tell_watchers(diff, {change.user: before})
 
     def refresh(self, roster: Roster) -> None:
-        """A roster read anew after trouble: watchers get what they missed."""
+        """A roster read anew: watchers get what they missed, if they missed anything."""
         if self.picture is None:
             return
         before = dict(self.picture.members)
         diff = self.picture.replace(roster.version, roster.members)
         if diff:
             users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
-            self._tell_watchers(diff, None, {user: before.get(user, ()) for user in users})
+            self._tell_watchers(diff, {user: before.get(user, ()) for user in users})
 
-    def _tell_watchers(self, diff: Diff[bytes], version: int | None, before: Mapping[str, tuple[bytes, ...]]) -> None:
+    def _tell_watchers(self, diff: Diff[bytes], before: Mapping[str, tuple[bytes, ...]]) -> None:
         """`before`: the metas that the members in `diff` had."""
         parcel = presence_diff(self.name, diff)
         for receiver in tuple(self.receivers):
-            if not receiver.watching or (version is not None and version <= receiver.told_version):
+            if not receiver.watching:
                 continue
             if receiver.outbox is not None and receiver.outbox.waiting:
                 self._remember_told(receiver, before)
