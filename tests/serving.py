@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -114,7 +115,7 @@ async def serve_hypercorn(app: Any, **config: Any) -> AsyncGenerator[Served]:
         options = hypercorn.config.Config()
         options.bind = [f"fd://{os.dup(listener.fileno())}"]
         options.graceful_timeout = 1
-        options.errorlog = None
+        options.errorlog = logging.getLogger("hypercorn.error")  # otherwise it does not reach caplog
         for name, value in config.items():
             setattr(options, name, value)
         port = listener.getsockname()[1]
