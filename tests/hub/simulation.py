@@ -1,0 +1,567 @@
+"""`python -m tests.hub.simulation --seeds 0 1000`: random lives of three hubs on one store, in virtual time.
+
+Between each hub and the store is a `Line`, which does what a network may do: requests and answers take their time and
+overtake each other, deliveries come in batches and late, the line breaks with all that is on it, the store takes a
+process for dead, or loses its data. Receivers join, stall, read on, die and leave meanwhile, members come and go,
+and joins are given up half way. In the end every receiver's record must keep what docs/hub.md promises.
+
+The same seed gives the same life.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from antiphon.hub import BackendUnavailable, Framing, Hub, HubNotRunning, Position, TopicOptions
+from antiphon.hub.backends.base import Change, Keep, Listener, Page, Roster, Track
+from antiphon.hub.membership import Membership
+from antiphon.hub.store import Store
+from antiphon.testing import VirtualTimeLoop
+from antiphon.testing.hub_sinks import Connection
+from antiphon.types import Overflow
+
+T = TypeVar("T")
+
+HUBS: Final = 3
+PUBLISHERS: Final = 4
+JOINERS: Final = 14
+BUSY_SECONDS: Final = 6.0
+QUIET_SECONDS: Final = 6.0
+LAST: Final = -1
+"""The number of the message that ends every topic."""
+
+
+def _kept(history: int, **options: Any) -> TopicOptions:
+    return TopicOptions(history=history, ttl=1000, framing=Framing.EVENT, **options)
+
+
+TOPICS: Final = {
+    "kept": _kept(20, presence=True, presence_grace=0.5),
+    "short": _kept(3),
+    "oldest": _kept(20, overflow=Overflow.DROP_OLDEST, outbox_bytes=2000, presence=True, presence_grace=0.5),
+    "newest": _kept(20, overflow=Overflow.DROP_NEWEST, outbox_bytes=2000, presence=True, presence_grace=0),
+    "conflated": _kept(20, overflow=Overflow.CONFLATE, outbox_bytes=2000, conflate_by="key"),
+    "plain": TopicOptions(presence=True, presence_grace=0.5),
+}
+
+
+# ---------------------------------------------------------------- the store, and the lines to it
+
+
+class Center:
+    """What all processes share."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self._stores = 0
+        self.lose_data()
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def lose_data(self) -> None:
+        self._stores += 1
+        self.store = Store(epoch=f"e{self._stores}", version=self._stores * 1_000_000)
+
+    def sweep(self) -> None:
+        self.tell(self.store.sweep(self.now))
+
+    def drop(self, process: str) -> None:
+        self.tell(self.store.drop_process(process))
+
+    def tell(self, changes: list[tuple[str, Change]]) -> None:
+        for topic, change in changes:
+            self.tell_one(topic, change)
+
+    def tell_one(self, topic: str, change: Change | None) -> None:
+        if change is not None:
+            for line in self.lines:
+                line.carry(topic, lambda listener: listener.presence_changed(topic, change))
+
+    async def sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            self.sweep()
+
+
+class Line:
+    """One process's `Backend`."""
+
+    def __init__(self, center: Center, process: str, rng: random.Random, *, answers_in_line: bool) -> None:
+        """`answers_in_line`: answers come in one order with the deliveries, as on one connection."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.up = False
+        self.listener: Listener
+        self._center = center
+        self._process = process
+        self._rng = rng
+        self._answers_in_line = answers_in_line
+        self._breaks = 0
+        self._wanted: set[str] = set()
+        self._subscribed: set[str] = set()
+        self._on_the_way: deque[Callable[[Listener], None]] = deque()
+        self._arrival = asyncio.Event()
+        self._answers: set[asyncio.Future[Any]] = set()
+
+    async def start(self, listener: Listener) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.listener = listener
+        self.up = True
+        self._center.lines.append(self)
+        self._arriving = self.loop.create_task(self._arrive())
+
+    async def stop(self) -> None:
+        self._cut()
+        self._arriving.cancel()
+        self._wanted.clear()
+        with contextlib.suppress(ValueError):
+            self._center.lines.remove(self)
+        self._center.drop(self._process)
+
+    # What may happen to it
+
+    def lose(self) -> None:
+        self._cut()
+        if self._rng.random() < 0.5:
+            self._center.drop(self._process)
+        self.listener.lost()
+        self.listener.flush()
+
+    async def restore(self) -> None:
+        await self._take_time()
+        self._subscribed = set(self._wanted)
+        self.up = True
+        self.listener.restored()
+        self.listener.flush()
+
+    async def take_for_dead(self) -> None:
+        self._center.drop(self._process)
+        await self._take_time()
+        if self.up:
+            self.listener.forgotten()
+            self.listener.flush()
+
+    def _cut(self) -> None:
+        self.up = False
+        self._breaks += 1
+        self._on_the_way.clear()
+        self._subscribed.clear()
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(BackendUnavailable("the line broke", uncertain=True))
+
+    # Carrying
+
+    def carry(self, topic: str | None, what: Callable[[Listener], None]) -> None:
+        """To the hub, behind what is on the way. `topic`: only if the hub wants to hear of it."""
+        if self.up and (topic is None or topic in self._subscribed):
+            self._on_the_way.append(what)
+            self._arrival.set()
+
+    async def _arrive(self) -> None:
+        while True:
+            await self._arrival.wait()
+            await self._take_time()
+            for _ in range(min(self._rng.randint(1, 6), len(self._on_the_way))):
+                self._on_the_way.popleft()(self.listener)
+            self.listener.flush()
+            if not self._on_the_way:
+                self._arrival.clear()
+
+    async def _take_time(self) -> None:
+        kind = self._rng.random()
+        await asyncio.sleep(0 if kind < 0.5 else self._rng.random() * (0.01 if kind < 0.95 else 0.2))
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        if not self.up:
+            raise BackendUnavailable("the line is down")
+        breaks = self._breaks
+        await self._take_time()
+        if breaks != self._breaks:
+            raise BackendUnavailable("the line broke", uncertain=True)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        result = work()
+        self._answers.add(answer)
+        try:
+            if self._answers_in_line:
+                self.carry(None, lambda _: None if answer.done() else answer.set_result(result))
+                return await answer
+            await self._take_time()
+            return answer.result() if answer.done() else result
+        finally:
+            self._answers.discard(answer)
+
+    # What the hub calls
+
+    async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
+        self._wanted.add(topic)
+
+        def work() -> Position | None:
+            self._subscribed.add(topic)
+            return None if keep is None else self._center.store.head(topic)
+
+        return await self._ask(work)
+
+    def unsubscribe(self, topic: str) -> None:
+        self._wanted.discard(topic)
+        self._subscribed.discard(topic)
+
+    async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
+        def work() -> Position | None:
+            entry = self._center.store.publish(topic, data, keep, self._center.now)
+            for line in self._center.lines:
+                line.carry(topic, lambda listener: listener.deliver(topic, entry))
+            return entry.position
+
+        return await self._ask(work)
+
+    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+        return await self._ask(lambda: self._center.store.page(topic, since, limit, self._center.now))
+
+    async def track(self, topic: str, track: Track) -> None:
+        def work() -> None:
+            self._center.sweep()
+            self._center.tell_one(topic, self._center.store.track(topic, track, self._process))
+
+        await self._ask(work)
+
+    async def untrack(self, topic: str, ref: str, grace: float) -> None:
+        def work() -> None:
+            self._center.tell_one(topic, self._center.store.untrack(topic, ref, grace, self._center.now))
+
+        await self._ask(work)
+
+    async def presence(self, topic: str) -> Roster:
+        def work() -> Roster:
+            self._center.sweep()
+            return self._center.store.roster(topic)
+
+        return await self._ask(work)
+
+    async def control(self, payload: bytes) -> None:
+        def work() -> None:
+            for line in self._center.lines:
+                line.carry(None, lambda listener: listener.controlled(payload))
+
+        await self._ask(work)
+
+
+# ---------------------------------------------------------------- one life
+
+
+@dataclass(slots=True)
+class Stay:
+    """A receiver's time in a topic, and what reached it."""
+
+    topic: str
+    asked: dict[str, Any]
+    connection: Connection
+    membership: Membership
+    to_the_end: bool = False
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(one) for one in self.connection.received]
+
+    @property
+    def reached_the_end(self) -> bool:
+        """It was in the topic when the last message came (a policy or trouble may have ended it before)."""
+        return self.to_the_end and self.membership.active
+
+
+@dataclass(slots=True)
+class Life:
+    """Everything of one seed."""
+
+    seed: int
+    rng: random.Random = field(init=False)
+    center: Center = field(init=False)
+    lines: list[Line] = field(init=False)
+    hubs: list[Hub] = field(init=False)
+    topics: list[str] = field(init=False)
+    published: dict[tuple[str, Position], int] = field(default_factory=dict)
+    stays: list[Stay] = field(default_factory=list)
+    numbers: int = 0
+    over: bool = False
+    checked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.rng = rng = random.Random(self.seed)
+        self.center = Center()
+        in_line = rng.random() < 0.5
+        self.lines = [Line(self.center, f"p{number}", rng, answers_in_line=in_line) for number in range(HUBS)]
+        self.hubs = [Hub(backend=line, topics=TOPICS) for line in self.lines]
+        self.topics = rng.choice([list(TOPICS), rng.sample(list(TOPICS), 2)])
+
+    async def live(self) -> None:
+        """Raises AssertionError for a promise that was broken."""
+        trouble = self.rng.choice([self._no_trouble, self._breaks, self._breaks_and_losses, self._all_trouble])
+        most_moments = self.rng.choice([3, 12])
+        for hub in self.hubs:
+            await hub.start()
+        sweeping = asyncio.create_task(self.center.sweep_forever())
+        async with asyncio.TaskGroup() as group:
+            for number in range(PUBLISHERS):
+                group.create_task(self._publish(self.hubs[number % HUBS], random.Random(self.rng.random())))
+            for number in range(JOINERS):
+                group.create_task(self._come_and_go(number, most_moments, random.Random(self.rng.random())))
+            group.create_task(trouble(random.Random(self.rng.random())))
+            group.create_task(self._end())
+        await asyncio.sleep(QUIET_SECONDS)
+        sweeping.cancel()
+        await self._check_residue()
+
+    async def _publish(self, hub: Hub, rng: random.Random) -> None:
+        while not self.over:
+            data = {"n": self._next_number(), "key": rng.randint(0, 3), "pad": "x" * rng.choice([0, 10, 300])}
+            with contextlib.suppress(BackendUnavailable, HubNotRunning):
+                await self._publish_one(hub, rng.choice(self.topics), data)
+            await asyncio.sleep(rng.choice([0, 0, 0.001, 0.05]))
+
+    async def _publish_one(self, hub: Hub, topic: str, data: dict[str, Any]) -> None:
+        position = await hub.publish(topic, data)
+        if position is not None:
+            assert (topic, position) not in self.published, f"two entries of {topic} at {position}"
+            self.published[topic, position] = data["n"]
+
+    def _next_number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    async def _come_and_go(self, number: int, most_moments: int, rng: random.Random) -> None:
+        left_at: dict[str, Position] = {}
+        while not self.over:
+            topic = rng.choice(self.topics)
+            stay = self._ask_to_join(topic, number, left_at, rng)
+            if stay is not None:
+                with contextlib.suppress(BackendUnavailable, HubNotRunning, TimeoutError):
+                    await self._stay(stay, most_moments, rng)
+                known = [event for event in stay.events if "offset" in event]
+                if known:
+                    left_at[topic] = Position(known[-1]["offset"], known[-1]["epoch"])
+            await asyncio.sleep(rng.choice([0, 0.01]))
+
+    def _ask_to_join(self, topic: str, number: int, left_at: dict[str, Position], rng: random.Random) -> Stay | None:
+        asked: dict[str, Any] = {}
+        if TOPICS[topic].history and rng.random() < 0.5:
+            asked["history"] = rng.choice([1, 3, 10, 50])
+        if topic in left_at and rng.random() < 0.7:
+            asked["since"] = left_at[topic]
+        if TOPICS[topic].presence and rng.random() < 0.7:
+            asked["presence"] = {"id": f"u{rng.randrange(4)}", "tab": number}
+        connection = Connection()
+        try:
+            return Stay(topic, asked, connection, rng.choice(self.hubs).join(topic, connection, **asked))
+        except HubNotRunning:
+            return None
+
+    async def _stay(self, stay: Stay, most_moments: int, rng: random.Random) -> None:
+        async with asyncio.timeout(rng.choice([None, None, None, 0.001, 0.02])) as impatience, stay.membership:
+            impatience.reschedule(None)
+            self.stays.append(stay)
+            for _ in range(rng.randrange(most_moments)):
+                if self.over or not stay.connection.sink.alive:
+                    break
+                self._something_happens(stay.connection, rng)
+                await asyncio.sleep(rng.choice([0, 0.001, 0.02, 0.3]))
+            if self.over and stay.connection.sink.alive and stay.membership.active:
+                stay.connection.sink.read_on()
+                stay.to_the_end = True
+                await self.checked.wait()
+
+    def _something_happens(self, connection: Connection, rng: random.Random) -> None:
+        what = rng.random()
+        if what < 0.20:
+            connection.sink.stall()
+        elif what < 0.40:
+            connection.sink.read_on()
+        elif what < 0.50:
+            connection.sink.read(3)
+        elif what < 0.53:
+            connection.sink.die()
+
+    # Trouble
+
+    async def _no_trouble(self, rng: random.Random) -> None:
+        pass
+
+    async def _breaks(self, rng: random.Random) -> None:
+        while not self.over:
+            await asyncio.sleep(rng.random() * 2)
+            await self._break(rng)
+
+    async def _breaks_and_losses(self, rng: random.Random) -> None:
+        while not self.over:
+            await asyncio.sleep(rng.random() * 2)
+            await rng.choice([self._break, self._lose_data])(rng)
+
+    async def _all_trouble(self, rng: random.Random) -> None:
+        while not self.over:
+            await asyncio.sleep(rng.random() * 2)
+            await rng.choice([self._break, self._lose_data, self._lease_over, self._restart])(rng)
+
+    async def _break(self, rng: random.Random) -> None:
+        line = rng.choice(self.lines)
+        line.lose()
+        await asyncio.sleep(rng.random() * rng.choice([0.01, 1]))
+        await line.restore()
+
+    async def _lose_data(self, rng: random.Random) -> None:
+        for line in self.lines:
+            line.lose()
+        self.center.lose_data()
+        await asyncio.sleep(rng.random())
+        for line in self.lines:
+            await line.restore()
+
+    async def _lease_over(self, rng: random.Random) -> None:
+        await rng.choice(self.lines).take_for_dead()
+
+    async def _restart(self, rng: random.Random) -> None:
+        hub = rng.choice(self.hubs)
+        await hub.stop()
+        await asyncio.sleep(rng.random() * 0.3)
+        await hub.start()
+
+    # The end
+
+    async def _end(self) -> None:
+        await asyncio.sleep(BUSY_SECONDS)
+        self.over = True
+        await asyncio.sleep(QUIET_SECONDS)
+        for topic in TOPICS:
+            await self._publish_one(self.hubs[0], topic, {"n": LAST, "key": LAST})
+        await asyncio.sleep(QUIET_SECONDS)
+        for stay in self.stays:
+            try:
+                self._check(stay)
+            except AssertionError as error:
+                events = "\n".join(json.dumps(event)[:200] for event in stay.events)
+                raise AssertionError(f"{stay.topic}, asked for {stay.asked}: {error}\n{events}") from None
+        self.checked.set()
+
+    def _check(self, stay: Stay) -> None:
+        self._check_members(stay)
+        if TOPICS[stay.topic].framing is Framing.EVENT:
+            self._check_order(stay)
+        numbers = [number for event in stay.events if (number := _number(event)) is not None]
+        assert len(set(numbers)) == len(numbers), "a message came twice"
+        assert not stay.reached_the_end or LAST in numbers, "the last message did not come"
+
+    def _check_members(self, stay: Stay) -> None:
+        told: dict[str, Any] = {}
+        for event in stay.events:
+            if event.get("type") == "presence_diff":
+                assert not event["joins"].keys() & told.keys(), "somebody joined twice"
+                assert (event["leaves"].keys() | event["updates"].keys()) <= told.keys(), "a stranger left or changed"
+                assert all(told[user] != metas for user, metas in event["updates"].items()), "an update of nothing"
+                told = {user: metas for user, metas in told.items() if user not in event["leaves"]}
+                told |= event["joins"] | event["updates"]
+        if stay.reached_the_end and "presence" in stay.asked:
+            roster = self.center.store.roster(stay.topic).members
+            assert told == {user: [json.loads(meta) for meta in metas] for user, metas in roster.items()}
+
+    def _check_order(self, stay: Stay) -> None:
+        """Positions go up by one; a jump is told, or the policy's doing."""
+        complete = TOPICS[stay.topic].overflow is Overflow.DISCONNECT
+        last: Position | None = None
+        first_at_most: Position | None = None
+        jump_told = False
+        for kind, place, event in _places(stay):
+            if kind == "joined":
+                assert place is not None
+                assert last is None, "joined twice"
+                if event["recovered"]:
+                    last = stay.asked["since"]
+                elif "history" in stay.asked:
+                    first_at_most = place
+                else:
+                    last = place
+            elif kind == "resync":
+                jump_told = True
+            elif kind == "message":
+                assert place is not None
+                truth = self.published.get((stay.topic, place))
+                assert truth in (None, _number(event)), f"not the message that was published at {place}"
+                if last is not None and last.epoch == place.epoch:
+                    assert place.offset > last.offset, f"{place} behind {last}"
+                if complete and not jump_told:
+                    assert _continues(place, last, first_at_most), f"{place} follows {last or first_at_most}"
+                last, jump_told = place, False
+
+    async def _check_residue(self) -> None:
+        for hub in self.hubs:
+            stats = hub.stats()
+            assert (stats.memberships, stats.topics) == (0, 0), f"left in a hub: {stats}"
+        self.center.sweep()
+        for topic in TOPICS:
+            members = self.center.store.roster(topic).members
+            assert not members, f"left in {topic}: {members}"
+        for hub in self.hubs:
+            await hub.stop()
+        await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left: {left}"
+
+
+def _places(stay: Stay) -> Iterator[tuple[str, Position | None, dict[str, Any]]]:
+    for event in stay.events:
+        yield event["type"], Position(event["offset"], event["epoch"]) if "offset" in event else None, event
+
+
+def _number(event: dict[str, Any]) -> int | None:
+    data = event.get("data", event)
+    return data.get("n") if isinstance(data, dict) else None
+
+
+def _continues(place: Position, last: Position | None, first_at_most: Position | None) -> bool:
+    if last is not None:
+        return place == Position(last.offset + 1, last.epoch)
+    return first_at_most is None or place <= Position(first_at_most.offset + 1, first_at_most.epoch)
+
+
+def run(seed: int) -> Life:
+    """One life. Raises AssertionError."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(_run(seed))
+
+
+async def _run(seed: int) -> Life:
+    life = Life(seed)
+    try:
+        await life.live()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return life
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.hub.simulation", description=__doc__)
+    parser.add_argument("--seeds", nargs=2, type=int, default=(0, 1000), metavar=("FIRST", "BEHIND"))
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    for seed in range(*options.seeds):
+        try:
+            life = run(seed)
+        except AssertionError as error:
+            sys.stdout.write(f"seed {seed}: {error}\n")
+            return 1
+        if seed % 50 == 0:
+            sys.stdout.write(f"seed {seed}: {len(life.stays)} stays, {life.numbers} messages\n")
+            sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

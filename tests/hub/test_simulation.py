@@ -1,0 +1,17 @@
+"""What the hub promises, in random lives (`simulation`)."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tests.hub import simulation
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_random_lives_keep_every_promise(block: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    for seed in range(block * 10, block * 10 + 10):
+        life = simulation.run(seed)
+        assert len(life.stays) > 20, f"seed {seed} proves little"
