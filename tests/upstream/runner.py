@@ -64,7 +64,8 @@ def fetch(project: str, version: str, folder: Path) -> None:
     download = ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
     subprocess.run([sys.executable, "-m", "pip", *download, f"{project}=={version}"], check=True)
     with tarfile.open(next(folder.glob(f"{project}-{version}.tar.*"))) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian 12's Python 3.11.2 has none
+        archive.extractall(folder)
 
 
 def place(complete: Path, target: Path) -> None:
