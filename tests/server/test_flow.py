@@ -114,6 +114,27 @@ async def test_what_one_turn_writes_to_many_connections_leaves_at_its_end() -> N
                 assert [await raw.frame(), await raw.frame()] == [(TEXT, b"1"), (TEXT, b"2")]
 
 
+async def test_between_writes_to_many_connections_the_loop_reads_and_what_comes_then_leaves_in_the_same_write() -> None:
+    sessions: list[Session] = []
+
+    async def use(session: Session) -> None:
+        sessions.append(session)
+        await session.read()
+
+    async with serving(carrying(use), lifespan="off") as served, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(opened(served.port)) for _ in range(200)]
+        await until(lambda: len(sessions) == len(clients))
+        for text in ("first", "second"):
+            message = PreparedMessage(text)
+            for session in sessions:
+                assert session.offer(message, 1 << 20)
+            await asyncio.sleep(0)
+        assert any(session.buffered == 0 for session in sessions)
+        assert sessions[-1].buffered == 2 + len("first") + 2 + len("second")
+        for client in clients:
+            assert [await client.frame(), await client.frame()] == [(TEXT, b"first"), (TEXT, b"second")]
+
+
 async def test_one_prepared_message_serves_connections_with_and_without_compression() -> None:
     sessions: list[Session] = []
 

@@ -44,34 +44,43 @@ bytes of messages, of compressed ones a thousand times."""
 BURST: Final = 256
 """Frames sent in one turn of the loop before their sender lets others run, however much the peer takes."""
 
+WRITES: Final = 64
+"""Channels written out in one turn of the loop: some hundred µs of system calls."""
+
 
 class Flusher:
-    """Writes out, once per turn of the loop, every channel that has put something into its outbox."""
+    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
+
+    Between two turns the loop reads: what comes for a channel before it is written to leaves in the same write.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._marked: list[Channel] = []
+        self._marked: deque[Channel] = deque()
 
     def mark(self, channel: Channel) -> None:
-        """Flush `channel` at the end of this turn."""
+        """Flush `channel` behind those that were marked before it, at the end of this turn or a later one."""
         self._marked.append(channel)
         if len(self._marked) == 1:
             self._loop.call_soon(self._run)
 
     @property
     def idle(self) -> bool:
-        """Nobody else waits for the end of this turn."""
+        """Nobody else waits to be written out."""
         return not self._marked
 
     def _run(self) -> None:
         marked = self._marked
-        self._marked = []
-        for channel in marked:
+        for _ in range(min(len(marked), WRITES)):
+            channel = marked[0]
             channel.dirty = False
             try:
                 channel.flush()
             except Exception as error:  # a transport's bug stays with its own connection
                 self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
+            marked.popleft()
+        if marked:
+            self._loop.call_soon(self._run)
 
 
 class Shared(Protocol):
