@@ -10,6 +10,7 @@
 // Environment: WSEXT     value of Sec-WebSocket-Extensions
 //              WSJSON=1  messages are JSON text instead of the alphabet
 //              WSSTALL=1 fanout: the last connection never reads
+//              WSPUB=N   fanout: connections 0 to N-1 take turns in publishing, WINDOW messages in flight in all
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -365,6 +366,7 @@ static void fanout(void) {
     Conn *stalled = &cs[--readers];
     epoll_ctl(ep, EPOLL_CTL_DEL, stalled->fd, NULL);
   }
+  long publishers = getenv("WSPUB") ? atol(getenv("WSPUB")) : 1;
   frames = 0;
   for (long i = 0; i < nconn; i++)
     cs[i].got = 0;
@@ -374,8 +376,8 @@ static void fanout(void) {
   long done = 0;
   while (done < pubtotal) {
     while (pubsent < pubtotal && pubsent - done < window) {
-      pubt[pubsent++] = now();
-      wr(&cs[0], frame, framelen);
+      pubt[pubsent] = now();
+      wr(&cs[pubsent++ % publishers], frame, framelen);
     }
     loop(10);
     done = frames / readers;

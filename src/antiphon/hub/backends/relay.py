@@ -283,7 +283,6 @@ class _Link(asyncio.Protocol):
         self._waiting: dict[int, tuple[float, asyncio.Future[Any]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._callbacks: dict[int, Callable[[], None]] = {}
-        self._unsent: list[bytes] = []
 
     @property
     def closed(self) -> bool:
@@ -304,7 +303,7 @@ class _Link(asyncio.Protocol):
         """A request nobody waits for."""
         if self._transport is not None:
             op, *arguments = words
-            self._write(frame(op, 0, *arguments))
+            self._transport.write(frame(op, 0, *arguments))
 
     def on_answer(self, callback: Callable[[], None], *words: Any) -> None:
         """Call back in the turn the answer comes; close the connection when it does not come in time."""
@@ -326,18 +325,8 @@ class _Link(asyncio.Protocol):
         data = frame(op, self._number, *arguments)
         if len(data) > MAX_REQUEST:
             raise BackendUnavailable(f"a request of {len(data)} bytes; the relay takes {MAX_REQUEST}")
-        self._write(data)
+        self._transport.write(data)
         return self._number
-
-    def _write(self, data: bytes) -> None:
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        self._unsent.append(data)
-
-    def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if self._transport is not None:
-            self._transport.write(b"".join(unsent))
 
     def _expire(self) -> None:
         """All requests have the same patience: the first that still waits is the first whose time is over."""
