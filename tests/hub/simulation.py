@@ -112,7 +112,7 @@ class Line:
         self._subscribed: set[str] = set()
         self._on_the_way: deque[Callable[[Listener], None]] = deque()
         self._arrival = asyncio.Event()
-        self._answers: set[asyncio.Future[Any]] = set()
+        self._answers: dict[asyncio.Future[Any], None] = {}  # in order: the same seed, the same life
 
     async def start(self, listener: Listener) -> None:
         self.loop = asyncio.get_running_loop()
@@ -192,7 +192,7 @@ class Line:
             raise BackendUnavailable("the line broke", uncertain=True)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         result = work()
-        self._answers.add(answer)
+        self._answers[answer] = None
         try:
             if self._answers_in_line:
                 self.carry(None, lambda _: None if answer.done() else answer.set_result(result))
@@ -200,7 +200,7 @@ class Line:
             await self._take_time()
             return answer.result() if answer.done() else result
         finally:
-            self._answers.discard(answer)
+            del self._answers[answer]
 
     # What the hub calls
 
