@@ -5,7 +5,9 @@ Knows nothing of the hub. Every method works from synchronous code; the waits ar
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,7 +15,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,8 @@ from tests.patience import PATIENCE
 
 BINARY = "redis-server"
 START_TIMEOUT = PATIENCE
+PORTS = range(12_000, 32_000)
+"""Below those that Linux gives away."""
 
 
 class RedisServer:
@@ -88,7 +91,7 @@ class RedisServer:
             stream.flush()
             return _reply(stream)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _connect(self) -> Iterator[BufferedIOBase]:
         with socket.create_connection(("127.0.0.1", self.port), START_TIMEOUT) as connection:
             with connection.makefile("rwb") as stream:
@@ -173,7 +176,7 @@ class RedisServer:
         process.wait(START_TIMEOUT)
 
 
-@contextmanager
+@contextlib.contextmanager
 def redis_server(*options: str, password: str | None = None) -> Iterator[RedisServer]:
     """A running server for the length of a `with` block."""
     with RedisServer(options=options, password=password) as server:
@@ -188,10 +191,12 @@ def _binary() -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free port, and one that is ours also while the server is dead: the system gives none of these away."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _encode(*words: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from antiphon.hub import Hub
 from antiphon.hub.backends.base import BackendConfig, Keep, Page, Position, Roster, Track
 from antiphon.hub.backends.memory import MemoryBackend
-from antiphon.testing.hub_contract import LEASE, OPTIONS, HubContract
+from antiphon.testing.hub_contract import OPTIONS, HubContract
 
 
 class TestMemory(HubContract):
@@ -61,5 +61,5 @@ class TestMemoryWithPauses(TestMemory):
 
     @pytest.fixture
     async def hub(self, url: str) -> AsyncGenerator[Hub]:
-        async with Hub(topics=OPTIONS, backend=Pausing(url, BackendConfig(presence_lease=LEASE))) as hub:
+        async with Hub(topics=OPTIONS, backend=Pausing(url, BackendConfig())) as hub:
             yield hub

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from antiphon.hub import Hub
-from antiphon.testing.hub_contract import BrokerContract, HubContract, ProcessContract
+from antiphon.testing.hub_contract import BrokerContract, HubContract, ProcessContract, eventually
 from tests.redis_server import RedisServer, redis_server
 
 
@@ -27,10 +27,8 @@ class TestRedis(HubContract, ProcessContract, BrokerContract):
 
     async def residue(self, hub: Hub) -> int:
         """Keys named after a topic, and channels; the state of a bucket is there whatever happens in it."""
-        for _ in range(200):
-            if not self._left():
-                break
-            await asyncio.sleep(0.05)  # unsubscribing is not waited for
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: not self._left())  # unsubscribing is not waited for
         return len(self._left())
 
     def _left(self) -> list[str]:

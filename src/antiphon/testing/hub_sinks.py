@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from antiphon.types import PreparedMessage
+
+PATIENCE: Final = 100.0
+"""Seconds to wait for what must come: they end a hang on a machine however busy, and are nobody's promise."""
 
 
 class RecordingSink:
@@ -123,7 +126,7 @@ class Connection:
         return self.sink.received
 
 
-async def eventually(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+async def eventually(condition: Callable[[], object], timeout: float = PATIENCE, what: str = "") -> None:
     """Wait until the condition holds; AssertionError when it does not in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout

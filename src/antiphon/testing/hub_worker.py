@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from antiphon.hub import Hub, HubError, Membership, Position, TopicOptions, Trouble
 
-from .hub_sinks import Connection
+from .hub_sinks import PATIENCE, Connection
 
 LONGEST_LINE: Final = 1 << 26
 
@@ -48,7 +48,7 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    async def ask(self, command: str, *, timeout: float = 30.0, **arguments: Any) -> Any:
+    async def ask(self, command: str, *, timeout: float = PATIENCE, **arguments: Any) -> Any:
         """The command's result. Raises RuntimeError with what the worker's hub raised, or when it is gone."""
         assert self._process.stdin is not None
         self._serial += 1
@@ -78,7 +78,7 @@ class Worker:
             assert self._process.stdin is not None
             self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), 10)
+            await asyncio.wait_for(self._process.wait(), PATIENCE)
         except TimeoutError:
             self._process.kill()
             raise

@@ -13,7 +13,7 @@ from antiphon.hub import (
     Hub,
     Trouble,
 )
-from antiphon.testing.hub_sinks import Connection, eventually
+from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 from antiphon.testing.hub_worker import workers
 
 from .base import (
@@ -57,12 +57,12 @@ class BrokerContract(Contract):
             position = await hub.publish("kept", "before")
             await eventually(lambda: kept.received == ["before"])
             broker.kill()
-            await eventually(lambda: not hub.stats().connected, 15)
+            await eventually(lambda: not hub.stats().connected)
             assert kept.sink.alive
             broker.start()
-            await eventually(lambda: hub.stats().connected, 20)
+            await eventually(lambda: hub.stats().connected)
             for connection in (kept, live):
-                await eventually(partial(told_to_resync, connection), 15)
+                await eventually(partial(told_to_resync, connection))
             after = await publish_when_possible(hub, "kept", "after")
             await eventually(lambda: kept.received[-1] == "after")
             await publish_when_possible(hub, "t", "after")
@@ -78,22 +78,22 @@ class BrokerContract(Contract):
         broker.stop_answering()
         try:
             with pytest.raises(BackendUnavailable):
-                await asyncio.wait_for(publish_until_it_fails(hub), 30)
+                await asyncio.wait_for(publish_until_it_fails(hub), PATIENCE)
         finally:
             broker.answer_again()
         await publish_when_possible(hub, "t", "x")
 
     async def test_publishing_in_trouble_waits_where_that_was_chosen(self, url: str, broker: Broker) -> None:
-        async with Hub(url, topics=OPTIONS, on_trouble=Trouble.WAIT, trouble_timeout=40) as hub:
+        async with Hub(url, topics=OPTIONS, on_trouble=Trouble.WAIT, trouble_timeout=2 * PATIENCE) as hub:
             connection = Connection()
             async with hub.join("t", connection):
                 broker.kill()
-                await eventually(lambda: not hub.stats().connected, 15)
+                await eventually(lambda: not hub.stats().connected)
                 publishing = asyncio.create_task(hub.publish("t", "patient"))
                 await asyncio.sleep(0.1)
                 assert connection.sink.alive
                 broker.start()
-                await asyncio.wait_for(publishing, 30)
+                await asyncio.wait_for(publishing, PATIENCE)
                 await eventually(lambda: connection.received[-1:] == ["patient"])
 
     async def test_a_broker_that_hangs_for_seconds_loses_nothing_with_history(
@@ -110,7 +110,7 @@ class BrokerContract(Contract):
                 broker.answer_again()
             for n in range(20):
                 await until_done(worker, "all", str(n))
-            await eventually(lambda: "19" in connection.received, 20)
+            await eventually(lambda: "19" in connection.received)
             page = [message.data for message in await hub.history("all")]
             assert connection.received == page
             assert connection.sink.alive

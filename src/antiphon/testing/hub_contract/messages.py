@@ -53,7 +53,7 @@ class MessagesContract(Contract):
             with pytest.raises(UnencodableData, match="expected at most"):
                 await hub.publish("kept", "x" * (MAX_DATA + 1))
             await hub.publish("kept", "end")
-            await eventually(lambda: connection.received[-1:] == ["end"], 20)
+            await eventually(lambda: connection.received[-1:] == ["end"])
             assert [len(one) for one in connection.received] == [MAX_DATA, MAX_DATA, 3]
         assert [len(message.data) for message in await hub.history("kept")] == [MAX_DATA, MAX_DATA, 3]
 
@@ -229,7 +229,7 @@ class MessagesContract(Contract):
                     await asyncio.sleep(0)
 
         async def joiner(number: int) -> None:
-            await eventually(lambda: hub.stats().published >= number * total // 110, 60)
+            await eventually(lambda: hub.stats().published >= number * total // 110)
             connection = Connection()
             ways: list[dict[str, Any]] = [{"history": 10}, {"since": start}, {}]
             how = ways[number % 3]
@@ -241,7 +241,7 @@ class MessagesContract(Contract):
         await publisher()
         await eventually(lambda: len(joined) == 100)
         last = str(total - 1)
-        await eventually(lambda: all(connection.received[-1:] == [last] for connection, _ in joined), 30)
+        await eventually(lambda: all(connection.received[-1:] == [last] for connection, _ in joined))
         done.set()
         await asyncio.gather(*joiners)
         assert start is not None

@@ -12,9 +12,10 @@ from antiphon.hub import (
     Hub,
     Kind,
 )
-from antiphon.testing.hub_sinks import Connection, eventually
+from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
 from .base import (
+    GRACES,
     Contract,
     compose,
 )
@@ -54,18 +55,27 @@ class PeopleContract(Contract):
                          ([], ["ann"], [])]  # fmt: skip
 
     async def test_a_reconnect_within_the_grace_makes_no_flicker(self, hub: Hub) -> None:
-        watcher, first, second = Connection(), Connection(), Connection()
-        async with hub.join("people", watcher, presence="watcher"):
-            async with hub.join("people", first, presence="ann"):
-                await eventually(lambda: len(watcher.sink.events) == 2)
-                first.sink.die()
-            assert await hub.presence_count("people") == 2
-            async with hub.join("people", second, presence="ann"):
-                assert await hub.presence("people") == {"watcher": ["watcher"], "ann": ["ann"]}
-                await asyncio.sleep(0.7)  # the grace is over; there is nothing to wait for, because nothing may happen
-                assert await hub.presence_count("people") == 2
-                assert len(watcher.sink.events) == 2
-            await eventually(lambda: compose(watcher) == {"watcher": ["watcher"]})
+        loop = asyncio.get_running_loop()
+        for topic, grace in GRACES.items():
+            watcher, first, second = Connection(), Connection(), Connection()
+            async with hub.join(topic, watcher, presence="watcher"):
+                async with hub.join(topic, first, presence="ann"):
+                    await eventually(lambda watcher=watcher: len(watcher.sink.events) == 2)  # type: ignore[misc]
+                    died = loop.time()
+                    first.sink.die()
+                count = await hub.presence_count(topic)
+                async with hub.join(topic, second, presence="ann"):
+                    members = await hub.presence(topic)
+                    if loop.time() - died > grace:
+                        continue
+                    assert count == 2
+                    assert members == {"watcher": ["watcher"], "ann": ["ann"]}
+                    await asyncio.sleep(grace + 0.2)  # there is nothing to wait for, because nothing may happen
+                    assert await hub.presence_count(topic) == 2
+                    assert len(watcher.sink.events) == 2
+                await eventually(lambda watcher=watcher: compose(watcher) == {"watcher": ["watcher"]})  # type: ignore[misc]
+                return
+        pytest.fail("the machine is too slow to come back within the longest grace")
 
     async def test_who_does_not_come_back_leaves_after_the_grace(self, hub: Hub) -> None:
         watcher, gone = Connection(), Connection()
@@ -103,7 +113,7 @@ class PeopleContract(Contract):
     async def test_code_may_watch_presence(self, hub: Hub) -> None:
         async with hub.subscribe("people", presence=True) as messages:
             async with hub.join("people", Connection(), presence={"user": "ann"}):
-                got = [await asyncio.wait_for(anext(messages), 10) for _ in range(2)]
+                got = [await asyncio.wait_for(anext(messages), PATIENCE) for _ in range(2)]
         assert [message.kind for message in got] == [Kind.PRESENCE_DIFF, Kind.PRESENCE_DIFF]
         assert got[0].data == {"joins": {}, "leaves": {}, "updates": {}}
         assert got[1].data == {"joins": {"ann": [{"user": "ann"}]}, "leaves": {}, "updates": {}}

@@ -7,16 +7,20 @@ import contextlib
 import signal
 from functools import partial
 
+import pytest
+
 from antiphon.hub import (
     Hub,
     Position,
 )
-from antiphon.testing.hub_sinks import Connection, eventually
+from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 from antiphon.testing.hub_worker import workers
 
 from .base import (
+    GRACES,
     LEASE,
     OPTIONS,
+    STEADY_LEASE,
     TOPICS,
     Contract,
     compose,
@@ -30,17 +34,17 @@ class ProcessContract(Contract):
     """Several processes on one backend."""
 
     async def test_publishers_in_four_processes_make_one_order(self, hub: Hub, url: str) -> None:
-        async with workers(4, url, TOPICS, presence_lease=LEASE) as group:
+        async with workers(4, url, TOPICS, presence_lease=PATIENCE) as group:
             mine = Connection()
             async with hub.join("all", mine):
                 await asyncio.gather(*(worker.ask("join", topic="all", name="r") for worker in group))
                 await asyncio.gather(
                     *(
-                        worker.ask("publish", topic="all", data=[f"{number}:{n}" for n in range(2500)], timeout=60)
+                        worker.ask("publish", topic="all", data=[f"{number}:{n}" for n in range(2500)])
                         for number, worker in enumerate(group)
                     )
                 )
-                await eventually(lambda: len(mine.received) == 10_000, 30)
+                await eventually(lambda: len(mine.received) == 10_000)
                 for worker in group:
                     await received_count(worker, "r", 10_000)
                     assert await worker.received("r") == mine.received
@@ -59,9 +63,7 @@ class ProcessContract(Contract):
     async def test_joiners_during_publishes_elsewhere_get_a_contiguous_stream(self, hub: Hub, url: str) -> None:
         async with workers(1, url, TOPICS) as [worker]:
             first = Position.parse((await worker.ask("publish", topic="all", data=["0"]))[0])
-            publishing = asyncio.create_task(
-                worker.ask("publish", topic="all", data=[str(n) for n in range(1, 5000)], timeout=60)
-            )
+            publishing = asyncio.create_task(worker.ask("publish", topic="all", data=[str(n) for n in range(1, 5000)]))
             connections = []
             async with contextlib.AsyncExitStack() as stack:
                 while not publishing.done():
@@ -71,7 +73,7 @@ class ProcessContract(Contract):
                     await asyncio.sleep(0.01)
                 await publishing
                 expected = [str(n) for n in range(1, 5000)]
-                await eventually(lambda: all(len(connection.received) >= 4999 for connection in connections), 30)
+                await eventually(lambda: all(len(connection.received) >= 4999 for connection in connections))
                 assert all(connection.received == expected for connection in connections)
 
     async def test_exclude_names_one_connection_of_one_process(self, hub: Hub, url: str) -> None:
@@ -90,7 +92,7 @@ class ProcessContract(Contract):
 
     async def test_a_user_in_two_processes_is_one_member(self, hub: Hub, url: str) -> None:
         watcher = Connection()
-        async with workers(1, url, TOPICS, presence_lease=LEASE) as [worker]:
+        async with workers(1, url, TOPICS, presence_lease=PATIENCE) as [worker]:
             async with hub.join("people", watcher, presence={"user": "ann", "at": 1}):
                 await worker.ask("join", topic="people", name="c", presence={"user": "ann", "at": 2})
                 both = {"ann": [{"user": "ann", "at": 1}, {"user": "ann", "at": 2}]}
@@ -100,46 +102,58 @@ class ProcessContract(Contract):
                 await eventually(lambda: compose(watcher) == {"ann": [{"user": "ann", "at": 1}]})
 
     async def test_a_reconnect_to_another_process_makes_no_flicker(self, hub: Hub, url: str) -> None:
-        watcher = Connection()
-        async with workers(1, url, TOPICS, presence_lease=LEASE) as [worker]:
-            async with hub.join("people", watcher, presence="watcher"):
-                await worker.ask("join", topic="people", name="c", presence="ann")
-                await eventually(lambda: "ann" in compose(watcher))
-                before = len(watcher.sink.events)
-                await worker.ask("die", name="c")
-                await worker.ask("presence", topic="people")  # answers when the loss has been told
-                async with hub.join("people", Connection(), presence="ann"):
-                    await asyncio.sleep(0.7)  # longer than the grace: nothing may happen
-                    assert len(watcher.sink.events) == before
-                    assert await hub.presence("people") == {"watcher": ["watcher"], "ann": ["ann"]}
+        loop = asyncio.get_running_loop()
+        async with workers(1, url, TOPICS, presence_lease=PATIENCE) as [worker]:
+            for topic, grace in GRACES.items():
+                watcher = Connection()
+                async with hub.join(topic, watcher, presence="watcher"):
+                    await worker.ask("join", topic=topic, name=topic, presence="ann")
+                    await eventually(lambda watcher=watcher: "ann" in compose(watcher))  # type: ignore[misc]
+                    before = len(watcher.sink.events)
+                    died = loop.time()
+                    await worker.ask("die", name=topic)
+                    await worker.ask("presence", topic=topic)  # answers when the loss has been told
+                    async with hub.join(topic, Connection(), presence="ann"):
+                        members = await hub.presence(topic)
+                        if loop.time() - died > grace:
+                            continue
+                        await asyncio.sleep(grace + 0.2)  # nothing may happen
+                        assert len(watcher.sink.events) == before
+                        assert members == await hub.presence(topic) == {"watcher": ["watcher"], "ann": ["ann"]}
+                        return
+        pytest.fail("the machine is too slow to come back within the longest grace")
 
-    async def test_the_members_of_a_killed_process_leave_within_the_lease(self, hub: Hub, url: str) -> None:
+    async def test_the_members_of_a_killed_process_leave_within_the_lease(self, url: str) -> None:
         watcher = Connection()
-        async with workers(2, url, TOPICS, presence_lease=LEASE) as [victim, other]:
-            async with hub.join("people", watcher, presence="watcher"):
-                await victim.ask("join", topic="people", name="c", presence="victim")
-                await other.ask("join", topic="people", name="c", presence="other")
-                await eventually(lambda: len(compose(watcher)) == 3)
-                await victim.kill()
-                await eventually(lambda: sorted(compose(watcher)) == ["other", "watcher"], LEASE * 2 + 3)
-                assert sorted(await hub.presence("people")) == ["other", "watcher"]
-                await asyncio.sleep(LEASE * 1.5)  # the others stay: nothing may happen
-                assert sorted(compose(watcher)) == ["other", "watcher"]
+        async with (
+            Hub(url, topics=OPTIONS, presence_lease=STEADY_LEASE) as hub,
+            workers(1, url, TOPICS, presence_lease=LEASE) as [victim],
+            workers(1, url, TOPICS, presence_lease=STEADY_LEASE) as [other],
+            hub.join("people", watcher, presence="watcher"),
+        ):
+            await other.ask("join", topic="people", name="c", presence="other")
+            await victim.ask("join", topic="people", name="c", presence="victim")
+            await eventually(lambda: "victim" in compose(watcher))
+            await victim.kill()
+            await eventually(lambda: sorted(compose(watcher)) == ["other", "watcher"])
+            await asyncio.sleep(STEADY_LEASE + 0.5)  # the others stay: nothing may happen
+            assert sorted(compose(watcher)) == sorted(await hub.presence("people")) == ["other", "watcher"]
 
     async def test_the_members_of_a_stopped_hub_leave_at_once(self, url: str) -> None:
-        async with Hub(url, topics=OPTIONS, presence_lease=60) as hub:
+        async with Hub(url, topics=OPTIONS, presence_lease=PATIENCE) as hub:
             watcher = Connection()
             async with hub.join("people", watcher, presence="watcher"):
-                async with workers(1, url, TOPICS, presence_lease=60) as [worker]:
+                async with workers(1, url, TOPICS, presence_lease=PATIENCE) as [worker]:
                     await worker.ask("join", topic="people", name="c", presence="ann")
                     await eventually(lambda: "ann" in compose(watcher))
                 await eventually(lambda: sorted(compose(watcher)) == ["watcher"])
 
-    async def test_a_process_that_slept_beyond_its_lease_misses_nothing_and_is_present_again(
-        self, hub: Hub, url: str
-    ) -> None:
+    async def test_a_process_that_slept_beyond_its_lease_misses_nothing_and_is_present_again(self, url: str) -> None:
         watcher = Connection()
-        async with workers(1, url, TOPICS, presence_lease=LEASE) as [sleeper]:
+        async with (
+            Hub(url, topics=OPTIONS, presence_lease=STEADY_LEASE) as hub,
+            workers(1, url, TOPICS, presence_lease=LEASE) as [sleeper],
+        ):
             async with hub.join("people", watcher, presence="watcher"):
                 await sleeper.ask("join", topic="people", name="c", presence="sleeper")
                 await sleeper.ask("join", topic="all", name="d", history=1)
@@ -147,7 +161,7 @@ class ProcessContract(Contract):
                 await received_last(sleeper, "d", "before")
                 sleeper.send_signal(signal.SIGSTOP)
                 try:
-                    await eventually(lambda: sorted(compose(watcher)) == ["watcher"], LEASE * 2 + 3)
+                    await eventually(lambda: sorted(compose(watcher)) == ["watcher"])
                     for n in range(100):
                         await hub.publish("all", str(n))
                 finally:
