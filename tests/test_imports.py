@@ -168,7 +168,8 @@ def test_a_facade_passes_names_on_and_does_nothing_else(path: Path) -> None:
         is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         is_alias = isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name | ast.Call | ast.List)
         is_import = isinstance(statement, ast.Import | ast.ImportFrom)
-        assert is_docstring or is_alias or is_import, f"{path.name}:{statement.lineno} is logic"
+        is_absence = isinstance(statement, ast.Raise)  # of a module that antiphon has no counterpart of
+        assert is_docstring or is_alias or is_import or is_absence, f"{path.name}:{statement.lineno} is logic"
 
 
 @pytest.mark.parametrize("path", _modules(), ids=_ids)

@@ -17,7 +17,6 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
@@ -30,11 +29,11 @@ from .hub.backends.memory import MemoryBackend
 from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
-from .routing.endings import ending_of
 from .routing.gate import GATE_KEY, Gate
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
-from .routing.http import Documentation, RouteOptions, check_keywords, unprocessable
+from .routing.http import Documentation, RouteOptions, check_keywords
 from .routing.router import RouteMethods
+from .routing.stock import http_exception_handler, request_validation_exception_handler
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("antiphon")
@@ -152,6 +151,16 @@ class App(RouteMethods):
     def title(self) -> str:
         """The `title` given, as FastAPI's attribute."""
         return self.metadata.get("title", "Antiphon")
+
+    @property
+    def version(self) -> str:
+        """The `version` given, as FastAPI's attribute."""
+        return self.metadata.get("version", "0.1.0")
+
+    @property
+    def description(self) -> str:
+        """The `description` given, as FastAPI's attribute."""
+        return self.metadata.get("description", "")
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -344,8 +353,8 @@ class App(RouteMethods):
     def _load_handlers(self) -> ASGIApp:
         by_class, by_status, self._last_handler = split(self.exception_handlers)
         stock: dict[Any, ExceptionHandler] = {
-            StarletteHTTPException: _http_exception,
-            ParameterErrors: _parameter_errors,
+            StarletteHTTPException: http_exception_handler,
+            ParameterErrors: request_validation_exception_handler,
         }
         self._tables = by_class, by_status
         self._http_errors = ExceptionMiddleware(
@@ -371,14 +380,3 @@ class App(RouteMethods):
 def _check(name: str, value: object, kind: type, expected: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"App({name}=) takes {expected}, got {value!r}")
-
-
-def _http_exception(request: Request, error: Exception) -> Response:
-    ending = ending_of(error)
-    assert ending is not None, "every HTTPException has an ending"
-    return ending.response()
-
-
-def _parameter_errors(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ParameterErrors)
-    return unprocessable(error)

@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from websockets import InvalidStatus
 from websockets.asyncio.client import connect
 
@@ -21,12 +22,21 @@ from antiphon import (
     App,
     BackendUnavailable,
     BackgroundTasks,
+    HTTPConnection,
+    HTTPException,
     PlainTextResponse,
+    Request,
+    Response,
     WebSocket,
     WebSocketDisconnect,
     WebSocketException,
 )
-from antiphon.exceptions import UnexpectedMessageKind
+from antiphon.exceptions import RequestValidationError, UnexpectedMessageKind, WebSocketRequestValidationError
+from antiphon.fastapi.exception_handlers import (
+    http_exception_handler,
+    request_validation_exception_handler,
+    websocket_request_validation_exception_handler,
+)
 from antiphon.middleware import Middleware
 from antiphon.routing import APIWebSocketRoute
 from antiphon.testclient import TestClient, WebSocketDenialResponse
@@ -379,3 +389,43 @@ def test_an_asgi_endpoint_ends_by_the_matrix_where_it_stands() -> None:
     app = App()
     app.add_websocket_route("/ws", Endpoint)
     assert seen(app) == (4001, "enough")
+
+
+def test_a_users_handler_may_pass_an_exception_on_to_the_stock_one() -> None:
+    app = App()
+    seen: list[str] = []
+
+    @app.exception_handler(StarletteHTTPException)
+    async def of_http(connection: HTTPConnection, exc: HTTPException) -> Response:
+        seen.append(f"{exc.status_code}")
+        return await http_exception_handler(connection, exc)
+
+    @app.exception_handler(RequestValidationError)
+    async def of_parameters(request: Request, exc: RequestValidationError) -> Response:
+        seen.append("request")
+        return await request_validation_exception_handler(request, exc)
+
+    @app.exception_handler(WebSocketRequestValidationError)
+    async def of_websocket(websocket: WebSocket, exc: WebSocketRequestValidationError) -> None:
+        seen.append("websocket")
+        await websocket_request_validation_exception_handler(websocket, exc)
+
+    @app.get("/{number}")
+    async def over_http(number: int) -> None:
+        raise HTTPException(418, "teapot", {"X-Pot": "tea"})
+
+    @app.websocket("/{number}")
+    async def endpoint(websocket: WebSocket, number: int) -> None:
+        raise HTTPException(418, "teapot", {"X-Pot": "tea"})
+
+    client = TestClient(app)
+    answer = client.get("/1")
+    assert (answer.status_code, answer.json(), answer.headers["x-pot"]) == (418, {"detail": "teapot"}, "tea")
+    assert (client.get("/x").status_code, client.get("/x").json()["detail"][0]["loc"]) == (422, ["path", "number"])
+    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/1"):
+        pass
+    assert (denied.value.status_code, denied.value.json()) == (418, {"detail": "teapot"})
+    with pytest.raises(WebSocketDisconnect) as refused, client.websocket_connect("/x"):
+        pass
+    assert (refused.value.code, refused.value.reason) == (1008, "invalid parameters")
+    assert seen == ["418", "request", "request", "418", "websocket"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import pkgutil
 import subprocess
@@ -20,6 +21,7 @@ MODULES = [
     "concurrency",
     "datastructures",
     "encoders",
+    "exception_handlers",
     "exceptions",
     "middleware",
     "middleware.cors",
@@ -45,7 +47,7 @@ MODULES = [
 
 NOT_OURS = {
     "": {"File"},
-    "concurrency": {"contextmanager_in_threadpool", "run_until_first_complete"},
+    "concurrency": {"contextmanager_in_threadpool"},
     "datastructures": {"Default", "DefaultPlaceholder"},
     "encoders": {"PyExtraColor", "decimal_encoder", "generate_encoders_by_class_tuples", "isoformat"},
     "exceptions": {
@@ -72,6 +74,13 @@ NOT_OURS = {
     "types": {"DependencyCacheKey", "ModelNameMap", "UnionType"},
 }
 """Public names of FastAPI's that have no counterpart: uploads, streamed events, OpenAPI, and its inner workings."""
+
+NOT_THERE = [
+    "antiphon.fastapi.middleware.wsgi",
+    "antiphon.fastapi.openapi.docs",
+    "antiphon.fastapi.openapi.utils",
+    "antiphon.fastapi.sse",
+]
 
 
 @pytest.mark.parametrize("module", ["", *MODULES])
@@ -108,8 +117,35 @@ def test_the_names_are_the_same_objects() -> None:
 
 def test_every_module_of_the_namespace_can_be_imported_but_for_optional_packages() -> None:
     for module in pkgutil.walk_packages(antiphon.fastapi.__path__, "antiphon.fastapi."):
-        if module.name != "antiphon.fastapi.templating":  # needs jinja2, as FastAPI's does
+        if module.name not in ("antiphon.fastapi.templating", *NOT_THERE):  # templating needs jinja2, as FastAPI's does
             importlib.import_module(module.name)
+
+
+@pytest.mark.parametrize("module", NOT_THERE)
+def test_a_module_that_antiphon_has_no_counterpart_of_says_what_to_do_instead(module: str) -> None:
+    with pytest.raises(ImportError, match=r"^antiphon .*mount"):
+        importlib.import_module(module)
+
+
+@pytest.mark.filterwarnings("ignore:run_until_first_complete is deprecated")
+async def test_what_is_starlettes_in_concurrency_is_passed_on() -> None:
+    from antiphon.fastapi.concurrency import run_until_first_complete
+
+    done = []
+
+    async def quick(name: str) -> None:
+        done.append(name)
+
+    await run_until_first_complete((quick, {"name": "a"}), (asyncio.sleep, {"delay": 60}))
+    assert done == ["a"]
+
+
+def test_a_subclass_of_oauth2_is_made_as_in_fastapi() -> None:
+    from antiphon.fastapi.openapi.models import OAuthFlows
+    from antiphon.fastapi.security import OAuth2
+
+    scheme = OAuth2(flows=OAuthFlows(password={"tokenUrl": "/token", "scopes": {}}))
+    assert scheme.model.flows == {"password": {"tokenUrl": "/token", "scopes": {}}}
 
 
 def test_errors_of_ours_are_caught_by_handlers_of_theirs() -> None:

@@ -318,3 +318,12 @@ def test_an_object_that_cannot_be_validated_is_pointed_to_depends_in_one_line() 
 def test_an_exception_refuses_a_status_that_is_none_where_it_is_made(error: Any) -> None:
     with pytest.raises(TypeError, match=rf"{error.__name__}\(.*expected an int.*got 'no entry'"):
         error("no entry")
+
+
+def test_a_route_class_whose_handler_would_never_be_called_is_refused() -> None:
+    class Timed(APIRoute):
+        def get_route_handler(self) -> None: ...
+
+    router = APIRouter(route_class=Timed)
+    with pytest.raises(RegistrationError, match=r"Timed\.get_route_handler\(\).*mount"):
+        router.get("/")(lambda: None)

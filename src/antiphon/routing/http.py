@@ -22,7 +22,13 @@ from antiphon.dependencies import Kind, Solved, analyze, solve
 from antiphon.dependencies.inspection import CallKind
 from antiphon.dependencies.params import Depends
 from antiphon.encoders import attributes_of
-from antiphon.exceptions import GeneratorError, ParameterErrors, RequestValidationError, ResponseValidationError
+from antiphon.exceptions import (
+    GeneratorError,
+    ParameterErrors,
+    RegistrationError,
+    RequestValidationError,
+    ResponseValidationError,
+)
 from antiphon.types import Receive, Scope, Send
 
 from . import handlers
@@ -98,6 +104,11 @@ class APIRoute(Route):
     ) -> None:
         check_keywords(options, RouteOptions, f"the route {path!r}")
         check_path(path, endpoint)
+        if hasattr(self, "get_route_handler"):
+            raise RegistrationError(
+                f"{type(self).__name__}.get_route_handler() would never be called: antiphon's routes build no "
+                "handler. Use middleware or a dependency, or keep the route in a FastAPI app and mount it"
+            )
         self.path = path
         self.endpoint = endpoint
         self.options = options

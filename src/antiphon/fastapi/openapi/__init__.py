@@ -1,0 +1,1 @@
+"""FastAPI's package of this name: of OpenAPI, antiphon has only what security classes take."""

@@ -1,0 +1,8 @@
+"""What `security.OAuth2` takes as `flows`: in antiphon plain mappings, under OpenAPI's names."""
+
+OAuthFlow = dict
+OAuthFlows = dict
+OAuthFlowPassword = dict
+OAuthFlowAuthorizationCode = dict
+OAuthFlowClientCredentials = dict
+OAuthFlowImplicit = dict
