@@ -466,7 +466,7 @@ def test_connection_options_reach_every_websocket() -> None:
 
 def test_fastapis_keywords_about_openapi_are_taken_and_others_are_errors() -> None:
     app = App(title="Chat", version="1.2.3", docs_url=None, openapi_url=None, description="…")
-    assert app.title == "Chat"
+    assert (app.title, app.version, app.description) == ("Chat", "1.2.3", "…")
     with pytest.raises(TypeError, match="tittle"):
         App(tittle="Chat")  # type: ignore[call-arg]
 
