@@ -45,11 +45,12 @@ class Finished:
 async def antiphon(
     *args: str,
     stdin: str | None = "",
+    open_until: str = "",
     timeout: float = PATIENCE,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
 ) -> Finished:
-    """Run a command to its end with `stdin` piped in."""
+    """Run a command to its end with `stdin` piped in, and left open until `open_until` has come out."""
     process = await asyncio.create_subprocess_exec(
         *ANTIPHON,
         *args,
@@ -61,10 +62,14 @@ async def antiphon(
     )
     try:
         async with asyncio.timeout(timeout):
-            stdout, stderr = await process.communicate((stdin or "").encode())
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write((stdin or "").encode())
+            begin = await process.stdout.readexactly(len(open_until.encode()))
+            stdout, stderr = await process.communicate(b"")
     except TimeoutError:
         process.kill()
         await process.wait()
         raise
     assert process.returncode is not None
-    return Finished(process.returncode, stdout.decode(), stderr.decode())
+    return Finished(process.returncode, (begin + stdout).decode(), stderr.decode())

@@ -23,7 +23,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from antiphon.cli.terminal import hex_dump, name_of_close, visible
-from tests.commands import ANTIPHON, antiphon
+from tests.commands import ANTIPHON, Finished, antiphon
 from tests.patience import PATIENCE
 
 from .certificates import self_signed
@@ -73,9 +73,15 @@ async def server(context: ssl.SSLContext | None = None) -> AsyncGenerator[int]:
         yield next(iter(running.sockets)).getsockname()[1]
 
 
+async def conversation(address: str, *args: str, lines: str) -> Finished:
+    """What is said to the lines. The server's "go away" ends it, so nobody has to guess how long its answers take."""
+    return await antiphon("connect", address, *args, "--wait", "inf", stdin=f"{lines}go away\n")
+
+
 async def test_lines_are_sent_and_stdout_has_the_messages_alone() -> None:
+    said = "one\n\ngrüße\n"
     async with server() as port:
-        finished = await antiphon("connect", f"ws://127.0.0.1:{port}/x", "--wait", "0.2", stdin="one\n\ngrüße\n")
+        finished = await antiphon("connect", f"ws://127.0.0.1:{port}/x", "--wait", "0.2", stdin=said, open_until=said)
     assert finished.stdout == "one\n\ngrüße\n"
     assert f"connected to ws://127.0.0.1:{port}/x" in finished.stderr
     assert "closed by us with 1000 (normal closure)" in finished.stderr
@@ -85,16 +91,16 @@ async def test_lines_are_sent_and_stdout_has_the_messages_alone() -> None:
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}/", "ws://localhost:{}/a b?q=ü"])
 async def test_an_address_may_be_written_as_people_write_it(form: str) -> None:
     async with server() as port:
-        finished = await antiphon("connect", form.format(port), "--wait", "0.2", stdin="hello\n")
+        finished = await conversation(form.format(port), lines="hello\n")
     assert finished.stdout == "hello\n"
 
 
 async def test_headers_token_origin_and_subprotocols_are_sent() -> None:
     async with server() as port:
-        finished = await antiphon(
-            *("connect", f"127.0.0.1:{port}", "--token", "abc", "-H", "X-Room: 7", "--origin", "http://me"),
-            *("--subprotocol", "one", "--subprotocol", "two", "--wait", "0.2"),
-            stdin="headers\nsubprotocol\n",
+        finished = await conversation(
+            *(f"127.0.0.1:{port}", "--token", "abc", "-H", "X-Room: 7", "--origin", "http://me"),
+            *("--subprotocol", "one", "--subprotocol", "two"),
+            lines="headers\nsubprotocol\n",
         )
     headers, subprotocol = finished.stdout.splitlines()
     sent = {name.lower(): value for name, value in json.loads(headers).items()}
@@ -105,15 +111,15 @@ async def test_headers_token_origin_and_subprotocols_are_sent() -> None:
 
 async def test_a_user_in_the_address_becomes_basic_credentials() -> None:
     async with server() as port:
-        finished = await antiphon("connect", f"ws://ada:love@127.0.0.1:{port}", "--wait", "0.2", stdin="headers\n")
+        finished = await conversation(f"ws://ada:love@127.0.0.1:{port}", lines="headers\n")
     assert "Basic YWRhOmxvdmU=" in finished.stdout
 
 
 async def test_json_is_laid_out_when_asked_and_left_alone_in_a_pipe() -> None:
     async with server() as port:
         address = f"127.0.0.1:{port}"
-        plain = await antiphon("connect", address, "--wait", "0.2", stdin='{"a":[1]}\n')
-        pretty = await antiphon("connect", address, "--wait", "0.2", "--json", stdin='{"a":[1]}\n')
+        plain = await conversation(address, lines='{"a":[1]}\n')
+        pretty = await conversation(address, "--json", lines='{"a":[1]}\n')
     assert plain.stdout == '{"a":[1]}\n'
     assert json.loads(pretty.stdout) == {"a": [1]}
     assert len(pretty.stdout.splitlines()) > 1
@@ -121,7 +127,7 @@ async def test_json_is_laid_out_when_asked_and_left_alone_in_a_pipe() -> None:
 
 async def test_bytes_are_shown_as_a_hex_dump() -> None:
     async with server() as port:
-        finished = await antiphon("connect", f"127.0.0.1:{port}", "--wait", "0.2", stdin="bytes\n")
+        finished = await conversation(f"127.0.0.1:{port}", lines="bytes\n")
     assert "binary, 16 bytes" in finished.stdout
     assert "00 01 68 65 6c 6c 6f" in finished.stdout
     assert "..hello, bytes!." in finished.stdout
@@ -129,7 +135,7 @@ async def test_bytes_are_shown_as_a_hex_dump() -> None:
 
 async def test_pings_are_answered_and_shown_on_request() -> None:
     async with server() as port:
-        finished = await antiphon("connect", f"127.0.0.1:{port}", "-v", "--wait", "0.5", stdin="ping\n")
+        finished = await conversation(f"127.0.0.1:{port}", "-v", lines="ping\n")
     assert finished.stdout == "it was\n"
     assert f"ping {b'are you there'.hex(' ')}" in finished.stderr
     assert "sec-websocket-accept" in finished.stderr
@@ -253,25 +259,33 @@ async def test_waiting_takes_a_number_of_seconds_or_for_ever() -> None:
         assert "Invalid value for '--wait'" in finished.stderr
 
 
-async def with_input(port: int, piped: bytes | None) -> tuple[int | None, bytes, bytes]:
-    """Run `antiphon connect` with bytes as its input, or (None) with its standard input closed."""
+async def with_input(port: int, *piped: bytes) -> tuple[int | None, bytes, bytes]:
+    """Run `antiphon connect` with bytes as its input, each behind an answer to the one before it, or with none at all:
+    its standard input closed."""
     command = f'exec "{sys.executable}" -W error -m antiphon connect 127.0.0.1:{port} --wait 0.3'
     process = await asyncio.create_subprocess_shell(
-        command + (" <&-" if piped is None else ""),
+        command + ("" if piped else " <&-"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "LC_ALL": "C"},
     )
     async with asyncio.timeout(PATIENCE):
-        stdout, stderr = await process.communicate(piped)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        heard = b""
+        for line in piped:
+            process.stdin.write(line)
+            if line is not piped[-1]:
+                heard += await process.stdout.readline()
+        stdout, stderr = await process.communicate(b"")
     assert b"Traceback" not in stderr
-    return process.returncode, stdout, stderr
+    return process.returncode, heard + stdout, stderr
 
 
 async def test_a_line_that_is_not_text_ends_it_with_its_number() -> None:
     async with server() as port:
-        code, stdout, stderr = await with_input(port, b"one\r\ntw\xff\nthree\n")
+        code, stdout, stderr = await with_input(port, b"one\r\n", b"tw\xff\nthree\n")
     assert code == 1
     assert stdout == b"one\n"
     assert b"line 2 of the input is not UTF-8" in stderr
@@ -279,12 +293,12 @@ async def test_a_line_that_is_not_text_ends_it_with_its_number() -> None:
 
 async def test_text_is_utf_8_whatever_the_locale_says() -> None:
     async with server() as port:
-        assert (await with_input(port, "grüße\n".encode()))[:2] == (0, "grüße\n".encode())
+        assert (await with_input(port, "grüße\n".encode(), b""))[:2] == (0, "grüße\n".encode())
 
 
 async def test_a_closed_standard_input_is_an_empty_one() -> None:
     async with server() as port:
-        assert (await with_input(port, None))[:2] == (0, b"")
+        assert (await with_input(port))[:2] == (0, b"")
 
 
 def context_with(key: Path, certificate: Path) -> ssl.SSLContext:
@@ -298,7 +312,7 @@ async def test_a_certificate_is_checked_unless_told_otherwise(tmp_path: Path) ->
         address = f"wss://localhost:{port}"
         refused = await antiphon("connect", address)
         plain = await antiphon("connect", f"localhost:{port}")
-        taken = await antiphon("connect", address, "--insecure", "--wait", "0.2", stdin="hello\n")
+        taken = await conversation(address, "--insecure", lines="hello\n")
     assert "no certificate to trust" in refused.stderr
     assert "--insecure" in refused.stderr
     assert f"if it expects TLS: wss://localhost:{port}/" in plain.stderr
