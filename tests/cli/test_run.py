@@ -339,6 +339,14 @@ async def test_a_limit_that_is_none_is_told_at_the_start(folder: Path) -> None:
     assert "ANTIPHON_WS_SEND_TIMEOUT must be a number, not 'soon'" in finished.stderr
 
 
+@pytest.mark.parametrize(("engine", "told"), [("antiphon", True), ("wsproto", False)])
+async def test_the_engine_in_pure_python_is_told_at_the_start(folder: Path, engine: str, told: bool) -> None:
+    pure = {"ANTIPHON_PURE": "1"}
+    async with serve_process("run", "main:app", "--ws", engine, app_dir=folder, command=ANTIPHON, env=pure) as server:
+        pass
+    assert ("pure Python" in server.log) is told, server.log
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_startup_that_fails_exits_with_3(folder: Path, workers: str) -> None:
     (folder / "failing.py").write_text(

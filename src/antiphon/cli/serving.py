@@ -23,6 +23,7 @@ from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from antiphon.hub.backends.relay import Supervisor
+from antiphon.server import native
 
 from . import sockets as listening
 from .problem import Problem
@@ -71,11 +72,11 @@ def serve(config: uvicorn.Config, sockets: list[socket.socket], *, check: Callab
     where = ", ".join(listening.url(sock, secure=config.is_ssl) for sock in sockets)
     try:
         if config.should_reload:
-            _tell(where)
+            _tell(config, where)
             ChangeReload(config, target=_Reloaded(config, check).run, sockets=sockets).run()
         elif config.workers > 1:
             with _relay():
-                _tell(f"{where} with {config.workers} workers")
+                _tell(config, f"{where} with {config.workers} workers")
                 _serve_in_workers(config, sockets)
         else:
             _serve_here(config, sockets, where)
@@ -112,7 +113,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            _tell(self._where)
+            _tell(self.config, self._where)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
@@ -147,8 +148,10 @@ class _Reloaded(uvicorn.Server):
         super().run(sockets)
 
 
-def _tell(where: str) -> None:
+def _tell(config: uvicorn.Config, where: str) -> None:
     logger.info("Antiphon running on %s (press CTRL+C to stop)", where)
+    if config.ws == Engine.ANTIPHON.setting and not native:
+        logger.info("The engine is the pure Python one, slower: installed with a C compiler it is native")
 
 
 @contextmanager
