@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import dataclasses
+import inspect
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +44,17 @@ async def test_the_program_of_the_readme_is_a_chat(tmp_path: Path, workers: str)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_python_in_a_document_compiles(document: Path) -> None:
+def test_the_python_in_a_document_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block after the other, each with what those before it have named; but for those that await at their top."""
+    (tmp_path / "main.py").write_text(blocks(ROOT / "README.md", "python")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "main", raising=False)
+    names: dict[str, Any] = {"start_workers": lambda env: None}
     for block in blocks(document, "python"):
-        compile(block, str(document), "exec", flags=0x2000)  # top-level await is allowed: PyCF_ALLOW_TOP_LEVEL_AWAIT
+        code = compile(block, str(document), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if not code.co_flags & inspect.CO_COROUTINE:
+            exec(code, names)
+    monkeypatch.delitem(sys.modules, "main", raising=False)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
