@@ -1,7 +1,7 @@
 """`python -m tests.leaks`: does the server's memory stay where it is while connections come and go?
 
 The server is a process of its own, on a twin and a loop of choice. Connections are opened and ended in every way there
-is; after a warm-up its resident memory is read, and again at the end. `tests/faults/test_leaks.py` runs a short one.
+is; after a warm-up its resident memory is read, and again at the end. `tests/storms/test_leaks.py` runs a short one.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from tests.patience import PATIENCE
 from tests.server.raw import CLOSE, Raw, connect, frame, opened, until
 from tests.serving import serve_process
 
+FOLDER = Path(__file__).parent
 COUNT = 2000
 WINDOW, GRACE, CLOSE_TIMEOUT = 1.0, 2.0, 1.0
 ARGUMENTS = (
@@ -31,8 +32,12 @@ def many_files() -> Any:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+loops = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+
+
+@loops
 @pytest.mark.usefixtures("many_files")
-async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012() -> None:
+async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012(loop: str) -> None:
     environment = {
         "ANTIPHON_WS_STOP_WINDOW": str(WINDOW),
         "ANTIPHON_WS_STOP_GRACE": str(GRACE),
@@ -40,21 +45,23 @@ async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012() 
     }
     async with (
         contextlib.AsyncExitStack() as stack,
-        serve_process("storm_app:app", *ARGUMENTS, app_dir=Path(__file__).parent, env=environment) as served,
+        serve_process(
+            "storm_app:app", *ARGUMENTS, "--loop", loop, app_dir=Path(__file__).parent, env=environment
+        ) as served,
     ):
         paths = ["/deaf" if number % 10 == 0 else "/" for number in range(COUNT)]
         raws = [await stack.enter_async_context(opened(served.port, path)) for path in paths]
         stuck = [await stack.enter_async_context(opened(served.port, "/flood", receive_buffer=4096)) for _ in range(20)]
         for raw in stuck:
             raw.stop_reading()
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         served.process.send_signal(signal.SIGTERM)
 
         async def hear(raw: Raw) -> float:
             end = await raw.frame()
             assert (end.opcode, end.code) == (CLOSE, 1012)
-            heard = loop.time() - started
+            heard = clock() - started
             with contextlib.suppress(ConnectionError):  # given up meanwhile, when the machine is that slow
                 await raw.send(frame(CLOSE, end.payload))
             await raw.ended()
@@ -72,8 +79,9 @@ async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012() 
     assert served.process.returncode in (0, -signal.SIGTERM)
 
 
-async def test_memory_returns_after_a_storm_of_connections() -> None:
-    async with serve_process("storm_app:app", *ARGUMENTS, app_dir=Path(__file__).parent) as served:
+@loops
+async def test_memory_returns_after_a_storm_of_connections(loop: str) -> None:
+    async with serve_process("storm_app:app", *ARGUMENTS, "--loop", loop, app_dir=FOLDER) as served:
 
         def rss() -> int:
             status = Path(f"/proc/{served.process.pid}/status").read_text()

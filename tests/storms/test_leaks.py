@@ -9,10 +9,7 @@ import pytest
 from antiphon.wire import NATIVE
 from tests import leaks
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(sys.platform != "linux", reason="reads the process's size from /proc"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the process's size from /proc")
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

@@ -1,0 +1,1 @@
+"""Connections by the thousand against servers in processes of their own."""
