@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect
@@ -16,6 +18,8 @@ from tests.commands import ANTIPHON
 from tests.serving import ServedProcess, serve_process
 
 from .cable import Cable
+
+CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
 
 @contextlib.asynccontextmanager
@@ -348,6 +352,45 @@ async def test_the_room_can_be_used_with_the_keyboard_alone(browser: Browser) ->
             ".map(one => one.ariaLabel || one.innerText || one.labels?.[0]?.innerText || '')"
         )
         assert all(names), names
+
+
+async def test_the_keyboard_stays_where_it_was_when_rooms_change(browser: Browser) -> None:
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        await ada.page.locator("[data-room=music]").focus()
+        await ada.page.keyboard.press("Enter")
+        await expect(ada.page.get_by_role("heading", level=1)).to_have_text("music")
+        await expect(ada.page.locator("[data-room=music] .count")).to_have_text("1")  # drawn afresh with its count
+        await expect(ada.page.locator("[data-room=music]")).to_be_focused()
+        await ada.page.get_by_label("Open another room").fill("loft")
+        await ada.page.keyboard.press("Enter")
+        await expect(ada.page.get_by_label("Message", exact=True)).to_be_focused()
+
+
+async def test_a_link_that_cannot_be_copied_is_shown_instead(browser: Browser) -> None:
+    """Served without TLS to another machine, a page has no clipboard."""
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        await ada.page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+        await ada.page.get_by_label("Copy a link to this room").click()
+        await expect(ada.line(f"Send this link to a friend: {server.http_url}/#lobby")).to_be_visible()
+        assert not ada.complaints
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_every_word_is_readable(browser: Browser, theme: Literal["light", "dark"]) -> None:
+    """WCAG 2.2, 1.4.3 (AA): a contrast of 4.5 to what is behind, for small text."""
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada")
+        await ada.page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        await ada.say("hello")
+        await ada.page.get_by_label("Message", exact=True).evaluate(
+            "box => { for (let n = 0; n < 20; n++) { box.value = `${n}`; box.form.requestSubmit(); } }"
+        )
+        await expect(ada.page.locator(".message.refused").first).to_be_visible()
+    await expect(ada.state).to_have_text("Offline")
+    await ada.say("is anybody there?")
+    assert await ada.page.evaluate(CONTRAST) == []
 
 
 async def test_everything_the_page_loads_is_its_own_and_nothing_is_inline(browser: Browser) -> None:

@@ -217,10 +217,16 @@ $("open").addEventListener("submit", (event) => {
   const room = slug($("open-name").value);
   $("open-name").value = "";
   if (room && room !== state.room) enter(room);
+  if (room) $("text").focus();
 });
 $("share").addEventListener("click", async () => {
-  await navigator.clipboard?.writeText(location.href);
-  log.line("Link copied: send it to a friend");
+  let told = "Link copied: send it to a friend";
+  try {
+    await navigator.clipboard.writeText(location.href);
+  } catch { // not allowed to, or served without TLS: then a page has no clipboard
+    told = `Send this link to a friend: ${location.href}`;
+  }
+  arrived(() => log.line(told));
   log.toEnd(true);
 });
 window.addEventListener("hashchange", () => {
@@ -351,7 +357,7 @@ $("enter").addEventListener("submit", (event) => {
   const room = slug($("room").value);
   if (!name || !room) {
     event.preventDefault();
-    $("wrong").textContent = name ? "A room's name has letters or digits." : "Please type a name.";
+    $("wrong").textContent = name ? "A room's name has letters from a to z or digits." : "Please type a name.";
     return;
   }
   me.name = name;

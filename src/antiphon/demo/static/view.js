@@ -28,6 +28,7 @@ export function paintAvatar(node, id, name) {
   node.style.setProperty("--hue", hue(id));
 }
 
+const still = matchMedia("(prefers-reduced-motion: reduce)");
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const calendar = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const dayOf = (at) => new Date(at).toDateString();
@@ -48,7 +49,7 @@ export class Log {
   has(id) { return this.#known.has(id); }
 
   get atEnd() { return this.#scroll.scrollHeight - this.#scroll.scrollTop - this.#scroll.clientHeight < 60; }
-  toEnd(smooth = false) { this.#scroll.scrollTo({ top: this.#scroll.scrollHeight, behavior: smooth ? "smooth" : "instant" }); }
+  toEnd(smooth = false) { this.#scroll.scrollTo({ top: this.#scroll.scrollHeight, behavior: smooth && !still.matches ? "smooth" : "instant" }); }
 
   /** Show a message; a second one with the same id confirms the first instead. */
   message({ id, from, name, text, at }, { pending = false } = {}) {
@@ -180,7 +181,9 @@ export function showRooms(names, current, counts, go) {
     row.append(button);
     return row;
   });
+  const focused = $("rooms").contains(document.activeElement) ? document.activeElement.dataset.room : null;
   $("rooms").replaceChildren(...rows);
+  rows[names.indexOf(focused)]?.firstChild.focus();
 }
 
 const STATES = { connecting: "Connecting", open: "Live", waiting: "Offline" };
