@@ -13,7 +13,7 @@ app = App()
 
 
 async def checked_token(token: Annotated[str | None, Query()] = None) -> str:
-    if token is None or not compare_digest(token, "sesame"):
+    if token is None or not compare_digest(token.encode(), b"sesame"):
         raise WebSocketException(code=status.WS_1008_POLICY_VIOLATION, reason="a good token, please")
     return token
 

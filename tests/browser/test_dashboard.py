@@ -30,5 +30,8 @@ async def test_a_posted_measurement_appears_in_every_open_page(browser: Browser)
             for page in pages:
                 await expect(page.locator("[data-sensor=boiler] output")).to_have_text(str(value))
         late = await browser.new_page()
+        complaints: list[str] = []
+        late.on("console", lambda message: complaints.append(message.text))
         await late.goto(server.http_url)
         await expect(late.locator("[data-sensor=boiler] output")).to_have_text("2.5")
+        assert complaints == []

@@ -38,7 +38,7 @@ async def test_a_token_in_the_query_opens_and_a_missing_one_denies_or_closes_wit
     async with run(EXAMPLES / "token_query.py") as server:
         async with connect(f"{server.url}/private?token=sesame") as client:
             assert await client.recv() == "come in"
-        for query in ("", "?token=wrong"):
+        for query in ("", "?token=wrong", "?token=%C3%A9"):
             with pytest.raises(InvalidStatus) as refused:
                 await connect(f"{server.url}/private{query}")
             assert refused.value.response.status_code == 403
