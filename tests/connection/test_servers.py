@@ -415,7 +415,7 @@ async def test_a_server_that_stops_is_1012_from_our_side(ws: str) -> None:
         await websocket.send_text("ready")
         seen.set_result(await websocket.wait_closed())
 
-    async with serve(endpoint(idle), ws=ws, lifespan="off") as server:
+    async with serve(endpoint(idle), ws=ws, lifespan="off", timeout_graceful_shutdown=None) as server:
         client = await connect(server.url)
         await client.recv()
     assert await seen == Closed(code=1012, reason="", by=ClosedBy.US)

@@ -27,6 +27,7 @@ from antiphon.hub import (
 )
 from antiphon.hub.backends.base import BackendConfig, redact
 from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection, RecordingSink, eventually
 from antiphon.types import PreparedMessage
 
@@ -394,7 +395,7 @@ async def test_an_event_loop_that_was_cut_short_is_forgotten() -> None:
     assert hub.stats().topics == 0
 
 
-async def test_waiting_for_a_backend_that_stays_away_ends() -> None:
+def test_waiting_for_a_backend_that_stays_away_ends() -> None:
     class Away(MemoryBackend):
         calls = 0
 
@@ -403,9 +404,15 @@ async def test_waiting_for_a_backend_that_stays_away_ends() -> None:
             raise BackendUnavailable("away")
 
     backend = Away("memory://", BackendConfig())
-    async with Hub(backend=backend, on_trouble=Trouble.WAIT, trouble_timeout=0.3) as hub:
-        with pytest.raises(BackendUnavailable, match="away"):
-            await hub.publish("t", "x")
+
+    async def main() -> float:
+        async with Hub(backend=backend, on_trouble=Trouble.WAIT, trouble_timeout=30) as hub:
+            with pytest.raises(BackendUnavailable, match="away"):
+                await hub.publish("t", "x")
+        return asyncio.get_running_loop().time()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert 29 < runner.run(main()) <= 31
     assert backend.calls > 1
 
 
