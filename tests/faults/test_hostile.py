@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import os
 import ssl
 import weakref
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from fastapi import FastAPI
 from antiphon.server import ClientDisconnected, HTTPProtocol, ServerConfig, Session
 from antiphon.types import CARRIER_EXTENSION
 from tests.patience import PATIENCE
-from tests.server.raw import TEXT, close_frame, connect, echo, frame, opened, request, serving, until
+from tests.server.raw import BINARY, PONG, TEXT, close_frame, connect, echo, frame, opened, request, serving, until
 from tests.server.test_transports import certificate  # noqa: F401  a fixture
 from tests.serving import HOST
 
@@ -69,6 +72,68 @@ async def test_a_flood_that_an_app_does_not_read_is_held_in_bounds_and_nothing_o
             await sending
             await until(lambda: seen and seen[-1] == 4000)
     assert seen == [len(text)] * count + [4000]
+
+
+@pytest.mark.parametrize(("compressed", "most"), [(False, 128 * KIB), (True, 16 * KIB)], ids=["plain", "compressed"])
+async def test_a_flood_that_waits_in_the_socket_is_parsed_in_turns_with_everything_else(
+    compressed: bool, most: int, caplog: Any
+) -> None:
+    sessions: list[Session] = []
+    go = asyncio.Event()
+    offer = ["Sec-WebSocket-Extensions: permessage-deflate"] if compressed else []
+    one = frame(PONG)
+    async with (
+        watched(patient(sessions, go, []), ServerConfig(), caplog) as (served, _),
+        opened(served.port, "/", *offer) as raw,
+    ):
+        await until(lambda: sessions)
+        parser: Any = sessions[0].parser
+        sent = os.write(raw.socket.fileno(), one * (4 * MIB // len(one)))  # before the loop can turn
+        assert sent > 4 * most, "the kernel did not take enough"
+        parsed, longest = 0, 0
+        async with asyncio.timeout(PATIENCE):
+            while parsed < sent // len(one):
+                await asyncio.sleep(0)
+                longest = max(longest, parser.frames - parsed)
+                parsed = parser.frames
+        go.set()
+        assert longest <= 2 * most // len(one) + 1  # what was left of a chunk, and the next one's beginning
+
+
+async def test_what_comes_with_the_end_of_tls_is_read_to_its_close(certificate: tuple[Path, Path]) -> None:  # noqa: F811
+    messages: list[int] = []
+    ended: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            messages.append(len(message["bytes"]))
+        ended.append(message["code"])
+
+    key, cert = certificate
+    async with serving(app, ssl_keyfile=str(key), ssl_certfile=str(cert)) as served:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = ssl.create_default_context(cafile=str(cert)).wrap_bio(incoming, outgoing, server_hostname=HOST)
+        async with connect(served.port) as raw:
+
+            async def answered(call: Callable[[], Any]) -> Any:
+                while True:
+                    try:
+                        return call()
+                    except ssl.SSLWantReadError:
+                        await raw.send(outgoing.read())
+                        incoming.write(await raw.reader.read(1 << 16))
+
+            await answered(client.do_handshake)
+            client.write(request("/", "Sec-WebSocket-Extensions: permessage-deflate"))
+            assert (await answered(lambda: client.read(1 << 16))).startswith(b"HTTP/1.1 101 ")
+            client.write(frame(BINARY, b"x" * 1000) * 60 + close_frame(1000))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.unwrap()
+            await raw.send(outgoing.read())  # all of it, the end included, in one piece
+            await until(lambda: ended)
+    assert (messages, ended) == ([1000] * 60, [1000])
 
 
 async def test_an_app_that_has_closed_is_told_of_the_end_once_and_then_it_is_an_oserror() -> None:

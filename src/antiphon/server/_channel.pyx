@@ -185,7 +185,7 @@ cdef class Waiter:
                 loop.call_soon(callback, self, context=context)
                 return 0
             try:
-                callback(self)
+                callback(self.channel.flusher.done)  # a task asks a Future for its result quicker than us
             except BaseException as error:  # KeyboardInterrupt, SystemExit: for the loop, not for the transport
                 loop.call_soon(_raise, error)
             finally:
@@ -313,9 +313,12 @@ cdef class Flusher:
     cdef list marked
     cdef list turn
     cdef bint scheduled
+    cdef object done  # a future that is done
 
     def __init__(self, loop):
         self.loop = loop
+        self.done = loop.create_future()
+        self.done.set_result(None)
         self.run = self._run
         self.marked = []
         self.turn = []
@@ -385,7 +388,7 @@ cdef class Channel:
     cdef Py_ssize_t _head  # what is before it in the inbox has been taken
     cdef Waiter _waiter
     cdef object _out  # None, one frame, or a list of frames
-    cdef object _rest  # None, or bytes of a chunk, not parsed since reading is paused
+    cdef object _rest  # None, or bytes of a chunk, for the loop's next turn or until the app has read
 
     def __init__(self, engine):
         self.loop = engine.loop
@@ -423,7 +426,7 @@ cdef class Channel:
             if len(data) <= size:
                 self.parse(data)
             else:
-                self.parse_slices(data, size)
+                self.parse_in_turns(data, size)
         finally:
             self.busy = False
             if self._out is not None and not self.dirty:
@@ -450,24 +453,32 @@ cdef class Channel:
             self.pause_reading()
         return 0
 
-    cdef int parse_slices(self, data, Py_ssize_t size) except -1:
-        cdef Py_ssize_t start = 0
-        while start < len(data) and self.parser is not None:
-            if self.reading_paused:
-                self._rest = bytes(data[start:])
-                return 0
-            self.parse(data[start : start + size])
-            start += size
+    cdef int parse_in_turns(self, data, Py_ssize_t size) except -1:
+        self.parse(data[:size])
+        if self.parser is None or self.transport is None or self.transport.is_closing():
+            return 0
+        self._rest = bytes(data[size:])
+        if not self.reading_paused:
+            self.transport.pause_reading()
+            self.loop.call_soon(self._go_on)
         return 0
 
     def _go_on(self):
-        """Parse what was left when reading was paused, then read on."""
+        """Parse more of what was left, then read on."""
         cdef object rest = self._rest
+        if self.reading_paused:
+            return
         self._rest = None
         if rest is not None:
             self.data_received(rest)
-        if not self.reading_paused and self.transport is not None and not self.transport.is_closing():
+        if self._rest is not None or self.reading_paused:
+            return
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def parse_rest(self):
+        while self._rest is not None and not self.reading_paused:
+            self._go_on()
 
     cdef int sort(self, list events) except -1:
         """Messages into the inbox, the rest to where it is handled."""

@@ -38,8 +38,8 @@ _LARGEST_KEPT: Final = 1 << 16  # what is larger is not kept alive for that
 
 SLICE: Final = 128 << 10
 COMPRESSED_SLICE: Final = 16 << 10
-"""So much of a chunk is parsed before the inbox's bound is looked at again: a chunk of tiny frames holds ten times its
-bytes of messages, of compressed ones a thousand times."""
+"""So much of a chunk is parsed in one turn of the loop, and before the inbox's bound is looked at again: a chunk may be
+tens of thousands of frames, and of compressed messages it holds a thousand times its bytes."""
 
 BURST: Final = 256
 """Frames sent in one turn of the loop before their sender lets others run, however much the peer takes."""
@@ -161,7 +161,7 @@ class Channel:
         self._inbox: deque[str | bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._out: list[bytes] | None = None
-        self._rest: bytes | None = None  # of a chunk, not parsed since reading is paused
+        self._rest: bytes | None = None  # of a chunk, for the loop's next turn or until the app has read
 
     # ------------------------------------------------------------ what the subclass does
 
@@ -219,7 +219,7 @@ class Channel:
             if len(data) <= size:
                 self._parse(data)
             else:
-                self._parse_slices(data, size)
+                self._parse_in_turns(data, size)
         finally:
             self.busy = False
             if self._out is not None and not self.dirty:
@@ -248,22 +248,33 @@ class Channel:
         if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
             self._pause_reading()
 
-    def _parse_slices(self, data: bytes, size: int) -> None:
-        for start in range(0, len(data), size):
-            if self.parser is None:
-                return
-            if self.reading_paused:
-                self._rest = data[start:]
-                return
-            self._parse(data[start : start + size])
+    def _parse_in_turns(self, data: bytes, size: int) -> None:
+        """Parse a slice, and the others in the loop's next turns: meanwhile the socket is not read, since some loops
+        read one that is full thirty times in a turn."""
+        self._parse(data[:size])
+        if self.parser is None or self.transport is None or self.transport.is_closing():
+            return
+        self._rest = data[size:]
+        if not self.reading_paused:
+            self.transport.pause_reading()
+            self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """Parse what was left when reading was paused, then read on."""
+        """Parse more of what was left, then read on."""
+        if self.reading_paused:
+            return
         rest, self._rest = self._rest, None
         if rest is not None:
             self.data_received(rest)
-        if not self.reading_paused and self.transport is not None and not self.transport.is_closing():
+        if self._rest is not None or self.reading_paused:
+            return
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def parse_rest(self) -> None:
+        """Parse what was left now, unless the app has to read first: nothing will come behind it."""
+        while self._rest is not None and not self.reading_paused:
+            self._go_on()
 
     def _keep(self, payload: str | bytes) -> None:
         if self._inbox is None:

@@ -101,6 +101,7 @@ class Session(Watched):
 
     def eof_received(self) -> None:
         """asyncio's callback: the peer will send nothing more. A WebSocket without a Close frame is lost (1006)."""
+        self.parse_rest()
         self._fail_for_violation()
         if self.state < State.CLOSING_SENT:
             self._lost()
