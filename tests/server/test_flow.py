@@ -67,16 +67,18 @@ async def send_many(client: Any, count: int, message: Any) -> None:
 
 
 async def test_pings_are_answered_while_messages_wait_unread() -> None:
+    over = asyncio.Event()
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        await asyncio.Event().wait()
+        await over.wait()
 
-    limits = ServerConfig(stop_window=0, stop_grace=0, close_timeout=0.2)
-    async with serving(app, limits, lifespan="off") as served:
+    async with serving(app, lifespan="off") as served:
         async with opened(served.port) as raw:
             await raw.send(frame(TEXT, b"unread") + frame(PING, b"now"))
             assert await raw.frame() == (PONG, b"now")
+        over.set()
 
 
 async def test_frames_of_one_turn_leave_in_one_write() -> None:
@@ -86,10 +88,9 @@ async def test_frames_of_one_turn_leave_in_one_write() -> None:
         await receive()
         for number in range(50):
             await send({"type": "websocket.send", "text": str(number)})
-        await asyncio.Event().wait()
+        await receive()
 
-    limits = ServerConfig(stop_window=0, stop_grace=0, close_timeout=0.2)
-    async with serving(app, limits, lifespan="off") as served:
+    async with serving(app, lifespan="off") as served:
         async with opened(served.port) as raw:
             await raw.send(frame(TEXT, b"go"))
             async with asyncio.timeout(PATIENCE):
