@@ -86,6 +86,24 @@ async def test_the_scope_tells_what_the_client_asked_for() -> None:
     assert headers[b"sec-websocket-version"] == b"13"
 
 
+async def test_what_scopes_have_in_common_is_in_memory_once() -> None:
+    scopes: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await send({"type": "websocket.accept"})
+
+    async with serving(app, lifespan="off") as served:
+        for _ in range(2):
+            async with opened(served.port):
+                pass
+    one, other = scopes
+    assert one["server"] is other["server"]
+    assert one["client"] != other["client"]
+    for header, same in zip(one["headers"], other["headers"], strict=True):
+        assert (header is same) == (header[0] != b"sec-websocket-key")
+
+
 async def test_each_connection_gets_its_own_copy_of_the_lifespan_state() -> None:
     states: list[dict[str, Any]] = []
 

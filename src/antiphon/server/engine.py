@@ -7,6 +7,7 @@ in-memory transport. Of a connection it knows what `Stoppable` says.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import random
@@ -85,6 +86,8 @@ class Engine:
         self.app: Final = app
         self.config: Final = config or ServerConfig()
         self.loop: Final = loop or asyncio.get_running_loop()
+        self.context: Final = contextvars.copy_context()
+        """For callbacks that stay as long as a connection: without it each gets a copy of its own."""
         self.clock: Final = self.loop.time
         self.connections: Final[MutableSet[Any]] = set() if connections is None else connections
         self.tasks: Final[MutableSet[asyncio.Task[Any]]] = set() if tasks is None else tasks
@@ -95,7 +98,7 @@ class Engine:
         self.reset_contextvars: Final = reset_contextvars
         self.logger: Final = logger or logging.getLogger("antiphon.server")
         self.app_is_coroutine_function: Final = _is_coroutine_function(app)
-        self.sessions: Final[set[Stoppable]] = set()
+        self.sessions: Final[dict[Stoppable, None]] = {}  # for large numbers a third of a set's size
         self.flusher: Final = Flusher(self.loop)
         self.headers: Final = SharedHeaders()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
@@ -105,6 +108,7 @@ class Engine:
         self.refused: Final[Counter[int]] = Counter()
         """How many handshakes were turned away, by HTTP status."""
         self.stopping = False
+        self._address: tuple[str, int | None] | None = None
         self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
         self._stop_bound: Final = stop_bound
@@ -139,6 +143,12 @@ class Engine:
             return deflate, answer
         agreement, answer = known
         return None if agreement is None else Deflate(agreement, Role.SERVER, config), answer
+
+    def shared_address(self, server: tuple[str, int | None] | None) -> tuple[str, int | None] | None:
+        """An address of ours, which most connections have in common, as the object that the last one has."""
+        if server != self._address:
+            self._address = server
+        return self._address
 
     # ------------------------------------------------------------ who looks on
 

@@ -46,6 +46,8 @@ from .sockets import direct_fd
 from .state import APP_MAY_SEND, State
 from .watched import ABNORMAL, Watched
 
+Addresses = tuple[tuple[str, int] | None, tuple[str, int | None] | None]
+
 NO_STATUS = 1005
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
@@ -56,6 +58,7 @@ class Session(Watched):
 
     __slots__ = (
         "_address",
+        "_addresses",
         "_delivered",
         "_denial",
         "_early",
@@ -75,6 +78,7 @@ class Session(Watched):
         super().__init__(engine)
         self.task: asyncio.Task[Any] | None = None
         self._address: str | None = None  # as counted by the engine's admission
+        self._addresses: Addresses | None = None  # until the handshake: what somebody has asked the transport already
         self._scope: Scope | None = None  # until the handshake is answered
         self._key = b""
         self._extensions: bytes | None = None
@@ -92,7 +96,7 @@ class Session(Watched):
         """asyncio's callback: there is a transport, and the next bytes are a request."""
         engine = self.engine
         self.transport = transport  # type: ignore[assignment]
-        engine.sessions.add(self)
+        engine.sessions[self] = None
         engine.connections.add(self)
         timeout = engine.config.handshake_timeout
         if timeout is not None:
@@ -123,7 +127,7 @@ class Session(Watched):
             engine.admission.leave(self._address)
             self._address = None
         if self.task is None:
-            engine.sessions.discard(self)
+            engine.sessions.pop(self, None)
 
     # ------------------------------------------------------------ handshake
 
@@ -159,8 +163,8 @@ class Session(Watched):
             self.deflate, self._extensions = engine.agree_on_compression(offered)
         transport = self.transport
         assert transport is not None
-        client = _address(transport.get_extra_info("peername"))
-        server = transport.get_extra_info("sockname")
+        client, server = self._addresses or _addresses_of(transport)
+        self._addresses = None
         tls = transport.get_extra_info("sslcontext") is not None
         status = engine.admit(client[0] if client is not None else "")
         if status is not None:
@@ -175,7 +179,7 @@ class Session(Watched):
             scheme=self.scheme[tls],
             root_path=engine.root_path,
             client=client,
-            server=(server, None) if isinstance(server, str) else _address(server),
+            server=engine.shared_address(server),
             state=engine.app_state.copy(),
             extensions={"websocket.http.response": {}, CARRIER_EXTENSION: self},
         )
@@ -237,10 +241,10 @@ class Session(Watched):
         else:
             coroutine = _call(engine.app, scope, self.asgi_receive, self.asgi_send)
         context = contextvars.Context() if engine.reset_contextvars else None
-        task = self.loop.create_task(coroutine, context=context)
+        task = self.loop.create_task(coroutine, name=self.path, context=context)
         self.task = task
         engine.tasks.add(task)
-        task.add_done_callback(self._app_ended)
+        task.add_done_callback(self._app_ended, context=engine.context)
 
     def _app_ended(self, task: asyncio.Task[Any]) -> None:
         """SPEC §3 for an app that leaves the connection as it is."""
@@ -262,12 +266,12 @@ class Session(Watched):
         if not failed and task.result() is not None:
             engine.logger.error("ASGI callable should return None, but returned '%s'.", task.result())
         if self.transport is None:
-            engine.sessions.discard(self)
+            engine.sessions.pop(self, None)
 
     async def send_rarely(self, message: Message) -> None:
         """Everything the app may send but a message on an open connection."""
         kind = message["type"]
-        allowed = APP_MAY_SEND.get(State(self.state))
+        allowed = APP_MAY_SEND.get(self.state)
         if allowed is None or (self.state == State.DENYING and self._denial is None):
             if self.closed_by is ClosedBy.US and self._told:
                 raise RuntimeError(f"unexpected ASGI message {kind!r}: the app has ended the connection already")
@@ -433,7 +437,14 @@ async def _call(app: Any, scope: Scope, receive: Any, send: Any) -> Any:
     return await app(scope, receive, send)
 
 
+def _addresses_of(transport: asyncio.BaseTransport) -> Addresses:
+    """The scope's `client` and `server`."""
+    server = transport.get_extra_info("sockname")
+    return (
+        _address(transport.get_extra_info("peername")),
+        (server, None) if isinstance(server, str) else _address(server),
+    )
+
+
 def _address(info: Any) -> tuple[str, int] | None:
-    if isinstance(info, tuple) and len(info) >= 2:
-        return (str(info[0]), int(info[1]))
-    return None
+    return info[:2] if isinstance(info, tuple) and len(info) >= 2 else None

@@ -20,7 +20,7 @@ class State(enum.IntEnum):
     CLOSED = 6
 
 
-TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
+TRANSITIONS: Final[Mapping[int, frozenset[int]]] = MappingProxyType(
     {
         State.HANDSHAKE: frozenset({State.WAITING_APP, State.DENYING, State.CLOSED}),
         State.WAITING_APP: frozenset({State.OPEN, State.DENYING, State.CLOSED}),
@@ -32,7 +32,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
     }
 )
 
-APP_MAY_SEND: Final[Mapping[State, frozenset[str]]] = MappingProxyType(
+APP_MAY_SEND: Final[Mapping[int, frozenset[str]]] = MappingProxyType(
     {
         State.HANDSHAKE: frozenset(),
         State.WAITING_APP: frozenset({"websocket.accept", "websocket.close", "websocket.http.response.start"}),

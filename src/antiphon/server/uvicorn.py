@@ -24,7 +24,7 @@ from antiphon.wire.handshake import refuse_response
 
 from .config import ServerConfig
 from .engine import Engine, Headers
-from .session import Session
+from .session import Addresses, Session
 
 _engines: weakref.WeakKeyDictionary[ServerState, dict[ServerConfig | None, Engine]] = weakref.WeakKeyDictionary()
 
@@ -59,7 +59,7 @@ class WebSocketProtocol(Session):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's callback, called by uvicorn's HTTP protocol when the request asks for an upgrade."""
-        _let_go(transport)
+        self._addresses = _taken_over(transport)
         super().connection_made(transport)
 
     def shutdown(self) -> None:
@@ -236,12 +236,15 @@ def _default_headers_of(server_state: ServerState) -> Callable[[], Headers]:
     return default_headers
 
 
-def _let_go(transport: asyncio.BaseTransport) -> None:
-    """Free the HTTP protocol that hands over: its httptools parser refers back to it, which only the collector ends."""
+def _taken_over(transport: asyncio.BaseTransport) -> Addresses | None:
+    """Free the HTTP protocol that hands over, whose httptools parser refers back to it, which only the collector ends.
+    It has asked for the addresses, and the transport remembers its answers."""
     get_protocol = getattr(transport, "get_protocol", None)
     protocol: Any = get_protocol() if get_protocol is not None else None
-    if getattr(protocol, "parser", None) is not None:
-        try:
-            protocol.parser = None
-        except AttributeError:
-            pass
+    if getattr(protocol, "parser", None) is None:
+        return None
+    try:
+        protocol.parser = None
+    except AttributeError:
+        pass
+    return protocol.client, protocol.server

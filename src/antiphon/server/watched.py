@@ -87,7 +87,7 @@ class Watched(Channel, asyncio.Protocol):
 
     def _move(self, state: State) -> None:
         if state != self.state:
-            assert state in TRANSITIONS[State(self.state)], f"{State(self.state).name} -> {state.name}"
+            assert state in TRANSITIONS[self.state], f"{State(self.state).name} -> {state.name}"
             self.state = state
 
     def _lost(self) -> None:

@@ -28,8 +28,7 @@ cdef class Parser:
     cdef unsigned char _key[4]
     cdef PyObject *_wire  # payload of a compressed one
     cdef Py_ssize_t _wire_size
-    cdef unsigned char _pending[144]  # an unfinished header, or control frame
-    cdef Py_ssize_t _pending_size
+    cdef bytes _pending  # None, or an unfinished header or control frame
 
     cpdef list feed(self, data)
     # As `feed`, for memory that stays as it is until the call returns; appends to `events`.
@@ -44,7 +43,6 @@ cdef class Parser:
     cdef int _inflate(self, bytes data, unsigned char fin, list events) except -1
     cdef int _collect(self, const unsigned char *data, Py_ssize_t size, Py_ssize_t to_come, const unsigned char *key) except -1
     cdef int _finish(self, list events) except -1
-    cdef inline int _keep(self, const unsigned char *data, Py_ssize_t size) except -1
     cdef inline const unsigned char *_key_or_null(self) noexcept
     cdef void _forget(self) noexcept
 

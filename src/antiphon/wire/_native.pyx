@@ -203,7 +203,7 @@ cdef class Parser:
     @property
     def buffered(self):
         """Bytes held for an unfinished message."""
-        return self._pending_size + self._size + self._wire_size
+        return (0 if self._pending is None else PyBytes_GET_SIZE(self._pending)) + self._size + self._wire_size
 
     cpdef list feed(self, data):
         """Take the next bytes; return the messages and control frames they complete, in order."""
@@ -231,31 +231,27 @@ cdef class Parser:
 
     cdef int _take(self, const unsigned char *data, Py_ssize_t size, list events) except -1:
         cdef unsigned char joint[288]
-        cdef Py_ssize_t held = self._pending_size
+        cdef Py_ssize_t held
         cdef Py_ssize_t taken
         cdef Py_ssize_t used
-        if held:
+        if self._pending is not None:
             # Enough of the new bytes to complete any header or control frame; the rest is read where it is.
+            held = PyBytes_GET_SIZE(self._pending)
             taken = min(size, 144)
-            memcpy(joint, self._pending, held)
+            memcpy(joint, PyBytes_AS_STRING(self._pending), held)
             memcpy(joint + held, data, taken)
-            self._pending_size = 0
+            self._pending = None
             used = self._parse(joint, held + taken, events)
             if used == 0:  # still not complete, so all new bytes are in `joint`
-                return self._keep(joint, held + taken)
+                self._pending = PyBytes_FromStringAndSize(<const char *>joint, held + taken)
+                return 0
             if self.closed:
                 return 0
             data += used - held
             size -= used - held
         used = self._parse(data, size, events)
         if used < size and not self.closed:
-            self._keep(data + used, size - used)
-        return 0
-
-    cdef inline int _keep(self, const unsigned char *data, Py_ssize_t size) except -1:
-        assert size <= 144
-        memcpy(self._pending, data, size)
-        self._pending_size = size
+            self._pending = PyBytes_FromStringAndSize(<const char *>data + used, size - used)
         return 0
 
     cdef Py_ssize_t _parse(self, const unsigned char *data, Py_ssize_t size, list events) except -1:
@@ -495,7 +491,7 @@ cdef class Parser:
         self._wire = NULL
         self._size = 0
         self._wire_size = 0
-        self._pending_size = 0
+        self._pending = None
         Py_XDECREF(buffer)
         Py_XDECREF(wire)
 
