@@ -183,18 +183,19 @@ class WebSocketTestSession:
 
     def send(self, message: Message) -> None:
         """Hand the application a raw ASGI message. One that has ended does not hear it, as on the wire."""
+        self._check_entered()
         try:
             self._portal.call(self._to_app.send_nowait, message)
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             pass
 
     def send_text(self, data: str) -> None:
-        """Send a text message."""
-        self.send({"type": "websocket.receive", "text": data})
+        """Send a text message. Raises TypeError for anything but str."""
+        self.send({"type": "websocket.receive", "text": codec.check_text(data)})
 
     def send_bytes(self, data: bytes) -> None:
-        """Send a binary message."""
-        self.send({"type": "websocket.receive", "bytes": data})
+        """Send a binary message. Raises TypeError for anything but bytes-like data."""
+        self.send({"type": "websocket.receive", "bytes": codec.check_bytes(data)})
 
     def send_json(self, data: Any, mode: str = "text") -> None:
         """Send JSON in a text or a binary message."""
@@ -221,6 +222,7 @@ class WebSocketTestSession:
         `timeout` in seconds, the client's `receive_timeout` by default; `math.inf` waits for ever. Raises
         `ReceiveTimeout`; when the application is over, its exception, or `WebSocketDisconnect` if it has returned.
         """
+        self._check_entered()
         timeout = self._timeout if timeout is None else timeout
         try:
             message = self._from_app.get(timeout=None if timeout == math.inf else timeout)
@@ -232,6 +234,10 @@ class WebSocketTestSession:
         if message["type"] == "websocket.close":
             self._end = (message.get("code", 1000), message.get("reason") or "")
         return message
+
+    def _check_entered(self) -> None:
+        if not hasattr(self, "_portal"):
+            raise RuntimeError("not connected yet: `with client.websocket_connect(...) as session`")
 
     def _ending(self) -> Exception:
         if self._failure is not None and self._reraise:

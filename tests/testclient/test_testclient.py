@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
+from antiphon import App
 from antiphon.exceptions import InvalidJSON, UnexpectedMessageKind, WebSocketDisconnect
 from antiphon.testclient import ReceiveTimeout, TestClient, WebSocketDenialResponse
 from antiphon.types import RERAISE_EXTENSION, Receive, Scope, Send
@@ -452,3 +453,25 @@ def test_a_session_runs_on_trio_too() -> None:
     with TestClient(echo, backend="trio").websocket_connect("/") as session:
         session.send_text(json.dumps({"a": 1}))
         assert session.receive_json() == {"a": 1}
+
+
+def test_a_session_that_was_not_entered_says_how_to() -> None:
+    session = TestClient(App()).websocket_connect("/")
+    for call in (lambda: session.send_text("hello"), session.receive_text, session.close):
+        with pytest.raises(RuntimeError, match=r"not connected yet: `with client\.websocket_connect"):
+            call()
+
+
+def test_a_message_of_the_wrong_kind_is_refused_in_the_test_not_in_the_app() -> None:
+    app = App()
+
+    @app.websocket("/")
+    async def listen(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive()
+
+    with TestClient(app).websocket_connect("/") as session:
+        with pytest.raises(TypeError, match="a text message is a str, not dict"):
+            session.send_text({"a": 1})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a binary message is bytes-like, not str"):
+            session.send_bytes("hello")  # type: ignore[arg-type]

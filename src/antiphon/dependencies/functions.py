@@ -21,7 +21,15 @@ def Depends(
     scope: LifeScope | None = None,
     max_concurrency: int | None = None,
 ) -> Any:
-    """Take what `dependency` returns or yields (FastAPI's `Depends`); see `params.Depends`."""
+    """Take what `dependency` returns or yields (FastAPI's `Depends`).
+
+    Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place; `scope`
+    says when a dependency with `yield` ends: "function" before "request", which is the default. At most
+    `max_concurrency` runs of this declaration go on at a time in one event loop, a `yield` counting until its end.
+
+    Raises ValueError for a `max_concurrency` that is no positive integer. What is nothing to call is a
+    `ParameterDeclarationError` where the endpoint is registered.
+    """
     return params.Depends(dependency, use_cache=use_cache, scope=scope, max_concurrency=max_concurrency)
 
 
@@ -33,29 +41,35 @@ def Security(
     scope: LifeScope | None = None,
     max_concurrency: int | None = None,
 ) -> Any:
-    """`Depends` that also demands OAuth2 scopes (FastAPI's `Security`)."""
+    """`Depends` that also demands OAuth2 scopes, which everything below it finds in `SecurityScopes` (FastAPI's)."""
     return params.Security(dependency, use_cache=use_cache, scope=scope, scopes=scopes, max_concurrency=max_concurrency)
 
 
 def Path(default: Any = ..., **options: Unpack[ParamOptions]) -> Any:
-    """Read a parameter from the path; it has no default."""
+    """Read a parameter from the path; it has no default (FastAPI's `Path`). `options` and errors as for `Query`."""
     return params.Path(default, **options)
 
 
 def Query(default: Any = PydanticUndefined, **options: Unpack[ParamOptions]) -> Any:
-    """Read a parameter from the query string."""
+    """Read a parameter from the query string (FastAPI's `Query`).
+
+    `options` are pydantic's: `alias`, `ge`, `max_length`, `pattern`, …; an unknown one is a TypeError. A list takes
+    every occurrence of the key, a pydantic model one key per field. What fails validation is a
+    `WebSocketRequestValidationError` (HTTP: `RequestValidationError`) with the errors of all parameters.
+    """
     return params.Query(default, **options)
 
 
 def Header(
     default: Any = PydanticUndefined, *, convert_underscores: bool = True, **options: Unpack[ParamOptions]
 ) -> Any:
-    """Read a parameter from the request headers; a list takes every occurrence."""
+    """Read a parameter from the request headers (FastAPI's `Header`): `x_key` is `x-key`, unless `convert_underscores`
+    is off. `options` and errors as for `Query`."""
     return params.Header(default, convert_underscores=convert_underscores, **options)
 
 
 def Cookie(default: Any = PydanticUndefined, **options: Unpack[ParamOptions]) -> Any:
-    """Read a parameter from the cookies."""
+    """Read a parameter from the cookies (FastAPI's `Cookie`). `options` and errors as for `Query`."""
     return params.Cookie(default, **options)
 
 
@@ -66,7 +80,10 @@ def Body(
     media_type: str = "application/json",
     **options: Unpack[ParamOptions],
 ) -> Any:
-    """Read a parameter from the JSON body of an HTTP request."""
+    """Read a parameter from the JSON body of an HTTP request (FastAPI's `Body`); a WebSocket has none.
+
+    Several, or `embed=True`: each is one key of the object. `options` and errors as for `Query`.
+    """
     return params.Body(default, embed=embed, media_type=media_type, **options)
 
 
@@ -76,12 +93,15 @@ def Form(
     media_type: str = "application/x-www-form-urlencoded",
     **options: Unpack[ParamOptions],
 ) -> Any:
-    """Read a parameter from the form body of an HTTP request."""
+    """Read a parameter from the form of an HTTP request (FastAPI's `Form`); needs python-multipart."""
     return params.Form(default, media_type=media_type, **options)
 
 
 def File(
     default: Any = PydanticUndefined, *, media_type: str = "multipart/form-data", **options: Unpack[ParamOptions]
 ) -> Any:
-    """Read uploaded files of an HTTP request: as `UploadFile`, or their content as `bytes`."""
+    """Read uploaded files of an HTTP request (FastAPI's `File`): as `UploadFile`, or their content as `bytes`.
+
+    Needs python-multipart.
+    """
     return params.File(default, media_type=media_type, **options)

@@ -314,7 +314,10 @@ class Hub:
 
     def _check_running(self) -> None:
         if not self._link.running and not self._link.always_open:
-            raise HubNotRunning(f"expected a running hub for {self.url}: `async with hub:`, or an App that owns it")
+            raise HubNotRunning(
+                f"expected a running hub for {self.url}: `async with hub:`, or an App that owns it and whose lifespan "
+                "runs (in tests: `with TestClient(app) as client:`)"
+            )
 
     def _name_of(self, websocket: SupportsSink) -> str:
         return f"{self._rooms.process}:{id(read_sink(websocket))}:{next(self._serial)}"

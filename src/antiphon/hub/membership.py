@@ -165,6 +165,7 @@ class Subscription(Membership):
                 return parcel.message()
 
     async def leave(self) -> None:
+        """Receive nothing that is published from now on, and end the iteration. Safe to call again."""
         await super().leave()
         self._queue.disconnect(1000, "")
 
