@@ -221,15 +221,18 @@ class MessagesContract(Contract):
         joined: list[tuple[Connection, Membership]] = []
         start = await hub.publish("all", "0")
         done = asyncio.Event()
+        turns = {number * total // 110 + 1: asyncio.Event() for number in range(100)}
 
         async def publisher() -> None:
             for n in range(1, total):
                 await hub.publish("all", str(n))
+                if n in turns:
+                    turns[n].set()
                 if n % 20 == 0:
                     await asyncio.sleep(0)
 
-        async def joiner(number: int) -> None:
-            await eventually(lambda: hub.stats().published >= number * total // 110)
+        async def joiner(number: int, turn: asyncio.Event) -> None:
+            await turn.wait()
             connection = Connection()
             ways: list[dict[str, Any]] = [{"history": 10}, {"since": start}, {}]
             how = ways[number % 3]
@@ -237,7 +240,7 @@ class MessagesContract(Contract):
                 joined.append((connection, membership))
                 await done.wait()
 
-        joiners = [asyncio.create_task(joiner(number)) for number in range(100)]
+        joiners = [asyncio.create_task(joiner(number, turn)) for number, turn in enumerate(turns.values())]
         await publisher()
         await eventually(lambda: len(joined) == 100)
         last = str(total - 1)
