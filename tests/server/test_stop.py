@@ -13,6 +13,7 @@ import pytest
 from antiphon.server import ServerConfig
 from antiphon.server.stop import staggered, stop_times
 from antiphon.testing import Server, VirtualTimeLoop
+from antiphon.types import CARRIER_EXTENSION
 from tests.patience import PATIENCE
 
 from .raw import CLOSE, TEXT, connect, frame, opened, request, serving, until
@@ -78,6 +79,29 @@ async def test_clients_that_do_not_answer_and_endpoints_that_do_not_end_do_not_h
         took = asyncio.get_running_loop().time() - started
     assert endings == ["cancelled"] * 5
     assert took > 0.3
+
+
+async def test_an_endpoint_that_has_not_noticed_its_client_leaving_does_not_hold_up_a_stop() -> None:
+    endings: list[Any] = []
+    carriers: list[Any] = []
+
+    async def deaf(scope: Any, receive: Any, send: Any) -> None:
+        carriers.append(scope["extensions"][CARRIER_EXTENSION])
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            endings.append("cancelled")
+
+    limits = ServerConfig(stop_window=0.0, stop_grace=0.01)
+    async with asyncio.timeout(PATIENCE):
+        async with serving(deaf, limits, lifespan="off", timeout_graceful_shutdown=None) as served:
+            async with opened(served.port):
+                pass
+            await until(lambda: carriers[0].transport is None)
+            assert endings == []
+    assert endings == ["cancelled"]
 
 
 def test_the_bound_of_a_stop_is_its_window_its_grace_and_the_time_for_the_last_close() -> None:
