@@ -122,12 +122,11 @@ class Session(Watched):
         self._scope = None
         engine = self.engine
         engine.deadlines.leave(self)
-        engine.connections.discard(self)
         if self._address is not None:
             engine.admission.leave(self._address)
             self._address = None
         if self.task is None:
-            engine.sessions.pop(self, None)
+            self._leave()
 
     # ------------------------------------------------------------ handshake
 
@@ -266,7 +265,12 @@ class Session(Watched):
         if not failed and task.result() is not None:
             engine.logger.error("ASGI callable should return None, but returned '%s'.", task.result())
         if self.transport is None:
-            engine.sessions.pop(self, None)
+            self._leave()
+
+    def _leave(self) -> None:
+        """The connection is over and so is the app: until then a stop has to hear of both."""
+        self.engine.connections.discard(self)
+        self.engine.sessions.pop(self, None)
 
     async def send_rarely(self, message: Message) -> None:
         """Everything the app may send but a message on an open connection."""
