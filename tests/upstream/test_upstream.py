@@ -18,6 +18,7 @@ CASES = [
 ]
 
 
+@pytest.mark.timeout(900)  # fetches what it runs, which builds it
 @pytest.mark.parametrize(("suite", "only"), CASES)
 async def test_what_upstream_promises_holds_under_our_names(suite: Suite, only: str, tmp_path: Path) -> None:
     files = groups(suite)[only]
