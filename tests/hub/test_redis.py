@@ -14,7 +14,7 @@ from antiphon.hub import BackendUnavailable, Hub, TopicOptions, Trouble, Unknown
 from antiphon.hub.backends.base import BackendConfig, Change, Entry, Keep, Track
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.backends.redis import RedisBackend
-from antiphon.hub.backends.redis_scripts import PUBLISH
+from antiphon.hub.backends.redis_scripts import PRESENCE, PUBLISH
 from antiphon.testing.hub_contract.base import until
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE
@@ -158,6 +158,16 @@ async def test_scripts_the_server_forgot_are_loaded_again(server: RedisServer, h
         server.command("SCRIPT", "FLUSH")
         assert [message.data for message in await hub.history("kept")] == ["x"]
         await eventually(lambda: plain(connection) == ["x"])
+
+
+async def test_upkeep_alone_loads_scripts_the_server_forgot_and_nobody_leaves(server: RedisServer, hub: Hub) -> None:
+    connection = Connection()
+    async with hub.join("people", connection, presence="me"):
+        server.command("SCRIPT", "FLUSH")
+        await eventually(lambda: server.lines("SCRIPT", "EXISTS", PRESENCE.sha) == ["1"])
+        await hub.publish("people", "end")
+        await eventually(lambda: connection.received[-1] == "end")
+        assert [event["leaves"] for event in connection.sink.events] == [{}]
 
 
 async def test_a_paused_server_delays_and_loses_nothing(server: RedisServer, hub: Hub) -> None:
