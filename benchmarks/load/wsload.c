@@ -9,8 +9,10 @@
 // measures the server reads its CPU time and memory at these two lines.
 // Environment: WSEXT     value of Sec-WebSocket-Extensions
 //              WSJSON=1  messages are JSON text instead of the alphabet
-//              WSSTALL=1 fanout: the last connection never reads
+//              WSSTALL=1 fanout: the last connection never reads; a small receive buffer here, and `?stalled` in its path,
+//                        which may make the server choose a small one too, see to it that it stalls at once
 //              WSPUB=N   fanout: connections 0 to N-1 take turns in publishing, WINDOW messages in flight in all
+//              WSPUBPORT fanout: where these connections go instead of PORT: another process on the same hub
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -106,8 +108,11 @@ static void mkframe(size_t n, int op) {
   free(text);
   framelen = p - frame;
 }
-static long rooms;
+static long rooms, publishers = 1;
 static void dial(Conn *c) {
+  struct sockaddr_in to = addr;
+  if (getenv("WSPUBPORT") && c - cs < publishers)
+    to.sin_port = htons(atoi(getenv("WSPUBPORT")));
   c->fd = socket(AF_INET, SOCK_STREAM, 0);
   if (c->fd < 0)
     die("socket");
@@ -115,8 +120,11 @@ static void dial(Conn *c) {
   src.sin_addr.s_addr = htonl(0x7f000001 + (uint32_t)((c - cs) / 20000));
   int one = 1;
   setsockopt(c->fd, SOL_IP, 24, &one, sizeof one);
+  int little = 4096, stalls = getenv("WSSTALL") && c - cs == nconn - 1;
+  if (stalls)
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &little, sizeof little);
   bind(c->fd, (void *)&src, sizeof src);
-  if (connect(c->fd, (void *)&addr, sizeof addr))
+  if (connect(c->fd, (void *)&to, sizeof to))
     die("connect");
   setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
   char r[512], room[24] = "";
@@ -124,9 +132,9 @@ static void dial(Conn *c) {
     snprintf(room, sizeof room, "/%ld", (c - cs) % rooms);
   int n =
       snprintf(r, sizeof r,
-               "GET %s%s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "
+               "GET %s%s%s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "
                "dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n",
-               path, room, host, port, getenv("WSEXT") ? "Sec-WebSocket-Extensions: " : "",
+               path, room, stalls ? "?stalled" : "", host, port, getenv("WSEXT") ? "Sec-WebSocket-Extensions: " : "",
                getenv("WSEXT") ? getenv("WSEXT") : "", getenv("WSEXT") ? "\r\n" : "");
   if (write(c->fd, r, n) != n)
     die("write");
@@ -366,7 +374,6 @@ static void fanout(void) {
     Conn *stalled = &cs[--readers];
     epoll_ctl(ep, EPOLL_CTL_DEL, stalled->fd, NULL);
   }
-  long publishers = getenv("WSPUB") ? atol(getenv("WSPUB")) : 1;
   frames = 0;
   for (long i = 0; i < nconn; i++)
     cs[i].got = 0;
@@ -466,6 +473,7 @@ int main(int ac, char **av) {
   lat = malloc(caplat * sizeof *lat);
   handler = nop;
   nconn = atol(av[5]);
+  publishers = getenv("WSPUB") ? atol(getenv("WSPUB")) : 1;
   cs = calloc(nconn, sizeof *cs);
   size = strcmp(mode, "idle") && strcmp(mode, "connect") ? atol(av[6]) : 16;
   mkframe(size, 1);
