@@ -100,14 +100,16 @@ async def test_an_endpoint_that_goes_on_sending_learns_of_the_end(ws: str) -> No
 async def test_a_loop_over_receive_gets_to_the_disconnect_message_behind_a_burst(ws: str, reply: str) -> None:
     app = App()
     heard: asyncio.Queue[Message] = asyncio.Queue()
+    vanished = asyncio.Event()
 
     @app.websocket("/")
     async def raw(websocket: WebSocket) -> None:
         await websocket.accept()
         await websocket.receive()
-        await websocket.wait_closed()
+        await vanished.wait()
         while (message := await websocket.receive())["type"] == "websocket.receive":
             heard.put_nowait(message)
+            await asyncio.sleep(0)  # work, while which the server learns that the peer is gone
             if reply == "send":
                 await websocket.send({"type": "websocket.send", "text": message["text"]})
             else:
@@ -119,6 +121,7 @@ async def test_a_loop_over_receive_gets_to_the_disconnect_message_behind_a_burst
         with await RawClient.connect(server.port, "/") as speaker:
             await asyncio.get_running_loop().sock_sendall(speaker.sock, frames)
             speaker.vanish()
+        vanished.set()
         messages = [await heard.get() for _ in range(BURST)]
     assert [message.get("text") for message in messages[:-1]] == [f"{number:02d}" for number in range(1, BURST)]
     assert (messages[-1]["type"], messages[-1]["code"]) == ("websocket.disconnect", 1006)

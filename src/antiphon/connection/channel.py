@@ -121,6 +121,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         """A foreign message came in this turn of the loop, to an outbox that is more than half full."""
         self._handed_over = 0
         self._server_swallows = False
+        self._has_server = True
         self._served_by: Carrier | None = (scope.get("extensions") or {}).get(CARRIER_EXTENSION)
         """Our server, whether or not middleware stands between it and us."""
         self._carrier: Carrier | None = None
@@ -146,6 +147,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         version = spec_version(self.scope)
         self._server_tells_reason = version >= (2, 3)
         self._server_swallows = (0,) < version < (2, 4)
+        self._has_server = version > (0,)  # otherwise callables of somebody's own, who sees what they raise
         self._inbox = Inbox(receive, limit=self.options.inbox_bytes, on_disconnect=self._on_disconnect)
         self._receive = self._inbox.get
         self._outbox = Outbox(
@@ -235,7 +237,9 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
 
         A close code that may not go on the wire is a ValueError; a reason is cut to what a Close frame holds. Raises
         RuntimeError for a message that is not legal now, `WebSocketDisconnected` on a connection that has ended, and
-        `WebSocketDisconnect` when it is lost meanwhile. Data and closes of foreign senders go their own way.
+        `WebSocketDisconnect` when it is lost meanwhile; a message sent in the first moments after one of the peer's was
+        read is dropped instead, and the end told by the next receive. Data and closes of foreign senders go their own
+        way.
         """
         try:
             kind = message["type"]
@@ -263,7 +267,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         except (OSError, RuntimeError) as exc:
             if not means_closed(exc):
                 raise
-            if kind == "websocket.send" and self._carrier is not None and self._is_handling():
+            if kind == "websocket.send" and self._has_server and self._is_handling():
+                self._end(LOST)
                 return
             if not (ended and kind == "websocket.close"):  # closing what the peer has closed is no error
                 raise self._lost() from exc

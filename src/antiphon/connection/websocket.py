@@ -241,13 +241,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         if not self._is_own():
             await self._offer_foreign(data)
             return
-        before = self.application_state
-        try:
-            await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
-        except WebSocketDisconnect:
-            if before is not CONNECTED or not self._is_handling():
-                raise
-            self.application_state = before  # so that the end can still be received
+        await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
 
 
 def _decoded(data: str | bytes) -> Any:
