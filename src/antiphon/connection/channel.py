@@ -108,6 +108,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self.dropped = 0
         self.options = scope.get(OPTIONS_KEY) or self.options
         self._loop = running_loop()
+        self._thread = threading.get_ident()
         self._owner = _owner_token(scope)
         current_owner.set(self._owner)
         self._clock: Callable[[], float] = time.monotonic if self._loop is None else self._loop.time
