@@ -13,7 +13,7 @@ import pytest
 
 from antiphon import App, BackendUnavailable, Hub
 from antiphon.hub.backends.relay_wire import ENVIRONMENT
-from antiphon.hub.errors import HubNotRunning
+from antiphon.hub.errors import HubError, HubNotRunning
 from antiphon.testclient import TestClient
 from tests.relay_server import RelayServer
 
@@ -76,6 +76,11 @@ async def startup_message(app: App) -> str:
     with pytest.raises((BackendUnavailable, ZeroDivisionError)):
         await app({"type": "lifespan"}, receive, send)
     return await told
+
+
+def test_an_app_does_not_start_on_trio_and_says_what_does_not_run_there() -> None:
+    with pytest.raises(HubError, match="runs on asyncio"), TestClient(App(), backend="trio"):
+        pass
 
 
 async def test_an_applications_own_failure_at_startup_keeps_its_traceback(closed_port: int) -> None:

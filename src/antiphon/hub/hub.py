@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
 from .envelope import Envelope, Form, decode_json, encode, encode_json, pack
-from .errors import HubNotRunning, UnencodableData
+from .errors import HubError, HubNotRunning, UnencodableData
 from .events import Published
 from .joining import Joining
 from .link import Link, Trouble
@@ -121,9 +122,16 @@ class Hub:
     # Life
 
     async def start(self) -> None:
-        """Connect. Raises `BackendUnavailable` with the URL without its password, soon. Starting twice does nothing."""
+        """Connect. Raises `BackendUnavailable` with the URL without its password, soon. Starting twice does nothing.
+
+        Raises HubError outside asyncio: a hub runs in no other event loop.
+        """
         if self._link.running:
             return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise HubError("a hub runs on asyncio, and this is another event loop (hypercorn's trio worker?)") from None
         if not self._rooms.rooms:
             # Two workers forked from one preloaded process must not be one.
             self._rooms.process = _process()
