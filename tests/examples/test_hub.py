@@ -82,11 +82,14 @@ async def test_a_measurement_posted_is_live_and_known_to_who_comes_later() -> No
             assert json.loads(await late.recv()) == {"sensor": "boiler", "value": 81.5}
 
 
-async def test_a_viewer_that_does_not_read_gets_the_newest_of_each_sensor_and_delays_nobody() -> None:
+async def test_a_viewer_that_does_not_read_gets_the_newest_of_each_sensor_and_delays_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTIPHON_WS_SEND_TIMEOUT", "1000")  # neither side gives up, however long the measuring takes
     sensors, rounds = [f"{number} {'x' * 3000}" for number in range(5)], 500
 
     def measure(port: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         for value in range(rounds):
             for sensor in sensors:
                 body = json.dumps({"value": value})
@@ -99,7 +102,7 @@ async def test_a_viewer_that_does_not_read_gets_the_newest_of_each_sensor_and_de
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         narrow.connect(("127.0.0.1", server.port))
         async with (
-            connect(f"{server.url}/live", sock=narrow, max_queue=1, compression=None) as slow,
+            connect(f"{server.url}/live", sock=narrow, max_queue=1, compression=None, ping_interval=None) as slow,
             connect(f"{server.url}/live", compression=None) as quick,
         ):
             slow.transport.pause_reading()
