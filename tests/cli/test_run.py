@@ -17,7 +17,7 @@ from websockets.exceptions import WebSocketException
 
 from tests.commands import ANTIPHON, antiphon, run
 from tests.patience import PATIENCE
-from tests.serving import ServedProcess, serve_process
+from tests.serving import HOST, ServedProcess, serve_process
 
 from .certificates import self_signed
 
@@ -110,6 +110,27 @@ async def test_workers_are_processes_that_share_one_port(folder: Path) -> None:
         async with asyncio.timeout(PATIENCE):
             while len(seen) < 2:
                 seen.update(await asyncio.gather(*(hear(server.url) for _ in range(8))))
+
+
+async def test_workers_end_in_order_though_their_supervisor_was_killed(folder: Path) -> None:
+    (folder / "main.py").write_text(APP.replace("hello')}\")", "hello')}\")\n    await websocket.receive()"))
+    async with run("main", "--workers", "2", app_dir=folder) as server, connect(server.url) as client:
+        await client.recv()
+        server.process.kill()
+        async with asyncio.timeout(PATIENCE):
+            await client.wait_closed()
+            assert client.close_code == 1012
+            assert await nobody_listens(server)  # a worker that is left would
+
+
+async def nobody_listens(server: ServedProcess) -> bool:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(HOST, server.port)
+        except ConnectionError:
+            return True
+        writer.close()
+        await asyncio.sleep(0.05)
 
 
 async def sooner_or_later(comes: Callable[[float], Awaitable[bool]], folder: Path) -> None:

@@ -8,10 +8,9 @@ import time
 import webbrowser
 
 import click
-import uvicorn
 
 from . import sockets as listening
-from .serving import Engine, log_config, serve
+from .serving import Config, Engine, log_config, serve
 
 BACKLOG = 2048
 APP = "antiphon.demo:app"
@@ -33,7 +32,7 @@ def command(host: str, port: int, workers: int, open_browser: bool, log_level: s
     antiphon demo --host 0.0.0.0 --workers 2
     """
     sockets = listening.listen(host, port, BACKLOG)
-    config = uvicorn.Config(
+    config = Config(
         APP,
         host=host,
         port=port,

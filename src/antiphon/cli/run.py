@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import uvicorn
 
 from antiphon.server import ServerConfig
 
@@ -18,7 +17,7 @@ from .certificates import check_certificate
 from .loading import Target, check_exists, load, locate
 from .parameters import Seconds
 from .problem import Problem, WrongUsage
-from .serving import Engine, log_config, serve
+from .serving import Config, Engine, log_config, serve
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 BACKLOG = 2048  # uvicorn's
@@ -88,7 +87,7 @@ def command(app: str, **options: Any) -> None:
     serve(config, sockets, check=partial(load, target, factory=options["factory"]))
 
 
-def configure(target: Target, **options: Any) -> uvicorn.Config:
+def configure(target: Target, **options: Any) -> Config:
     """uvicorn's configuration from the command's options; raises `Problem` for what does not fit together."""
     engine = Engine(options["ws"])
     if engine.missing_package:
@@ -102,7 +101,7 @@ def configure(target: Target, **options: Any) -> uvicorn.Config:
     if options["reload"] and (options["workers"] or 1) > 1:
         raise WrongUsage("--reload serves with one process", "leave out --workers while developing")
     sizes = {"ws_max_size": options["ws_max_size"]} if options["ws_max_size"] else {}
-    return uvicorn.Config(
+    return Config(
         str(target),
         host=options["host"],
         port=options["port"],

@@ -9,9 +9,12 @@ import asyncio
 import copy
 import importlib.util
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -55,6 +58,23 @@ class Engine(Enum):
         """The package to install before this engine can run."""
         package = {Engine.WEBSOCKETS_SANSIO: "websockets", Engine.WSPROTO: "wsproto"}.get(self)
         return package if package and importlib.util.find_spec(package) is None else None
+
+
+class Config(uvicorn.Config):
+    """uvicorn's settings. A worker loads them too, and ends with the process that supervises it, however that ends:
+    an orphan would keep the port, with a hub that has lost its relay."""
+
+    def load(self) -> None:
+        super().load()
+        supervisor = multiprocessing.parent_process()
+        if supervisor is not None:
+            threading.Thread(target=_end_after, args=(supervisor,), daemon=True).start()
+
+
+def _end_after(supervisor: Any) -> None:
+    supervisor.join()
+    logger.error("The supervising process is gone: this worker stops")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def log_config(level: str) -> dict[str, Any]:
