@@ -286,6 +286,17 @@ async def test_a_foreign_close_waits_for_nobody_and_counts_at_once() -> None:
     assert peer.sent == [{"type": "websocket.close", "code": 4000, "reason": "kicked"}]
 
 
+async def test_an_endpoint_may_close_what_a_foreign_sender_has_closed_without_its_knowing() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    await foreign(websocket.close(4000, "kicked"))
+    with pytest.raises(WebSocketDisconnect):
+        await websocket.send_text("x")
+    await websocket.close()
+    await turns()
+    assert peer.sent == [{"type": "websocket.close", "code": 4000, "reason": "kicked"}]
+
+
 async def test_senders_in_other_threads_are_handed_over_in_order() -> None:
     peer = Peer()
     websocket = await peer.accepted()

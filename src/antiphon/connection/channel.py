@@ -121,6 +121,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self._pressed = False
         """A foreign message came in this turn of the loop, to an outbox that is more than half full."""
         self._handed_over = 0
+        self._closed_by_foreign = False
         self._server_swallows = False
         self._has_server = True
         self._served_by: Carrier | None = (scope.get("extensions") or {}).get(CARRIER_EXTENSION)
@@ -253,6 +254,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             await self._send_foreign(message)
             return
         if not expected:
+            if kind == "websocket.close" and self._closed_by_foreign:
+                return  # the endpoint could not know
             raise self._gone("send")
         if kind not in expected:
             raise RuntimeError(unexpected(expected, kind))
@@ -368,6 +371,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     def _disconnect(self, code: int, reason: str) -> None:
         if self.application_state is CONNECTED and not self._has_ended():
             self.application_state = DISCONNECTED
+            self._closed_by_foreign = True
             self.sink.disconnect(code, reason)
             self._end(Closed(code=code, reason=reason, by=ClosedBy.US))
 

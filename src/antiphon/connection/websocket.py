@@ -70,8 +70,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Send a Close frame; before `accept`, refuse the handshake with HTTP 403.
 
-        On a connection that the peer has ended nothing happens. Raises ValueError for a code that may not go on the
-        wire, `WebSocketDisconnected` on a connection that was closed from here.
+        On a connection that the peer or a foreign sender has ended nothing happens. Raises ValueError for a code that
+        may not go on the wire, `WebSocketDisconnected` on a connection that the endpoint has closed.
         """
         await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
