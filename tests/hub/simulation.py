@@ -470,7 +470,8 @@ class Life:
                 told |= event["joins"] | event["updates"]
         if stay.reached_the_end and "presence" in stay.asked:
             roster = self.center.store.roster(stay.topic).members
-            assert told == {user: [json.loads(meta) for meta in metas] for user, metas in roster.items()}
+            members = {user: [json.loads(meta) for meta in metas] for user, metas in roster.items()}
+            assert told == members, f"was told {told}, the members are {members}"
 
     def _check_order(self, stay: Stay) -> None:
         """Positions go up by one; a jump is told, or the policy's doing."""

@@ -365,3 +365,43 @@ async def test_a_leave_does_not_overtake_the_tracking_after_trouble(hub: Hub, ba
     backend.on_the_way.set()
     await leaving
     assert await hub.presence("people") == {}
+
+
+async def test_entries_of_an_earlier_subscription_do_not_say_where_a_joiner_stands(hub: Hub, backend: Fragile) -> None:
+    """A topic left and joined again: what was on the way comes first, and what was published between does not come."""
+    backend.confirm.clear()
+    first, second = Connection(), Connection()
+    await backend.elsewhere("kept", b"1", keep=KEEP)
+    old = (await backend.history("kept", KEEP, None, 1)).entries
+    listener, backend._listener = backend._listener, None
+    await backend.elsewhere("kept", b"2", keep=KEEP)
+    opening = asyncio.create_task(hub.join("kept", first).__aenter__())
+    await asyncio.sleep(0)
+    hub._rooms.deliver("kept", old[0])
+    backend.confirm.set()
+    backend._listener = listener
+    opened = await opening
+    async with hub.join("kept", second) as membership:
+        assert membership.position is not None
+        assert membership.position.offset == 2
+        await hub.publish("kept", "3")
+        assert second.received == ["3"]
+    await opened.leave()
+
+
+async def test_a_gap_during_joining_is_told_behind_the_page(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    await hub.publish("kept", "1")
+
+    def lose_and_restore() -> None:
+        backend.on_history = lambda: None
+        backend.lose()
+        backend.forget_everything()
+        backend.restore()
+
+    async with hub.join("kept", Connection()):
+        backend.on_history = lose_and_restore
+        async with hub.join("kept", connection, history=5):
+            await eventually(lambda: connection.sink.events)
+            assert [event["type"] for event in connection.sink.events] == ["resync"]
+            assert connection.received[0] == "1"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .backends.base import Position
+from .backends.base import Change, Position
 from .errors import HubError
 from .events import Recovery
 from .link import Link
@@ -32,7 +32,7 @@ class Joining:
         room, local = self._rooms.enter(membership.topic, membership.options, receiver)
         greeted = room.options.framing is Framing.EVENT and not isinstance(receiver.sink, QueueSink)
         opened = room.opened or (room.keep is None and self._link.always_open)
-        if opened and not greeted and request.plain:
+        if opened and room.settled and not greeted and request.plain:
             membership.position = room.last
         else:
             await self._catch_up(membership, receiver, request, room, local, greeted)
@@ -73,10 +73,10 @@ class Joining:
     ) -> None:
         """Hold what comes, find out what was missed, hand over both. README: gap-free joining."""
         local.hold(receiver)
-        watching = False
         tracked = False
+        came: list[Change] = []
         try:
-            position = room.last if room.opened else await self._open(room)
+            position = room.position if room.opened else await self._open(room)
             owed: list[Parcel] = []
             if request.wants_page and room.keep is not None:
                 position, owed = await self._page(membership, room, request)
@@ -84,28 +84,24 @@ class Joining:
                 tracked = True
                 await self._link.track(membership.topic, request.track)
             if request.watch:
-                local.expect()
-                watching = True
+                local.expect(came)
                 roster = await self._link.call("presence", self._link.backend.presence, membership.topic)
             local.station.drain()
             if receiver.local is None:
                 # Somebody left meanwhile, perhaps before the backend knew of the presence.
-                if watching:
-                    local.give_up()
+                local.give_up(came)
                 self._disown(membership, request, tracked)
                 return
             membership.position = position
             if greeted:
                 owed.insert(0, joined(membership.topic, position, membership.recovered))
             if request.watch:
-                watching = False
-                owed.append(local.watch(receiver, roster))
+                owed.append(local.watch(receiver, roster, came))
             local.release(receiver, owed, position)
             if position is None or room.reached(position):
                 local.forget_page(receiver)
         except BaseException:
-            if watching:
-                local.give_up()
+            local.give_up(came)
             self._remove(receiver)
             self._disown(membership, request, tracked)
             raise
@@ -116,18 +112,10 @@ class Joining:
             self._link.spawn(self._link.settle())
 
     async def _open(self, room: Room) -> Position | None:
-        """Whoever finds the room closed opens it; twice does no harm.
-
-        Of several answers an older one may come last. Then it is out of date: what is behind it and before the room's
-        start does not come any more.
-        """
+        """Whoever finds the room closed opens it; twice does no harm."""
         position = await self._link.call("subscribe", self._link.backend.subscribe, room.topic, room.keep)
-        if room.last is None:
-            room.last = room.start = position
         room.opened = True
-        if position is not None and room.start is not None and position.epoch == room.start.epoch:
-            return max(position, room.start)
-        return position
+        return position if position is None else room.promise(position)
 
     async def _page(self, membership: Membership, room: Room, request: Request) -> tuple[Position, list[Parcel]]:
         assert room.keep is not None

@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final, ParamSpec, TypeVar
 
-from .backends.base import Backend, Entry, Track
+from .backends.base import Backend, Change, Entry, Track
 from .backends.memory import MemoryBackend
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
 from .message import resync
 from .rooms import Room, Rooms
-from .station import LocalTopic
+from .station import LocalTopic, Station
 
 logger: Final = logging.getLogger("antiphon.hub")
 
@@ -253,10 +253,20 @@ class Link:
         await self._untrack_absent()
         for room in tuple(self._rooms.rooms.values()):
             if any(_pictured(room.topic, station.topics) for station in room.stations):
-                roster = await self._once("presence", self.backend.presence, room.topic)
-                for station in room.stations:
-                    station.put(station.presence_refreshed, room.topic, roster)
+                await self._refresh_members(room)
         self._rooms.flush()
+
+    async def _refresh_members(self, room: Room) -> None:
+        asking: list[tuple[Station, list[Change]]] = [(station, []) for station in room.stations]
+        for station, came in asking:
+            station.put(station.presence_asked, room.topic, came)
+        self._rooms.flush()
+        roster = None
+        try:
+            roster = await self._once("presence", self.backend.presence, room.topic)
+        finally:
+            for station, came in asking:
+                station.put(station.presence_answered, room.topic, (roster, came))
 
 
 def _follows(entry: Entry, room: Room) -> bool:

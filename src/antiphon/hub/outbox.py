@@ -77,7 +77,7 @@ class Outbox:
 
     def release(self, owed: Iterable[Parcel], wanted: Callable[[Parcel], bool]) -> None:
         """End `hold`: first what is owed, then what came meanwhile and is `wanted`."""
-        self._owed.extend(owed)
+        self._owed.extendleft(reversed(tuple(owed)))  # a resync that came meanwhile speaks of what is behind it
         for key in [key for key, parcel in self._pending.items() if not wanted(parcel)]:
             self._pending_bytes -= self._pending.pop(key).size
         self._held = False

@@ -129,6 +129,10 @@ class Picture(Generic[M]):
         self._members = dict(members)
 
     @property
+    def version(self) -> int:
+        return self._version
+
+    @property
     def members(self) -> Mapping[str, tuple[M, ...]]:
         return self._members
 

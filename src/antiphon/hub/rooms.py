@@ -32,7 +32,7 @@ MOST_HELD: Final = 1024
 class Room:
     """A topic with receivers in this process."""
 
-    __slots__ = ("held", "keep", "last", "opened", "options", "start", "stations", "topic")
+    __slots__ = ("held", "keep", "last", "opened", "options", "promised", "stations", "topic")
 
     def __init__(self, topic: str, options: TopicOptions) -> None:
         self.topic = topic
@@ -43,10 +43,28 @@ class Room:
         """The backend has confirmed the subscription."""
         self.last: Position | None = None
         """Of the newest entry passed on, or where the subscription started."""
-        self.start: Position | None = None
-        """Where the subscription started, unless entries came before that was known: none before it is passed on."""
+        self.promised: Position | None = None
+        """Where the newest subscription started: what is behind it will come. What is before it may, or may not."""
         self.held: deque[Entry] | None = None
         """Entries that wait until what was missed before them is there; when they are too many, that is a gap."""
+
+    @property
+    def position(self) -> Position | None:
+        """Where one who enters now stands: everything behind it will come."""
+        return self.last if self.settled else self.promised
+
+    @property
+    def settled(self) -> bool:
+        """Nothing will come that one who enters now is not to get."""
+        return self.promised is None or self.reached(self.promised)
+
+    def promise(self, position: Position) -> Position:
+        """A subscription was confirmed, with this place; an older answer may come last. Returns the newest place."""
+        if self.last is None:
+            self.last = position
+        if self.promised is None or self.promised.epoch != position.epoch or self.promised < position:
+            self.promised = position
+        return self.promised
 
     def reached(self, position: Position) -> bool:
         """Everything up to this position has been passed on."""
@@ -194,6 +212,7 @@ class Rooms:
     def lost(self) -> None:
         self.generation += 1
         for room in tuple(self.rooms.values()):
+            room.promised = None
             if room.keep is not None and room.last is not None:
                 room.held = deque(maxlen=max(room.keep.size, MOST_HELD))
         self.tell(BackendLost())

@@ -104,8 +104,7 @@ class LocalTopic:
     """The receivers of one topic in one loop."""
 
     __slots__ = (
-        "_changes",
-        "_expecting",
+        "_asking",
         "fast",
         "limit",
         "name",
@@ -127,8 +126,7 @@ class LocalTopic:
         self.slow: list[Receiver] = []
         self.picture: Picture[bytes] | None = None
         """The members, once somebody here watches them."""
-        self._changes: list[Change] = []
-        self._expecting = 0
+        self._asking: list[list[Change]] = []
 
     def outbox(self, receiver: Receiver) -> Outbox:
         if receiver.outbox is None:
@@ -239,55 +237,48 @@ class LocalTopic:
 
     # Presence
 
-    def expect(self) -> None:
-        """A roster is being read: keep the changes that come meanwhile. Ends with `watch` or `give_up`."""
-        self._expecting += 1
+    def expect(self, came: list[Change]) -> None:
+        """A roster is being asked for: the changes that come meanwhile are noted in `came`.
 
-    def give_up(self) -> None:
-        self._expecting -= 1
-        if not self._expecting:
-            self._changes.clear()
-
-    def watch(self, receiver: Receiver, roster: Roster) -> Parcel:
-        """From now on the receiver is told changes; returns what it is owed first: all members.
-
-        The roster may be older than changes that have come, or ahead of some that will. Whichever knows more brings the
-        other up to date first: all watchers know what the picture shows, at any time.
+        Ends with `watch`, `refresh` or `give_up`. The answer may be older than these, or ahead of some still to come.
         """
-        self._see(roster)
-        self.give_up()
+        self._asking.append(came)
+
+    def give_up(self, came: list[Change]) -> None:
+        self._asking = [one for one in self._asking if one is not came]
+
+    def watch(self, receiver: Receiver, roster: Roster, came: list[Change]) -> Parcel:
+        """From now on the receiver is told changes; returns what it is owed first: all members."""
+        if self.picture is None:
+            self.picture = Picture(0, {})
+        self.refresh(roster, came)
         receiver.watching = True
-        assert self.picture is not None
         return presence_diff(self.name, Diff(joins=dict(self.picture.members)))
 
-    def _see(self, roster: Roster) -> None:
-        if self.picture is not None:
-            self.refresh(roster)
+    def refresh(self, roster: Roster, came: list[Change]) -> None:
+        """All watchers know what the picture shows; now it shows this roster, and what came since it was asked for."""
+        self.give_up(came)
+        if self.picture is None:
             return
-        self.picture = Picture(roster.version, roster.members)
-        for change in self._changes:
-            self.picture.change(*change)
+        fresh = Picture(roster.version, roster.members)
+        for change in came:
+            fresh.change(*change)
+        before = dict(self.picture.members)
+        diff = self.picture.replace(fresh.version, fresh.members)
+        if diff:
+            users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
+            self._tell_watchers(diff, {user: before.get(user, ()) for user in users})
 
     def change(self, change: Change) -> None:
         """A member came, went, or changed."""
+        for came in self._asking:
+            came.append(change)
         if self.picture is None:
-            if self._expecting:
-                self._changes.append(change)
             return
         before = self.picture.members.get(change.user, ())
         diff = self.picture.change(*change)
         if diff:
             self._tell_watchers(diff, {change.user: before})
-
-    def refresh(self, roster: Roster) -> None:
-        """A roster read anew: watchers get what they missed, if they missed anything."""
-        if self.picture is None:
-            return
-        before = dict(self.picture.members)
-        diff = self.picture.replace(roster.version, roster.members)
-        if diff:
-            users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
-            self._tell_watchers(diff, {user: before.get(user, ()) for user in users})
 
     def _tell_watchers(self, diff: Diff[bytes], before: Mapping[str, tuple[bytes, ...]]) -> None:
         """`before`: the metas that the members in `diff` had."""
@@ -432,10 +423,19 @@ class Station:
         if local is not None:
             local.change(change)
 
-    def presence_refreshed(self, topic: str, roster: Roster) -> None:
+    def presence_asked(self, topic: str, came: list[Change]) -> None:
         local = self.topics.get(topic)
         if local is not None:
-            local.refresh(roster)
+            local.expect(came)
+
+    def presence_answered(self, topic: str, answer: tuple[Roster | None, list[Change]]) -> None:
+        """None: it did not come."""
+        local = self.topics.get(topic)
+        roster, came = answer
+        if local is not None and roster is None:
+            local.give_up(came)
+        elif local is not None and roster is not None:
+            local.refresh(roster, came)
 
     def close(self, which: Callable[[Receiver], bool], how: tuple[int, str]) -> None:
         """Disconnect the sinks of receivers `which` is true for."""
