@@ -21,7 +21,21 @@ from fastapi import FastAPI
 from antiphon.server import ClientDisconnected, HTTPProtocol, ServerConfig, Session
 from antiphon.types import CARRIER_EXTENSION
 from tests.patience import PATIENCE
-from tests.server.raw import BINARY, PONG, TEXT, close_frame, connect, echo, frame, opened, request, serving, until
+from tests.server.raw import (
+    BINARY,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    close_frame,
+    connect,
+    echo,
+    frame,
+    opened,
+    request,
+    serving,
+    until,
+)
 from tests.server.test_transports import certificate  # noqa: F401  a fixture
 from tests.serving import HOST
 
@@ -98,6 +112,28 @@ async def test_a_flood_that_waits_in_the_socket_is_parsed_in_turns_with_everythi
                 parsed = parser.frames
         go.set()
         assert longest <= 2 * most // len(one) + 1  # what was left of a chunk, and the next one's beginning
+
+
+async def test_unfinished_messages_of_all_clients_are_bounded_and_the_oldest_is_given_up(caplog: Any) -> None:
+    part = frame(BINARY, b"x" * (200 * KIB), fin=False)
+    limits = ServerConfig(unfinished_bytes=500 * KIB)
+    async with watched(echo, limits, caplog) as (served, _), contextlib.AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(opened(served.port)) for _ in range(3)]
+        for raw in (first, second, third):
+            await raw.send(part + frame(PING, b"there"))
+            if raw is not third:
+                assert await raw.frame() == (PONG, b"there")
+        assert (await first.frame()).code == 1013
+        for raw in (second, third):
+            await raw.send(frame(CONT))
+            answers = [await raw.frame() for _ in range(1 if raw is second else 2)]
+            assert answers[-1] == (BINARY, b"x" * (200 * KIB))
+        again = await stack.enter_async_context(opened(served.port))  # all have been counted out again
+        await again.send(part + frame(CONT, b"x" * (280 * KIB)))
+        assert len((await again.frame()).payload) == 480 * KIB
+        for raw in (second, third, again):
+            await raw.send(close_frame(1000))
+            assert (await raw.frame()).code == 1000
 
 
 async def test_what_comes_with_the_end_of_tls_is_read_to_its_close(certificate: tuple[Path, Path]) -> None:  # noqa: F811

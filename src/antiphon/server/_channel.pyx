@@ -377,6 +377,7 @@ cdef class Channel:
     cdef public bint reading_paused
     cdef public bint was_paused
     cdef public bint rated
+    cdef public bint hoards
     cdef public bint handed
     cdef public bint busy
     cdef public bint dirty
@@ -439,12 +440,16 @@ cdef class Channel:
     cdef int parse(self, data) except -1:
         cdef Parser parser = self.parser
         cdef list events
+        cdef Py_ssize_t held
         self.received += 1
         events = parser.feed(data)
         if PyList_GET_SIZE(events):
             self.sort(events)
         if self.rated:
             self.on_rate(len(data))
+        held = parser._size + parser._wire_size
+        if held > SLICE or self.hoards:
+            self.on_unfinished(held if held > SLICE else 0)
         if self._waiter is not None and (self._inbox is not None or self.close_code is not None):
             self.step_reader()
         if parser.error is not None and self.parser is not None:

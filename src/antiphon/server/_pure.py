@@ -114,6 +114,7 @@ class Channel:
         "flusher",
         "handed",
         "handed_bytes",
+        "hoards",
         "inbound_limit",
         "inbox_bytes",
         "loop",
@@ -148,6 +149,8 @@ class Channel:
         """Reading was paused at some time since somebody last cleared this."""
         self.rated = False
         """Call `on_rate` for every chunk."""
+        self.hoards = False
+        """`on_unfinished` was told of an unfinished message that is large."""
         self.received = 0
         """Chunks received."""
         self.inbox_bytes = 0
@@ -183,6 +186,10 @@ class Channel:
 
     def on_rate(self, size: int) -> None:
         """A chunk of `size` bytes was parsed, and rates are limited."""
+        raise NotImplementedError
+
+    def on_unfinished(self, size: int) -> None:
+        """The unfinished message is `size` bytes now, more than a slice; or 0: it is finished."""
         raise NotImplementedError
 
     def on_handed(self) -> None:
@@ -241,6 +248,9 @@ class Channel:
                 self.on_control(event)
         if self.rated:
             self.on_rate(len(data))
+        held = parser.buffered
+        if held > SLICE or self.hoards:
+            self.on_unfinished(held if held > SLICE else 0)
         if self._inbox or self.close_code is not None:
             self.wake()
         if parser.error is not None and self.parser is not None:

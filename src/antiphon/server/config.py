@@ -30,6 +30,9 @@ class ServerConfig:
     inbound_bytes: int = 128 * KIB
     """Received messages the app has not read yet; then the socket is paused. Two reads of 64 KiB keep a pipe full, and
     ten thousand apps that read nothing cost about a gigabyte at most. Never less than one message gets through."""
+    unfinished_bytes: int | None = 1024 * MIB
+    """Unfinished messages of all connections of this process, those beyond 128 KiB; then the one begun first is given
+    up, with 1013. Room for sixty of the largest, and not for a thousand clients that begin one and stop."""
     outbox_bytes: int = 256 * KIB
     """Sent and not yet taken by the kernel; then `send` waits. About what a phone receives in a second."""
     send_timeout: float = 20.0
@@ -83,7 +86,7 @@ class ServerConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in (
-            *("handshake_timeout", "ping_interval", "ping_timeout"),
+            *("handshake_timeout", "ping_interval", "ping_timeout", "unfinished_bytes"),
             *("max_frames_per_second", "max_bytes_per_second", "max_connections", "max_connections_per_address"),
         ):
             value = getattr(self, name)

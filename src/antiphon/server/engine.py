@@ -55,6 +55,9 @@ class Stoppable(Protocol):
     def close(self, code: int, reason: str = "") -> None:
         """Say Close."""
 
+    def give_up_message(self) -> None:
+        """Close: there is no room for the message it is receiving."""
+
     def abort(self) -> None:
         """Drop the connection."""
 
@@ -108,6 +111,8 @@ class Engine:
         self.refused: Final[Counter[int]] = Counter()
         """How many handshakes were turned away, by HTTP status."""
         self.stopping = False
+        self._unfinished: Final[dict[Stoppable, int]] = {}  # of sessions with much of one, the oldest first
+        self._unfinished_bytes = 0
         self._address: tuple[str, int | None] | None = None
         self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
@@ -149,6 +154,19 @@ class Engine:
         if server != self._address:
             self._address = server
         return self._address
+
+    def note_unfinished(self, session: Stoppable, size: int) -> None:
+        """A session holds so much of an unfinished message. Too much for all together: the oldest are given up."""
+        self._unfinished_bytes += size - self._unfinished.get(session, 0)
+        if size:
+            self._unfinished[session] = size
+        else:
+            self._unfinished.pop(session, None)
+        limit = self.config.unfinished_bytes
+        while limit is not None and self._unfinished_bytes > limit:
+            oldest = next(iter(self._unfinished))
+            self._unfinished_bytes -= self._unfinished.pop(oldest)
+            oldest.give_up_message()
 
     # ------------------------------------------------------------ who looks on
 

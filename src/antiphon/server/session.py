@@ -51,6 +51,8 @@ Addresses = tuple[tuple[str, int] | None, tuple[str, int | None] | None]
 NO_STATUS = 1005
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
+TRY_AGAIN_LATER = 1013
+NO_ROOM = "no room for another large message"
 
 
 class Session(Watched):
@@ -122,6 +124,8 @@ class Session(Watched):
         self._scope = None
         engine = self.engine
         engine.deadlines.leave(self)
+        if self.hoards:
+            self.on_unfinished(0)
         if self._address is not None:
             engine.admission.leave(self._address)
             self._address = None
@@ -421,6 +425,20 @@ class Session(Watched):
             reason = "too many messages"
             self.engine.emit(ProtocolViolated(path=self.path, code=POLICY_VIOLATION, reason=reason))
             self._fail(POLICY_VIOLATION, reason)
+
+    def on_unfinished(self, size: int) -> None:
+        """A large message grows, or is complete."""
+        self.hoards = size > 0
+        self.engine.note_unfinished(self, size)
+
+    def give_up_message(self) -> None:
+        """`Engine`: the unfinished messages of all are too much, and this one began first."""
+        self.hoards = False
+        if self.state == State.OPEN:
+            self.engine.emit(ProtocolViolated(path=self.path, code=TRY_AGAIN_LATER, reason=NO_ROOM))
+            self._fail(TRY_AGAIN_LATER, NO_ROOM)
+        else:
+            self.abort()
 
     def _fail(self, code: int, reason: str) -> None:
         """Close for the peer's fault. What came before is still delivered; what comes after is dropped unread.
