@@ -60,6 +60,8 @@ async def test_a_server_that_stops_closes_with_1012_and_ends_the_endpoints(
     async with server.run(app) as served:
         client = await connect(f"{served.url}/ws")
         assert await client.recv() == "ready"
+        if not server.stops_with_clients:
+            await client.close()
     await asyncio.wait_for(client.wait_closed(), PATIENCE)
     if server.tells_shutdown:
         assert client.close_code == 1012
