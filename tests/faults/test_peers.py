@@ -466,4 +466,4 @@ async def test_nothing_of_a_connection_is_left_when_it_is_over(caplog: Any) -> N
             gc.enable()
         assert left <= 2
         assert protocols <= 2
-        assert sessions() == before
+        assert sessions() <= before
