@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -176,10 +176,15 @@ async def serving(*, pure: bool, loop: str) -> AsyncIterator[tuple[int, int]]:
         yield int(await asyncio.wait_for(process.stdout.readline(), PATIENCE)), process.pid
     finally:
         process.stdin.close()
-        await asyncio.wait_for(process.wait(), PATIENCE)
+        try:
+            await asyncio.wait_for(process.wait(), PATIENCE)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
 
 
-async def measure(count: int, *, pure: bool, loop: str, warm_up: int | None = None) -> AsyncIterator[Growth]:
+async def measure(count: int, *, pure: bool, loop: str, warm_up: int | None = None) -> AsyncGenerator[Growth]:
     """Memory before, between and after `count` connections of each way, in `PARTS` parts."""
     async with serving(pure=pure, loop=loop) as (port, pid):
         for way in WAYS:

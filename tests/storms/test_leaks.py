@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import pytest
@@ -14,5 +15,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the proce
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_connections_that_come_and_go_in_every_way_leave_no_memory_behind(loop: str) -> None:
-    async for growth in leaks.measure(4000, pure=not NATIVE, loop=loop, warm_up=2000):
-        assert not growth.leaks, str(growth)
+    async with contextlib.aclosing(leaks.measure(4000, pure=not NATIVE, loop=loop, warm_up=2000)) as measured:
+        async for growth in measured:
+            assert not growth.leaks, str(growth)
