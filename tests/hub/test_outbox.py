@@ -148,3 +148,14 @@ async def test_a_dead_sink_empties_the_outbox() -> None:
     sink.die()
     assert not outbox.waiting
     assert outbox.pending_bytes == 0
+
+
+async def test_a_gap_told_while_a_receiver_catches_up_comes_behind_what_it_is_owed() -> None:
+    sink = RecordingSink()
+    outbox = Outbox(sink, Overflow.DISCONNECT, LIMIT, lambda: None)
+    outbox.hold()
+    outbox.put(parcel(1))
+    outbox.put(resync("t"))
+    outbox.put(parcel(3))
+    outbox.release([parcel(0)], lambda _: True)
+    assert [one[:10].strip() for one in map(str, sink.received)] == ["0", '{"type":"r', "3"]

@@ -387,21 +387,3 @@ async def test_entries_of_an_earlier_subscription_do_not_say_where_a_joiner_stan
         await hub.publish("kept", "3")
         assert second.received == ["3"]
     await opened.leave()
-
-
-async def test_a_gap_during_joining_is_told_behind_the_page(hub: Hub, backend: Fragile) -> None:
-    connection = Connection()
-    await hub.publish("kept", "1")
-
-    def lose_and_restore() -> None:
-        backend.on_history = lambda: None
-        backend.lose()
-        backend.forget_everything()
-        backend.restore()
-
-    async with hub.join("kept", Connection()):
-        backend.on_history = lose_and_restore
-        async with hub.join("kept", connection, history=5):
-            await eventually(lambda: connection.sink.events)
-            assert [event["type"] for event in connection.sink.events] == ["resync"]
-            assert connection.received[0] == "1"
