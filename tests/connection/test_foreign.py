@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon.connection import ConnectionOptions, WebSocket, WebSocketState
+from antiphon.connection.channel import SENDS_PER_TURN
 from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
 from antiphon.types import ClosedBy, Message, Overflow, PreparedMessage
 from tests.connection.peer import Peer
@@ -148,6 +149,22 @@ async def test_a_foreign_sender_never_hears_of_a_peer_that_is_gone() -> None:
     await foreign(websocket.close())
     assert websocket.closed is not None
     assert websocket.closed.code == 1006
+
+
+async def test_a_sender_to_a_dead_connection_that_waits_by_itself_waits_for_nothing_else() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    await websocket.close()
+
+    async def work() -> None:
+        for _ in range(2 * SENDS_PER_TURN):
+            turns_meanwhile: list[bool] = []
+            asyncio.get_running_loop().call_soon(turns_meanwhile.append, True)
+            await websocket.send_text("x")
+            assert not turns_meanwhile
+            await asyncio.sleep(0)
+
+    await foreign(work())
 
 
 async def test_a_loop_that_sends_to_a_dead_connection_lets_others_run() -> None:

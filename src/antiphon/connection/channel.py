@@ -329,6 +329,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
 
     def _relax(self) -> None:
         self._pressed = False
+        self._unheeded = 0
 
     async def _be_patient(self) -> None:
         """Keep a loop that only sends to the dead from hogging the event loop.
@@ -336,6 +337,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         As seldom as will do, like the wait for room: where a loop over connections waits, endpoints leave, and change
         the very list that it goes through.
         """
+        if not self._unheeded:
+            asyncio.get_running_loop().call_soon(self._relax)
         self._unheeded += 1
         if self._unheeded % SENDS_PER_TURN == 0:
             await asyncio.sleep(0)
