@@ -268,3 +268,18 @@ async def test_a_subclass_that_overrides_receive_or_send_sees_every_message(
         await client.send("x")
         assert await client.recv() == "x"
     assert seen == [f"websocket.{name}" for name in expected]
+
+
+async def test_a_thread_that_has_the_endpoints_context_hands_over_to_the_endpoints_loop(wrap: Wrap) -> None:
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+        await asyncio.sleep(0)  # out of the turn that read, which writes at its end for whoever sent
+        asyncio.get_running_loop().set_debug(True)  # which raises for a call from another thread
+        await asyncio.to_thread(asyncio.run, websocket.send_text("from a thread"))
+
+    async def client_side(client: ClientConnection) -> None:
+        await client.send("now")
+        assert await client.recv() == "from a thread"
+
+    await play(wrap, endpoint, client_side)
