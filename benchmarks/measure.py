@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,18 +45,18 @@ class Result:
 
 
 def measure(peer: Peer, workload: Workload, places: Places) -> Result:
-    port = _free_port()
-    with _redis(peer) as url, _server(peer, workload, places, port, url) as process:
-        return _load(peer, workload, places, process.pid, port)
+    port = free_port()
+    with redis(peer) as url, server(peer, workload, places, port, url) as process:
+        return load(peer, workload, places, process.pid, port)
 
 
 @contextlib.contextmanager
-def _redis(peer: Peer) -> Iterator[str | None]:
+def redis(peer: Peer) -> Iterator[str | None]:
     """On the load generator's CPU: what is measured is the process that serves WebSockets."""
     if not peer.redis:
         yield None
         return
-    port = _free_port()
+    port = free_port()
     argv = ["taskset", "-c", "1", "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -67,12 +67,14 @@ def _redis(peer: Peer) -> Iterator[str | None]:
         process.wait()
 
 
-def _load(peer: Peer, workload: Workload, places: Places, pid: int, port: int) -> Result:
+def load(
+    peer: Peer, workload: Workload, places: Places, pid: int, port: int, env: Mapping[str, str] | None = None
+) -> Result:
     argv = [str(places.build / "wsload"), workload.mode, "127.0.0.1", str(port), workload.path]
     argv += [str(argument) for argument in workload.args]
     if workload.mode == "idle":
         _warm_up(places, workload, port)
-    env = {**os.environ, **workload.env}
+    env = {**os.environ, **workload.env, **(env or {})}
     cpu = rss = 0.0
     figures: dict[str, float] = {}
     load = subprocess.Popen(
@@ -114,8 +116,8 @@ def _warm_up(places: Places, workload: Workload, port: int) -> None:
 
 
 @contextlib.contextmanager
-def _server(
-    peer: Peer, workload: Workload, places: Places, port: int, hub: str | None
+def server(
+    peer: Peer, workload: Workload, places: Places, port: int, hub: str | None, cpu: str = "0"
 ) -> Iterator[subprocess.Popen[bytes]]:
     extra = peer.deflate_argv if workload.deflate else peer.plain_argv
     argv = [part.format(bin=places.bin, build=places.build, port=port) for part in (*peer.argv, *extra)]
@@ -123,7 +125,7 @@ def _server(
     if hub is not None:
         env["BENCH_HUB"] = hub
     process = subprocess.Popen(
-        ["taskset", "-c", "0", *argv],
+        ["taskset", "-c", cpu, *argv],
         cwd=SERVERS,
         env=env,
         stdout=subprocess.DEVNULL,
@@ -149,7 +151,7 @@ def _await_port(peer: Peer, process: subprocess.Popen[bytes], port: int) -> None
     raise BenchmarkError(f"{peer.name} did not start (exit status {process.poll()})")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -29,6 +29,7 @@ class Workload:
     deflate: bool = False
     json: bool = False
     stall: bool = False
+    publishers: int = 1
 
     @property
     def env(self) -> dict[str, str]:
@@ -37,6 +38,8 @@ class Workload:
             chosen["WSJSON"] = "1"
         if self.stall:
             chosen["WSSTALL"] = "1"
+        if self.publishers > 1:
+            chosen["WSPUB"] = str(self.publishers)
         return chosen
 
 
@@ -108,6 +111,16 @@ WORKLOADS = {
             args=(1000, 64, 1000, 8),
             figure=Figure.CPU_PER_DELIVERY,
             needs=Feature.CHAT,
+        ),
+        Workload(
+            name="fanout-64-by-many",
+            title="Eight publish 64 B to 1 000 receivers, one in flight each",
+            mode="fanout",
+            path="/chat",
+            args=(1000, 64, 1000, 8),
+            figure=Figure.CPU_PER_DELIVERY,
+            needs=Feature.CHAT,
+            publishers=8,
         ),
         Workload(
             name="fanout-json-deflate",
