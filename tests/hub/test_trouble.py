@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Callable
 
 import pytest
@@ -387,3 +388,11 @@ async def test_entries_of_an_earlier_subscription_do_not_say_where_a_joiner_stan
         await hub.publish("kept", "3")
         assert second.received == ["3"]
     await opened.leave()
+
+
+async def test_a_hub_stopped_at_the_moment_a_member_is_lost_leaves_nothing_unawaited(hub: Hub) -> None:
+    connection = Connection()
+    async with hub.join("people", connection, presence="ann"):
+        connection.sink.die()
+        await hub.stop()
+    gc.collect()

@@ -87,9 +87,9 @@ class Link:
         await self.backend.stop()
         self._absent.clear()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[None]:
         """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
-        task = asyncio.get_running_loop().create_task(_quietly(work))
+        task = asyncio.get_running_loop().create_task(_quietly(work, *args, **kwargs))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -135,7 +135,7 @@ class Link:
         if self.always_open:
             await self.settle()
         elif self._absent:
-            await asyncio.shield(self.spawn(self.settle()))
+            await asyncio.shield(self.spawn(self.settle))
 
     async def _untrack_absent(self) -> None:
         async with self._leaving:
@@ -201,10 +201,10 @@ class Link:
     def _restored(self) -> None:
         self.connected = True
         self._up.set()
-        self.spawn(self._recover(self._rooms.generation))
+        self.spawn(self._recover, self._rooms.generation)
 
     def _forgotten(self) -> None:
-        self.spawn(self._track_again())
+        self.spawn(self._track_again)
 
     async def _recover(self, generation: int) -> None:
         while self._rooms.generation == generation:
@@ -281,9 +281,9 @@ def _pictured(topic: str, topics: Mapping[str, LocalTopic]) -> bool:
     return local is not None and local.picture is not None
 
 
-async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+async def _quietly(work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:
     try:
-        await work
+        await work(*args, **kwargs)
     except BackendUnavailable as error:
         logger.info("the backend is in trouble again: %s", error)
     except Exception:
