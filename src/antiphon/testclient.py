@@ -25,7 +25,7 @@ from starlette.testclient import ASGI2App, ASGI3App, ASGIInstance
 
 from .connection import codec
 from .exceptions import UnexpectedMessageKind, WebSocketDisconnect
-from .types import RERAISE_EXTENSION, ASGIApp, Message, Scope
+from .types import LEAVING_EXTENSION, RERAISE_EXTENSION, ASGIApp, Message, Scope
 
 __all__ = [
     "ASGI2App",
@@ -63,9 +63,10 @@ class WebSocketDenialResponse(  # type: ignore[misc]  # both bases can be pickle
 class WebSocketTestSession:
     """One connection to the application, as its client sees it. Enter it to connect.
 
-    Leaving the block tells the application that the client is gone (1000), waits for it to finish if it has heard, and
-    cancels it otherwise. An exception that the application ended with, a `WebSocketDisconnect` included, is raised in
-    the test: by the `receive_*` that waits for it, or at the end of the block.
+    Leaving the block tells the application that the client is gone (1000). It waits for one that is on its way out (it
+    has heard, has closed by itself, or its endpoint is over) and cancels any other. An exception that the application
+    ended with, a `WebSocketDisconnect` included, is raised in the test: by the `receive_*` that waits for it, or at the
+    end of the block.
     """
 
     __test__ = False
@@ -95,7 +96,7 @@ class WebSocketTestSession:
         self._accepted = False
         self._end: tuple[int, str] | None = None
         self._told_to_leave = False
-        self._has_heard = False
+        self._is_leaving = False
 
     # The application's side, in its loop
 
@@ -104,6 +105,7 @@ class WebSocketTestSession:
         try:
             with self._to_app, self._app_reads, anyio.CancelScope() as cancel_scope:
                 task_status.started(cancel_scope)
+                self.scope.setdefault("extensions", {})[LEAVING_EXTENSION] = self._note_leaving
                 await self.app(self.scope, self._receive_for_app, self._send_of_app)
         except Exception as exc:
             self._failure = exc
@@ -113,17 +115,23 @@ class WebSocketTestSession:
     async def _receive_for_app(self) -> Message:
         message = await self._app_reads.receive()
         if message["type"] == "websocket.disconnect":
-            self._has_heard = True
+            self._is_leaving = True
         return message
 
     async def _send_of_app(self, message: Message) -> None:
         # Let others run, as a server that is sometimes busy would: a loop that only sends can then be cancelled.
         await anyio.lowlevel.checkpoint()
         self._from_app.put(message)
-        if message["type"] == "websocket.close" and not self._told_to_leave:
+        if message["type"] != "websocket.close":
+            return
+        self._is_leaving = True
+        if not self._told_to_leave:
             self._told_to_leave = True
             code, reason = message.get("code", 1000), message.get("reason") or ""
             self._to_app.send_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def _note_leaving(self) -> None:
+        self._is_leaving = True
 
     # Connecting and leaving
 
@@ -160,10 +168,10 @@ class WebSocketTestSession:
             raise self._take_failure() from None
 
     def _finish(self) -> None:
-        """Wait for an application that knows the client is gone; cancel one that does not listen."""
+        """Wait for an application that is on its way out; cancel one that neither ends nor listens."""
         if not self._running.done():
             self._portal.call(self._let_app_run)
-        if self._has_heard:
+        if self._is_leaving:
             concurrent.futures.wait([self._running], timeout=self._timeout)
         if not self._running.done():
             self._portal.call(self._cancel_scope.cancel)

@@ -25,6 +25,13 @@ RERAISE_EXTENSION: Final = "antiphon.reraise"
 The test client sets it, so that a test meets exceptions, a `WebSocketDisconnect` included, as with Starlette's.
 """
 
+LEAVING_EXTENSION: Final = "antiphon.leaving"
+"""Key in `scope["extensions"]`: a function to call when the endpoint has returned or raised.
+
+From then on the application is on its way out: teardown, handlers and background tasks are left. The test client sets
+it, so that it waits for those, but not for an endpoint that never ends.
+"""
+
 
 class Overflow(enum.Enum):
     """What a full outbox does with one message more."""

@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
-from antiphon import App
+from antiphon import App, Depends
 from antiphon.exceptions import InvalidJSON, UnexpectedMessageKind, WebSocketDisconnect
 from antiphon.testclient import ReceiveTimeout, TestClient, WebSocketDenialResponse
 from antiphon.types import RERAISE_EXTENSION, Receive, Scope, Send
@@ -176,6 +176,38 @@ def test_an_application_that_only_sends_is_cancelled_too() -> None:
 
     with TestClient(app).websocket_connect("/") as session:
         assert session.receive_text() == "tick"
+
+
+def test_what_a_dependency_raises_at_its_end_is_told_however_long_its_thread_takes() -> None:
+    app = App()
+    left = threading.Event()
+
+    def session() -> Iterator[None]:
+        yield
+        left.wait(0.2)  # nobody sets it
+        raise ValueError("the session broke")
+
+    @app.websocket("/")
+    async def over_at_once(websocket: WebSocket, session: None = Depends(session)) -> None:
+        await websocket.accept()
+
+    with pytest.raises(ValueError, match="the session broke"), TestClient(app).websocket_connect("/"):
+        pass
+
+
+def test_what_the_application_does_behind_its_own_close_is_finished_before_the_block_ends() -> None:
+    done = []
+
+    @endpoint
+    async def app(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+        await asyncio.sleep(0.05)
+        done.append(True)
+
+    with TestClient(app).websocket_connect("/"):
+        pass
+    assert done == [True]
 
 
 def test_an_application_that_waits_for_the_end_sees_it() -> None:

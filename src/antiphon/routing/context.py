@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
-from antiphon.types import RERAISE_EXTENSION, Scope
+from antiphon.types import LEAVING_EXTENSION, RERAISE_EXTENSION, Scope
 
 APP_KEY: Final = "antiphon.app"
 """Our own `App`, also below a mounted foreign one that has overwritten `scope["app"]`."""
@@ -51,3 +51,10 @@ def resources_of(scope: Scope) -> Resources:
 def wants_exceptions(scope: Scope) -> bool:
     """True under a test client that raises the app's exceptions."""
     return RERAISE_EXTENSION in (scope.get("extensions") or NOTHING)
+
+
+def tell_leaving(scope: Scope) -> None:
+    """The endpoint is over: tell whoever waits for the rest."""
+    tell = (scope.get("extensions") or NOTHING).get(LEAVING_EXTENSION)
+    if tell is not None:
+        tell()

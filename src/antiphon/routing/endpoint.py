@@ -29,7 +29,16 @@ from antiphon.status import (
 from antiphon.types import CARRIER_EXTENSION, Message, Receive, Scope, Send
 
 from . import handlers
-from .context import ANSWERED_KEY, APP_KEY, FAILED_KEY, OverridesProvider, overrides_of, resources_of, wants_exceptions
+from .context import (
+    ANSWERED_KEY,
+    APP_KEY,
+    FAILED_KEY,
+    OverridesProvider,
+    overrides_of,
+    resources_of,
+    tell_leaving,
+    wants_exceptions,
+)
 from .endings import UNHANDLED, Ending, ending_of, ending_of_response, unwrap
 
 if TYPE_CHECKING:
@@ -69,7 +78,10 @@ async def run(
         else:
             overrides, resources = overrides_of(scope, provider), resources_of(scope)
             async with (solving := solve(plan, websocket, overrides=overrides, resources=resources)):
-                await _awaitable(endpoint(**solving.values), endpoint)
+                try:
+                    await _awaitable(endpoint(**solving.values), endpoint)
+                finally:
+                    tell_leaving(scope)  # before the teardown
     except Exception as error:
         await _failed(websocket, _named(error, scope), solving)
     except BaseException:
@@ -104,6 +116,7 @@ async def _run_plain(websocket: WebSocket, call: Callable[[], Awaitable[Any]]) -
 
 
 async def _returned(websocket: WebSocket, solved: Solved | None) -> None:
+    tell_leaving(websocket.scope)
     if websocket.application_state is WebSocketState.CONNECTING and not _lost(websocket):
         logger.warning(
             "%s returned without accepting the connection: answered with 403. Call `await websocket.accept()`, or "
@@ -116,6 +129,7 @@ async def _returned(websocket: WebSocket, solved: Solved | None) -> None:
 
 async def _failed(websocket: WebSocket, error: Exception, solved: Solved | None) -> None:
     """Close as the matrix says; a disconnect is no failure, and the background tasks run."""
+    tell_leaving(websocket.scope)
     try:
         if not await _conclude(websocket, error):
             return
