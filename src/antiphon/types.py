@@ -129,7 +129,7 @@ class Carrier(Protocol):
 
     @property
     def close_code(self) -> int | None:
-        """None while the connection is open; then the code as SPEC §2.11 defines it."""
+        """None while the connection is open; 1005: a Close without a code, 1006: no Close at all (RFC 6455 §7.1.5)."""
 
     @property
     def close_reason(self) -> str: ...

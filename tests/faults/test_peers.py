@@ -1,4 +1,4 @@
-"""Hostile and unlucky peers: each ends as SPEC §3 says, quietly, and nobody else on the server notices."""
+"""Hostile and unlucky peers: each ends as docs/closing.md says, quietly, and nobody else on the server notices."""
 
 from __future__ import annotations
 

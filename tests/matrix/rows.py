@@ -1,4 +1,4 @@
-"""The close matrix (SPEC §3) as endpoints and expectations: what the peer sees, and what the log gets."""
+"""The close matrix (docs/closing.md) as endpoints and expectations: what the peer sees, and what the log gets."""
 
 from __future__ import annotations
 

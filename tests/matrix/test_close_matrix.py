@@ -1,4 +1,4 @@
-"""Every row of the close matrix, over real sockets, on every server (SPEC §3)."""
+"""Every row of the close matrix, over real sockets, on every server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What any ASGI app sees of our server, and what the peer sees of the app (ASGI WebSocket spec 2.5, SPEC §3, §7.2)."""
+"""What any ASGI app sees of our server, and what the peer sees of the app (ASGI WebSocket spec 2.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and writing in bounds: pause, outbox, one write per turn, offers (SPEC §7.3, §7.4; types.Sink)."""
+"""Reading and writing in bounds: pause, outbox, one write per turn, offers (types.Sink)."""
 
 from __future__ import annotations
 

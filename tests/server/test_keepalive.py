@@ -1,4 +1,4 @@
-"""Pings that blame nobody for what is not his fault (SPEC §7.3, issue: stock servers close healthy connections)."""
+"""Pings that blame nobody for what is not his fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits: each refusal is a clear status or close code, and is counted (SPEC §7.7)."""
+"""Limits: each refusal is a clear status or close code, and is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stop in bounded time, whatever clients and endpoints do (SPEC §3, §7.6)."""
+"""A stop in bounded time, whatever clients and endpoints do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM with thousands of connections, some of which never read (SPEC §7.6)."""
+"""SIGTERM with thousands of connections, some of which never read."""
 
 from __future__ import annotations
 

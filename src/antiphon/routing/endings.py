@@ -1,6 +1,6 @@
-"""The close matrix for exceptions, as data: exception -> what the peer sees before and after accept (SPEC §3).
+"""The close matrix for exceptions, as data: exception -> what the peer sees before and after accept.
 
-Pure: no connection, no I/O. `endpoint.py` carries out what is decided here.
+Pure: no connection, no I/O. README.md has it in words, and `endpoint.py` carries out what is decided here.
 """
 
 from __future__ import annotations

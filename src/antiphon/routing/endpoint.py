@@ -1,4 +1,4 @@
-"""Runs a WebSocket endpoint, and turns the way it ends into what the peer and the log see (SPEC §3).
+"""Runs a WebSocket endpoint, and turns the way it ends into what the peer and the log see.
 
 This is the one place where an endpoint's ending becomes a close code, a denial response or a log line. It knows nothing
 of paths or matching. README.md beside it holds the matrix as a table.

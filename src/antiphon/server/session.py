@@ -250,7 +250,7 @@ class Session(Watched):
         task.add_done_callback(self._app_ended, context=engine.context)
 
     def _app_ended(self, task: asyncio.Task[Any]) -> None:
-        """SPEC §3 for an app that leaves the connection as it is."""
+        """Close as docs/closing.md says, for an app that leaves the connection as it is."""
         engine = self.engine
         engine.tasks.discard(task)
         self.task = None
