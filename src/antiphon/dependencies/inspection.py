@@ -73,6 +73,7 @@ def warn_about(call: Callable[..., Any], text: str) -> None:
 
 
 def unpartial(call: Any) -> Any:
+    """The callable below all `functools.partial`."""
     while isinstance(call, functools.partial):
         call = call.func
     return call

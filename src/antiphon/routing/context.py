@@ -1,4 +1,4 @@
-"""What a route reads from the ASGI scope about the app it runs in, and nothing else.
+"""What a route reads from the ASGI scope: the app it runs in, and what errors call it. Nothing else.
 
 Knows neither `App` nor Starlette's application classes: both are met through their scope keys.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
+from antiphon.dependencies.inspection import unpartial
 from antiphon.types import LEAVING_EXTENSION, RERAISE_EXTENSION, Scope
 
 APP_KEY: Final = "antiphon.app"
@@ -46,6 +47,19 @@ def resources_of(scope: Scope) -> Resources:
     """Objects that endpoints get by annotating their class."""
     resources: Resources = getattr(scope.get(APP_KEY), "resources", NOTHING)
     return resources
+
+
+def endpoint_of(scope: Scope, method: str) -> str:
+    """The endpoint and its whole path, for errors: `module:qualname (GET /path/{name})`."""
+    path = scope.get("root_path", "") + getattr(scope.get("route"), "path_format", "")
+    return f"{name_of(scope.get('endpoint'))} ({method} {path})"
+
+
+def name_of(endpoint: Any) -> str:
+    """`module:qualname` of a function or class, or of an instance's class."""
+    inner = unpartial(endpoint)
+    owner = inner if hasattr(inner, "__qualname__") else type(inner)
+    return f"{owner.__module__}:{owner.__qualname__}"
 
 
 def wants_exceptions(scope: Scope) -> bool:

@@ -6,7 +6,6 @@ of paths or matching. README.md beside it holds the matrix as a table.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 from starlette.responses import Response
-from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
-from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
 
 from antiphon.connection import WebSocket, WebSocketState
 from antiphon.dependencies import Solved, solve
@@ -34,19 +31,20 @@ from .context import (
     APP_KEY,
     FAILED_KEY,
     OverridesProvider,
+    endpoint_of,
+    name_of,
     overrides_of,
     resources_of,
     tell_leaving,
     wants_exceptions,
 )
-from .endings import UNHANDLED, Ending, ending_of, ending_of_response, unwrap
+from .endings import DISCONNECTS, UNHANDLED, Ending, ending_of, ending_of_response, unwrap
 
 if TYPE_CHECKING:
     from antiphon.dependencies import Plan
 
 logger = logging.getLogger("antiphon")
 
-DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
 GONE = (*DISCONNECTS, RuntimeError, OSError)
 """What sending a last message raises when the connection has ended meanwhile, whatever server is underneath."""
 
@@ -343,9 +341,7 @@ def _named(error: Exception, scope: Scope) -> Exception:
     """Parameter errors under FastAPI's name for WebSockets, and saying whose parameters they are."""
     if type(error) is not ParameterErrors:
         return error
-    route = scope.get("route")
-    path = scope.get("root_path", "") + getattr(route, "path_format", "")
-    return WebSocketRequestValidationError(error.errors(), endpoint=f"{_name(scope.get('endpoint'))} (WS {path})")
+    return WebSocketRequestValidationError(error.errors(), endpoint=endpoint_of(scope, "WS"))
 
 
 def _awaitable(result: Any, endpoint: Callable[..., Any]) -> Awaitable[Any]:
@@ -353,7 +349,7 @@ def _awaitable(result: Any, endpoint: Callable[..., Any]) -> Awaitable[Any]:
         awaitable: Awaitable[Any] = result
         return awaitable
     raise TypeError(
-        f"a WebSocket endpoint must be an `async def`, but {_name(endpoint)} returned {type(result).__name__}"
+        f"a WebSocket endpoint must be an `async def`, but {name_of(endpoint)} returned {type(result).__name__}"
     )
 
 
@@ -361,17 +357,10 @@ def describe(scope: Scope) -> str:
     """The endpoint and path of a connection, for log lines: `module:qualname (/path)`."""
     endpoint = scope.get("endpoint")
     path = _one_line(str(scope.get("path")))
-    return f"{_name(endpoint)} ({path})" if endpoint is not None else path
+    return f"{name_of(endpoint)} ({path})" if endpoint is not None else path
 
 
 def _one_line(text: str) -> str:
     """What the peer has put into it cannot begin a log line of its own, nor fill the log."""
     shown = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"
     return shown if shown.isprintable() else ascii(shown)[1:-1]
-
-
-def _name(endpoint: Any) -> str:
-    while isinstance(endpoint, functools.partial):
-        endpoint = endpoint.func
-    owner = endpoint if hasattr(endpoint, "__qualname__") else type(endpoint)
-    return f"{owner.__module__}:{owner.__qualname__}"

@@ -6,7 +6,6 @@ Knows nothing of what happens when there is no handler: that is `endpoint.py` fo
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
@@ -14,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from antiphon.dependencies.inspection import unpartial
 from antiphon.types import Scope
 
 from .context import HANDLERS_KEY
@@ -77,6 +77,5 @@ async def call(handler: ExceptionHandler, connection: Any, error: Exception) -> 
 
 def is_async(function: Callable[..., Any]) -> bool:
     """True for what must be awaited when called: coroutine functions, also behind `partial` or `__call__`."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = unpartial(function)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

@@ -5,7 +5,6 @@ No part of OpenAPI: what documents a route in FastAPI is accepted and not used. 
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypedDict, Unpack, get_type_hints
@@ -19,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route, compile_path, get_name
 
 from antiphon.dependencies import Kind, Solved, analyze, solve
-from antiphon.dependencies.inspection import CallKind
+from antiphon.dependencies.inspection import CallKind, unpartial
 from antiphon.dependencies.params import Depends
 from antiphon.encoders import attributes_of
 from antiphon.exceptions import (
@@ -32,7 +31,7 @@ from antiphon.exceptions import (
 from antiphon.types import Receive, Scope, Send
 
 from . import handlers
-from .context import APP_KEY, OverridesProvider, overrides_of, resources_of
+from .context import APP_KEY, OverridesProvider, endpoint_of, overrides_of, resources_of
 from .endings import BODILESS
 from .errors import check_path
 
@@ -225,22 +224,14 @@ def unprocessable(errors: ParameterErrors) -> Response:
 def _named(errors: ParameterErrors, scope: Scope) -> ParameterErrors:
     if type(errors) is not ParameterErrors:
         return errors
-    route = scope.get("route")
-    path = scope.get("root_path", "") + getattr(route, "path_format", "")
-    endpoint = scope.get("endpoint")
-    name = f"{getattr(endpoint, '__module__', '?')}:{getattr(endpoint, '__qualname__', type(endpoint).__qualname__)}"
-    where = f"{name} ({scope['method']} {path})"
-    return RequestValidationError(errors.errors(), body=errors.body, endpoint=where)
+    return RequestValidationError(errors.errors(), body=errors.body, endpoint=endpoint_of(scope, scope["method"]))
 
 
 def _response_model(endpoint: Callable[..., Any], given: Any) -> Any:
     if given is not UNSET:
         return given
-    function = endpoint
-    while isinstance(function, functools.partial):
-        function = function.func
     try:
-        annotation = inspect.signature(function, eval_str=True).return_annotation
+        annotation = inspect.signature(unpartial(endpoint), eval_str=True).return_annotation
     except (NameError, TypeError, ValueError):
         return None
     if annotation in (inspect.Signature.empty, None, Any):

@@ -15,6 +15,7 @@ from starlette.routing import Match, compile_path, get_name
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 
 from antiphon.dependencies import Kind, analyze
+from antiphon.dependencies.inspection import unpartial
 from antiphon.dependencies.params import Depends
 from antiphon.types import Receive, Scope, Send
 
@@ -109,6 +110,5 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
 
 def _is_function(endpoint: Callable[..., Any]) -> bool:
-    while isinstance(endpoint, functools.partial):
-        endpoint = endpoint.func
-    return inspect.isfunction(endpoint) or inspect.ismethod(endpoint)
+    function = unpartial(endpoint)
+    return inspect.isfunction(function) or inspect.ismethod(function)
