@@ -99,6 +99,14 @@ def test_a_module_imports_only_what_lies_below_its_part(path: Path) -> None:
     assert not wrong, f"{part} may not import {wrong}"
 
 
+@pytest.mark.parametrize("path", _modules(), ids=_ids)
+def test_another_part_is_imported_by_its_full_name(path: Path) -> None:
+    depth = len(path.relative_to(SOURCE).parts) - 1
+    relative = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    out_of_part = [node.lineno for node in relative if depth and node.level > depth]
+    assert not out_of_part, f"lines {out_of_part} climb out of their part"
+
+
 def test_the_parts_form_no_cycle() -> None:
     edges: dict[str, set[str]] = {part: set() for part in LAYERS}
     for path in _modules():

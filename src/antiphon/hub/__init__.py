@@ -1,6 +1,7 @@
 """Topics across connections, processes and machines: publish, join, history, recovery, presence. See docs/hub.md."""
 
-from ..types import Overflow
+from antiphon.types import Overflow
+
 from .backends.base import Position
 from .errors import (
     BackendUnavailable,

@@ -6,8 +6,9 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from ..status import check_close_code, cut_reason
-from ..types import Sink, SupportsSink
+from antiphon.status import check_close_code, cut_reason
+from antiphon.types import Sink, SupportsSink
+
 from .backends.base import Position
 from .errors import UnencodableData
 

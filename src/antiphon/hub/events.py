@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..events import Event
-from ..types import Overflow
+from antiphon.events import Event
+from antiphon.types import Overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

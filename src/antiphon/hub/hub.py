@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-from ..events import Observer
-from ..types import SupportsSink
+from antiphon.events import Observer
+from antiphon.types import SupportsSink
+
 from .arguments import read_close, read_count, read_position, read_sink, read_user, user_in, user_of
 from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact

@@ -9,8 +9,9 @@ from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from starlette.websockets import WebSocketState
 
-from ..exceptions import NotAccepted, WebSocketDisconnected
-from ..types import Sink
+from antiphon.exceptions import NotAccepted, WebSocketDisconnected
+from antiphon.types import Sink
+
 from .backends.base import Position, Track
 from .errors import SlowSubscriber
 from .message import Kind, Message

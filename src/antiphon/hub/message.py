@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ..types import PreparedMessage
+from antiphon.types import PreparedMessage
+
 from .backends.base import Entry, Position
 from .envelope import Form, decode, decode_json, encode_json, unpack
 from .presence import Diff

@@ -10,7 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from ..types import Overflow, Sink
+from antiphon.types import Overflow, Sink
+
 from .message import Kind, Parcel
 
 TRY_AGAIN_LATER: Final = 1013

@@ -15,7 +15,8 @@ from typing import Final
 
 from pydantic_core import from_json
 
-from ..events import Event, Observer
+from antiphon.events import Event, Observer
+
 from .backends.base import Change, Entry, Position
 from .envelope import BadEnvelope
 from .events import BackendLost, BackendRestored

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from ..events import Observer
-from ..types import PreparedMessage, Sink
+from antiphon.events import Observer
+from antiphon.types import PreparedMessage, Sink
+
 from .backends.base import Change, Position, Roster
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .message import Kind, Parcel, presence_diff

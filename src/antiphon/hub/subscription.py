@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from ..types import PreparedMessage
+from antiphon.types import PreparedMessage
+
 from .errors import SlowSubscriber
 from .message import Parcel
 from .outbox import TRY_AGAIN_LATER

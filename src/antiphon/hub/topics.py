@@ -10,7 +10,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
-from ..types import Overflow
+from antiphon.types import Overflow
+
 from .backends.base import Keep
 from .errors import InvalidTopic, UnencodableData
 
