@@ -17,13 +17,13 @@ from .arguments import read_close, read_count, read_position, read_sink, read_us
 from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
-from .envelope import Envelope, Form, decode_json, encode, encode_json, pack
+from .envelope import Envelope, Form, encode, encode_json, pack
 from .errors import HubError, HubNotRunning, UnencodableData
 from .events import Published
 from .joining import Joining
 from .link import Link, Trouble
 from .membership import PLAIN, Membership, Request, Subscription
-from .message import History, to_message
+from .message import History, infos, to_message
 from .rooms import Rooms
 from .station import Receiver
 from .subscription import QueueSink
@@ -259,8 +259,7 @@ class Hub:
         topic, _ = self._topics.find(topic)
         self._check_running()
         await self._link.settle()
-        roster = await self._link.call("presence", self._backend.presence, topic)
-        return {user: [decode_json(meta) for meta in metas] for user, metas in roster.members.items()}
+        return infos((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def presence_count(self, topic: str) -> int:
         """How many members the topic has: users, not connections. Raises as `presence`."""

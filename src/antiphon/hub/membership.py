@@ -105,10 +105,7 @@ class Membership:
             raise _closed(sink, self.topic)
         if self.active:
             raise RuntimeError(f"this membership of topic {self.topic!r} was entered already; join once more")
-        if asyncio._get_running_loop() is sink.loop:
-            await self._entrance.enter(self, self._receiver, self._request)
-        else:
-            await _in_loop(sink.loop, self._entrance.enter(self, self._receiver, self._request))
+        await _in_loop(sink.loop, self._entrance.enter(self, self._receiver, self._request))
         return self
 
     async def __aexit__(
@@ -118,12 +115,8 @@ class Membership:
 
     async def leave(self) -> None:
         """Nothing published from now on reaches the connection through this membership. Safe to call again."""
-        if not self.active:
-            return
-        loop = self._receiver.sink.loop
-        if asyncio._get_running_loop() is loop:
-            await self._entrance.leave(self, self._receiver, self._request)
-        else:
+        if self.active:
+            loop = self._receiver.sink.loop
             await _in_loop(loop, self._entrance.leave(self, self._receiver, self._request))
 
     def died(self) -> None:
@@ -154,7 +147,7 @@ class Subscription(Membership):
 
     def __aiter__(self) -> Self:
         if not self.active and self._queue.alive:
-            raise RuntimeError(f"iterate inside of `async with hub.subscribe({self.topic!r}) as messages:` ")
+            raise RuntimeError(f"iterate inside of `async with hub.subscribe({self.topic!r}) as messages:`")
         return self
 
     async def __anext__(self) -> Message:
@@ -184,5 +177,7 @@ def _closed(sink: Sink, topic: str) -> Exception:
 
 
 async def _in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Do it in another thread's loop."""
+    """Do it in this loop, which may run in another thread."""
+    if asyncio._get_running_loop() is loop:
+        return await work
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

@@ -108,7 +108,7 @@ def to_message(topic: str, entry: Entry) -> Message:
 
 def presence_diff(topic: str, diff: Diff[bytes]) -> Parcel:
     """The event `{"type": "presence_diff", "topic": …, "joins": {user: [info, …]}, "leaves": …, "updates": …}`."""
-    body = {"joins": _infos(diff.joins), "leaves": _infos(diff.leaves), "updates": _infos(diff.updates)}
+    body = {"joins": infos(diff.joins), "leaves": infos(diff.leaves), "updates": infos(diff.updates)}
     raw = encode_json(body)
     return Parcel(topic, Kind.PRESENCE_DIFF, _event("presence_diff", topic, body), raw, Form.JSON)
 
@@ -138,5 +138,6 @@ def _place(position: Position | None) -> dict[str, object]:
     return {} if position is None else {"offset": position.offset, "epoch": position.epoch}
 
 
-def _infos(members: Mapping[str, tuple[bytes, ...]]) -> dict[str, list[Any]]:
+def infos(members: Mapping[str, tuple[bytes, ...]]) -> dict[str, list[Any]]:
+    """The members as their connections gave their presence, out of the bytes that travel."""
     return {user: [decode_json(meta) for meta in metas] for user, metas in members.items()}

@@ -370,11 +370,10 @@ class Station:
         receiver.local = local
         return local
 
-    def remove(self, receiver: Receiver) -> bool:
-        """False: it was not there any more."""
+    def remove(self, receiver: Receiver) -> None:
         local = receiver.local
         if local is None:
-            return False
+            return
         receiver.local = None
         receiver.watching = False
         if receiver.outbox is not None:
@@ -383,7 +382,6 @@ class Station:
         local.fast = None
         if not local.receivers:
             del self.topics[local.name]
-        return True
 
     def excluded(self, parcel: Parcel) -> tuple[int, int] | None:
         """The sink that does not get it, by identity, and the newest membership that can be meant."""
