@@ -11,28 +11,12 @@ import pytest
 from fastapi import FastAPI, WebSocket
 
 from antiphon.server import HTTPProtocol, ServerConfig, Session
-from antiphon.types import CARRIER_EXTENSION
 from tests.patience import PATIENCE, SCALES
 from tests.server.raw import TEXT, Raw, close_frame, frame, opened, serving, until
 
-from .test_peers import BEFORE_ANY_DEFAULT, watched
+from .bystander import BEFORE_ANY_DEFAULT, sleeper, watched
 
 KIB = 1 << 10
-
-
-def unread(sessions: list[Session], go: asyncio.Event, seen: list[Any]) -> Any:
-    """An app that reads nothing until it may, and then everything."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        sessions.append(scope["extensions"][CARRIER_EXTENSION])
-        await go.wait()
-        while (message := await receive())["type"] == "websocket.receive":
-            seen.append(message["bytes"])
-        seen.append(message["code"])
-
-    return app
 
 
 async def fill(raw: Raw, sessions: list[Session]) -> None:
@@ -47,7 +31,7 @@ async def test_a_reset_is_noticed_though_the_app_reads_nothing(caplog: Any) -> N
     seen: list[Any] = []
     go = asyncio.Event()
     limits = ServerConfig(inbound_bytes=16 * KIB)
-    async with watched(unread(sessions, go, seen), limits, caplog) as (served, _):
+    async with watched(sleeper(sessions, go, seen), limits, caplog) as (served, _):
         async with opened(served.port) as raw:
             await fill(raw, sessions)
             raw.reset()
@@ -61,7 +45,7 @@ async def test_a_peer_that_has_finished_is_given_up_when_the_app_reads_nothing_f
     sessions: list[Session] = []
     go = asyncio.Event()
     limits = ServerConfig(inbound_bytes=16 * KIB, send_timeout=0.5)
-    async with watched(unread(sessions, go, []), limits, caplog) as (served, _):
+    async with watched(sleeper(sessions, go, []), limits, caplog) as (served, _):
         async with opened(served.port) as raw:
             await fill(raw, sessions)
             await raw.send(close_frame(1000))
@@ -109,7 +93,7 @@ async def test_tcp_itself_asks_a_silent_peer_that_is_not_read_from(caplog: Any) 
     go = asyncio.Event()
     limits = ServerConfig(inbound_bytes=16 * KIB)
     settings: dict[str, Any] = {"ws_ping_interval": 7, "ws_ping_timeout": 9}
-    async with watched(unread(sessions, go, []), limits, caplog, **settings) as (served, _):
+    async with watched(sleeper(sessions, go, []), limits, caplog, **settings) as (served, _):
         async with opened(served.port) as raw:
             await fill(raw, sessions)
             assert sessions[0].transport is not None

@@ -19,7 +19,6 @@ import websockets
 from fastapi import FastAPI
 
 from antiphon.server import ClientDisconnected, HTTPProtocol, ServerConfig, Session
-from antiphon.types import CARRIER_EXTENSION
 from tests.patience import PATIENCE
 from tests.server.raw import (
     BINARY,
@@ -39,25 +38,10 @@ from tests.server.raw import (
 from tests.server.test_transports import certificate  # noqa: F401  a fixture
 from tests.serving import HOST
 
-from .test_peers import watched
+from .bystander import sleeper, watched
 
 KIB = 1 << 10
 MIB = 1 << 20
-
-
-def patient(sessions: list[Session], go: asyncio.Event, seen: list[Any]) -> Any:
-    """An app that sleeps, and reads everything when it is woken."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "websocket.accept"})
-        sessions.append(scope["extensions"][CARRIER_EXTENSION])
-        await go.wait()
-        while (message := await receive())["type"] == "websocket.receive":
-            seen.append(len(message["text"]))
-        seen.append(message["code"])
-
-    return app
 
 
 @pytest.mark.parametrize(
@@ -75,7 +59,7 @@ async def test_a_flood_that_an_app_does_not_read_is_held_in_bounds_and_nothing_o
         count, offer = 80, ["Sec-WebSocket-Extensions: permessage-deflate"]
     else:
         one, count, offer = frame(TEXT, b"x"), 60_000, []
-    async with watched(patient(sessions, go, seen), ServerConfig(), caplog) as (served, _):
+    async with watched(sleeper(sessions, go, seen), ServerConfig(), caplog) as (served, _):
         async with opened(served.port, "/", *offer) as raw:
             sending = asyncio.create_task(raw.send(one * count + close_frame(4000)))
             await until(lambda: sessions and sessions[0].reading_paused)
@@ -97,7 +81,7 @@ async def test_a_flood_that_waits_in_the_socket_is_parsed_in_turns_with_everythi
     offer = ["Sec-WebSocket-Extensions: permessage-deflate"] if compressed else []
     one = frame(PONG)
     async with (
-        watched(patient(sessions, go, []), ServerConfig(), caplog) as (served, _),
+        watched(sleeper(sessions, go, []), ServerConfig(), caplog) as (served, _),
         opened(served.port, "/", *offer) as raw,
     ):
         await until(lambda: sessions)

@@ -7,13 +7,10 @@ import contextlib
 import gc
 import logging
 import struct
-import time
 import zlib
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-import websockets
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from antiphon.server import ServerConfig, Session
@@ -37,45 +34,9 @@ from tests.server.raw import (
 )
 from tests.serving import Served
 
+from .bystander import BEFORE_ANY_DEFAULT, watched
+
 KIB = 1 << 10
-
-BEFORE_ANY_DEFAULT = 15.0
-"""Seconds: ends by a time that a test has set to less than one come before this, those of a default do not."""
-
-
-@contextlib.asynccontextmanager
-async def watched(app: Any, limits: ServerConfig, caplog: Any, **config: Any) -> AsyncGenerator[tuple[Served, Any]]:
-    """A server with a bystander whose echo must go on; afterwards nothing is left and nothing was logged."""
-    caplog.set_level(logging.INFO, "uvicorn.error")
-
-    async def routed(scope: Any, receive: Any, send: Any) -> None:
-        await (echo if scope["path"] == "/bystander" else app)(scope, receive, send)
-
-    async with serving(routed, limits, lifespan="off", **config) as served:
-        async with websockets.connect(f"{served}/bystander", compression=None) as bystander:
-            beating = asyncio.create_task(_beat(bystander))
-            yield served, bystander
-            assert served.server is not None
-            state = served.server.server_state
-            await until(lambda: len(state.connections) <= 1 and len(state.tasks) <= 1)
-            beating.cancel()
-            assert await beating < 2.0
-    assert "Traceback" not in caplog.text
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-async def _beat(client: Any) -> float:
-    """Echo until cancelled; the longest round trip, in time that this thread was busy: client and server live in it,
-    so whoever makes the bystander wait has it on the clock, and what else the machine does has not."""
-    slowest = 0.0
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            started = time.thread_time()
-            await client.send("beat")
-            assert await client.recv() == "beat"
-            slowest = max(slowest, time.thread_time() - started)
-            await asyncio.sleep(0.01)
-    return slowest
 
 
 def recording(codes: list[Any], sessions: list[Session] | None = None) -> Any:
