@@ -31,9 +31,9 @@ from . import redis_scripts as scripts
 from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
 from .redis_feed import Feed
 from .redis_heads import Heads
+from .redis_line import Line
 from .redis_members import MemberKeeper
 from .redis_names import BUCKETS, Names, bucket_of
-from .redis_publisher import Publisher
 from .redis_wire import Command
 
 log = logging.getLogger("antiphon.hub.redis")
@@ -74,7 +74,8 @@ class RedisBackend:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._client: Redis | None = None
-        self._publisher: Publisher | None = None
+        self._publishing: Line | None = None
+        self._presence: Line | None = None
         self._feed: Feed | None = None
         self._connected = False
         self._stopped = False
@@ -101,8 +102,11 @@ class RedisBackend:
             max_connections=POOL, timeout=self._config.call_timeout, **self._connection_options()
         )
         self._client = Redis(connection_pool=pool)
-        self._members = MemberKeeper(self._client, self._names, self._word, self._config.presence_lease, self._swept)
-        self._publisher = Publisher(self._make_connection(), self._config.call_timeout)
+        self._publishing = Line(self._make_connection(), self._config.call_timeout)
+        self._presence = Line(self._make_connection(), self._config.call_timeout)
+        self._members = MemberKeeper(
+            self._client, self._presence, self._names, self._word, self._config.presence_lease, self._swept
+        )
         try:
             async with asyncio.timeout(self._config.start_timeout):
                 await scripts.load(self._client)
@@ -141,8 +145,9 @@ class RedisBackend:
         feed, self._feed = self._feed, None
         if feed is not None:
             await feed.close()
-        if self._publisher is not None:
-            await self._publisher.disconnect()
+        for line in (self._publishing, self._presence):
+            if line is not None:
+                await line.disconnect()
         if self._client is not None:
             await self._client.aclose(close_connection_pool=True)
 
@@ -208,13 +213,13 @@ class RedisBackend:
 
     async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
         self._ready()
-        assert self._publisher is not None
+        assert self._publishing is not None
         if keep is None:
-            await self._bounded(self._publisher.publish(("PUBLISH", self._names.channel(topic), b"D" + data)))
+            await self._bounded(self._publishing.call(("PUBLISH", self._names.channel(topic), b"D" + data)))
             return None
         ttl = max(int(keep.ttl * 1000), 1)
         command = scripts.PUBLISH.command(self._names.key(topic), self._word, topic, data, keep.size, ttl)
-        offset, epoch = await self._bounded(self._publisher.publish(command))
+        offset, epoch = await self._bounded(self._publishing.call(command))
         return Position(offset, self._text(epoch))
 
     async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
@@ -321,10 +326,12 @@ class RedisBackend:
 
     async def _reconnect(self, broken: Feed) -> None:
         assert self._client is not None
-        assert self._publisher is not None
+        assert self._publishing is not None
+        assert self._presence is not None
         assert self._members is not None
         await broken.close()
-        await self._publisher.disconnect()
+        await self._publishing.disconnect()
+        await self._presence.disconnect()
         assert self._listener is not None
         pause, longest = self._config.backoff
         while True:

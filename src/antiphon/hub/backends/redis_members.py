@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from . import redis_scripts as scripts
 from .base import Roster, Track
+from .redis_line import Line
 from .redis_names import BUCKETS, Names, bucket_of
 from .redis_wire import Word
 
@@ -30,9 +31,12 @@ SLACK: Final = 0.02
 class MemberKeeper:
     """The connections of this process that are present somewhere. Its calls raise RedisError."""
 
-    def __init__(self, client: Redis, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]) -> None:
+    def __init__(
+        self, client: Redis, line: Line, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]
+    ) -> None:
         """`lease`: seconds. `sweep(buckets)` is called when a grace is over: `tick` them, if Redis is there."""
         self._client = client
+        self._line = line
         self._names = names
         self._word = word
         self._lease = int(lease * 1000)
@@ -94,7 +98,7 @@ class MemberKeeper:
 
     async def _call(self, bucket: int, operation: str, *words: Word) -> Any:
         command = scripts.PRESENCE.command(self._names.state_key(bucket), self._word, operation, *words)
-        return await scripts.call(self._client, command)
+        return await self._line.call(command)
 
     def _arm(self) -> None:
         if not self._lingering:

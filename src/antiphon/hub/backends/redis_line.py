@@ -1,6 +1,7 @@
-"""Publishing in order: one batch of commands is under way at a time, what comes meanwhile is the next batch.
+"""Commands in their order: one batch of them is under way at a time, what comes meanwhile is the next batch.
 
-That keeps one process's publishes in their order whatever the pool does, and makes many at once cheap.
+Over a pool, commands overtake each other, those above all whose sender has given up and which are still on their way: a
+member that has left would be back. In a batch many are cheap, too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_BATCH: Final = 256
 _Waiting: TypeAlias = tuple[Command, "asyncio.Future[Any]"]
 
 
-class Publisher:
+class Line:
     """The queue in front of one connection of its own. Lives in one loop."""
 
     def __init__(self, connection: AbstractConnection, timeout: float) -> None:
@@ -34,7 +35,7 @@ class Publisher:
         self._queue: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def publish(self, command: Command) -> Any:
+    async def call(self, command: Command) -> Any:
         """The command's reply. Raises RedisError or TimeoutError."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -44,7 +45,7 @@ class Publisher:
         return await future
 
     async def disconnect(self) -> None:
-        """What is under way fails; the next publish connects again."""
+        """What is under way fails; the next call connects again."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
