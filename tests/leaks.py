@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,8 +27,9 @@ from antiphon.server import HTTPProtocol, ServerConfig, WebSocketProtocol
 from antiphon.wire import NATIVE
 from tests.patience import PATIENCE
 from tests.server.raw import TEXT, close_frame, echo, frame, request
+from tests.serving import HOST
+from tests.spawned import serve, spawned
 
-HOST = "127.0.0.1"
 AT_ONCE = 32
 ALLOWED_BYTES = 64
 """Growth per connection that is noise: an arena of the allocator more or less, over thousands of connections."""
@@ -161,32 +162,9 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@contextlib.asynccontextmanager
-async def serving(*, pure: bool, loop: str) -> AsyncIterator[tuple[int, int]]:
-    """Port and process id of a server that lives as long as the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.leaks", "--serve", "--loop", loop,
-        env=os.environ | {"ANTIPHON_PURE": "1" if pure else ""},
-        cwd=Path(__file__).parent.parent,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield int(await asyncio.wait_for(process.stdout.readline(), PATIENCE)), process.pid
-    finally:
-        process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), PATIENCE)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise
-
-
 async def measure(count: int, *, pure: bool, loop: str, warm_up: int | None = None) -> AsyncGenerator[Growth]:
     """Memory before, between and after `count` connections of each way, in `PARTS` parts."""
-    async with serving(pure=pure, loop=loop) as (port, pid):
+    async with spawned("tests.leaks", "--serve", "--loop", loop, pure=pure) as (port, pid):
         for way in WAYS:
             await come_and_go(port, count // 5 if warm_up is None else warm_up, way)
         for way in WAYS:
@@ -208,8 +186,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await echo(scope, receive, send)
 
 
-async def serve() -> None:
-    config = uvicorn.Config(
+def config() -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         ws=cast("type[asyncio.Protocol]", WebSocketProtocol.with_config(ServerConfig(stop_window=0))),
         http=cast("type[asyncio.Protocol]", HTTPProtocol),
@@ -218,15 +196,6 @@ async def serve() -> None:
         log_level="critical",
         lifespan="off",
     )
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn offers nothing to wait for
-        await asyncio.sleep(0.01)
-    sys.stdout.write(f"{server.servers[0].sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    server.should_exit = True
-    await running
 
 
 async def main(options: argparse.Namespace) -> int:
@@ -253,6 +222,6 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.serve:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if options.loop == "uvloop" else None) as runner:
-            runner.run(serve())
+            runner.run(serve(config()))
     else:
         sys.exit(asyncio.run(main(options)))

@@ -268,7 +268,7 @@ async def test_a_peer_that_cannot_be_told_does_not_hold_up_the_stop(monkeypatch:
         if message["type"] == "websocket.close":
             await anyio.sleep_forever()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await cancelled(accept=True, sending=send)
 
 

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
-from tests.patience import PATIENCE
+from tests.serving import HOST
+from tests.spawned import spawned
 
 
 @contextlib.asynccontextmanager
-async def serving(*, engine: str = "server", deflate: str = "default", pure: bool = False) -> AsyncIterator[str]:
+async def serving(*, engine: str = "server", deflate: str = "default", pure: bool = False) -> AsyncGenerator[str]:
     """The URL of an echo server that lives as long as the block (`serve.py` says what the words mean)."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.conformance.serve", "--engine", engine, "--deflate", deflate,
-        env=os.environ | ({"ANTIPHON_PURE": "1"} if pure else {}),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
-        if not line:
-            raise RuntimeError(f"the {engine} echo server did not start")
-        yield line.decode().strip()
-    finally:
-        process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), PATIENCE)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+    async with spawned("tests.conformance.serve", "--engine", engine, "--deflate", deflate, pure=pure) as (port, _):
+        yield f"ws://{HOST}:{port}/"

@@ -344,7 +344,7 @@ async def test_a_loop_in_another_thread_that_sends_lets_others_there_run() -> No
         pouring.cancel()
 
     thread = elsewhere(work())
-    await asyncio.to_thread(thread.join, 5)
+    await asyncio.to_thread(thread.join, PATIENCE)
     assert not thread.is_alive()
 
 

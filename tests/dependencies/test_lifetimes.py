@@ -21,6 +21,7 @@ from starlette.types import Message
 from antiphon.dependencies import Depends, Kind, Query, analyze, solve
 from antiphon.dependencies.params import Depends as DependsMarker
 from antiphon.exceptions import GeneratorError, HTTPException, ParameterErrors
+from tests.patience import PATIENCE
 
 from .support import scope, websocket
 
@@ -256,7 +257,7 @@ async def test_a_cancelled_connections_teardown_is_cut_off_in_the_end(
             release.wait(10)
 
     plan = analyze(nothing, path="/", dependencies=[Depends(hangs_in_a_thread if sync else hangs)])
-    with caplog.at_level(logging.ERROR, "antiphon.dependencies"), anyio.fail_after(5):
+    with caplog.at_level(logging.ERROR, "antiphon.dependencies"), anyio.fail_after(PATIENCE):
         with anyio.CancelScope() as cancel:
             async with solve(plan, websocket()):
                 cancel.cancel()
@@ -352,7 +353,7 @@ async def test_leaving_does_not_wait_for_a_free_thread_of_the_pool() -> None:
     plan = analyze(nothing, path="/", dependencies=[Depends(noting(log, "n", sync=True))])
     before, limiter.total_tokens = limiter.total_tokens, 1
     try:
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             async with solve(plan, websocket()):
                 await limiter.acquire()
     finally:
@@ -379,12 +380,12 @@ async def test_a_generator_still_entering_when_its_task_is_cancelled_is_left_aga
             pytest.fail("the endpoint must not run")
 
     task = asyncio.create_task(connection())
-    await asyncio.to_thread(entering.wait, 10)
+    await asyncio.to_thread(entering.wait, PATIENCE)
     task.cancel()
     asyncio.get_running_loop().call_later(0.05, go_on.set)  # by then the leaving waits for the entering
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(left.wait, 10)
+    assert await asyncio.to_thread(left.wait, PATIENCE)
     assert log == ["left"]
 
 

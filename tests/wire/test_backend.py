@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from antiphon.wire import backend, frames, parser
+from tests.patience import PATIENCE
 from tests.wire.twins import native_twin
 
 SHOW = "from antiphon.wire import NATIVE, Parser; print(NATIVE, Parser.__module__)"
@@ -15,7 +16,7 @@ SHOW = "from antiphon.wire import NATIVE, Parser; print(NATIVE, Parser.__module_
 
 def show(**environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", SHOW], env=environment, check=True, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", SHOW], env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE
     )
     return done.stdout.strip()
 
