@@ -6,6 +6,8 @@ what these waits find out; where *when* is the promise, the clock is virtual or 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Final
 
 PATIENCE: Final = 100.0
@@ -13,3 +15,10 @@ PATIENCE: Final = 100.0
 
 SCALES: Final = (0.4, 4.0, 40.0)
 """Seconds, for a promise that holds for who is in time: where the machine was too slow for that, the next is tried."""
+
+
+async def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
+    """Wait for a condition that somebody else makes true. Raises TimeoutError."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110  whoever makes it true knows nothing of tests
+            await asyncio.sleep(0.005)

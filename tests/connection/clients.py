@@ -7,12 +7,8 @@ import socket
 import struct
 from typing import Self
 
+from tests.server.raw import request
 from tests.serving import HOST
-
-REQUEST = (
-    "GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 
 
 class RawClient:
@@ -28,7 +24,7 @@ class RawClient:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         await loop.sock_connect(sock, (HOST, port))
-        await loop.sock_sendall(sock, REQUEST.format(path=path).encode())
+        await loop.sock_sendall(sock, request(path))
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):  # one by one, so that no frame is read
             answer += await loop.sock_recv(sock, 1)

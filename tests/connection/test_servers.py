@@ -18,7 +18,7 @@ from antiphon.server import WebSocketProtocol
 from antiphon.server.config import ServerConfig
 from antiphon.types import ASGIApp, ClosedBy, Receive, Scope, Send
 from tests.connection.clients import RawClient
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.serving import UVICORN_PROTOCOLS, Served, serve, serve_hypercorn
 
 OUR_SERVER = pytest.param(WebSocketProtocol.with_config(ServerConfig(send_timeout=0.5)), id="antiphon")
@@ -63,12 +63,6 @@ def endpoint(
             pass
 
     return app
-
-
-async def eventually(condition: Callable[[], object], timeout: float = PATIENCE) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110  # conditions of code that has no event for them
-            await asyncio.sleep(0.005)
 
 
 # The end, seen
@@ -188,7 +182,7 @@ async def test_reading_ahead_is_bounded(ws: str) -> None:
 
     async with serve(endpoint(idle), ws=ws, lifespan="off") as server, connect(server.url, compression=None) as client:
         flood = asyncio.create_task(_flood(client))
-        await eventually(lambda: sockets and sockets[0]._inbox._ready_bytes >= WebSocket.options.inbox_bytes)
+        await until(lambda: sockets and sockets[0]._inbox._ready_bytes >= WebSocket.options.inbox_bytes)
         await asyncio.sleep(0.05)
         assert sockets[0]._inbox._ready_bytes <= WebSocket.options.inbox_bytes + 10_001
         flood.cancel()
@@ -230,9 +224,9 @@ async def test_a_stalled_member_delays_nobody_and_is_thrown_out(uvicorn_server: 
 
     async with uvicorn_server(endpoint(room.enter, member)) as server:
         stalled = await RawClient.connect(server.port, "/stalled")
-        await eventually(lambda: len(room.members) == 1)
+        await until(lambda: len(room.members) == 1)
         async with connect(server.url) as speaker, connect(server.url) as listener:
-            await eventually(lambda: len(room.members) == 3)
+            await until(lambda: len(room.members) == 3)
             async with asyncio.timeout(PATIENCE):
                 for number in range(300):
                     await speaker.send(f"{number} {payload}")
@@ -244,7 +238,7 @@ async def test_a_stalled_member_delays_nobody_and_is_thrown_out(uvicorn_server: 
             assert all(member.is_connected for member in room.members[1:])
         # Aborted at send_timeout: the server holds nothing for it any more.
         state = server.server.server_state if server.server else None
-        await eventually(lambda: state and not state.connections)
+        await until(lambda: state and not state.connections)
         stalled.vanish()
 
 
@@ -255,9 +249,9 @@ async def test_members_that_vanish_in_the_middle_of_a_broadcast_are_not_noticed_
     room = Room()
     async with any_server(endpoint(room.enter)) as server:
         vanishing = [await RawClient.connect(server.port) for _ in range(5)]
-        await eventually(lambda: len(room.members) == 5)
+        await until(lambda: len(room.members) == 5)
         async with connect(server.url) as speaker, connect(server.url) as listener:
-            await eventually(lambda: len(room.members) == 7)
+            await until(lambda: len(room.members) == 7)
             for number in range(50):
                 if number % 10 == 5:
                     leave(vanishing.pop())
@@ -282,7 +276,7 @@ async def test_an_own_send_to_a_stalled_peer_ends_at_send_timeout_and_frees_the_
         async with asyncio.timeout(PATIENCE):
             assert await seen == 1006
         state = server.server.server_state if server.server else None
-        await eventually(lambda: state and not state.connections)
+        await until(lambda: state and not state.connections)
         client.vanish()
 
 
@@ -306,7 +300,7 @@ async def test_an_own_send_waits_for_a_slow_reader_and_loses_nothing(any_server:
 async def test_a_burst_from_outside_reaches_a_reader_whole(uvicorn_server: Serve) -> None:
     room = Room()
     async with uvicorn_server(endpoint(room.enter)) as server, connect(server.url) as client:
-        await eventually(lambda: room.members)
+        await until(lambda: room.members)
         burst = asyncio.create_task(_burst(room))  # the test is foreign to the connection
         assert [int(await client.recv()) for _ in range(5000)] == list(range(5000))
         await burst
@@ -333,7 +327,7 @@ async def test_foreign_and_own_messages_keep_the_order_in_which_they_were_sent(a
         await websocket.close()
 
     async with any_server(endpoint(alternate)) as server, connect(server.url) as client:
-        await eventually(lambda: sockets)
+        await until(lambda: sockets)
         own_turn.set()
         for number in range(1, 100, 2):
             await foreign_turn.wait()
@@ -353,7 +347,7 @@ async def test_a_member_thrown_out_by_another_sees_the_code_and_its_endpoint_end
         ended.set()
 
     async with any_server(endpoint(enter)) as server, connect(server.url) as client:
-        await eventually(lambda: room.members)
+        await until(lambda: room.members)
         await room.members[0].close(4004, "out")
         async with asyncio.timeout(PATIENCE):
             await client.wait_closed()

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from antiphon.server import ServerConfig, WebSocketProtocol
 from tests.patience import PATIENCE
+from tests.patience import until as until
 from tests.serving import HOST, Served, serve
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -154,13 +155,6 @@ async def serving(app: Any, limits: ServerConfig | None = None, **config: Any) -
     ws = WebSocketProtocol if limits is None else WebSocketProtocol.with_config(limits)
     async with serve(app, ws=ws, **({"ws_ping_interval": None} | config)) as served:
         yield served
-
-
-async def until(condition: Callable[[], Any], timeout: float = TIMEOUT) -> None:
-    """Wait for a condition that some other task makes true."""
-    async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110  whoever makes it true knows nothing of tests
-            await asyncio.sleep(0.005)
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
