@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -336,6 +337,25 @@ async def test_foreign_and_own_messages_keep_the_order_in_which_they_were_sent(a
             own_turn.set()
         assert [int(message) async for message in client] == list(range(100))
         assert client.close_code == 1000
+
+
+async def test_an_own_send_behind_foreign_ones_takes_no_turn_of_the_loop(uvicorn_server: Serve) -> None:
+    turn_passed = asyncio.Event()
+
+    async def member(websocket: WebSocket) -> None:
+        await websocket.accept()
+        for number in range(3):
+            stranger = websocket.send_text(f"foreign {number}")
+            with pytest.raises(StopIteration):
+                contextvars.Context().run(stranger.send, None)
+        asyncio.get_running_loop().call_soon(turn_passed.set)
+        await websocket.send_text("own")
+        await websocket.send_json({"turn passed": turn_passed.is_set()})
+        await websocket.close()
+
+    async with uvicorn_server(endpoint(member)) as server, connect(server.url) as client:
+        heard = [message async for message in client]
+    assert heard == ["foreign 0", "foreign 1", "foreign 2", "own", '{"turn passed":false}']
 
 
 async def test_a_member_thrown_out_by_another_sees_the_code_and_its_endpoint_ends(any_server: Serve) -> None:

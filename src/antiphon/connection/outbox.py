@@ -1,6 +1,7 @@
 """Writing to a plain ASGI server: the connection's own sends, and what foreign senders leave for it, in one order.
 
-Own sends go straight to the server's `send` as long as nothing waits; behind waiting messages they stand in line.
+Own sends go straight to the server's `send` as long as nothing waits; behind waiting messages they stand in line, or
+write the line themselves where the server is known to take it at once.
 Foreign messages wait in a queue, bounded in bytes, for the one writer task, which lives from the first of them until
 the connection's task ends. `Outbox` is the `Sink` of the connection (antiphon.types).
 
@@ -133,6 +134,8 @@ class Outbox:
         Raises what the server's `send` raises; TimeoutError after `send_timeout`, the connection aborted.
         """
         try:
+            while self._queue and self._is_at_rest() and self._takes_at_once():
+                await self._write_one(self._queue[0])
             if self._queue:
                 await self._stand_in_line(message)
                 return
@@ -179,6 +182,17 @@ class Outbox:
             self._writer.cancel()
 
     # The line
+
+    def _is_at_rest(self) -> bool:
+        return self._sending is None and not self._direct
+
+    def _takes_at_once(self) -> bool:
+        """Whether the server's `send` would not suspend now. uvicorn lets one ask, if nothing stands between.
+
+        A turn of the loop in the midst of a loop over connections is one in which others join and leave.
+        """
+        writable = getattr(getattr(self._send, "__self__", None), "writable", None)
+        return isinstance(writable, asyncio.Event) and writable.is_set()
 
     def _put(self, entry: Entry) -> None:
         self._queue.append(entry)
