@@ -18,9 +18,9 @@ import logging
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from antiphon.hub import BackendUnavailable, Framing, Hub, HubNotRunning, Position, TopicOptions
 from antiphon.hub.backends.base import Change, Keep, Listener, Page, Roster, Track
@@ -35,7 +35,6 @@ T = TypeVar("T")
 HUBS: Final = 3
 PUBLISHERS: Final = 4
 JOINERS: Final = 14
-BUSY_SECONDS: Final = 6.0
 QUIET_SECONDS: Final = 6.0
 LAST: Final = -1
 """The number of the message that ends every topic."""
@@ -257,7 +256,93 @@ class Line:
         await self._ask(work)
 
 
-# ---------------------------------------------------------------- one life
+# ---------------------------------------------------------------- what lives are made of
+
+
+class World(Protocol):
+    """The hubs of one life, what stands behind them, and what may happen to it."""
+
+    hubs: list[Hub]
+
+    async def open(self) -> None:
+        """Start everything but the hubs."""
+
+    async def close(self) -> None:
+        """End everything but the hubs."""
+
+    async def trouble(self, rng: random.Random, over: Callable[[], bool]) -> None:
+        """Make trouble until it is over; in the end everything works."""
+
+    async def members(self, topic: str) -> dict[str, list[Any]]:
+        """Who is there."""
+
+    async def settled(self, check: Callable[[], Awaitable[None]]) -> None:
+        """Return when `check` passes and everything is quiet. Raises its AssertionError when it does not in time."""
+
+
+class Simulated:
+    """A `World` of lines in virtual time."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._center = Center()
+        in_line = rng.random() < 0.5
+        self._lines = [Line(self._center, f"p{number}", rng, answers_in_line=in_line) for number in range(HUBS)]
+        kinds = [self._break, self._lose_data, self._lease_over, self._restart]
+        self._kinds = kinds[: rng.choice([0, 1, 2, 4])]
+        self.hubs = [Hub(backend=line, topics=TOPICS) for line in self._lines]
+
+    async def open(self) -> None:
+        self._sweeping = asyncio.create_task(self._center.sweep_forever())
+
+    async def close(self) -> None:
+        self._sweeping.cancel()
+
+    async def trouble(self, rng: random.Random, over: Callable[[], bool]) -> None:
+        while self._kinds and not over():
+            await asyncio.sleep(rng.random() * 2)
+            await rng.choice(self._kinds)(rng)
+
+    async def members(self, topic: str) -> dict[str, list[Any]]:
+        self._center.sweep()
+        roster = self._center.store.roster(topic).members
+        return {user: [json.loads(meta) for meta in metas] for user, metas in roster.items()}
+
+    async def settled(self, check: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.sleep(QUIET_SECONDS)
+        await check()
+
+    async def _break(self, rng: random.Random) -> None:
+        line = rng.choice(self._lines)
+        line.lose()
+        await asyncio.sleep(rng.random() * rng.choice([0.01, 1]))
+        await line.restore()
+
+    async def _lose_data(self, rng: random.Random) -> None:
+        for line in self._lines:
+            line.lose()
+        self._center.lose_data()
+        await asyncio.sleep(rng.random())
+        for line in self._lines:
+            await line.restore()
+
+    async def _lease_over(self, rng: random.Random) -> None:
+        await rng.choice(self._lines).take_for_dead()
+
+    async def _restart(self, rng: random.Random) -> None:
+        await restart(rng.choice(self.hubs), rng)
+
+
+async def restart(hub: Hub, rng: random.Random) -> None:
+    """Stop the hub and start it again, however long its backend is away."""
+    await hub.stop()
+    await asyncio.sleep(rng.random() * 0.3)
+    while True:
+        try:
+            await hub.start()
+        except BackendUnavailable:
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 @dataclass(slots=True)
@@ -280,47 +365,47 @@ class Stay:
         return self.to_the_end and self.membership.active
 
 
+# ---------------------------------------------------------------- one life
+
+
 @dataclass(slots=True)
 class Life:
-    """Everything of one seed."""
+    """Who publishes, comes and goes in a world, and what must hold in the end."""
 
-    seed: int
-    rng: random.Random = field(init=False)
-    center: Center = field(init=False)
-    lines: list[Line] = field(init=False)
-    hubs: list[Hub] = field(init=False)
-    topics: list[str] = field(init=False)
+    rng: random.Random
+    world: World
+    busy_seconds: float = 6.0
     published: dict[tuple[str, Position], int] = field(default_factory=dict)
     stays: list[Stay] = field(default_factory=list)
     numbers: int = 0
     over: bool = False
     checked: asyncio.Event = field(default_factory=asyncio.Event)
+    topics: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rng = rng = random.Random(self.seed)
-        self.center = Center()
-        in_line = rng.random() < 0.5
-        self.lines = [Line(self.center, f"p{number}", rng, answers_in_line=in_line) for number in range(HUBS)]
-        self.hubs = [Hub(backend=line, topics=TOPICS) for line in self.lines]
-        self.topics = rng.choice([list(TOPICS), rng.sample(list(TOPICS), 2)])
+        self.topics = self.rng.choice([list(TOPICS), self.rng.sample(list(TOPICS), 2)])
 
     async def live(self) -> None:
         """Raises AssertionError for a promise that was broken."""
-        trouble = self.rng.choice([self._no_trouble, self._breaks, self._breaks_and_losses, self._all_trouble])
         most_moments = self.rng.choice([3, 12])
-        for hub in self.hubs:
+        await self.world.open()
+        for hub in self.world.hubs:
             await hub.start()
-        sweeping = asyncio.create_task(self.center.sweep_forever())
         async with asyncio.TaskGroup() as group:
             for number in range(PUBLISHERS):
-                group.create_task(self._publish(self.hubs[number % HUBS], random.Random(self.rng.random())))
+                hub = self.world.hubs[number % HUBS]
+                group.create_task(self._publish(hub, random.Random(self.rng.random())))
             for number in range(JOINERS):
                 group.create_task(self._come_and_go(number, most_moments, random.Random(self.rng.random())))
-            group.create_task(trouble(random.Random(self.rng.random())))
-            group.create_task(self._end())
-        await asyncio.sleep(QUIET_SECONDS)
-        sweeping.cancel()
-        await self._check_residue()
+            making_trouble = self.world.trouble(random.Random(self.rng.random()), lambda: self.over)
+            group.create_task(self._end(group.create_task(making_trouble)))
+        await self.world.settled(self._check_residue)
+        for hub in self.world.hubs:
+            await hub.stop()
+        await self.world.close()
+        await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left: {left}"
 
     async def _publish(self, hub: Hub, rng: random.Random) -> None:
         while not self.over:
@@ -362,7 +447,7 @@ class Life:
             asked["presence"] = {"id": f"u{rng.randrange(4)}", "tab": number}
         connection = Connection()
         try:
-            return Stay(topic, asked, connection, rng.choice(self.hubs).join(topic, connection, **asked))
+            return Stay(topic, asked, connection, rng.choice(self.world.hubs).join(topic, connection, **asked))
         except HubNotRunning:
             return None
 
@@ -391,75 +476,40 @@ class Life:
         elif what < 0.53:
             connection.sink.die()
 
-    # Trouble
-
-    async def _no_trouble(self, rng: random.Random) -> None:
-        pass
-
-    async def _breaks(self, rng: random.Random) -> None:
-        while not self.over:
-            await asyncio.sleep(rng.random() * 2)
-            await self._break(rng)
-
-    async def _breaks_and_losses(self, rng: random.Random) -> None:
-        while not self.over:
-            await asyncio.sleep(rng.random() * 2)
-            await rng.choice([self._break, self._lose_data])(rng)
-
-    async def _all_trouble(self, rng: random.Random) -> None:
-        while not self.over:
-            await asyncio.sleep(rng.random() * 2)
-            await rng.choice([self._break, self._lose_data, self._lease_over, self._restart])(rng)
-
-    async def _break(self, rng: random.Random) -> None:
-        line = rng.choice(self.lines)
-        line.lose()
-        await asyncio.sleep(rng.random() * rng.choice([0.01, 1]))
-        await line.restore()
-
-    async def _lose_data(self, rng: random.Random) -> None:
-        for line in self.lines:
-            line.lose()
-        self.center.lose_data()
-        await asyncio.sleep(rng.random())
-        for line in self.lines:
-            await line.restore()
-
-    async def _lease_over(self, rng: random.Random) -> None:
-        await rng.choice(self.lines).take_for_dead()
-
-    async def _restart(self, rng: random.Random) -> None:
-        hub = rng.choice(self.hubs)
-        await hub.stop()
-        await asyncio.sleep(rng.random() * 0.3)
-        await hub.start()
-
     # The end
 
-    async def _end(self) -> None:
-        await asyncio.sleep(BUSY_SECONDS)
+    async def _end(self, trouble: asyncio.Task[None]) -> None:
+        await asyncio.sleep(self.busy_seconds)
         self.over = True
-        await asyncio.sleep(QUIET_SECONDS)
+        await trouble
+        await self.world.settled(self._check_quiet)
         for topic in TOPICS:
-            await self._publish_one(self.hubs[0], topic, {"n": LAST, "key": LAST})
-        await asyncio.sleep(QUIET_SECONDS)
+            await self._publish_one(self.world.hubs[0], topic, {"n": LAST, "key": LAST})
+        await self.world.settled(self._check_all)
+        self.checked.set()
+
+    async def _check_quiet(self) -> None:
+        for hub in self.world.hubs:
+            assert hub.stats().connected, "a hub has not found its backend again"
+
+    async def _check_all(self) -> None:
+        members = {topic: await self.world.members(topic) for topic in TOPICS}
         for stay in self.stays:
             try:
-                self._check(stay)
+                self._check(stay, members[stay.topic])
             except AssertionError as error:
                 events = "\n".join(json.dumps(event)[:200] for event in stay.events)
                 raise AssertionError(f"{stay.topic}, asked for {stay.asked}: {error}\n{events}") from None
-        self.checked.set()
 
-    def _check(self, stay: Stay) -> None:
-        self._check_members(stay)
+    def _check(self, stay: Stay, members: dict[str, list[Any]]) -> None:
+        self._check_members(stay, members)
         if TOPICS[stay.topic].framing is Framing.EVENT:
             self._check_order(stay)
         numbers = [number for event in stay.events if (number := _number(event)) is not None]
         assert len(set(numbers)) == len(numbers), "a message came twice"
         assert not stay.reached_the_end or LAST in numbers, "the last message did not come"
 
-    def _check_members(self, stay: Stay) -> None:
+    def _check_members(self, stay: Stay, members: dict[str, list[Any]]) -> None:
         told: dict[str, Any] = {}
         for event in stay.events:
             if event.get("type") == "presence_diff":
@@ -469,8 +519,6 @@ class Life:
                 told = {user: metas for user, metas in told.items() if user not in event["leaves"]}
                 told |= event["joins"] | event["updates"]
         if stay.reached_the_end and "presence" in stay.asked:
-            roster = self.center.store.roster(stay.topic).members
-            members = {user: [json.loads(meta) for meta in metas] for user, metas in roster.items()}
             assert told == members, f"was told {told}, the members are {members}"
 
     def _check_order(self, stay: Stay) -> None:
@@ -502,18 +550,12 @@ class Life:
                 last, jump_told = place, False
 
     async def _check_residue(self) -> None:
-        for hub in self.hubs:
+        for hub in self.world.hubs:
             stats = hub.stats()
             assert (stats.memberships, stats.topics) == (0, 0), f"left in a hub: {stats}"
-        self.center.sweep()
         for topic in TOPICS:
-            members = self.center.store.roster(topic).members
+            members = await self.world.members(topic)
             assert not members, f"left in {topic}: {members}"
-        for hub in self.hubs:
-            await hub.stop()
-        await asyncio.sleep(0)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"tasks left: {left}"
 
 
 def _places(stay: Stay) -> Iterator[tuple[str, Position | None, dict[str, Any]]]:
@@ -539,7 +581,12 @@ def run(seed: int) -> Life:
 
 
 async def _run(seed: int) -> Life:
-    life = Life(seed)
+    rng = random.Random(seed)
+    return await lived(Life(rng, Simulated(rng)))
+
+
+async def lived(life: Life) -> Life:
+    """Live it. Raises the first thing that went wrong."""
     try:
         await life.live()
     except ExceptionGroup as group:

@@ -1,0 +1,204 @@
+"""`python -m tests.hub.chaos redis --seeds 0 10`: the random lives of `simulation`, on a real Redis or relay.
+
+Between each hub and the backend is a proxy, which delays what goes through, stalls, cuts connections and refuses new
+ones. The backend itself loses its data, the relay by being killed. Real time, so no two lives are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import random
+import secrets
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+from antiphon.hub import Hub
+from antiphon.hub.backends.relay_process import native_address
+from tests.hub.simulation import HUBS, TOPICS, Life, lived, restart
+from tests.patience import PATIENCE
+from tests.redis_server import RedisServer
+from tests.relay_server import RelayServer
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+LEASE: Final = 10.0
+CHUNK: Final = 1 << 16
+
+
+class Proxy:
+    """Connections to a backend, in a test's hands."""
+
+    def __init__(self, dial: Callable[[], Awaitable[Streams]], rng: random.Random) -> None:
+        self.refusing = False
+        self.slow = False
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self._dial = dial
+        self._rng = rng
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server
+
+    async def listen_tcp(self) -> int:
+        """The port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def listen_unix(self) -> str:
+        """The abstract address."""
+        address = f"@antiphon-proxy-{secrets.token_hex(8)}"
+        self._server = await asyncio.start_unix_server(self._serve, native_address(address))
+        return address
+
+    def cut(self, share: float = 1.0) -> None:
+        """Abort connections: all, or about this share of them."""
+        for writer in tuple(self._writers):
+            if self._rng.random() < share:
+                writer.transport.abort()
+
+    async def close(self) -> None:
+        self._server.close()
+        self.cut()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if self.refusing:
+                return
+            there_reader, there_writer = await self._dial()
+        except OSError:
+            return
+        else:
+            self._writers.add(writer)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pump(reader, there_writer))
+                    group.create_task(self._pump(there_reader, writer))
+            except* (OSError, EOFError):
+                pass
+            finally:
+                self._writers.discard(writer)
+                there_writer.transport.abort()
+        finally:
+            writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(CHUNK):
+            if self.slow and self._rng.random() < 0.3:
+                await asyncio.sleep(self._rng.random() * 0.02)
+            await self.flowing.wait()
+            writer.write(data)
+            await writer.drain()
+        raise EOFError
+
+
+class Real:
+    """A `World` on a real backend."""
+
+    def __init__(self, kind: str, rng: random.Random) -> None:
+        self._rng = rng
+        self._server: RedisServer | RelayServer = RedisServer() if kind == "redis" else RelayServer()
+        self._troubles = [self._cut, self._refuse, self._stall, self._restart, self._lose_data]
+        self._proxies: list[Proxy] = []
+        self.hubs: list[Hub] = []
+
+    async def open(self) -> None:
+        await asyncio.to_thread(self._server.start)
+        for _ in range(HUBS):
+            proxy = Proxy(self._dial, self._rng)
+            self._proxies.append(proxy)
+            if isinstance(self._server, RedisServer):
+                url = f"redis://127.0.0.1:{await proxy.listen_tcp()}"
+            else:
+                url = f"relay://{await proxy.listen_unix()}"
+            self.hubs.append(Hub(url, topics=TOPICS, presence_lease=LEASE))
+
+    async def close(self) -> None:
+        for proxy in self._proxies:
+            await proxy.close()
+        await asyncio.to_thread(self._server.close)
+
+    async def trouble(self, rng: random.Random, over: Callable[[], bool]) -> None:
+        while not over():
+            await asyncio.sleep(rng.random())
+            rng.choice(self._proxies).slow = rng.random() < 0.5
+            await rng.choice(self._troubles)(rng)
+        for proxy in self._proxies:
+            proxy.slow = False
+
+    async def members(self, topic: str) -> dict[str, list[Any]]:
+        return await self.hubs[0].presence(topic)
+
+    async def settled(self, check: Callable[[], Awaitable[None]]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    await check()
+                except AssertionError as error:
+                    last = error
+                else:
+                    return
+                try:
+                    await asyncio.sleep(0.1)
+                except asyncio.CancelledError:
+                    raise last from None
+
+    async def _dial(self) -> Streams:
+        if isinstance(self._server, RedisServer):
+            return await asyncio.open_connection("127.0.0.1", self._server.port)
+        return await asyncio.open_unix_connection(native_address(self._server.address))
+
+    async def _cut(self, rng: random.Random) -> None:
+        rng.choice(self._proxies).cut(rng.choice([0.5, 1.0]))
+
+    async def _refuse(self, rng: random.Random) -> None:
+        proxy = rng.choice(self._proxies)
+        proxy.refusing = True
+        proxy.cut()
+        await asyncio.sleep(rng.random() * 0.7)
+        proxy.refusing = False
+
+    async def _stall(self, rng: random.Random) -> None:
+        proxy = rng.choice(self._proxies)
+        proxy.flowing.clear()
+        await asyncio.sleep(rng.random() * 1.5)
+        proxy.flowing.set()
+
+    async def _restart(self, rng: random.Random) -> None:
+        await restart(rng.choice(self.hubs), rng)
+
+    async def _lose_data(self, rng: random.Random) -> None:
+        if isinstance(self._server, RedisServer):
+            await asyncio.to_thread(self._server.command, "FLUSHALL")
+            return
+        await asyncio.to_thread(self._server.kill)
+        await asyncio.sleep(rng.random() * 0.5)
+        await asyncio.to_thread(self._server.start)
+
+
+async def run(kind: str, seed: int) -> Life:
+    """One life. Raises AssertionError."""
+    rng = random.Random(seed)
+    return await lived(Life(rng, Real(kind, rng), busy_seconds=4.0))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.hub.chaos", description=__doc__)
+    parser.add_argument("backend", choices=["redis", "relay"])
+    parser.add_argument("--seeds", nargs=2, type=int, default=(0, 10), metavar=("FIRST", "BEHIND"))
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    for seed in range(*options.seeds):
+        try:
+            life = asyncio.run(run(options.backend, seed))
+        except AssertionError as error:
+            sys.stdout.write(f"seed {seed}: {error}\n")
+            return 1
+        sys.stdout.write(f"seed {seed}: {len(life.stays)} stays, {life.numbers} messages\n")
+        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
