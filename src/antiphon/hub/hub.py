@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from antiphon.events import Observer
+from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.types import SupportsSink
 
 from .arguments import read_close, read_count, read_position, read_sink, read_user, user_in, user_of
@@ -28,8 +29,6 @@ from .rooms import Rooms
 from .station import Receiver
 from .subscription import QueueSink
 from .topics import MAX_SECONDS, Framing, TopicOptions, Topics, check_number
-
-POLICY_VIOLATION: Final = 1008
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,7 +272,7 @@ class Hub:
         *,
         user: str | int | None = None,
         topic: str | None = None,
-        code: int = POLICY_VIOLATION,
+        code: int = WS_1008_POLICY_VIOLATION,
         reason: str = "",
     ) -> None:
         """Close the sockets of a user, of a topic, or of a user in a topic, in every process.

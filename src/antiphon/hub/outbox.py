@@ -10,11 +10,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from antiphon.status import WS_1013_TRY_AGAIN_LATER
 from antiphon.types import Overflow, Sink
 
 from .message import Kind, Parcel
 
-TRY_AGAIN_LATER: Final = 1013
 TOO_SLOW: Final = "too slow: outbox full"
 
 HOLDS_BACK: Final = frozenset({Overflow.DROP_OLDEST, Overflow.CONFLATE})
@@ -190,7 +190,7 @@ class Outbox:
     def _disconnect(self) -> None:
         self.disconnected = True
         self.clear()
-        self.sink.disconnect(TRY_AGAIN_LATER, TOO_SLOW)
+        self.sink.disconnect(WS_1013_TRY_AGAIN_LATER, TOO_SLOW)
 
 
 def _nothing() -> None:

@@ -6,11 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from antiphon.status import WS_1013_TRY_AGAIN_LATER
 from antiphon.types import PreparedMessage
 
 from .errors import SlowSubscriber
 from .message import Parcel
-from .outbox import TRY_AGAIN_LATER
 
 
 class QueueSink:
@@ -71,7 +71,7 @@ class QueueSink:
             raise RuntimeError("two tasks iterate over one subscription; subscribe once for each")
         while not self._parcels:
             if not self.alive:
-                if self._ended is not None and self._ended[0] == TRY_AGAIN_LATER:
+                if self._ended is not None and self._ended[0] == WS_1013_TRY_AGAIN_LATER:
                     raise SlowSubscriber(self._ended[1])
                 return None
             self._waiter = self.loop.create_future()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from antiphon.events import Event, HandshakeRefused
+from antiphon.status import WS_1012_SERVICE_RESTART
 from antiphon.types import ASGIApp, Scope
 from antiphon.wire import Deflate, Role, negotiate
 from antiphon.wire.deflate import Agreement
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-SERVICE_RESTART: Final = 1012
 
 _CANCEL_AGAIN: Final = 1.0
 _LONGEST_TICK: Final = 0.5
@@ -221,7 +221,7 @@ class Engine:
         now = self.clock()
         while queue and queue[-1][0] <= now:
             _, session = queue.pop()
-            session.close(SERVICE_RESTART, "the server restarts")
+            session.close(WS_1012_SERVICE_RESTART, "the server restarts")
         if queue:
             self.loop.call_later(max(0.01, queue[-1][0] - now), self._close_next)
 

@@ -15,6 +15,13 @@ from antiphon.events import (
     ConnectionOpened,
     ProtocolViolated,
 )
+from antiphon.status import (
+    WS_1005_NO_STATUS_RCVD,
+    WS_1006_ABNORMAL_CLOSURE,
+    WS_1008_POLICY_VIOLATION,
+    WS_1011_INTERNAL_ERROR,
+    WS_1013_TRY_AGAIN_LATER,
+)
 from antiphon.types import CARRIER_EXTENSION, ClosedBy, Message, Scope
 from antiphon.wire import (
     Close,
@@ -44,15 +51,9 @@ from .limits import Rate
 from .scope import build_scope, path_of
 from .sockets import direct_fd
 from .state import APP_MAY_SEND, State
-from .watched import ABNORMAL, Watched
+from .watched import Watched
 
 Addresses = tuple[tuple[str, int] | None, tuple[str, int | None] | None]
-
-NO_STATUS = 1005
-POLICY_VIOLATION = 1008
-INTERNAL_ERROR = 1011
-TRY_AGAIN_LATER = 1013
-NO_ROOM = "no room for another large message"
 
 
 class Session(Watched):
@@ -210,7 +211,7 @@ class Session(Watched):
         self.put(refuse_response(status, (*engine.default_headers(), *headers), body, content_type=content_type))
         unfinished = self.state == State.HANDSHAKE
         self._move(State.DENYING)
-        self._finish(ABNORMAL, "", ClosedBy.US)
+        self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.US)
         if unfinished:
             self._end_sending()
         else:
@@ -263,7 +264,7 @@ class Session(Watched):
                 engine.logger.error("ASGI callable returned without completing handshake.")
             self.refuse(500, "Internal Server Error", expected=False)
         elif self.state == State.OPEN:
-            self.close(INTERNAL_ERROR if failed else 1000)
+            self.close(WS_1011_INTERNAL_ERROR if failed else 1000)
         elif self.state == State.DENYING and self._denial is not None:
             self.abort()  # a response cut short must not look whole
         if not failed and task.result() is not None:
@@ -353,7 +354,7 @@ class Session(Watched):
             return
         self._denial = None
         self._told = True
-        self._finish(ABNORMAL, "", ClosedBy.US)
+        self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.US)
         self._end_transport()
 
     def take_disconnect(self) -> dict[str, Any]:
@@ -398,7 +399,7 @@ class Session(Watched):
             # RFC 6455 §5.5.1 wants the code back; the reason too, as a browser shows its page what we answered.
             self.put(encode_frame(opcodes.CLOSE, encode_close(close.code, close.reason)))
             self._move(State.CLOSING_RCVD)
-            self._finish(NO_STATUS if close.code is None else close.code, close.reason, ClosedBy.PEER)
+            self._finish(WS_1005_NO_STATUS_RCVD if close.code is None else close.code, close.reason, ClosedBy.PEER)
         self._end_transport()  # servers close first: RFC 6455 §7.1.1
 
     def on_violation(self, error: ProtocolError) -> None:
@@ -412,7 +413,6 @@ class Session(Watched):
         if error is None:
             return
         if self.state == State.OPEN:
-            self.engine.emit(ProtocolViolated(path=self.path, code=error.close_code, reason=error.reason))
             self._fail(error.close_code, error.reason)
         elif self.state == State.CLOSING_SENT:
             self._end_transport()
@@ -422,9 +422,7 @@ class Session(Watched):
         assert self._rate is not None
         assert self.parser is not None
         if self.state == State.OPEN and not self._rate.spend(self.parser.frames, size, self.engine.clock()):
-            reason = "too many messages"
-            self.engine.emit(ProtocolViolated(path=self.path, code=POLICY_VIOLATION, reason=reason))
-            self._fail(POLICY_VIOLATION, reason)
+            self._fail(WS_1008_POLICY_VIOLATION, "too many messages")
 
     def on_unfinished(self, size: int) -> None:
         """A large message grows, or is complete."""
@@ -435,8 +433,7 @@ class Session(Watched):
         """`Engine`: the unfinished messages of all are too much, and this one began first."""
         self.hoards = False
         if self.state == State.OPEN:
-            self.engine.emit(ProtocolViolated(path=self.path, code=TRY_AGAIN_LATER, reason=NO_ROOM))
-            self._fail(TRY_AGAIN_LATER, NO_ROOM)
+            self._fail(WS_1013_TRY_AGAIN_LATER, "no room for another large message")
         else:
             self.abort()
 
@@ -446,6 +443,7 @@ class Session(Watched):
         Closing the socket now would answer unread bytes with a reset, which may overtake our Close.
         """
         self.engine.logger.debug("WebSocket %s closed: %d %s", self.path, code, reason)
+        self.engine.emit(ProtocolViolated(path=self.path, code=code, reason=reason))
         self.parser = None
         self.put(encode_frame(opcodes.CLOSE, encode_close(code, reason)))
         self._move(State.CLOSING_SENT)

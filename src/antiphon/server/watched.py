@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from antiphon.events import ConnectionClosed, KeepaliveTimeout, SendTimeout
+from antiphon.status import WS_1006_ABNORMAL_CLOSURE
 from antiphon.types import ClosedBy
 from antiphon.wire import Ping, Pong, encode_frame
 from antiphon.wire import frames as opcodes
@@ -21,8 +22,6 @@ from .engine import Engine
 from .errors import ClientDisconnected
 from .sockets import Peer, look_at_peer, probe_silence, unacknowledged
 from .state import TRANSITIONS, State
-
-ABNORMAL = 1006
 
 _LINGER_TLS = 1.0  # TLS cannot half-close: a peer that may still be sending has this long to read why it is refused
 _STALL_CHECKS = 4  # a stalled outbox is looked at so often per send_timeout
@@ -92,7 +91,7 @@ class Watched(Channel, asyncio.Protocol):
 
     def _lost(self) -> None:
         """The connection ends without a Close frame."""
-        self._finish(ABNORMAL, "", ClosedBy.NOBODY)
+        self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)
         if self.state < State.CLOSING_SENT:
             self._move(State.CLOSED)
 

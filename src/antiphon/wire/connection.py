@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from antiphon.status import WS_1005_NO_STATUS_RCVD, WS_1006_ABNORMAL_CLOSURE
 from antiphon.types import ClosedBy, PreparedMessage
 
 from .backend import Parser, encode_frame
@@ -20,9 +21,6 @@ from .deflate import Deflate
 from .errors import LocalError, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Close, Event, Ping, Role, encode_close
 from .prepared import encode_compressed, prepare
-
-NO_STATUS: Final = 1005
-ABNORMAL: Final = 1006
 
 
 class State(enum.Enum):
@@ -133,7 +131,7 @@ class Connection:
         """The peer's side of the TCP connection ended, or the connection was lost."""
         self.eof = True
         if self.state is not State.CLOSED and self.close_code is None:
-            self._note(ABNORMAL, "", ClosedBy.NOBODY)
+            self._note(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)
         self._move(Happening.EOF)
 
     # ------------------------------------------------------------ sending
@@ -179,7 +177,7 @@ class Connection:
         """Start the closing handshake. Raises ValueError for a code that may not go on the wire."""
         self._require_open("a Close frame")
         payload = encode_close(code, reason)
-        self._note(NO_STATUS if code is None else code, reason, ClosedBy.US)
+        self._note(WS_1005_NO_STATUS_RCVD if code is None else code, reason, ClosedBy.US)
         self._send_close(code, reason, payload)
         self._move(Happening.CLOSE_SENT)
 
@@ -211,7 +209,7 @@ class Connection:
     def _closed_by_peer(self, close: Close) -> None:
         self.received = close
         if self.state is State.OPEN:
-            self._note(NO_STATUS if close.code is None else close.code, close.reason, ClosedBy.PEER)
+            self._note(WS_1005_NO_STATUS_RCVD if close.code is None else close.code, close.reason, ClosedBy.PEER)
             self._send_close(close.code, "", encode_close(close.code))  # §5.5.1: typically the same code
         self._move(Happening.CLOSE_RECEIVED)
 
