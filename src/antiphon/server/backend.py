@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+native: bool
+"""Whether the native twin runs."""
 
 if TYPE_CHECKING:
     from ._pure import Channel, Flusher
-
-    native: Final = bool(os.environ)
 else:
     from antiphon.wire import NATIVE
 

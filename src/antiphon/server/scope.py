@@ -14,38 +14,6 @@ from antiphon.wire.handshake import Request
 
 ASGI_SPEC_VERSION: Final = "2.5"
 
-_COMMON_NAMES: Final = {
-    name: name
-    for name in (
-        b"host",
-        b"connection",
-        b"pragma",
-        b"cache-control",
-        b"user-agent",
-        b"upgrade",
-        b"origin",
-        b"sec-websocket-version",
-        b"accept-encoding",
-        b"accept-language",
-        b"accept",
-        b"cookie",
-        b"authorization",
-        b"sec-websocket-key",
-        b"sec-websocket-extensions",
-        b"sec-websocket-protocol",
-        b"sec-fetch-dest",
-        b"sec-fetch-mode",
-        b"sec-fetch-site",
-        b"referer",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-real-ip",
-        b"x-request-id",
-        b"forwarded",
-    )
-}
 _SHARED_VALUES_OF: Final = frozenset(
     (
         b"host",
@@ -69,6 +37,17 @@ _SHARED_VALUES_OF: Final = frozenset(
         b"x-forwarded-port",
     )
 )
+_OWN_VALUES_OF: Final = (
+    b"cookie",
+    b"authorization",
+    b"sec-websocket-key",
+    b"referer",
+    b"x-forwarded-for",
+    b"x-real-ip",
+    b"x-request-id",
+    b"forwarded",
+)
+_COMMON_NAMES: Final = {name: name for name in (*_SHARED_VALUES_OF, *_OWN_VALUES_OF)}
 _MAX_SHARED: Final = 1024
 _MAX_SHARED_SIZE: Final = 256
 

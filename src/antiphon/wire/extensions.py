@@ -20,7 +20,6 @@ _PIECE: Final = re.compile(
 _HEAD: Final = re.compile(rf"[ \t]*({_TOKEN})")
 _WHOLE_TOKEN: Final = re.compile(_TOKEN)
 _COMMA: Final = re.compile(r"[ \t]*(?:,|$)")
-_EMPTY: Final = re.compile(r"[ \t]*(?:,|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +43,9 @@ def _parse_line(value: bytes) -> list[Extension]:
     extensions = []
     position = 0
     while position < len(text):
-        empty = _EMPTY.match(text, position)
-        if empty:  # empty list elements are to be ignored: RFC 9110 §5.6.1
-            position = empty.end()
+        comma = _COMMA.match(text, position)
+        if comma is not None:  # empty list elements are to be ignored: RFC 9110 §5.6.1
+            position = comma.end()
             continue
         head = _HEAD.match(text, position)
         if head is None:

@@ -45,7 +45,6 @@ class Request:
     headers: Sequence[tuple[bytes, bytes]]
     consumed: int
     """Bytes of the input that the head took; what follows is WebSocket frames."""
-    version: str = "1.1"
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of the header `name` (lower case), in order."""
