@@ -111,13 +111,8 @@ class InvalidJSON(PeerError, json.JSONDecodeError):
     close_reason = "invalid JSON"
 
 
-class ParameterErrors(Exception):
-    """The peer's parameters failed validation; `errors()` lists every failure, in FastAPI's shape.
-
-    Base of `RequestValidationError` and `WebSocketRequestValidationError`, as routes raise it. Uncaught it is a 422
-    for HTTP routes, a denial or Close 1008 for WebSockets. `body` is the body that failed, for HTTP routes. The `ctx`
-    of an error may hold an exception: encode with a fallback.
-    """
+class _Failures(Exception):
+    """A list of what pydantic found wrong."""
 
     def __init__(self, errors: Sequence[dict[str, Any]], *, body: Any = None, endpoint: str | None = None) -> None:
         super().__init__(errors)
@@ -126,7 +121,17 @@ class ParameterErrors(Exception):
         self.endpoint = endpoint
 
     def errors(self) -> list[dict[str, Any]]:
+        """Each failure as pydantic's `errors()` has it: `type`, `loc`, `msg`, `input`, `ctx`."""
         return self._errors
+
+
+class ParameterErrors(_Failures):
+    """The peer's parameters failed validation; `errors()` lists every failure, in FastAPI's shape.
+
+    Base of `RequestValidationError` and `WebSocketRequestValidationError`, as routes raise it. Uncaught it is a 422
+    for HTTP routes, a denial or Close 1008 for WebSockets. `body` is the body that failed, for HTTP routes. The `ctx`
+    of an error may hold an exception: encode with a fallback.
+    """
 
     def __str__(self) -> str:
         where = f" for {self.endpoint}" if self.endpoint else ""
@@ -142,17 +147,8 @@ class WebSocketRequestValidationError(ParameterErrors):
     """The parameters of a WebSocket handshake failed validation: 403 with code 1008 (FastAPI's name)."""
 
 
-class ResponseValidationError(Exception):
+class ResponseValidationError(_Failures):
     """An HTTP endpoint returned what its `response_model` does not allow: our fault, a 500 (FastAPI's name)."""
-
-    def __init__(self, errors: Sequence[dict[str, Any]], *, body: Any = None, endpoint: str | None = None) -> None:
-        super().__init__(errors)
-        self._errors = list(errors)
-        self.body = body
-        self.endpoint = endpoint
-
-    def errors(self) -> list[dict[str, Any]]:
-        return self._errors
 
 
 class RegistrationError(RuntimeError):

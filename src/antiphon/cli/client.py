@@ -6,8 +6,6 @@ Owns the address, the TCP and TLS connection and the handshake; knows nothing of
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from antiphon.types import ClosedBy
 from antiphon.wire import Connection, DeflateConfig, HandshakeError, Role, State, WireConfig
 from antiphon.wire.deflate import accept, offer
 from antiphon.wire.frames import Event
-from antiphon.wire.handshake import Response, build_request, check_response, parse_response
+from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
 
 OPEN_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 3.0
@@ -129,7 +127,7 @@ class Client:
         compress: bool = True,
     ) -> Self:
         """Connect and shake hands within OPEN_TIMEOUT seconds. Raises Unreachable, Refused, or ValueError."""
-        key = base64.b64encode(os.urandom(16))
+        key = new_key()
         config = DeflateConfig() if compress else None
         request = build_request(
             address.authority,

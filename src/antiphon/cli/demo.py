@@ -12,7 +12,6 @@ import click
 from . import sockets as listening
 from .serving import Config, Engine, log_config, serve
 
-BACKLOG = 2048
 APP = "antiphon.demo:app"
 
 
@@ -31,7 +30,7 @@ def command(host: str, port: int, workers: int, open_browser: bool, log_level: s
     antiphon demo --open
     antiphon demo --host 0.0.0.0 --workers 2
     """
-    sockets = listening.listen(host, port, BACKLOG)
+    sockets = listening.listen(host, port)
     config = Config(
         APP,
         host=host,

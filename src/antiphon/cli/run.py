@@ -20,7 +20,6 @@ from .problem import Problem, WrongUsage
 from .serving import Config, Engine, log_config, serve
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
-BACKLOG = 2048  # uvicorn's
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -122,7 +121,7 @@ def configure(target: Target, **options: Any) -> Config:
         forwarded_allow_ips=options["forwarded_allow_ips"],
         root_path=options["root_path"],
         limit_concurrency=options["limit_concurrency"],
-        backlog=BACKLOG,
+        backlog=listening.BACKLOG,
         timeout_graceful_shutdown=options["timeout_graceful_shutdown"],
         ssl_keyfile=options["ssl_keyfile"],
         ssl_certfile=options["ssl_certfile"],
@@ -144,8 +143,8 @@ def _listen(host: str, port: int, uds: str | None, fd: int | None) -> list[Any]:
     if fd is not None:
         return [listening.adopt(fd)]
     if uds is not None:
-        return [listening.listen_unix(uds, BACKLOG)]
-    return listening.listen(host, port, BACKLOG)
+        return [listening.listen_unix(uds)]
+    return listening.listen(host, port)
 
 
 def read_env_file(path: str) -> None:

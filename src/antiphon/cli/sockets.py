@@ -10,13 +10,17 @@ import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from .problem import Problem
 
-UNPRIVILEGED_PORTS_START = 1024
+BACKLOG: Final = 2048
+"""Connections that the kernel holds until they are taken: uvicorn's default."""
+
+UNPRIVILEGED_PORTS_START: Final = 1024
 
 
-def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
+def listen(host: str, port: int) -> list[socket.socket]:
     """Bind and listen on every address that `host` names; port 0 takes a free one, the same for all addresses."""
     try:
         addresses = dict.fromkeys(
@@ -37,7 +41,7 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
                 continue
             undo.callback(sock.close)
             port = sock.getsockname()[1]
-            sock.listen(backlog)
+            sock.listen(BACKLOG)
             sock.set_inheritable(True)
             sockets.append(sock)
         if not sockets:
@@ -46,7 +50,7 @@ def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     return sockets
 
 
-def listen_unix(path: str, backlog: int) -> socket.socket:
+def listen_unix(path: str) -> socket.socket:
     """Bind a Unix socket that everybody may connect to; one left behind by a dead server is replaced."""
     if _is_dead_socket(path):
         Path(path).unlink()
@@ -59,7 +63,7 @@ def listen_unix(path: str, backlog: int) -> socket.socket:
             raise Problem(f"--uds {path}: a server is listening there, or it is no socket") from None
         raise Problem(f"--uds {path}: {error.strerror}") from None
     Path(path).chmod(0o666)
-    sock.listen(backlog)
+    sock.listen(BACKLOG)
     sock.set_inheritable(True)
     return sock
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from antiphon.hub import Hub
-from antiphon.types import ASGIApp, Receive, Scope, Send
+from antiphon.types import ASGIApp
+
+from .reading import read_only
 
 
 def healthz_app(*hubs: Hub) -> ASGIApp:
@@ -16,17 +17,10 @@ def healthz_app(*hubs: Hub) -> ASGIApp:
     no passwords. `app.mount("/healthz", healthz_app(app.hub))`
     """
 
-    async def healthz(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"expected an http scope, got {scope['type']}: mount this app, do not run it alone")
-        await _answer(Request(scope, receive), hubs)(scope, receive, send)
-
-    return healthz
+    return read_only(lambda _: _answer(hubs))
 
 
-def _answer(request: Request, hubs: tuple[Hub, ...]) -> Response:
-    if request.method not in ("GET", "HEAD"):
-        return Response(status_code=405, headers={"Allow": "GET, HEAD"})
+def _answer(hubs: tuple[Hub, ...]) -> Response:
     stats = [hub.stats() for hub in hubs]
     healthy = all(one.connected for one in stats)
     body = {

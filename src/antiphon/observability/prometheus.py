@@ -18,7 +18,9 @@ from antiphon import events
 from antiphon.events import Event, Observer
 from antiphon.hub import Hub
 from antiphon.hub import events as hub_events
-from antiphon.types import ASGIApp, Receive, Scope, Send
+from antiphon.types import ASGIApp
+
+from .reading import read_only
 
 LATENCIES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 """Seconds; a healthy backend is in the first half, `call_timeout` is the last."""
@@ -38,6 +40,8 @@ class Metrics:
         """Its own by default, so that several apps of one process do not collide."""
         self._hubs: list[Hub] = []
         self._handlers: dict[type[Event], Callable[[Any], None]] = {}
+        self.app: Final = read_only(self._answer)
+        """The ASGI app that answers Prometheus."""
         self._count_connections()
         self._count_hub_events()
         self.registry.register(_Stats(self._hubs))
@@ -52,15 +56,7 @@ class Metrics:
         self._hubs.append(hub)
         hub.observer = self if hub.observer is None else both(hub.observer, self)
 
-    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI app that answers Prometheus."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"expected an http scope, got {scope['type']}: mount this app, do not run it alone")
-        await self._answer(Request(scope, receive))(scope, receive, send)
-
     def _answer(self, request: Request) -> Response:
-        if request.method not in ("GET", "HEAD"):
-            return Response(status_code=405, headers={"Allow": "GET, HEAD"})
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self.registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 

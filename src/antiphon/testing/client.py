@@ -28,6 +28,7 @@ DEFAULT_TIMEOUT: Final = 5.0
 """Seconds: far more than an app in the same loop takes, short enough to wait for a failing test."""
 
 SERVER_ADDRESS: Final = ("testserver", 80)
+NOT_CONNECTED: Final = "the client is not connected: use it as `async with server.connect(...) as peer`"
 
 
 class HandshakeRefused(Exception):
@@ -82,9 +83,7 @@ class Server:
     async def __aenter__(self) -> Self:
         self._lifespan = _Lifespan(self._app)
         await self._lifespan.startup()
-        self._engine = Engine(
-            self._app, self._config, app_state=self._lifespan.state, root_path=self._root_path, logger=None
-        )
+        self._engine = Engine(self._app, self._config, app_state=self._lifespan.state, root_path=self._root_path)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -372,14 +371,14 @@ class Peer(asyncio.Protocol):
     def _open(self) -> Connection:
         connection = self._connection
         if connection is None:
-            raise RuntimeError("the client is not connected: use it as `async with server.connect(...) as peer`")
+            raise RuntimeError(NOT_CONNECTED)
         if connection.state is not WireState.OPEN:
             raise ConnectionEnded(connection.close_code or 1006, connection.close_reason)
         return connection
 
     def _wire(self) -> MemoryTransport:
         if self._transport is None:
-            raise RuntimeError("the client is not connected: use it as `async with server.connect(...) as peer`")
+            raise RuntimeError(NOT_CONNECTED)
         return self._transport
 
     async def _change(self, what: str, timeout: float | None = None) -> None:
