@@ -379,6 +379,8 @@ class Life:
     stays: list[Stay] = field(default_factory=list)
     numbers: int = 0
     over: bool = False
+    coming_and_going: int = JOINERS
+    """Joiners that have neither gone for good nor settled for the end."""
     checked: asyncio.Event = field(default_factory=asyncio.Event)
     topics: list[str] = field(init=False)
 
@@ -436,6 +438,7 @@ class Life:
                 if known:
                     left_at[topic] = Position(known[-1]["offset"], known[-1]["epoch"])
             await asyncio.sleep(rng.choice([0, 0.01]))
+        self.coming_and_going -= 1
 
     def _ask_to_join(self, topic: str, number: int, left_at: dict[str, Position], rng: random.Random) -> Stay | None:
         asked: dict[str, Any] = {}
@@ -463,7 +466,9 @@ class Life:
             if self.over and stay.connection.sink.alive and stay.membership.active:
                 stay.connection.sink.read_on()
                 stay.to_the_end = True
+                self.coming_and_going -= 1
                 await self.checked.wait()
+                self.coming_and_going += 1
 
     def _something_happens(self, connection: Connection, rng: random.Random) -> None:
         what = rng.random()
@@ -489,6 +494,7 @@ class Life:
         self.checked.set()
 
     async def _check_quiet(self) -> None:
+        assert not self.coming_and_going, "somebody still comes and goes"
         for hub in self.world.hubs:
             assert hub.stats().connected, "a hub has not found its backend again"
 

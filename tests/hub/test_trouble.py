@@ -27,6 +27,8 @@ class Fragile(MemoryBackend):
         self.listener: Listener | None = None
         self.confirm = asyncio.Event()
         self.confirm.set()
+        self.confirm_leaving = asyncio.Event()
+        self.confirm_leaving.set()
         self.on_the_way = asyncio.Event()
         self.on_the_way.set()
         self.tracking = 0
@@ -86,6 +88,7 @@ class Fragile(MemoryBackend):
     async def untrack(self, topic: str, ref: str, grace: float) -> None:
         self._check()
         await super().untrack(topic, ref, grace)
+        await self.confirm_leaving.wait()
 
     async def presence(self, topic: str) -> Roster:
         self._check()
@@ -396,3 +399,13 @@ async def test_a_hub_stopped_at_the_moment_a_member_is_lost_leaves_nothing_unawa
         connection.sink.die()
         await hub.stop()
     gc.collect()
+
+
+async def test_who_leaves_while_the_hub_is_stopped_is_not_cancelled(hub: Hub, backend: Fragile) -> None:
+    membership = await hub.join("people", Connection(), presence="ann").__aenter__()
+    backend.confirm_leaving.clear()
+    leaving = asyncio.create_task(membership.leave())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await hub.stop()
+    await leaving

@@ -135,7 +135,8 @@ class Link:
         if self.always_open:
             await self.settle()
         elif self._absent:
-            await asyncio.shield(self.spawn(self.settle))
+            # Not shield: a hub that is stopped meanwhile cancels the work, not who waits for it.
+            await asyncio.wait([self.spawn(self.settle)])
 
     async def _untrack_absent(self) -> None:
         async with self._leaving:
