@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon.connection import ConnectionOptions, WebSocket, WebSocketState
-from antiphon.connection.channel import SENDS_PER_TURN
+from antiphon.connection.channel import UNHEEDED_PER_TURN
 from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
 from antiphon.types import ClosedBy, Message, Overflow, PreparedMessage
 from tests.connection.peer import Peer
@@ -157,7 +157,7 @@ async def test_a_sender_to_a_dead_connection_that_waits_by_itself_waits_for_noth
     await websocket.close()
 
     async def work() -> None:
-        for _ in range(2 * SENDS_PER_TURN):
+        for _ in range(2 * UNHEEDED_PER_TURN):
             turns_meanwhile: list[bool] = []
             asyncio.get_running_loop().call_soon(turns_meanwhile.append, True)
             await websocket.send_text("x")
@@ -550,6 +550,24 @@ async def test_a_loop_over_connections_does_not_wait_at_a_bad_one(trouble: str) 
     others = {websocket}
     await foreign(broadcast())
     assert not others
+
+
+async def test_many_broadcasts_in_one_turn_do_not_add_up_to_a_wait_at_a_dead_connection() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    await websocket.close()
+    others = {websocket}
+
+    async def broadcast() -> None:
+        for other in others:
+            await other.send_text("x")
+
+    def leave() -> None:
+        others.clear()
+
+    broadcasts = [foreign(broadcast()) for _ in range(100)]
+    asyncio.get_running_loop().call_soon(leave)
+    await asyncio.gather(*broadcasts)
 
 
 async def test_a_loop_that_only_sends_to_the_dead_gives_the_loop_its_turns() -> None:

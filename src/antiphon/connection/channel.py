@@ -76,6 +76,10 @@ SENDS_PER_TURN: Final = 16
 """Sends in a row without a receive, after which the loop gets a turn: a server whose `send` never suspends would not
 even learn that the peer is gone."""
 
+UNHEEDED_PER_TURN: Final = 1000
+"""Sends of foreign senders, all together, to a connection that is dead, after which the loop gets a turn. Far more than
+a crowd of endpoints with one message each: where a loop over connections waits, they change what it goes through."""
+
 HANDLING_SECONDS: Final = 0.05
 """After a message was read, its handling may go on this long before `send_text` and its like learn that the peer is
 gone. Long enough for a loop over all connections, short enough for an endpoint that only sends from then on."""
@@ -334,13 +338,12 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     async def _be_patient(self) -> None:
         """Keep a loop that only sends to the dead from hogging the event loop.
 
-        As seldom as will do, like the wait for room: where a loop over connections waits, endpoints leave, and change
-        the very list that it goes through.
+        As seldom as will do, like the wait for room.
         """
         if not self._unheeded:
             asyncio.get_running_loop().call_soon(self._relax)
         self._unheeded += 1
-        if self._unheeded % SENDS_PER_TURN == 0:
+        if self._unheeded % UNHEEDED_PER_TURN == 0:
             await asyncio.sleep(0)
 
     def _offer_from_elsewhere(self, prepared: PreparedMessage) -> None:
