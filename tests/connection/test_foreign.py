@@ -585,3 +585,28 @@ async def test_a_loop_that_only_sends_to_the_dead_gives_the_loop_its_turns() -> 
     await turns()
     over.append(True)
     await task
+
+
+@pytest.mark.parametrize("size", [30, 60])
+async def test_a_peer_that_reads_is_not_taken_for_a_slow_one_because_many_send_at_once(size: int) -> None:
+    peer = Peer()
+    websocket = await peer.accepted(Small)
+    async with asyncio.TaskGroup() as group:
+        for number in range(10):
+            group.create_task(websocket.send_text(f"{number:0{size}}"), context=contextvars.Context())
+    await turns()
+    assert websocket.closed is None
+    assert sorted(map(int, peer.texts)) == list(range(10))
+
+
+async def test_a_large_message_behind_a_small_one_is_no_reason_to_take_a_peer_for_slow() -> None:
+    peer = Peer()
+    websocket = await peer.accepted(Small)
+
+    async def work() -> None:
+        await websocket.send_text("x" * 10)
+        await websocket.send_text("x" * 95)
+
+    await foreign(work())
+    await turns()
+    assert [len(text) for text in peer.texts] == [10, 95]

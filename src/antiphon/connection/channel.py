@@ -119,11 +119,16 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self._read_at = -HANDLING_SECONDS
         """When the endpoint last read a message of the peer."""
         self._closed: Closed | None = None
+        self._closing: Closed | None = None
+        """The Close that the endpoint has given, and that may still wait for the peer to read."""
         self._close_waiters: list[Callable[[], None]] = []
         self._unheard = 0
         self._unheeded = 0
         self._pressed = False
         """A foreign message came in this turn of the loop, to an outbox that is more than half full."""
+        self._awaits_room = False
+        self._room_made = 0
+        """How often the outbox has emptied while a foreign sender asked for room."""
         self._handed_over = 0
         self._closed_by_foreign = False
         self._server_swallows = False
@@ -210,6 +215,11 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
                 self._in_loop(lambda: self._off_close(tell))
         return self.closed or LOST
 
+    async def flushed(self) -> None:
+        """Wait until a Close that a foreign sender or a cancelled task has left is with the server, or given up."""
+        if self._carrier is None:
+            await self._outbox.finish()
+
     @property
     def sink(self) -> Sink:
         """Where the hub and others that must never wait leave messages for this connection."""
@@ -270,6 +280,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             raise self._gone("send")
         if not message.get("more_body", False):
             self.application_state = expected[kind]
+        if kind == "websocket.close":
+            self._closing = Closed(code=message["code"], reason=message["reason"], by=ClosedBy.US)
         try:
             await self._send(message)
         except (OSError, RuntimeError) as exc:
@@ -292,7 +304,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     def _send_ended(self, message: Message) -> None:
         """Note the end, if the message that was sent is one."""
         if message["type"] == "websocket.close":
-            self._end(Closed(code=message["code"], reason=message["reason"], by=ClosedBy.US))
+            self._end(self._closing or LOST)
         elif self.application_state is DISCONNECTED:
             self._end(DENIED)
 
@@ -322,14 +334,29 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         sink = self.sink
         if self.application_state is not CONNECTED or not sink.alive:
             await self._be_patient()
-        elif (buffered := sink.buffered) * 2 > self.options.outbox_bytes:
-            # One turn of the loop lets a peer that reads make room.
-            if self._pressed or buffered + _most_bytes(payload) > self.options.outbox_bytes:
-                await asyncio.sleep(0)
-            else:
+        elif buffered := sink.buffered:
+            limit = self.options.outbox_bytes
+            if buffered + _most_bytes(payload) > limit or (buffered * 2 > limit and self._pressed):
+                await self._wait_for_room(sink, _most_bytes(payload))
+            elif buffered * 2 > limit:
                 self._pressed = True
                 sink.loop.call_soon(self._relax)
         self._offer(prepared)
+
+    async def _wait_for_room(self, sink: Sink, size: int) -> None:
+        """A turn of the loop lets a peer that reads make room; another one if others have taken what was made."""
+        for _ in range(SENDS_PER_TURN):
+            made = self._room_made
+            if not self._awaits_room:
+                self._awaits_room = True
+                sink.on_writable(self._note_room)
+            await asyncio.sleep(0)
+            if self._room_made == made or sink.buffered + size <= self.options.outbox_bytes:
+                return
+
+    def _note_room(self) -> None:
+        self._awaits_room = False
+        self._room_made += 1
 
     def _relax(self) -> None:
         self._pressed = False
@@ -407,7 +434,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         return closed is None or closed.by is not ClosedBy.US
 
     def _gone(self, method: str) -> WebSocketDisconnected:
-        closed = self.closed or LOST
+        closed = self.closed or self._closing or LOST
         excuse_disconnects(running_loop())
         text = f"{method} on a connection that has ended ({closed.code} {closed.reason}".rstrip() + ")"
         return WebSocketDisconnected(text, code=closed.code, reason=closed.reason)

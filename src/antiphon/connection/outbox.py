@@ -3,7 +3,8 @@
 Own sends go straight to the server's `send` as long as nothing waits; behind waiting messages they stand in line, or
 write the line themselves where the server is known to take it at once.
 Foreign messages wait in a queue, bounded in bytes, for the one writer task, which lives from the first of them until
-the connection's task ends. `Outbox` is the `Sink` of the connection (antiphon.types).
+the connection's task ends. A Close is the writer's too, where it might have to wait: whoever gave it may be cancelled
+meanwhile. `Outbox` is the `Sink` of the connection (antiphon.types).
 
 Knows nothing of WebSocket states: what is legal has been checked before.
 """
@@ -58,6 +59,9 @@ class Outbox:
         self._on_ended = on_ended
         self._watch = watch
         self._alive = True
+        self._sealed = False
+        """A Close was given; nothing may follow it."""
+        self._finished: asyncio.Future[None] | None = None
         self._queue: deque[Entry] = deque()
         self._buffered = 0
         self._direct = 0
@@ -88,7 +92,7 @@ class Outbox:
 
     def offer(self, message: PreparedMessage, limit: int) -> bool:
         """Take the message unless `buffered` would pass `limit` by it. A dead connection takes and drops it."""
-        if not self._alive:
+        if not self._alive or self._sealed:
             return True
         payload = message.payload
         size = len(payload) if isinstance(payload, bytes) or payload.isascii() else len(payload.encode())
@@ -100,7 +104,8 @@ class Outbox:
 
     def disconnect(self, code: int, reason: str) -> None:
         """Close behind what is buffered; abort when that takes longer than `send_timeout`."""
-        if self._alive:
+        if self._alive and not self._sealed:
+            self._sealed = True
             self._put(Entry({"type": "websocket.close", "code": code, "reason": reason}, 0))
             # Never cancelled: a Close that the server has taken may still be stuck behind a peer that does not read.
             self.loop.call_later(self._timeout, self.abort)
@@ -133,10 +138,12 @@ class Outbox:
 
         Raises what the server's `send` raises; TimeoutError after `send_timeout`, the connection aborted.
         """
+        closes = message["type"] == "websocket.close"
+        self._sealed = self._sealed or closes
         try:
             while self._queue and self._is_at_rest() and self._takes_at_once():
                 await self._write_one(self._queue[0])
-            if self._queue:
+            if self._queue or (closes and self._loop is not None and not self._takes_at_once()):
                 await self._stand_in_line(message)
                 return
             self._direct += 1
@@ -152,6 +159,12 @@ class Outbox:
         except TimeoutError:
             self.abort()
             raise
+
+    async def finish(self) -> None:
+        """Wait until a Close in line is with the server, or given up."""
+        if self._sealed and self._queue:
+            self._finished = self.loop.create_future()
+            await self._finished
 
     def end(self, closed: Closed) -> None:
         """Count the connection as over from now on, and tell those who asked."""
@@ -208,7 +221,9 @@ class Outbox:
             async with asyncio.timeout(self._timeout):
                 await entry.done
         except asyncio.CancelledError:
-            if entry is not self._sending and entry in self._queue:
+            if message["type"] == "websocket.close":
+                self.loop.call_later(self._timeout, self.abort)
+            elif entry is not self._sending and entry in self._queue:
                 self._queue.remove(entry)
             raise
 
@@ -223,6 +238,7 @@ class Outbox:
         while True:
             while self._queue:
                 await self._write_one(self._queue[0])
+            self._wake_finisher()
             self._work = self.loop.create_future()
             await self._work
 
@@ -244,6 +260,8 @@ class Outbox:
         self._buffered -= entry.size
         if entry.done is not None and not entry.done.done():
             entry.done.set_result(None)
+        if entry.message["type"] == "websocket.close":
+            self.end(Closed(code=entry.message["code"], reason=entry.message["reason"], by=ClosedBy.US))
         if self._writable_marks:
             self._call_writable()
 
@@ -270,7 +288,12 @@ class Outbox:
         for entry in waiting:
             if entry.done is not None and not entry.done.done():
                 entry.done.set_exception(exc)
+        self._wake_finisher()
         self.end(LOST)
+
+    def _wake_finisher(self) -> None:
+        if self._finished is not None and not self._finished.done():
+            self._finished.set_result(None)
 
 
 def means_closed(exc: Exception) -> bool:

@@ -246,6 +246,8 @@ async def _hand_over(websocket: WebSocket) -> None:
         websocket.scope[FAILED_KEY] = websocket
     elif websocket.application_state is WebSocketState.CONNECTED:
         await _close(websocket, UNHANDLED.code, UNHANDLED.reason)
+    else:
+        await websocket.flushed()
 
 
 async def _finish(websocket: WebSocket) -> None:
@@ -259,6 +261,7 @@ async def _finish(websocket: WebSocket) -> None:
             await quietly(websocket.send({"type": "websocket.http.response.body", "body": b""}))
             await settle(websocket.scope)
         case WebSocketState.DISCONNECTED:
+            await websocket.flushed()
             await settle(websocket.scope)
 
 
@@ -309,9 +312,12 @@ async def _close(websocket: WebSocket, code: int, reason: str) -> None:
 
 async def _say_farewell(websocket: WebSocket) -> None:
     """The endpoint was cancelled: as a rule the server stops. The peer learns so if it can be told quickly."""
-    if websocket.application_state is WebSocketState.CONNECTED and not _lost(websocket):
-        with anyio.move_on_after(FAREWELL_TIMEOUT, shield=True):
+    if _lost(websocket):
+        return
+    with anyio.move_on_after(FAREWELL_TIMEOUT, shield=True):
+        if websocket.application_state is WebSocketState.CONNECTED:
             await _close(websocket, WS_1012_SERVICE_RESTART, "")
+        await websocket.flushed()
 
 
 async def quietly(sending: Awaitable[None]) -> None:
