@@ -11,10 +11,7 @@ import contextvars
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
-from antiphon.events import (
-    ConnectionOpened,
-    ProtocolViolated,
-)
+from antiphon.events import ConnectionOpened, ProtocolViolated
 from antiphon.status import (
     WS_1005_NO_STATUS_RCVD,
     WS_1006_ABNORMAL_CLOSURE,
@@ -23,26 +20,9 @@ from antiphon.status import (
     WS_1013_TRY_AGAIN_LATER,
 )
 from antiphon.types import CARRIER_EXTENSION, ClosedBy, Message, Scope
-from antiphon.wire import (
-    Close,
-    HandshakeError,
-    Parser,
-    Ping,
-    Pong,
-    ProtocolError,
-    Role,
-    encode_close,
-    encode_frame,
-)
+from antiphon.wire import Close, HandshakeError, Parser, Ping, Pong, ProtocolError, Role, encode_close, encode_frame
 from antiphon.wire import frames as opcodes
-from antiphon.wire.handshake import (
-    Request,
-    accept_response,
-    parse_request,
-    refuse_response,
-    subprotocols,
-    validate,
-)
+from antiphon.wire.handshake import Request, accept_response, parse_request, refuse_response, subprotocols, validate
 
 from .denial import Denial
 from .engine import Engine

@@ -9,14 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from antiphon.hub import (
-    BackendUnavailable,
-    Framing,
-    Hub,
-    Overflow,
-    Position,
-    TopicOptions,
-)
+from antiphon.hub import BackendUnavailable, Framing, Hub, Overflow, Position, TopicOptions
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 from antiphon.testing.hub_worker import Worker
 

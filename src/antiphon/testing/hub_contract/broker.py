@@ -8,11 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from antiphon.hub import (
-    BackendUnavailable,
-    Hub,
-    Trouble,
-)
+from antiphon.hub import BackendUnavailable, Hub, Trouble
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 from antiphon.testing.hub_worker import workers
 

@@ -10,19 +10,11 @@ from typing import Any
 import pytest
 
 from antiphon.exceptions import WebSocketDisconnect
-from antiphon.hub import (
-    Hub,
-    InvalidTopic,
-    Membership,
-    Position,
-    UnencodableData,
-)
+from antiphon.hub import Hub, InvalidTopic, Membership, Position, UnencodableData
 from antiphon.hub.envelope import MAX_DATA
 from antiphon.testing.hub_sinks import Connection, eventually
 
-from .base import (
-    Contract,
-)
+from .base import Contract
 
 
 class Name(enum.StrEnum):

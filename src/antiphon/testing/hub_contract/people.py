@@ -8,17 +8,10 @@ from functools import partial
 
 import pytest
 
-from antiphon.hub import (
-    Hub,
-    Kind,
-)
+from antiphon.hub import Hub, Kind
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
-from .base import (
-    GRACES,
-    Contract,
-    compose,
-)
+from .base import GRACES, Contract, compose
 
 
 class PeopleContract(Contract):

@@ -9,25 +9,11 @@ from functools import partial
 
 import pytest
 
-from antiphon.hub import (
-    Hub,
-    Position,
-)
+from antiphon.hub import Hub, Position
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 from antiphon.testing.hub_worker import workers
 
-from .base import (
-    GRACES,
-    LEASE,
-    OPTIONS,
-    STEADY_LEASE,
-    TOPICS,
-    Contract,
-    compose,
-    received_count,
-    received_last,
-    until,
-)
+from .base import GRACES, LEASE, OPTIONS, STEADY_LEASE, TOPICS, Contract, compose, received_count, received_last, until
 
 
 class ProcessContract(Contract):

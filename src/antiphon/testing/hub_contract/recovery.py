@@ -6,18 +6,10 @@ import asyncio
 
 import pytest
 
-from antiphon.hub import (
-    Hub,
-    Kind,
-    Position,
-    SlowSubscriber,
-)
+from antiphon.hub import Hub, Kind, Position, SlowSubscriber
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
-from .base import (
-    TTL,
-    Contract,
-)
+from .base import TTL, Contract
 
 
 class RecoveryContract(Contract):

@@ -5,14 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 
-from antiphon.hub import (
-    Hub,
-)
+from antiphon.hub import Hub
 from antiphon.testing.hub_sinks import Connection, eventually
 
-from .base import (
-    Contract,
-)
+from .base import Contract
 
 
 class SlowReceiversContract(Contract):
