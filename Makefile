@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh $(shell find src -name '*.pyx' -o -name '*.pxd')
+SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh $(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt bench docs conformance fuzz asan leaks setup system clean
