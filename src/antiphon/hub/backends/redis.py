@@ -41,7 +41,7 @@ log = logging.getLogger("antiphon.hub.redis")
 T = TypeVar("T")
 
 POOL: Final = 16
-"""Connections for requests, at most; hearing and publishing have one each besides."""
+"""Connections for requests, at most; hearing, publishing and presence have one each besides."""
 
 TICKS: Final = 3
 """Renewals per lease: two may be late before anybody is taken for dead."""
@@ -53,6 +53,13 @@ _PLAIN, _ENTRY, _FIRST, _PRESENCE = b"DEFP"
 
 class RedisBackend:
     """One process's connections to Redis: one to hear, a few to speak."""
+
+    # Of a start, each made anew by the next one.
+    _listener: Listener
+    _client: Redis
+    _publishing: Line
+    _presence: Line
+    _members: MemberKeeper
 
     def __init__(self, url: str, config: BackendConfig) -> None:
         self._url = url
@@ -70,19 +77,14 @@ class RedisBackend:
         self._reset()
 
     def _reset(self) -> None:
-        self._listener: Listener | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
-        self._client: Redis | None = None
-        self._publishing: Line | None = None
-        self._presence: Line | None = None
         self._feed: Feed | None = None
         self._connected = False
         self._stopped = False
         self._word = uuid.uuid4().hex[:6]
         self._channels: dict[bytes, str] = {}
         self._heads = Heads()
-        self._members: MemberKeeper | None = None
         self._epochs: dict[bytes, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,7 +99,6 @@ class RedisBackend:
         self._reset()
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
         pool = BlockingConnectionPool(
             max_connections=POOL, timeout=self._config.call_timeout, **self._connection_options()
         )
@@ -107,6 +108,7 @@ class RedisBackend:
         self._members = MemberKeeper(
             self._client, self._presence, self._names, self._word, self._config.presence_lease, self._swept
         )
+        self._pid = os.getpid()
         try:
             async with asyncio.timeout(self._config.start_timeout):
                 await scripts.load(self._client)
@@ -129,13 +131,12 @@ class RedisBackend:
             return
         self._stopped = True
         connected, self._connected = self._connected, False
-        if self._members is not None:
-            self._members.close()
+        self._members.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if connected and self._members is not None:
+        if connected:
             with contextlib.suppress(RedisError, TimeoutError):
                 async with asyncio.timeout(self._config.call_timeout):
                     await self._members.leave()
@@ -145,11 +146,9 @@ class RedisBackend:
         feed, self._feed = self._feed, None
         if feed is not None:
             await feed.close()
-        for line in (self._publishing, self._presence):
-            if line is not None:
-                await line.disconnect()
-        if self._client is not None:
-            await self._client.aclose(close_connection_pool=True)
+        await self._publishing.disconnect()
+        await self._presence.disconnect()
+        await self._client.aclose(close_connection_pool=True)
 
     def _connection_options(self) -> dict[str, Any]:
         timeout = self._config.call_timeout
@@ -172,7 +171,6 @@ class RedisBackend:
 
     async def _open_feed(self) -> Feed:
         """A feed that hears the control channel. Raises RedisError or TimeoutError."""
-        assert self._listener is not None
         feed = Feed(
             self._make_connection(),
             received=self._received,
@@ -213,7 +211,6 @@ class RedisBackend:
 
     async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
         self._ready()
-        assert self._publishing is not None
         if keep is None:
             await self._bounded(self._publishing.call(("PUBLISH", self._names.channel(topic), b"D" + data)))
             return None
@@ -252,12 +249,10 @@ class RedisBackend:
 
     def _present(self) -> MemberKeeper:
         self._ready()
-        assert self._members is not None
         return self._members
 
     async def _call(self, command: Command) -> Any:
         self._ready()
-        assert self._client is not None
         return await self._bounded(scripts.call(self._client, command))
 
     async def _bounded(self, work: Coroutine[Any, Any, T]) -> T:
@@ -283,7 +278,6 @@ class RedisBackend:
     def _received(self, channel: bytes, data: bytes) -> None:
         if not self._connected:
             return  # not restored yet: what has a history is read from there
-        assert self._listener is not None
         topic = self._channels.get(channel)
         if topic is None:
             if channel == self._names.control:
@@ -306,7 +300,6 @@ class RedisBackend:
     def _missed(self, what: str) -> None:
         """Something was lost while connected: the same recovery as after a lost connection."""
         log.warning("missed messages from redis (%s): recovering", what)
-        assert self._listener is not None
         self._heads.recovering()
         self._listener.lost()
         self._listener.restored()
@@ -316,7 +309,6 @@ class RedisBackend:
     def _feed_broken(self, feed: Feed) -> None:
         if feed is not self._feed or self._stopped:
             return
-        assert self._listener is not None
         log.warning("lost redis at %s", redact(self._url))
         self._connected = False
         self._feed = None
@@ -325,14 +317,9 @@ class RedisBackend:
         self._spawn(self._reconnect(feed))
 
     async def _reconnect(self, broken: Feed) -> None:
-        assert self._client is not None
-        assert self._publishing is not None
-        assert self._presence is not None
-        assert self._members is not None
         await broken.close()
         await self._publishing.disconnect()
         await self._presence.disconnect()
-        assert self._listener is not None
         pause, longest = self._config.backoff
         while True:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
@@ -379,7 +366,6 @@ class RedisBackend:
 
     async def _read_heads(self, topics: list[str]) -> dict[str, Position]:
         """Where these topics stand. Raises RedisError."""
-        assert self._client is not None
         grouped: dict[int, list[str]] = {}
         for topic in topics:
             grouped.setdefault(bucket_of(topic), []).append(topic)
@@ -397,8 +383,7 @@ class RedisBackend:
     # From time to time
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(work)
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -416,7 +401,6 @@ class RedisBackend:
                 log.info("redis: upkeep failed, tried again soon: %s", error or type(error).__name__)
 
     async def _tick(self, buckets: set[int]) -> None:
-        assert self._listener is not None
         members = self._present()
         if not await members.tick(buckets) and self._connected:
             members.rename()
@@ -427,7 +411,6 @@ class RedisBackend:
         found = await self._read_heads(self._heads.turn())
         lost = self._heads.compare(found) if self._connected else None
         if lost is not None:
-            assert self._listener is not None
             self._missed(lost)
             self._listener.flush()
 

@@ -48,6 +48,10 @@ class RelayStats(NamedTuple):
 class RelayBackend:
     """One worker's connection to the relay of its host."""
 
+    # Of a start, each made anew by the next one.
+    _listener: Listener
+    _target: str
+
     def __init__(self, url: str, config: BackendConfig) -> None:
         scheme, separator, address = url.partition("://")
         if scheme != "relay" or not separator or (address and not address.startswith(("/", "@"))) or address == "@":
@@ -57,7 +61,6 @@ class RelayBackend:
         self._reset()
 
     def _reset(self) -> None:
-        self._listener: Listener | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._link: _Link | None = None
@@ -98,7 +101,7 @@ class RelayBackend:
             self._stop_supervisor()
             raise BackendUnavailable(f"the relay at {address!r} closed the connection at once")
         self._link.ready = True
-        self._renewing = self._loop.create_task(self._renew())
+        self._renewing = asyncio.create_task(self._renew())
 
     async def stop(self) -> None:
         if self._stopped or self._pid != os.getpid():
@@ -186,9 +189,7 @@ class RelayBackend:
 
     async def _connect(self) -> _Link:
         """A connection that has said hello, under a new name: what an old one left behind ends with the old lease."""
-        assert self._loop is not None
-        assert self._listener is not None
-        loop, listener, config = self._loop, self._listener, self._config
+        loop, listener, config = asyncio.get_running_loop(), self._listener, self._config
         # uvloop takes a path up to its first NUL, so an abstract address must be connected by the socket itself; in a
         # thread, because connect waits while the backlog is full.
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -213,15 +214,13 @@ class RelayBackend:
     def _lost(self, link: _Link) -> None:
         if link is not self._link or self._stopped:
             return
-        assert self._loop is not None
-        assert self._listener is not None
         log.warning("lost the relay at %s", self._target)
         self._link = None
         if not self._away:
             self._away = True
             self._listener.lost()
             self._listener.flush()
-        self._reconnecting = self._loop.create_task(self._reconnect())
+        self._reconnecting = asyncio.create_task(self._reconnect())
 
     async def _reconnect(self) -> None:
         pause, longest = self._config.backoff
@@ -243,7 +242,6 @@ class RelayBackend:
 
     def _resubscribe(self, link: _Link) -> None:
         """`restored` comes in the very turn the relay's answer does: entries may stand right behind it."""
-        assert self._listener is not None
         listener = self._listener
 
         def restored() -> None:
