@@ -87,6 +87,7 @@ class App(RouteMethods):
     `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets. FastAPI's keywords about
     OpenAPI are accepted and not used; `app.metadata` holds them. `hub` starts and stops with the lifespan; without one,
     `app.hub` makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
+    Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
     def __init__(
@@ -248,7 +249,7 @@ class App(RouteMethods):
         self.router.add_route(path, route, methods, name, include_in_schema)
 
     def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
-        """Call `func` at "startup" or "shutdown"."""
+        """Call `func` at "startup" or "shutdown"; any other type is a ValueError."""
         self.router.add_event_handler(event_type, func)
 
     def include_router(
@@ -270,7 +271,7 @@ class App(RouteMethods):
         )
 
     def mount(self, path: str, app: ASGIApp, name: str | None = None) -> None:
-        """Hand everything below `path` to another ASGI app, a whole FastAPI app included."""
+        """Hand everything below `path` to another ASGI app, a whole FastAPI app included. Errors as the router's."""
         self.router.mount(path, app=app, name=name)
 
     def host(self, host: str, app: ASGIApp, name: str | None = None) -> None:
@@ -278,7 +279,10 @@ class App(RouteMethods):
         self.router.host(host, app=app, name=name)
 
     def add_middleware(self, middleware_class: Callable[..., ASGIApp], *args: Any, **kwargs: Any) -> None:
-        """Wrap the app into ASGI middleware; the last one added is the outermost. It sees WebSockets as well."""
+        """Wrap the app into ASGI middleware; the last one added is the outermost. It sees WebSockets as well.
+
+        Raises RuntimeError once the app has started, TypeError for what cannot be called.
+        """
         if self.middleware_stack is not None:
             raise RuntimeError("Cannot add middleware after an application has started")
         if not callable(middleware_class):
@@ -286,7 +290,10 @@ class App(RouteMethods):
         self.user_middleware.insert(0, Middleware(middleware_class, *args, **kwargs))
 
     def middleware(self, middleware_type: str) -> Callable[[Function], Function]:
-        """Register `async def function(request, call_next) -> Response` for HTTP requests; the only type is "http"."""
+        """Register `async def function(request, call_next) -> Response` for HTTP requests.
+
+        The only type is "http"; another one is a ValueError. Errors as `add_middleware`.
+        """
         if middleware_type != "http":
             raise ValueError(f'middleware_type must be "http", got {middleware_type!r}; use add_middleware for others')
 
@@ -297,7 +304,10 @@ class App(RouteMethods):
         return register
 
     def add_exception_handler(self, exc_class_or_status_code: HandlerKey, handler: ExceptionHandler) -> None:
-        """Call `handler(connection, exc)` for this exception class and its subclasses, or for this HTTP status."""
+        """Call `handler(connection, exc)` for this exception class and its subclasses, or for this HTTP status.
+
+        Raises TypeError for a key that is neither.
+        """
         check_key(exc_class_or_status_code)
         self.exception_handlers[exc_class_or_status_code] = handler
         if self.middleware_stack is not None:

@@ -49,7 +49,11 @@ class RouteMethods:
     def websocket(
         self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None
     ) -> Callable[[Endpoint], Endpoint]:
-        """Serve WebSocket connections to `path` with the decorated function, with dependency injection."""
+        """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
+
+        Raises RegistrationError for what can never be served: a path that is none, a function without `async`, a
+        parameter that cannot be filled.
+        """
         router = self._registrar
         a_path(path)
 
@@ -60,7 +64,10 @@ class RouteMethods:
         return register
 
     def websocket_route(self, path: str, name: str | None = None) -> Callable[[Endpoint], Endpoint]:
-        """Serve WebSocket connections with a plain `endpoint(websocket)` or a `WebSocketEndpoint` class."""
+        """Serve WebSocket connections with a plain `endpoint(websocket)` or a `WebSocketEndpoint` class.
+
+        Errors as `websocket`.
+        """
         router = self._registrar
         a_path(path)
 
@@ -90,7 +97,10 @@ class RouteMethods:
     def api_route(
         self, path: str, *, methods: Collection[str] | None = None, **options: Unpack[RouteOptions]
     ) -> Callable[[Endpoint], Endpoint]:
-        """Serve HTTP requests of these methods (GET by default) with dependency injection."""
+        """Serve HTTP requests of these methods (GET by default) with dependency injection.
+
+        Raises RegistrationError for what can never be served, TypeError for an option it does not know.
+        """
         router = self._registrar
         a_path(path)
 
@@ -133,7 +143,10 @@ class RouteMethods:
         return self.api_route(path, methods=("TRACE",), **options)
 
     def on_event(self, event_type: str) -> Callable[[Endpoint], Endpoint]:
-        """Call the decorated function at "startup" or "shutdown"; `lifespan=` is the better way."""
+        """Call the decorated function at "startup" or "shutdown" (any other type is a ValueError).
+
+        `lifespan=` is the better way.
+        """
         router = self._registrar
 
         def register(handler: Endpoint) -> Endpoint:
@@ -230,7 +243,7 @@ class APIRouter(RouteMethods, Guest, Router):
         )
 
     def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
-        """Call `func` at "startup" or "shutdown"."""
+        """Call `func` at "startup" or "shutdown"; any other type is a ValueError."""
         handlers = {"startup": self.on_startup, "shutdown": self.on_shutdown}.get(event_type)
         if handlers is None:
             raise ValueError(f"event_type must be 'startup' or 'shutdown', got {event_type!r}")
