@@ -102,6 +102,8 @@ class Line:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.up = False
         self.listener: Listener
+        self._carries = False
+        self._started = False
         self._center = center
         self._process = process
         self._rng = rng
@@ -116,33 +118,48 @@ class Line:
     async def start(self, listener: Listener) -> None:
         self.loop = asyncio.get_running_loop()
         self.listener = listener
-        self.up = True
+        self.up = self._carries = self._started = True
         self._center.lines.append(self)
         self._arriving = self.loop.create_task(self._arrive())
 
     async def stop(self) -> None:
-        self._cut()
-        self._arriving.cancel()
-        self._wanted.clear()
-        with contextlib.suppress(ValueError):
+        if self._started:
+            self._started = False
+            self._cut()
+            self._arriving.cancel()
+            self._wanted.clear()
             self._center.lines.remove(self)
-        self._center.drop(self._process)
+            self._center.drop(self._process)
 
     # What may happen to it
 
     def lose(self) -> None:
-        self._cut()
-        if self._rng.random() < 0.5:
-            self._center.drop(self._process)
-        self.listener.lost()
-        self.listener.flush()
+        if self.up:
+            self._cut()
+            if self._rng.random() < 0.5:
+                self._center.drop(self._process)
+            self.listener.lost()
+            self.listener.flush()
 
     async def restore(self) -> None:
         await self._take_time()
-        self._subscribed = set(self._wanted)
-        self.up = True
-        self.listener.restored()
-        self.listener.flush()
+        if self._rng.random() < 0.3:
+            await self._connect_and_break()
+        if self._started and not self.up:
+            self._subscribed = set(self._wanted)
+            self.up = self._carries = True
+            self.listener.restored()
+            self.listener.flush()
+
+    async def _connect_and_break(self) -> None:
+        """Some of what is new comes before the line is lost once more, which is no new loss to the hub."""
+        if self._started and not self.up:
+            self._subscribed = set(self._wanted)
+            self._carries = True
+            await asyncio.sleep(self._rng.random() * 0.1)
+            if not self.up:
+                self._cut()
+            await self._take_time()
 
     async def take_for_dead(self) -> None:
         self._center.drop(self._process)
@@ -152,7 +169,7 @@ class Line:
             self.listener.flush()
 
     def _cut(self) -> None:
-        self.up = False
+        self.up = self._carries = False
         self._breaks += 1
         self._on_the_way.clear()
         self._subscribed.clear()
@@ -164,7 +181,7 @@ class Line:
 
     def carry(self, topic: str | None, what: Callable[[Listener], None]) -> None:
         """To the hub, behind what is on the way. `topic`: only if the hub wants to hear of it."""
-        if self.up and (topic is None or topic in self._subscribed):
+        if self._carries and (topic is None or topic in self._subscribed):
             self._on_the_way.append(what)
             self._arrival.set()
 
@@ -329,7 +346,10 @@ class Simulated:
         await rng.choice(self._lines).take_for_dead()
 
     async def _restart(self, rng: random.Random) -> None:
-        await restart(rng.choice(self.hubs), rng)
+        restarting = asyncio.create_task(restart(rng.choice(self.hubs), rng))
+        await asyncio.sleep(rng.random() * 0.4)
+        await self._break(rng)
+        await restarting
 
 
 async def restart(hub: Hub, rng: random.Random) -> None:
@@ -504,7 +524,7 @@ class Life:
             try:
                 self._check(stay, members[stay.topic])
             except AssertionError as error:
-                events = "\n".join(json.dumps(event)[:200] for event in stay.events)
+                events = "\n".join(json.dumps(event)[:200] for event in stay.events[-40:])
                 raise AssertionError(f"{stay.topic}, asked for {stay.asked}: {error}\n{events}") from None
 
     def _check(self, stay: Stay, members: dict[str, list[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 from collections.abc import AsyncGenerator, Callable
 
 import pytest
@@ -23,6 +24,8 @@ class Fragile(MemoryBackend):
     def __init__(self) -> None:
         super().__init__("memory://", BackendConfig())
         self.broken = False
+        self.refusing = False
+        """Subscriptions."""
         self.on_history: Callable[[], None] = lambda: None
         self.listener: Listener | None = None
         self.confirm = asyncio.Event()
@@ -59,6 +62,8 @@ class Fragile(MemoryBackend):
             await super().publish(topic, b"\x01\x01\0\0\0\0" + one, keep)
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
+        if self.refusing:
+            raise BackendUnavailable("lost again")
         position = await super().subscribe(topic, keep)
         await self.confirm.wait()
         return position
@@ -409,3 +414,37 @@ async def test_who_leaves_while_the_hub_is_stopped_is_not_cancelled(hub: Hub, ba
     await asyncio.sleep(0)
     await hub.stop()
     await leaving
+
+
+async def test_entries_of_an_attempt_to_come_back_that_failed_hide_no_gap(hub: Hub, backend: Fragile) -> None:
+    connection = Connection()
+    async with hub.join("kept", connection):
+        backend.lose()
+        backend._listener = backend.listener  # connected, and lost again before everything was subscribed
+        await backend.elsewhere("kept", b"1", keep=KEEP)
+        backend._listener = None
+        await backend.elsewhere("kept", *[str(number).encode() for number in range(2, 9)], keep=KEEP)
+        backend.restore()
+        await backend.elsewhere("kept", b"9", keep=KEEP)
+        await eventually(lambda: connection.received[-1:] == ["9"])
+        assert [json.loads(one).get("type") if one[0] == "{" else one for one in map(str, connection.received)] == [
+            "resync",
+            "9",
+        ]
+
+
+async def test_a_hub_that_could_not_be_started_again_may_be_tried_once_more(backend: Fragile) -> None:
+    connection = Connection()
+    hub = Hub(backend=backend, topics={"kept": KEPT})
+    await hub.start()
+    async with hub.join("kept", connection):
+        await hub.stop()
+        backend.refusing = True
+        with pytest.raises(BackendUnavailable):
+            await hub.start()
+        assert not hub.stats().connected
+        backend.refusing = False
+        await hub.start()
+        await hub.publish("kept", "x")
+        await eventually(lambda: connection.received[-1:] == ["x"])
+    await hub.stop()

@@ -64,7 +64,7 @@ class Link:
         rooms.on_forgotten = self._forgotten
 
     async def start(self) -> None:
-        """Raises `BackendUnavailable`."""
+        """Raises `BackendUnavailable`; then nothing is running, and it may be tried again."""
         self._up = asyncio.Event()
         if not self.always_open:
             self._leaving = asyncio.Lock()
@@ -73,7 +73,11 @@ class Link:
         self.connected = True
         self._up.set()
         if self._rooms.rooms and not self.always_open:
-            await self._resume()
+            try:
+                await self._resume()
+            except BaseException:
+                await self.stop()
+                raise
 
     async def stop(self) -> None:
         if self.running and not self.always_open:

@@ -221,7 +221,9 @@ class Rooms:
 
     def restored(self) -> None:
         for room in tuple(self.rooms.values()):
-            if room.held is None and room.opened:
+            if room.held is not None:
+                room.held.clear()  # of attempts that failed: what came in between did not
+            elif room.opened:
                 self.spread(room, resync(room.topic))
         self.flush()
         self.tell(BackendRestored())
