@@ -24,6 +24,12 @@ def foreign(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return asyncio.create_task(work, context=contextvars.Context())
 
 
+def at_once(work: Coroutine[Any, Any, None]) -> None:
+    """Run as such code does, and in this turn of the loop: work that does not suspend."""
+    with pytest.raises(StopIteration):
+        contextvars.Context().run(work.send, None)
+
+
 async def turns(count: int = 5) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
@@ -127,6 +133,34 @@ async def test_an_own_send_that_was_cancelled_in_line_is_not_sent() -> None:
     assert peer.texts == ["foreign"]
     await websocket.send_text("open")
     assert peer.texts == ["foreign", "open"]
+
+
+async def test_a_foreign_message_that_an_own_send_began_to_write_outlives_its_cancellation() -> None:
+    inside = contextvars.ContextVar[bool]("inside")
+
+    class Traced(Peer):
+        """A server that has taken a message when it waits, behind middleware with a context variable."""
+
+        async def send(self, message: Message) -> None:
+            token = inside.set(True)
+            taken.append(message)
+            await super().send(message)
+            inside.reset(token)
+
+    taken: list[Message] = []
+    peer = Traced()
+    websocket = await peer.accepted()
+    peer.blocked = True
+    at_once(websocket.send_text("foreign"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await websocket.send_text("own")
+    peer.blocked = False
+    await turns()
+    assert peer.texts == ["foreign"]
+    await websocket.send_text("open")
+    assert peer.texts == ["foreign", "open"]
+    assert taken[1:] == peer.sent
 
 
 async def test_a_foreign_send_does_not_wait_for_a_peer_that_does_not_read() -> None:

@@ -17,7 +17,7 @@ from antiphon.connection import Closed, ConnectionOptions, WebSocket
 from antiphon.exceptions import WebSocketDisconnect
 from antiphon.server import WebSocketProtocol
 from antiphon.server.config import ServerConfig
-from antiphon.types import ASGIApp, ClosedBy, Receive, Scope, Send
+from antiphon.types import ASGIApp, ClosedBy, Message, Receive, Scope, Send
 from tests.connection.clients import RawClient
 from tests.patience import PATIENCE, until
 from tests.serving import UVICORN_PROTOCOLS, Served, serve, serve_hypercorn
@@ -339,7 +339,19 @@ async def test_foreign_and_own_messages_keep_the_order_in_which_they_were_sent(a
         assert client.close_code == 1000
 
 
-async def test_an_own_send_behind_foreign_ones_takes_no_turn_of_the_loop(uvicorn_server: Serve) -> None:
+def wrapped(send: Send) -> Send:
+    """As middleware does that looks at what is sent."""
+
+    async def through(message: Message) -> None:
+        await send(message)
+
+    return through
+
+
+@pytest.mark.parametrize("wrap", [lambda send: send, wrapped], ids=["plain", "wrapped"])
+async def test_an_own_send_behind_foreign_ones_takes_no_turn_of_the_loop(
+    uvicorn_server: Serve, wrap: Callable[[Send], Send]
+) -> None:
     turn_passed = asyncio.Event()
 
     async def member(websocket: WebSocket) -> None:
@@ -353,7 +365,8 @@ async def test_an_own_send_behind_foreign_ones_takes_no_turn_of_the_loop(uvicorn
         await websocket.send_json({"turn passed": turn_passed.is_set()})
         await websocket.close()
 
-    async with uvicorn_server(endpoint(member)) as server, connect(server.url) as client:
+    app = endpoint(member, lambda scope, receive, send: WebSocket(scope, receive, wrap(send)))
+    async with uvicorn_server(app) as server, connect(server.url) as client:
         heard = [message async for message in client]
     assert heard == ["foreign 0", "foreign 1", "foreign 2", "own", '{"turn passed":false}']
 

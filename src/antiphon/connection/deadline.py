@@ -19,11 +19,11 @@ async def within(work: Awaitable[None], seconds: float) -> None:
     except StopIteration:
         return
     async with asyncio.timeout(seconds):
-        await _rest(steps, waiting)
+        await rest_of(steps, waiting)
 
 
 @types.coroutine
-def _rest(steps: Generator[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
+def rest_of(steps: Generator[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
     """What `yield from steps` would do, for steps that have begun."""
     while True:
         try:

@@ -1,7 +1,7 @@
 """Writing to a plain ASGI server: the connection's own sends, and what foreign senders leave for it, in one order.
 
-Own sends go straight to the server's `send` as long as nothing waits; behind waiting messages they stand in line, or
-write the line themselves where the server is known to take it at once.
+Own sends go straight to the server's `send` as long as nothing waits; behind waiting messages they stand in line, and
+write the line themselves as far as the server takes it at once.
 Foreign messages wait in a queue, bounded in bytes, for the one writer task, which lives from the first of them until
 the connection's task ends. A Close is the writer's too, where it might have to wait: whoever gave it may be cancelled
 meanwhile. `Outbox` is the `Sink` of the connection (antiphon.types).
@@ -15,11 +15,11 @@ import asyncio
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from antiphon.types import ClosedBy, Message, PreparedMessage, Send
 
-from .deadline import within
+from .deadline import rest_of, within
 from .state import LOST, Closed
 
 logger = logging.getLogger("antiphon")
@@ -67,6 +67,8 @@ class Outbox:
         self._direct = 0
         self._sending: Entry | None = None
         self._writer: asyncio.Task[None] | None = None
+        self._begun: Awaitable[None] | None = None
+        """A write that an own sender has begun, for the writer to end."""
         self._work: asyncio.Future[None] | None = None
         self._writable_marks: list[tuple[int, Callable[[], None]]] = []
         self._close_callbacks: list[Callable[[], None]] = []
@@ -141,8 +143,8 @@ class Outbox:
         closes = message["type"] == "websocket.close"
         self._sealed = self._sealed or closes
         try:
-            while self._queue and self._is_at_rest() and self._takes_at_once():
-                await self._write_one(self._queue[0])
+            if self._queue and self._sending is None and not self._direct:
+                self._write_line()
             if self._queue or (closes and self._loop is not None and not self._takes_at_once()):
                 await self._stand_in_line(message)
                 return
@@ -196,14 +198,8 @@ class Outbox:
 
     # The line
 
-    def _is_at_rest(self) -> bool:
-        return self._sending is None and not self._direct
-
     def _takes_at_once(self) -> bool:
-        """Whether the server's `send` would not suspend now. uvicorn lets one ask, if nothing stands between.
-
-        A turn of the loop in the midst of a loop over connections is one in which others join and leave.
-        """
+        """Whether the server's `send` would not suspend now. uvicorn lets one ask, if nothing stands between."""
         writable = getattr(getattr(self._send, "__self__", None), "writable", None)
         return isinstance(writable, asyncio.Event) and writable.is_set()
 
@@ -230,12 +226,31 @@ class Outbox:
     def _wake_writer(self) -> None:
         if self._writer is None:
             # In the connection's context, not in the foreign sender's, which it would keep for as long as it lives.
-            self._writer = self.loop.create_task(self._write(), name="antiphon.outbox", context=self._context.copy())
+            self._writer = self.loop.create_task(self._write(), name="antiphon.outbox", context=self._context)
         elif self._work is not None and not self._work.done():
             self._work.set_result(None)
 
+    def _write_line(self) -> None:
+        """Write what waits, in the writer's place, until the server's `send` suspends; the writer goes on from there.
+
+        To wait for the writer would be a turn of the loop, and one in the midst of a loop over connections is one in
+        which others join and leave.
+        """
+        while self._queue:
+            steps = self._write_one(self._queue[0]).__await__()
+            try:
+                waiting = self._context.run(next, steps)
+            except StopIteration:
+                continue
+            self._begun = rest_of(steps, waiting)
+            self._wake_writer()
+            return
+
     async def _write(self) -> None:
         while True:
+            if self._begun is not None:
+                begun, self._begun = self._begun, None
+                await begun
             while self._queue:
                 await self._write_one(self._queue[0])
             self._wake_finisher()
