@@ -251,9 +251,9 @@ class Connection:
         if self.lost:
             return
         self.lost = True
-        was_open = self.end is None
         self._ended(end, 1006, "")
-        code = self.dialect.lost_code if was_open or self.dialect.echoes_close else 1000
+        answers_close = self.opening is Opening.CLOSED and not self.dialect.echoes_close
+        code = 1000 if answers_close else self.dialect.lost_code
         self._tell({"type": "websocket.disconnect", "code": 1006 if self.opening is Opening.HANDSHAKE else code})
         self._writable.set()
 

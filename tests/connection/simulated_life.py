@@ -90,6 +90,7 @@ class Life:
     exited: list[int] = field(default_factory=list)
     wants_background: bool = False
     background: int = 0
+    cancelled: bool = False
     ends: list[Closed] = field(default_factory=list)
     """What `wait_closed` has told."""
     states: list[tuple[int, int]] = field(default_factory=list)
@@ -218,7 +219,8 @@ class Life:
 
     def _check_code(self, code: int) -> None:
         closed = self.websocket.closed
-        if code not in (self.connection.truth[0], closed.code if closed is not None else code, 1006):
+        by_us = closed is None or closed.by is ClosedBy.US  # None: our own Close is under way
+        if code not in (self.connection.truth[0], 1006) and not by_us:
             self.fault(f"told {code}, closed is {closed}, and it was {self.connection.truth}")
 
     def _check_patience(self, target: Life) -> None:
@@ -272,6 +274,10 @@ class Life:
         self.note(f"told the end: {code}")
         self.heard_end = True
         self._check_code(code)
+        closed = self.websocket.closed
+        by_us = closed is not None and closed.by is ClosedBy.US
+        if self.connection.told_end and not by_us and code != self.connection.truth[0]:
+            self.fault(f"heard {code}, and it was {self.connection.truth}")
 
     async def _hear_text(self) -> str:
         return await self.websocket.receive_text()

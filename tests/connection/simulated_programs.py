@@ -112,7 +112,7 @@ async def _impatient_sender(life: Life) -> None:
 
 async def _impatient_closer(life: Life) -> None:
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(life.rng.choice([0.05, 0.3])):
             await _push(life)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(life.rng.choice([0, 0.1])):
@@ -137,7 +137,7 @@ async def _sleep(life: Life) -> None:
 
 async def _join(life: Life) -> None:
     async with life.world.app.hub.join(TOPIC, life.websocket):
-        await _listen(life)
+        await life.rng.choice([_listen, _listen, _impatient_closer])(life)
 
 
 async def _kick(life: Life) -> None:
