@@ -36,7 +36,7 @@ from tests.server.raw import (
     until,
 )
 from tests.server.test_transports import certificate  # noqa: F401  a fixture
-from tests.serving import HOST
+from tests.serving import HOST, Served
 
 from .bystander import sleeper, watched
 
@@ -178,9 +178,22 @@ async def test_an_app_that_has_closed_is_told_of_the_end_once_and_then_it_is_an_
     assert seen == [{"type": "websocket.disconnect", "code": 4002, "reason": ""}, ClientDisconnected]
 
 
+def connections_of(served: Served) -> set[Any]:
+    """The protocols that uvicorn holds, of HTTP and ours."""
+    assert served.server is not None
+    connections: set[Any] = served.server.server_state.connections
+    return connections
+
+
+def is_unread(served: Served) -> bool:
+    """Whether the kernel takes nothing more for a client, and there is more."""
+    transports = [getattr(connection, "transport", None) for connection in connections_of(served)]
+    return any(transport.get_write_buffer_size() for transport in transports if transport is not None)
+
+
 http_app = FastAPI()
 http_app.mount("/ws", echo)
-LARGE = 200 * KIB
+LARGE = 8 * MIB  # more than the kernel takes
 
 
 @http_app.get("/large")
@@ -194,9 +207,9 @@ async def test_an_upgrade_behind_a_large_response_that_is_not_read_yet_does_not_
         async with connect(served.port, receive_buffer=4 * KIB) as raw:
             raw.stop_reading()
             await raw.send(f"GET /large HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-            await asyncio.sleep(0.1)  # uvicorn has answered as far as the socket takes it
+            await until(lambda: is_unread(served))
             await raw.send(request("/ws/"))
-            await asyncio.sleep(0.1)
+            await until(lambda: any(isinstance(one, Session) for one in connections_of(served)))
             raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
             assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
             async with asyncio.timeout(PATIENCE):
@@ -211,7 +224,9 @@ async def test_a_head_of_a_megabyte_is_answered_though_its_client_goes_on_sendin
         async with connect(served.port) as raw:
             raw.stop_reading()
             raw.writer.write(b"GET / HTTP/1.1\r\nX: " + b"x" * MIB)
-            await asyncio.sleep(0.3)
+            await until(
+                lambda: any(one.engine.refused[431] for one in connections_of(served) if isinstance(one, Session))
+            )
             raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
             assert (await raw.read_all()).startswith(b"HTTP/1.1 431 ")
 
