@@ -39,17 +39,18 @@ class Proxy:
         self._dial = dial
         self._rng = rng
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
 
     async def listen_tcp(self) -> int:
         """The port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def listen_unix(self) -> str:
         """The abstract address."""
         address = f"@antiphon-proxy-{secrets.token_hex(8)}"
-        self._server = await asyncio.start_unix_server(self._serve, native_address(address))
+        self._server = await asyncio.start_unix_server(self._accept, native_address(address))
         return address
 
     def cut(self, share: float = 1.0) -> None:
@@ -61,6 +62,13 @@ class Proxy:
     async def close(self) -> None:
         self._server.close()
         self.cut()
+        while self._serving:
+            await asyncio.wait(self._serving)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
