@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from antiphon import App
-from antiphon.connection import WebSocket, WebSocketState
+from antiphon.connection import Closed, WebSocket, WebSocketState
 from antiphon.exceptions import WebSocketDisconnect, WebSocketDisconnected
 from antiphon.types import ClosedBy, PreparedMessage
 from tests.connection.peer import Peer
@@ -83,3 +83,17 @@ async def test_nothing_is_sent_behind_a_close_that_waits_for_its_peer() -> None:
     await closing
     await turns()
     assert peer.sent == [{"type": "websocket.close", "code": 1000, "reason": ""}]
+
+
+async def test_an_answer_that_comes_while_the_close_is_being_sent_does_not_make_it_the_peers() -> None:
+    peer = Peer()
+    websocket = await peer.accepted()
+    ending = asyncio.create_task(websocket.wait_closed())
+    await turns()
+    peer.blocked = True
+    closing = asyncio.create_task(websocket.close(4000, "why"))
+    await turns()
+    peer.leave(1000)
+    assert await ending == Closed(code=4000, reason="why", by=ClosedBy.US)
+    peer.blocked = False
+    await closing

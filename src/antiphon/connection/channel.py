@@ -457,6 +457,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self._on_ended(closed)
 
     def _on_ended(self, closed: Closed) -> None:
+        if closed is LOST:
+            self._closing = None  # it did not reach the peer
         if self._closed is None:
             self._closed = closed
             if closed.by is ClosedBy.US and self.application_state is CONNECTED:
@@ -468,7 +470,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             self._closed = closed  # a failed send came first, the disconnect message knows more
 
     def _on_disconnect(self, message: Message) -> None:
-        self._end(closed_by_message(normalised(message, tells_reason=self._server_tells_reason)))
+        # A server's `send` of a Close may last until the peer has answered: the answer then comes first.
+        self._end(self._closing or closed_by_message(normalised(message, tells_reason=self._server_tells_reason)))
 
     def _on_close(self, tell: Callable[[], None]) -> None:
         if self._served_by is not None:
