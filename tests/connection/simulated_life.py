@@ -276,7 +276,8 @@ class Life:
         self._check_code(code)
         closed = self.websocket.closed
         by_us = closed is not None and closed.by is ClosedBy.US
-        if self.connection.told_end and not by_us and code != self.connection.truth[0]:
+        aborted = code == 1006 and self.connection.has_stalled
+        if self.connection.told_end and not by_us and not aborted and code != self.connection.truth[0]:
             self.fault(f"heard {code}, and it was {self.connection.truth}")
 
     async def _hear_text(self) -> str:
