@@ -564,7 +564,7 @@ class Life:
     def _check_order(self, stay: Stay) -> None:
         """Positions go up by one; a jump is told before, or the policy's doing.
 
-        Where the data was lost while somebody joined, what was on the way may come behind what is new; told right after.
+        Where data was lost while somebody joined, what was on its way may come behind what is new: told right after.
         """
         complete = TOPICS[stay.topic].overflow is Overflow.DISCONNECT
         last: Position | None = None
@@ -590,10 +590,8 @@ class Life:
                 if last is not None and last.epoch == place.epoch:
                     assert place.offset > last.offset, f"{place} behind {last}"
                 if complete and not jump_told and not _continues(place, last, first_at_most):
-                    jump = f"{place} follows {last or first_at_most}"
-                    before = last or first_at_most
-                    assert before is not None and before.epoch != place.epoch, jump
-                    to_be_told = jump
+                    to_be_told = f"{place} follows {last or first_at_most}"
+                    assert (last or first_at_most or place).epoch != place.epoch, to_be_told
                 last, jump_told = place, False
         assert not (to_be_told and stay.reached_the_end), to_be_told
 
