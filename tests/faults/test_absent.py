@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import struct
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from fastapi import FastAPI, WebSocket
 
 from antiphon.server import HTTPProtocol, ServerConfig, Session
 from tests.patience import PATIENCE, SCALES
-from tests.server.raw import TEXT, Raw, close_frame, frame, opened, serving, until
+from tests.server.raw import TEXT, Raw, close_frame, echo, frame, opened, request, serving, until
+from tests.serving import HOST
 
 from .bystander import BEFORE_ANY_DEFAULT, sleeper, watched
 
@@ -39,6 +41,27 @@ async def test_a_reset_is_noticed_though_the_app_reads_nothing(caplog: Any) -> N
         go.set()
         await until(lambda: seen[-1:] == [1006])
         assert len(seen) > 1, "what was read before the reset is still to be had"
+
+
+@pytest.mark.parametrize("http", [HTTPProtocol, "httptools"])
+async def test_no_app_meets_a_client_without_an_address(http: Any) -> None:
+    """A socket that was reset before it was taken in may have none left: `websocket.client.host` would fail."""
+    clients: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        clients.append(scope["client"])
+        await echo(scope, receive, send)
+
+    async with serving(app, http=http) as served:
+        for _ in range(20):
+            with socket.create_connection((HOST, served.port)) as sock:
+                # The server takes them in only when this task lets the loop run.
+                sock.sendall(request())
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with opened(served.port) as raw:
+            await raw.send(frame(TEXT, b"x"))
+            assert (await raw.frame()).payload == b"x"
+    assert {client and client[0] for client in clients} == {HOST}
 
 
 async def test_a_peer_that_has_finished_is_given_up_when_the_app_reads_nothing_for_send_timeout(caplog: Any) -> None:

@@ -92,6 +92,7 @@ class Session(Watched):
         self._fail_for_violation()
         if self.state < State.CLOSING_SENT:
             self._lost()
+            self._end_transport()  # the loop's own close waits for ever for a peer that takes nothing
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's callback: the end, however it came."""
@@ -149,6 +150,10 @@ class Session(Watched):
         assert transport is not None
         client, server = self._addresses or _addresses_of(transport)
         self._addresses = None
+        if client is None and server is not None and server[1] is not None:
+            # Only a socket that was reset already does not know its peer. No app expects that, and nobody would answer.
+            self.abort()
+            return
         tls = transport.get_extra_info("sslcontext") is not None
         status = engine.admit(client[0] if client is not None else "")
         if status is not None:
@@ -395,7 +400,7 @@ class Session(Watched):
         if self.state == State.OPEN:
             self._fail(error.close_code, error.reason)
         elif self.state == State.CLOSING_SENT:
-            self._end_transport()
+            self._end_sending()
 
     def on_rate(self, size: int) -> None:
         """A chunk came: is the peer too fast?"""
