@@ -348,6 +348,7 @@ class Watched(Channel, asyncio.Protocol):
         if self.handed and self.buffered > self.outbox_limit:
             self._pong = ping.payload
         else:
+            self._pong = None  # older than this one
             self.put(encode_frame(opcodes.PONG, ping.payload))
 
     def note_pong(self, pong: Pong) -> None:
