@@ -36,6 +36,10 @@ class Bug(Exception):
     """A plain exception of a program."""
 
 
+class Told(WebSocketDisconnect):
+    """What a program makes of a raw disconnect message: not ours to excuse, where nobody awaits it."""
+
+
 class Known(Exception):
     """An exception that the app has a handler for."""
 
@@ -297,7 +301,7 @@ class Life:
             if self.connection.end is End.APP or (closed is not None and closed.by is ClosedBy.US):
                 self.heard_end = True
                 raise EOFError  # servers say what they like to an app that has closed
-            raise WebSocketDisconnect(message["code"], message.get("reason"))
+            raise Told(message["code"], message.get("reason"))
         if len(message) != 2:
             self.fault(f"a message with more than its kind: {message}")
         text: str | None = message.get("text")

@@ -36,7 +36,7 @@ from antiphon.hub import Hub, TopicOptions
 from antiphon.testing import VirtualTimeLoop
 from antiphon.types import ASGIApp, ClosedBy, Message, Overflow, Receive, Scope, Send
 from tests.connection.foreign_server import DIALECTS, Connection, End, Opening
-from tests.connection.simulated_life import OUTBOX_BYTES, SEND_TIMEOUT, SLEEPS, Bug, Known, Life
+from tests.connection.simulated_life import OUTBOX_BYTES, SEND_TIMEOUT, SLEEPS, Bug, Known, Life, Told
 from tests.connection.simulated_programs import BODIES, TOPIC
 
 LIVES: Final = 6
@@ -184,7 +184,7 @@ class World:
     def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         leaves = error.exceptions if isinstance(error, ExceptionGroup) else [error]
-        if not all(isinstance(leaf, Bug | RuntimeError) and _is_programs(leaf) for leaf in leaves):
+        if not all(isinstance(leaf, Bug | Told | RuntimeError) and _is_programs(leaf) for leaf in leaves):
             self.fault(f"the loop was told: {context['message']} {error!r}")
 
     async def _check_residue(self) -> None:
@@ -216,7 +216,7 @@ class _Wrapping:
 
 
 def _is_programs(error: BaseException | None) -> bool:
-    return isinstance(error, Bug) or "two tasks receive" in str(error)
+    return isinstance(error, Bug | Told) or "two tasks receive" in str(error)
 
 
 # ---------------------------------------------------------------- what must have held
