@@ -6,6 +6,8 @@ This is the one place that knows those names; without them (older releases) moun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 from starlette.routing import BaseRoute, Match
@@ -19,6 +21,8 @@ class Guest:
     """The methods of FastAPI's router that its `include_router` and its matching use."""
 
     _low_priority_routes: tuple[BaseRoute, ...] = ()
+    max_body_size: int | None = None
+    form_limits: Mapping[str, int] = MappingProxyType({})
 
     def _contains_router(self, router: object, seen: set[int] | None = None) -> bool:
         return False  # a FastAPI router is never included in one of ours
