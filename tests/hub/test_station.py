@@ -94,13 +94,7 @@ async def test_a_change_that_overtakes_the_roster_reaches_the_newcomer() -> None
 
 
 async def test_a_roster_that_changes_overtook_does_not_set_the_picture_back() -> None:
-    station = make_station()
-    sink = RecordingSink()
-    receiver = Receiver(sink, 1, None)
-    local = station.add("t", TopicOptions(presence=True), receiver)
-    watch(local, receiver, Roster(1, {"ann": (b'"a"',)}))
-    came: list[Change] = []
-    local.expect(came)
+    local, sink, came = asking_again()
     local.change(Change(2, "ann", ()))
     local.refresh(Roster(1, {"ann": (b'"a"',)}), came)
     local.change(Change(3, "bob", (b'"b"',)))
@@ -109,16 +103,21 @@ async def test_a_roster_that_changes_overtook_does_not_set_the_picture_back() ->
 
 async def test_a_refreshed_roster_shows_what_was_missed_although_newer_changes_came() -> None:
     """After trouble: that ann left is known to the roster alone."""
-    station = make_station()
-    sink = RecordingSink()
-    receiver = Receiver(sink, 1, None)
-    local = station.add("t", TopicOptions(presence=True), receiver)
-    watch(local, receiver, Roster(1, {"ann": (b'"a"',)}))
-    came: list[Change] = []
-    local.expect(came)
+    local, sink, came = asking_again()
     local.change(Change(4, "bob", (b'"b"',)))
     local.refresh(Roster(3, {}), came)
     assert _joins_and_leaves(sink) == [(["ann"], []), (["bob"], []), ([], ["ann"])]
+
+
+def asking_again() -> tuple[LocalTopic, RecordingSink, list[Change]]:
+    """A topic with one watcher, who knows of ann, and the roster is being read anew."""
+    sink = RecordingSink()
+    receiver = Receiver(sink, 1, None)
+    local = make_station().add("t", TopicOptions(presence=True), receiver)
+    watch(local, receiver, Roster(1, {"ann": (b'"a"',)}))
+    came: list[Change] = []
+    local.expect(came)
+    return local, sink, came
 
 
 def _joins_and_leaves(sink: RecordingSink) -> list[tuple[list[str], list[str]]]:

@@ -14,6 +14,7 @@ from .backends.base import Backend, Change, Entry, Track
 from .backends.memory import MemoryBackend
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
+from .loops import in_loop
 from .message import resync
 from .rooms import Room, Rooms
 from .station import LocalTopic, Station
@@ -58,7 +59,7 @@ class Link:
         self._absent: dict[str, tuple[str, float]] = {}
         """By ref: left, and the backend does not know yet."""
         # One at a time: none overtakes a `track` or is overtaken. A backend without a loop never suspends in it.
-        self._leaving: contextlib.AbstractAsyncContextManager[object] = contextlib.nullcontext()
+        self._presence_order: contextlib.AbstractAsyncContextManager[object] = contextlib.nullcontext()
         rooms.on_lost = self._lost
         rooms.on_restored = self._restored
         rooms.on_forgotten = self._forgotten
@@ -67,7 +68,7 @@ class Link:
         """Raises `BackendUnavailable`; then nothing is running, and it may be tried again."""
         self._up = asyncio.Event()
         if not self.always_open:
-            self._leaving = asyncio.Lock()
+            self._presence_order = asyncio.Lock()
         await self.backend.start(self._rooms)
         self.running = True
         self.connected = True
@@ -143,16 +144,14 @@ class Link:
             await asyncio.wait([self.spawn(self.settle)])
 
     async def _untrack_absent(self) -> None:
-        async with self._leaving:
+        async with self._presence_order:
             for ref, (topic, grace) in tuple(self._absent.items()):
                 await self._once("untrack", self.backend.untrack, topic, ref, grace)
                 self._absent.pop(ref, None)
 
     async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
         home = self.backend.loop
-        if home is None or home is asyncio._get_running_loop():
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+        return await work if home is None else await in_loop(home, work)
 
     async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._on_trouble is Trouble.RAISE:
@@ -251,7 +250,7 @@ class Link:
 
     async def _track_again(self) -> None:
         for ref in tuple(self._present):
-            async with self._leaving:
+            async with self._presence_order:
                 if ref in self._present:
                     topic, track = self._present[ref]
                     await self._once("track", self.backend.track, topic, track)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Final, NamedTuple, Protocol, Self, TypeVar
 
 from starlette.websockets import WebSocketState
 
@@ -14,6 +12,7 @@ from antiphon.types import Sink
 
 from .backends.base import Position, Track
 from .errors import SlowSubscriber
+from .loops import in_loop
 from .message import Kind, Message
 from .station import Receiver
 from .subscription import QueueSink
@@ -105,7 +104,7 @@ class Membership:
             raise _closed(sink, self.topic)
         if self.active:
             raise RuntimeError(f"this membership of topic {self.topic!r} was entered already; join once more")
-        await _in_loop(sink.loop, self._entrance.enter(self, self._receiver, self._request))
+        await in_loop(sink.loop, self._entrance.enter(self, self._receiver, self._request))
         return self
 
     async def __aexit__(
@@ -117,7 +116,7 @@ class Membership:
         """Nothing published from now on reaches the connection through this membership. Safe to call again."""
         if self.active:
             loop = self._receiver.sink.loop
-            await _in_loop(loop, self._entrance.leave(self, self._receiver, self._request))
+            await in_loop(loop, self._entrance.leave(self, self._receiver, self._request))
 
     def died(self) -> None:
         """The sink's `on_close` callback."""
@@ -174,10 +173,3 @@ def _closed(sink: Sink, topic: str) -> Exception:
         code=1006 if code is None else code,
         reason=reason,
     )
-
-
-async def _in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Do it in this loop, which may run in another thread."""
-    if asyncio._get_running_loop() is loop:
-        return await work
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

@@ -21,6 +21,7 @@ class Guest:
     """The methods of FastAPI's router that its `include_router` and its matching use."""
 
     _low_priority_routes: tuple[BaseRoute, ...] = ()
+    # What FastAPI's own parsing of bodies goes by; ours knows no such limits, and middleware is the place for them.
     max_body_size: int | None = None
     form_limits: Mapping[str, int] = MappingProxyType({})
 
