@@ -1,4 +1,4 @@
-"""What the hub promises, in random lives in virtual time (`simulation`); on real backends by hand: `tests.hub.chaos`."""
+"""What the hub promises, in random lives in virtual time (`simulation`); by hand on real backends: `chaos`."""
 
 from __future__ import annotations
 
