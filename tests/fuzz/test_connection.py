@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.types import ClosedBy
-from antiphon.wire import Close, Connection, HandshakeError, Ping, Pong, Role, State, WireConfig, deflate, handshake
+from antiphon.wire import Close, Connection, HandshakeError, Phase, Ping, Pong, Role, WireConfig, deflate, handshake
 from antiphon.wire.deflate import Deflate
 from antiphon.wire.errors import ProtocolError
 from antiphon.wire.frames import Event
@@ -71,8 +71,8 @@ def test_a_whole_life_of_a_connection(
     reason = data.draw(st.text(max_size=30)) if code else ""
     sides[0].send_close(code, reason)
     assert sides[1].receive_data(sides[0].data_to_send()) == [Close(code, reason)]
-    assert sides[0].receive_data(sides[1].data_to_send()) == [Close(code)]
-    assert [side.state for side in sides] == [State.CLOSED] * 2
+    assert sides[0].receive_data(sides[1].data_to_send()) == [Close(code, reason)]
+    assert [side.phase for side in sides] == [Phase.CLOSED] * 2
     assert [side.close_code for side in sides] == [code or 1005] * 2
     assert [side.closed_by for side in sides] == [ClosedBy.US, ClosedBy.PEER]
 

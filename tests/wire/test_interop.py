@@ -13,7 +13,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from antiphon.wire import Close, Connection, Role, State, deflate, handshake
+from antiphon.wire import Close, Connection, Phase, Role, deflate, handshake
 from antiphon.wire.deflate import DeflateConfig
 
 MESSAGES: list[str | bytes] = ["short", "Grüße, 😀! " * 500, "", b"", bytes(range(256)) * 300, "again and again " * 100]
@@ -55,7 +55,7 @@ def exchange(ours: Connection, theirs: ClientProtocol | ServerProtocol) -> None:
     theirs.send_close(1001, "bye")
     assert ours.receive_data(b"".join(theirs.data_to_send())) == [Close(1001, "bye")]
     theirs.receive_data(ours.data_to_send())
-    assert ours.state is State.CLOSED
+    assert ours.phase is Phase.CLOSED
     assert ours.close_code == 1001
     assert theirs.close_rcvd is not None
     assert theirs.close_rcvd.code == 1001

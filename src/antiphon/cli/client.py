@@ -13,7 +13,7 @@ from typing import Final, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from antiphon.types import ClosedBy
-from antiphon.wire import Connection, DeflateConfig, HandshakeError, Role, State, WireConfig
+from antiphon.wire import Connection, DeflateConfig, HandshakeError, Phase, Role, WireConfig
 from antiphon.wire.deflate import accept, offer
 from antiphon.wire.frames import Event
 from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
@@ -157,7 +157,7 @@ class Client:
 
     @property
     def is_open(self) -> bool:
-        return self._connection.state is State.OPEN
+        return self._connection.phase is Phase.OPEN
 
     @property
     def close_code(self) -> int:

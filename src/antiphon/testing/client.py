@@ -17,8 +17,7 @@ from typing import Any, Final, Self
 
 from antiphon.server import Engine, ServerConfig, Session
 from antiphon.types import ASGIApp, ClosedBy, Message
-from antiphon.wire import Close, Connection, DeflateConfig, HandshakeError, Ping, Pong, Role, WireConfig
-from antiphon.wire import State as WireState
+from antiphon.wire import Close, Connection, DeflateConfig, HandshakeError, Phase, Ping, Pong, Role, WireConfig
 from antiphon.wire.deflate import accept, offer
 from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
 
@@ -319,7 +318,7 @@ class Peer(asyncio.Protocol):
         connection = self._connection
         if connection is None:
             return
-        if connection.state is WireState.OPEN:
+        if connection.phase is Phase.OPEN:
             connection.send_close(code, reason)
             self._write()
         self.resume_reading()
@@ -372,7 +371,7 @@ class Peer(asyncio.Protocol):
         connection = self._connection
         if connection is None:
             raise RuntimeError(NOT_CONNECTED)
-        if connection.state is not WireState.OPEN:
+        if connection.phase is not Phase.OPEN:
             raise ConnectionEnded(connection.close_code or 1006, connection.close_reason)
         return connection
 

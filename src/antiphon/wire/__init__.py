@@ -4,7 +4,8 @@ README.md in this folder holds the state tables and the rules with their section
 """
 
 from .backend import NATIVE, Parser, encode_frame, encode_message, mask
-from .connection import Connection, State, WireConfig
+from .closing import Phase
+from .connection import Connection, WireConfig
 from .deflate import Deflate, DeflateConfig, negotiate
 from .errors import HandshakeError, LocalError, ProtocolError, Violation, WireError
 from .frames import Close, Event, Ping, Pong, Role, encode_close
@@ -22,11 +23,11 @@ __all__ = [
     "Inflater",
     "LocalError",
     "Parser",
+    "Phase",
     "Ping",
     "Pong",
     "ProtocolError",
     "Role",
-    "State",
     "Violation",
     "WireConfig",
     "WireError",

@@ -1,65 +1,25 @@
-"""One WebSocket connection behind its handshake, either side, as a table of states (RFC 6455 §5.5.1, §7).
+"""One WebSocket connection behind its handshake, either side, as bytes in and bytes out (RFC 6455).
 
-Owns what is sent and when the closing handshake is over; the caller owns the socket and the clock. README.md shows the
-table as a picture.
+Owns what is sent, and the phase of the closing handshake, whose table is `closing.py`; the caller owns the socket and
+the clock.
 """
 
 from __future__ import annotations
 
-import enum
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
-from antiphon.status import WS_1005_NO_STATUS_RCVD, WS_1006_ABNORMAL_CLOSURE
-from antiphon.types import ClosedBy, PreparedMessage
+from antiphon.types import ClosedBy
 
+from . import closing
 from .backend import Parser, encode_frame
+from .closing import Phase, Step, Tcp
 from .deflate import Deflate
 from .errors import LocalError, ProtocolError
-from .frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Close, Event, Ping, Role, encode_close
-from .prepared import encode_compressed, prepare
-
-
-class State(enum.Enum):
-    """How far the connection is (RFC 6455 §7.1)."""
-
-    OPEN = "open"
-    CLOSING = "closing"
-    """We sent a Close frame and wait for the peer's."""
-    CLOSED = "closed"
-    """Nothing is sent or understood any more; the TCP connection may still have to be closed."""
-
-
-class Happening(enum.Enum):
-    """What moves a connection from state to state."""
-
-    CLOSE_SENT = "we send a Close frame"
-    CLOSE_RECEIVED = "a Close frame comes"
-    VIOLATION = "the peer breaks the protocol"
-    EOF = "the TCP connection ends"
-
-
-TRANSITIONS: Final[Mapping[State, Mapping[Happening, State]]] = MappingProxyType(
-    {
-        State.OPEN: {
-            Happening.CLOSE_SENT: State.CLOSING,
-            Happening.CLOSE_RECEIVED: State.CLOSED,  # and we answer: §5.5.1
-            Happening.VIOLATION: State.CLOSED,  # and we say why: §7.1.7
-            Happening.EOF: State.CLOSED,
-        },
-        State.CLOSING: {
-            Happening.CLOSE_RECEIVED: State.CLOSED,
-            Happening.VIOLATION: State.CLOSED,  # our Close is out already, nothing may follow it
-            Happening.EOF: State.CLOSED,
-        },
-        State.CLOSED: {
-            Happening.EOF: State.CLOSED,
-        },
-    }
-)
+from .frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Close, Event, Ping, Role
+from .prepared import encode_compressed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +47,14 @@ class Connection:
     ) -> None:
         self.role: Final = role
         self.deflate: Final = deflate
-        self.state = State.OPEN
+        self.phase = Phase.OPEN
         self.error: ProtocolError | None = None
         """How the peer broke the protocol, if it did."""
-        self.sent: Close | None = None
-        """The Close frame we sent."""
-        self.received: Close | None = None
-        """The Close frame the peer sent."""
         self.close_code: int | None = None
         """None until a side has said goodbye or is gone; 1005: a Close without a code, 1006: no Close at all."""
         self.close_reason = ""
         self.closed_by: ClosedBy | None = None
-        self.eof = False
+        self._tcp = Tcp.KEEP
         self._random = random
         self._out: list[bytes] = []
         config = config or WireConfig()
@@ -115,24 +71,23 @@ class Connection:
 
         To be exhausted before the next call.
         """
-        if self.state is State.CLOSED:
+        if self.phase >= Phase.CLOSED:
             return  # RFC 6455 §5.5.1: after a Close frame nothing counts
         for event in self._parser.feed(data):
             if type(event) is Ping:
-                if self.state is State.OPEN:
+                if self.phase is Phase.OPEN:
                     self._send(PONG, event.payload)
             elif type(event) is Close:
-                self._closed_by_peer(event)
+                self._take(closing.closed_by_peer(self.phase, event))
             yield event
-        if self._parser.error is not None:
-            self._fail(self._parser.error)
+        error = self._parser.error
+        if error is not None:
+            self.error = error
+            self._take(closing.failed(self.phase, error.close_code, error.reason))
 
     def receive_eof(self) -> None:
         """The peer's side of the TCP connection ended, or the connection was lost."""
-        self.eof = True
-        if self.state is not State.CLOSED and self.close_code is None:
-            self._note(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)
-        self._move(Happening.EOF)
+        self._take(closing.eof(self.phase))
 
     # ------------------------------------------------------------ sending
 
@@ -143,14 +98,6 @@ class Connection:
     def send_bytes(self, data: bytes) -> None:
         """Queue a binary message."""
         self._send_message(data)
-
-    def send_prepared(self, message: PreparedMessage) -> None:
-        """Queue a message that other connections get too; a server encodes it once for all."""
-        if self.role is Role.CLIENT:  # each client frame has a mask of its own
-            self._send_message(message.payload)
-        else:
-            self._require_open("a message")
-            self._out.append(prepare(message, self.deflate))
 
     def send_fragments(self, fragments: Iterable[str] | Iterable[bytes]) -> None:
         """Queue one message as one frame for each fragment, uncompressed (RFC 6455 §5.4)."""
@@ -174,12 +121,8 @@ class Connection:
         self._send(PONG, payload)
 
     def send_close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Start the closing handshake. Raises ValueError for a code that may not go on the wire."""
-        self._require_open("a Close frame")
-        payload = encode_close(code, reason)
-        self._note(WS_1005_NO_STATUS_RCVD if code is None else code, reason, ClosedBy.US)
-        self._send_close(code, reason, payload)
-        self._move(Happening.CLOSE_SENT)
+        """Begin the closing handshake. Raises LocalError unless open, ValueError for a code that may not be sent."""
+        self._take(closing.close(self.phase, code, reason))
 
     def data_to_send(self) -> bytes:
         """What is to be written to the socket now; each byte is returned once."""
@@ -190,47 +133,28 @@ class Connection:
     # ------------------------------------------------------------ what the caller is to do
 
     @property
-    def clean(self) -> bool:
-        """Both sides have said goodbye."""
-        return self.sent is not None and self.received is not None
-
-    @property
     def should_close_transport(self) -> bool:
         """Close the TCP connection once `data_to_send()` is written. Servers go first (RFC 6455 §7.1.1)."""
-        return self.state is State.CLOSED and (self.role is Role.SERVER or self.eof or self.error is not None)
+        return self._tcp in (Tcp.FAIL, Tcp.ENDED) or (self._tcp is Tcp.END and self.role is Role.SERVER)
 
     @property
     def wants_deadline(self) -> bool:
         """The peer owes us its Close frame or, to a client, the end of the TCP connection: do not wait for ever."""
-        return self.state is State.CLOSING or (self.state is State.CLOSED and not self.should_close_transport)
+        return self.phase is not Phase.OPEN and not self.should_close_transport
 
     # ------------------------------------------------------------ inside
 
-    def _closed_by_peer(self, close: Close) -> None:
-        self.received = close
-        if self.state is State.OPEN:
-            self._note(WS_1005_NO_STATUS_RCVD if close.code is None else close.code, close.reason, ClosedBy.PEER)
-            self._send_close(close.code, "", encode_close(close.code))  # §5.5.1: typically the same code
-        self._move(Happening.CLOSE_RECEIVED)
-
-    def _fail(self, error: ProtocolError) -> None:
-        self.error = error
-        if self.state is State.OPEN:
-            self._note(error.close_code, error.reason, ClosedBy.US)
-            self._send_close(error.close_code, error.reason, encode_close(error.close_code, error.reason))
-        self._move(Happening.VIOLATION)
-
-    def _move(self, happening: Happening) -> None:
-        self.state = TRANSITIONS[self.state][happening]
-
-    def _note(self, code: int, reason: str, by: ClosedBy) -> None:
-        self.close_code = code
-        self.close_reason = reason
-        self.closed_by = by
+    def _take(self, step: Step) -> None:
+        self.phase = step.phase
+        self._tcp = step.tcp
+        if step.end is not None:
+            self.close_code, self.close_reason, self.closed_by = step.end
+        if step.payload is not None:
+            self._send(CLOSE, step.payload)
 
     def _require_open(self, what: str) -> None:
-        if self.state is not State.OPEN:
-            raise LocalError(f"{what} can be sent while the connection is open, but it is {self.state.value}")
+        if self.phase is not Phase.OPEN:
+            raise LocalError(f"{what} can be sent while the connection is open, but it is {self.phase.name.lower()}")
 
     def _send_message(self, payload: str | bytes) -> None:
         self._require_open("a message")
@@ -250,10 +174,6 @@ class Connection:
             self._send(opcode, data)
         else:
             self._send(opcode, compressed, rsv1=True)
-
-    def _send_close(self, code: int | None, reason: str, payload: bytes) -> None:
-        self.sent = Close(code, reason)
-        self._send(CLOSE, payload)
 
     def _send(self, opcode: int, payload: str | bytes, *, fin: bool = True, rsv1: bool = False) -> None:
         key = self._random(4) if self.role is Role.CLIENT else None  # a fresh one for each frame: §5.3
