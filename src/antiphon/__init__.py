@@ -3,6 +3,7 @@
 from . import status as status
 from .app import App as App
 from .background import BackgroundTasks as BackgroundTasks
+from .connection import OnInvalid as OnInvalid
 from .connection import WebSocket as WebSocket
 from .connection import WebSocketState as WebSocketState
 from .dependencies import Body as Body
@@ -16,6 +17,7 @@ from .dependencies import Query as Query
 from .dependencies import Security as Security
 from .dependencies import UploadFile as UploadFile
 from .exceptions import HTTPException as HTTPException
+from .exceptions import InvalidMessage as InvalidMessage
 from .exceptions import WebSocketDisconnect as WebSocketDisconnect
 from .exceptions import WebSocketDisconnected as WebSocketDisconnected
 from .exceptions import WebSocketException as WebSocketException

@@ -111,6 +111,30 @@ class InvalidJSON(PeerError, json.JSONDecodeError):
     close_reason = "invalid JSON"
 
 
+class InvalidMessage(PeerError, ValueError):
+    """The peer sent a message that is not JSON or does not fit the declared type. Closes with 1007.
+
+    `errors()` lists what is wrong with it, as pydantic does, without the peer's input.
+    """
+
+    close_code = 1007
+    close_reason = "invalid message"
+
+    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
+        super().__init__(errors)
+        self._errors = list(errors)
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Each failure: its `type` (pydantic's, as "missing"), `loc` (a path of names and numbers) and `msg`."""
+        return self._errors
+
+    def __str__(self) -> str:
+        first = self._errors[0]
+        where = ".".join(map(str, first["loc"]))
+        more = f" (and {len(self._errors) - 1} more)" if len(self._errors) > 1 else ""
+        return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"
+
+
 class _Failures(Exception):
     """A list of what pydantic found wrong."""
 

@@ -3,6 +3,7 @@
 from .channel import current_owner
 from .options import ConnectionOptions
 from .state import Closed, WebSocketState
+from .typed import OnInvalid
 from .websocket import WebSocket
 
-__all__ = ["Closed", "ConnectionOptions", "WebSocket", "WebSocketState", "current_owner"]
+__all__ = ["Closed", "ConnectionOptions", "OnInvalid", "WebSocket", "WebSocketState", "current_owner"]
