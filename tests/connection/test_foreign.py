@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon.connection import ConnectionOptions, WebSocket, WebSocketState
-from antiphon.connection.channel import UNHEEDED_PER_TURN
+from antiphon.connection.foreign import UNHEEDED_PER_TURN
 from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
 from antiphon.types import ClosedBy, Message, Overflow, PreparedMessage
 from tests.connection.peer import Peer
@@ -392,7 +392,7 @@ async def test_a_flood_from_another_thread_is_bounded_before_it_arrives() -> Non
 
     thread = elsewhere(flood())
     thread.join()  # on purpose: our loop stands still meanwhile
-    assert websocket._handed_over <= 100
+    assert websocket._foreign().handed_over <= 100
     await turns()
     assert websocket.closed is not None
     assert websocket.closed.code == 1013

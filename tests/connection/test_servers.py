@@ -14,6 +14,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from antiphon.connection import Closed, ConnectionOptions, WebSocket
+from antiphon.connection.ways import OverAsgi
 from antiphon.exceptions import WebSocketDisconnect
 from antiphon.server import WebSocketProtocol
 from antiphon.server.config import ServerConfig
@@ -183,11 +184,16 @@ async def test_reading_ahead_is_bounded(ws: str) -> None:
 
     async with serve(endpoint(idle), ws=ws, lifespan="off") as server, connect(server.url, compression=None) as client:
         flood = asyncio.create_task(_flood(client))
-        await until(lambda: sockets and sockets[0]._inbox._ready_bytes >= WebSocket.options.inbox_bytes)
+        await until(lambda: sockets and _read_ahead(sockets[0]) >= WebSocket.options.inbox_bytes)
         await asyncio.sleep(0.05)
-        assert sockets[0]._inbox._ready_bytes <= WebSocket.options.inbox_bytes + 10_001
+        assert _read_ahead(sockets[0]) <= WebSocket.options.inbox_bytes + 10_001
         flood.cancel()
         done.set()
+
+
+def _read_ahead(websocket: WebSocket) -> int:
+    assert isinstance(websocket._way, OverAsgi)
+    return websocket._way.reader._ready_bytes
 
 
 async def _flood(client: websockets.ClientConnection) -> None:

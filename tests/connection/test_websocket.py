@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 
 from antiphon.connection import WebSocket, WebSocketState
+from antiphon.connection.ways import OverAsgi
 from antiphon.exceptions import (
     InvalidJSON,
     NotAccepted,
@@ -460,7 +461,8 @@ async def test_uvicorns_complaint_about_its_own_close_is_a_disconnect() -> None:
     async def refuse(message: Message) -> None:
         raise RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.close'.")
 
-    websocket._outbox._send = refuse
+    assert isinstance(websocket._way, OverAsgi)
+    websocket._way.writer._send = refuse
     with pytest.raises(WebSocketDisconnect):
         await websocket.send_text("x")
 

@@ -1,7 +1,7 @@
 """One WebSocket connection as an endpoint holds it, on any ASGI server."""
 
-from .channel import current_owner
 from .options import ConnectionOptions
+from .owner import current_owner
 from .state import Closed, WebSocketState
 from .typed import OnInvalid
 from .websocket import WebSocket

@@ -1,8 +1,7 @@
-"""One connection's states, its end, and the ways a message takes: what `WebSocket` stands on.
+"""One connection's states and its end, and raw ASGI messages checked against them: what `WebSocket` stands on.
 
-Checks every message against the tables and decides between the ways of sending: the server's own (`Carrier`), ASGI
-messages for the connection's own senders, and the outbox for foreign ones. Compatibility with Starlette's habits
-stops here and in `websocket.py`.
+Checks every message against the tables and sends it by the way that was chosen (`ways.py`), or leaves it to
+`foreign.py`. Compatibility with Starlette's habits stops here and in `websocket.py`.
 
 Knows nothing of routing, of how an endpoint's ending becomes a close code, or of the hub.
 """
@@ -10,36 +9,22 @@ Knows nothing of routing, of how an endpoint's ending becomes a close code, or o
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from typing import Final, Generic
 
 import anyio.lowlevel
 from starlette.requests import HTTPConnection, StateT
 
-from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
+from antiphon.exceptions import WebSocketDisconnect, WebSocketDisconnected
 from antiphon.status import check_close_code, cut_reason
-from antiphon.types import (
-    CARRIER_EXTENSION,
-    Carrier,
-    ClosedBy,
-    Message,
-    Overflow,
-    PreparedMessage,
-    Receive,
-    Scope,
-    Send,
-    Sink,
-)
+from antiphon.types import Carrier, ClosedBy, Message, Receive, Scope, Send, Sink
 
-from . import codec
 from .excuse import excuse_disconnects
-from .inbox import Inbox
+from .foreign import ForeignSenders
 from .options import ConnectionOptions
-from .outbox import Outbox, means_closed
+from .owner import current_owner, owner_token, run_in, run_soon, running_loop
 from .state import (
     CONNECTED,
     CONNECTING,
@@ -50,18 +35,10 @@ from .state import (
     SENDS,
     Closed,
     WebSocketState,
-    closed_by_message,
-    normalised,
-    spec_version,
     unexpected,
 )
+from .ways import Direct, OverAsgi, OverMiddleware, Way, carrier_of, is_unwrapped
 
-logger = logging.getLogger("antiphon")
-
-current_owner: ContextVar[object] = ContextVar("antiphon.owner", default=None)
-"""The connection whose endpoint (or a task started by it) is running: the token of `_owner_token`."""
-
-OWNER_EXTENSION: Final = "antiphon.owner"
 OPTIONS_KEY: Final = "antiphon.connection_options"
 """Key in the scope under which an application may put its `ConnectionOptions`."""
 
@@ -70,22 +47,15 @@ SENDS_UNHEARD: Final = 4
 
 OPEN_RECEIVES: Final = RECEIVES[CONNECTED]
 OPEN_SENDS: Final = SENDS[CONNECTED]
-"""Beside the tables because to hash an enum member costs as much as a coroutine (benchmarks: echo)."""
+"""Beside the tables because to hash an enum member costs as much as a coroutine (benchmarks: echo-32)."""
 
 SENDS_PER_TURN: Final = 16
 """Sends in a row without a receive, after which the loop gets a turn: a server whose `send` never suspends would not
 even learn that the peer is gone."""
 
-UNHEEDED_PER_TURN: Final = 1000
-"""Sends of foreign senders, all together, to a connection that is dead, after which the loop gets a turn. Far more than
-a crowd of endpoints with one message each: where a loop over connections waits, they change what it goes through."""
-
 HANDLING_SECONDS: Final = 0.05
 """After a message was read, its handling may go on this long before `send_text` and its like learn that the peer is
 gone. Long enough for a loop over all connections, short enough for an endpoint that only sends from then on."""
-
-running_loop = asyncio._get_running_loop
-_handing_over = threading.Lock()
 
 
 class Channel(HTTPConnection[StateT], Generic[StateT]):
@@ -100,20 +70,16 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     application_state: WebSocketState
     """What the application has sent. Source: Starlette."""
 
-    dropped: int
-    """Messages of foreign senders that `Overflow.DROP_NEWEST` has dropped."""
-
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             raise ValueError(f"a WebSocket needs a scope of type 'websocket', not {scope['type']!r}")
         super().__init__(scope)
         self.client_state = CONNECTING
         self.application_state = CONNECTING
-        self.dropped = 0
         self.options = scope.get(OPTIONS_KEY) or self.options
         self._loop = running_loop()
         self._thread = threading.get_ident()
-        self._owner = _owner_token(scope)
+        self._owner = owner_token(scope)
         current_owner.set(self._owner)
         self._clock: Callable[[], float] = time.monotonic if self._loop is None else self._loop.time
         self._read_at = -HANDLING_SECONDS
@@ -121,58 +87,25 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         self._closed: Closed | None = None
         self._closing: Closed | None = None
         """The Close that the endpoint has given, and that may still wait for the peer to read."""
-        self._close_waiters: list[Callable[[], None]] = []
-        self._unheard = 0
-        self._unheeded = 0
-        self._pressed = False
-        """A foreign message came in this turn of the loop, to an outbox that is more than half full."""
-        self._awaits_room = False
-        self._room_made = 0
-        """How often the outbox has emptied while a foreign sender asked for room."""
-        self._handed_over = 0
         self._closed_by_foreign = False
-        self._server_swallows = False
-        self._has_server = True
-        self._served_by: Carrier | None = (scope.get("extensions") or {}).get(CARRIER_EXTENSION)
-        """Our server, whether or not middleware stands between it and us."""
+        self._unheard = 0
+        self._foreign_senders: ForeignSenders | None = None
         self._carrier: Carrier | None = None
         """Our server, when nothing stands between: the short way."""
-        if self._served_by is not None and self._is_unwrapped(self._served_by, receive, send):
-            self._carrier = self._served_by
-            self._receive: Receive = receive
-            self._send: Send = send
-        else:
-            self._attach(receive, send)
+        self._way: Way = self._choose_way(receive, send)
 
-    def _is_unwrapped(self, carrier: Carrier, receive: Receive, send: Send) -> bool:
-        return (
-            getattr(receive, "__self__", None) is carrier
-            and getattr(send, "__self__", None) is carrier
-            # A subclass that overrides these is to see every message too.
-            and type(self).receive is Channel.receive
-            and type(self).send is Channel.send
-        )
-
-    def _attach(self, receive: Receive, send: Send) -> None:
-        """Set up the way over ASGI messages."""
-        version = spec_version(self.scope)
-        self._server_tells_reason = version >= (2, 3)
-        self._server_swallows = (0,) < version < (2, 4)
-        self._has_server = version > (0,)  # otherwise callables of somebody's own, who sees what they raise
-        self._inbox = Inbox(receive, limit=self.options.inbox_bytes, on_disconnect=self._on_disconnect)
-        self._receive = self._inbox.get
-        self._outbox = Outbox(
-            send,
-            loop=self._loop,
-            timeout=self.options.send_timeout,
-            on_ended=self._on_ended,
-            watch=self._watch,
-        )
-        self._send = self._outbox.send
-        if self._loop is not None and (task := asyncio.current_task()) is not None:
-            task.add_done_callback(self._stop)
-        if self._served_by is not None:
-            self._served_by.on_close(lambda: self._end(self.closed or LOST))
+    def _choose_way(self, receive: Receive, send: Send) -> Way:
+        carrier = carrier_of(self.scope)
+        # A subclass that overrides these is to see every message too.
+        overridden = type(self).receive is not Channel.receive or type(self).send is not Channel.send
+        if carrier is None:
+            return OverAsgi(self.scope, receive, send, loop=self._loop, options=self.options, connection=self)
+        if overridden or not is_unwrapped(carrier, receive, send):
+            return OverMiddleware(
+                self.scope, receive, send, carrier=carrier, loop=self._loop, options=self.options, connection=self
+            )
+        self._carrier = carrier
+        return Direct(carrier, receive, send)
 
     # How it is
 
@@ -180,13 +113,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     def closed(self) -> Closed | None:
         """How the connection ended, or None while it is open. Known without receiving."""
         if self._closed is None or self._closed is LOST:
-            carrier = self._served_by
-            if carrier is not None:
-                code = carrier.close_code
-                if code is not None:
-                    return Closed(code=code, reason=carrier.close_reason, by=carrier.closed_by or ClosedBy.NOBODY)
-            else:
-                self._watch()
+            return self._way.find_end() or self._closed
         return self._closed
 
     @property
@@ -198,6 +125,16 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         """
         return self.application_state is CONNECTED and self.client_state is CONNECTED and self.closed is None
 
+    @property
+    def dropped(self) -> int:
+        """Messages of foreign senders that `Overflow.DROP_NEWEST` has dropped."""
+        return 0 if self._foreign_senders is None else self._foreign_senders.dropped
+
+    @property
+    def sink(self) -> Sink:
+        """Where the hub and others that must never wait leave messages for this connection."""
+        return self._way.sink
+
     async def wait_closed(self) -> Closed:
         """Wait until the connection has ended: a Close was sent or came, or it was lost. May run in any event loop."""
         if (closed := self.closed) is not None:
@@ -206,24 +143,18 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         ended = loop.create_future()
 
         def tell() -> None:
-            _hand_over(loop, lambda: None if ended.done() else ended.set_result(None))
+            run_soon(loop, lambda: None if ended.done() else ended.set_result(None))
 
-        if self._in_loop(lambda: self._on_close(tell)):
+        if run_in(self._loop, lambda: self._way.on_close(tell)):
             try:
                 await ended
             finally:
-                self._in_loop(lambda: self._off_close(tell))
+                run_in(self._loop, lambda: self._way.off_close(tell))
         return self.closed or LOST
 
     async def flushed(self) -> None:
         """Wait until a Close that a foreign sender or a cancelled task has left is with the server, or given up."""
-        if self._carrier is None:
-            await self._outbox.finish()
-
-    @property
-    def sink(self) -> Sink:
-        """Where the hub and others that must never wait leave messages for this connection."""
-        return self._carrier if self._carrier is not None else self._outbox
+        await self._way.flushed()
 
     # Raw ASGI messages
 
@@ -237,16 +168,14 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         if not expected:
             raise self._gone("receive")
         self._unheard = 0
-        message = await self._receive()
+        message = await self._way.receive()
         try:
             self.client_state = expected[message["type"]]
         except KeyError:
             raise RuntimeError(unexpected(expected, message["type"])) from None
         if message["type"] == "websocket.receive":
             self._read_at = self._clock()
-        if self._carrier is not None:
-            return message
-        return normalised(message, tells_reason=self._server_tells_reason)
+        return self._way.plain(message)
 
     async def send(self, message: Message) -> None:
         """Send an ASGI message, checked against the state (ASGI WebSocket spec; Starlette's `send`).
@@ -263,41 +192,56 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             raise TypeError(f"send() takes an ASGI message, a dict with its type, not {message!r}") from None
         if kind == "websocket.close":
             message = _checked_close(message, on_wire=self.application_state is not CONNECTING)
-        expected = OPEN_SENDS if self.application_state is CONNECTED else SENDS[self.application_state]
         if kind in OPEN_SENDS and not self._is_own():
-            await self._send_foreign(message)
+            await self._foreign().send(message)
             return
-        if not expected:
-            if kind == "websocket.close" and self._closed_by_foreign:
-                return  # the endpoint could not know
-            raise self._gone("send")
-        if kind not in expected:
-            raise RuntimeError(unexpected(expected, kind))
-        ended = self._has_ended()
-        if ended and kind in ("websocket.accept", "websocket.send"):
-            if kind == "websocket.send" and self._is_handling():
-                return
-            raise self._gone("send")
+        expected = self._expected_sends(kind)
+        had_ended = self._has_ended()
+        if expected is None or (had_ended and not self._sends_to_nobody(kind)):
+            return
         if not message.get("more_body", False):
             self.application_state = expected[kind]
         if kind == "websocket.close":
             self._closing = Closed(code=message["code"], reason=message["reason"], by=ClosedBy.US)
         try:
-            await self._send(message)
+            await self._way.send(message)
         except (OSError, RuntimeError) as exc:
-            if not means_closed(exc):
+            if not self._way.means_closed(exc):
                 raise
-            if kind == "websocket.send" and self._has_server and self._is_handling():
+            if kind == "websocket.send" and self._way.is_served and self._is_handling():
                 self._end(LOST)
                 return
-            if not (ended and kind == "websocket.close"):  # closing what the peer has closed is no error
+            if not (had_ended and kind == "websocket.close"):  # closing what the peer has closed is no error
                 raise self._lost() from exc
-        if kind != "websocket.send":
+        if kind == "websocket.send":
+            await self._sent()
+        else:
             self._send_ended(message)
-            return
+
+    def _expected_sends(self, kind: str) -> Mapping[str, WebSocketState] | None:
+        """What the state allows, if `kind` is among it; None for a Close that the endpoint need not give any more."""
+        expected = OPEN_SENDS if self.application_state is CONNECTED else SENDS[self.application_state]
+        if not expected:
+            if kind == "websocket.close" and self._closed_by_foreign:
+                return None  # the endpoint could not know
+            raise self._gone("send")
+        if kind not in expected:
+            raise RuntimeError(unexpected(expected, kind))
+        return expected
+
+    def _sends_to_nobody(self, kind: str) -> bool:
+        """On a connection that has ended: whether the message goes to the server all the same. Raises for most."""
+        if kind == "websocket.send" and self._is_handling():
+            return False
+        if kind in ("websocket.accept", "websocket.send"):
+            raise self._gone("send")
+        return True
+
+    async def _sent(self) -> None:
+        """An own message is with the server: look whether anybody hears, and let the loop turn, from time to time."""
         self._unheard += 1
-        if self._server_swallows and self._unheard == SENDS_UNHEARD:
-            self._watch()
+        if self._way.forgets_sends and self._unheard == SENDS_UNHEARD:
+            self._way.find_end()
         if self._unheard % SENDS_PER_TURN == 0:
             await anyio.lowlevel.checkpoint()
 
@@ -313,114 +257,25 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     def _is_own(self) -> bool:
         return (current_owner.get() is self._owner and running_loop() is self._loop) or self._loop is None
 
-    async def _send_foreign(self, message: Message) -> None:
-        if self.application_state is CONNECTING:
-            raise NotAccepted(f"{message['type']} from a foreign sender before the connection is accepted")
-        if message["type"] == "websocket.close":
-            self._in_loop(lambda: self._disconnect(message["code"], message["reason"]))
-            await self._be_patient()
-            return
-        text, data = message.get("text"), message.get("bytes")
-        if (text is None) == (data is None):
-            raise ValueError("a websocket.send message holds either text or bytes")
-        await self._offer_foreign(codec.check_text(text) if text is not None else codec.check_bytes(data or b""))
+    def _foreign(self) -> ForeignSenders:
+        if self._foreign_senders is None:
+            self._foreign_senders = ForeignSenders(self, self._loop, path=self.scope.get("path", ""))
+        return self._foreign_senders
 
-    async def _offer_foreign(self, payload: str | bytes) -> None:
-        prepared = codec.prepare(payload)
-        if running_loop() is not self._loop:
-            self._offer_from_elsewhere(prepared)
-            await asyncio.sleep(0)
-            return
-        sink = self.sink
-        if self.application_state is not CONNECTED or not sink.alive:
-            await self._be_patient()
-        elif buffered := sink.buffered:
-            limit = self.options.outbox_bytes
-            if buffered + _most_bytes(payload) > limit or (buffered * 2 > limit and self._pressed):
-                await self._wait_for_room(sink, _most_bytes(payload))
-            elif buffered * 2 > limit:
-                self._pressed = True
-                sink.loop.call_soon(self._relax)
-        self._offer(prepared)
-
-    async def _wait_for_room(self, sink: Sink, size: int) -> None:
-        """A turn of the loop lets a peer that reads make room; another one if others have taken what was made."""
-        for _ in range(SENDS_PER_TURN):
-            made = self._room_made
-            if not self._awaits_room:
-                self._awaits_room = True
-                sink.on_writable(self._note_room)
-            await asyncio.sleep(0)
-            if self._room_made == made or sink.buffered + size <= self.options.outbox_bytes:
-                return
-
-    def _note_room(self) -> None:
-        self._awaits_room = False
-        self._room_made += 1
-
-    def _relax(self) -> None:
-        self._pressed = False
-        self._unheeded = 0
-
-    async def _be_patient(self) -> None:
-        """Keep a loop that only sends to the dead from hogging the event loop.
-
-        As seldom as will do, like the wait for room.
-        """
-        if not self._unheeded:
-            asyncio.get_running_loop().call_soon(self._relax)
-        self._unheeded += 1
-        if self._unheeded % UNHEEDED_PER_TURN == 0:
-            await asyncio.sleep(0)
-
-    def _offer_from_elsewhere(self, prepared: PreparedMessage) -> None:
-        """Hand over to the connection's loop. What is on its way there counts against the same bound."""
-        size = len(prepared.payload)
-        with _handing_over:
-            fits = not self._handed_over or self._handed_over + size <= self.options.outbox_bytes
-            if fits:
-                self._handed_over += size
-
-        def arrive() -> None:
-            with _handing_over:
-                self._handed_over -= size
-            self._offer(prepared)
-
-        self._in_loop(arrive if fits else self._overflow)
-
-    def _offer(self, prepared: PreparedMessage) -> None:
-        if self.application_state is not CONNECTED:
-            return
-        if not self.sink.offer(prepared, self.options.outbox_bytes):
-            self._overflow()
-
-    def _overflow(self) -> None:
-        if self.options.overflow is Overflow.DROP_NEWEST:
-            self.dropped += 1
-        elif self.application_state is CONNECTED:
-            logger.info("%s: the peer does not read; closing with 1013", self.scope.get("path", ""))
-            self._disconnect(1013, "too slow")
-
-    def _disconnect(self, code: int, reason: str) -> None:
+    def end_by_foreign(self, code: int, reason: str) -> None:
+        """`foreign.Receiver`: close behind what is buffered, for somebody else than the endpoint."""
         if self.application_state is CONNECTED and not self._has_ended():
             self.application_state = DISCONNECTED
             self._closed_by_foreign = True
             self.sink.disconnect(code, reason)
             self._end(Closed(code=code, reason=reason, by=ClosedBy.US))
 
-    def _in_loop(self, call: Callable[[], None]) -> bool:
-        """Run `call` in the connection's loop: now where we are in it, soon otherwise. False: that loop is closed."""
-        if self._loop is None or running_loop() is self._loop:
-            call()
-            return True
-        return _hand_over(self._loop, call)
-
     # The end
 
     def _has_ended(self) -> bool:
         if self._closed is not None or self.client_state is DISCONNECTED:
             return True
-        return self._served_by is not None and not self._served_by.alive and self.application_state is CONNECTED
+        return self.application_state is CONNECTED and not self._way.alive
 
     def _is_handling(self) -> bool:
         """Whether the endpoint is at work on a message that came before the peer's end.
@@ -452,63 +307,24 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             raise self._gone(method)
 
     def _end(self, closed: Closed) -> None:
-        if self._carrier is None:
-            self._outbox.end(closed)
-        self._on_ended(closed)
+        self._way.end(closed)
+        self.on_ended(closed)
 
-    def _on_ended(self, closed: Closed) -> None:
+    def on_ended(self, closed: Closed) -> None:
+        """`ways.Ending`: note how the connection ended. Here alone."""
         if closed is LOST:
             self._closing = None  # it did not reach the peer
         if self._closed is None:
             self._closed = closed
             if closed.by is ClosedBy.US and self.application_state is CONNECTED:
                 self.application_state = DISCONNECTED
-            waiters, self._close_waiters = self._close_waiters, []
-            for tell in waiters:
-                tell()
         elif self._closed is LOST and closed.by is ClosedBy.PEER:
             self._closed = closed  # a failed send came first, the disconnect message knows more
 
-    def _on_disconnect(self, message: Message) -> None:
+    def on_disconnect(self, closed: Closed) -> None:
+        """`ways.Ending`: the server's disconnect message came."""
         # A server's `send` of a Close may last until the peer has answered: the answer then comes first.
-        self._end(self._closing or closed_by_message(normalised(message, tells_reason=self._server_tells_reason)))
-
-    def _on_close(self, tell: Callable[[], None]) -> None:
-        if self._served_by is not None:
-            self._served_by.on_close(tell)
-        elif self._closed is not None:
-            tell()
-        else:
-            self._close_waiters.append(tell)
-            self._watch()
-
-    def _off_close(self, tell: Callable[[], None]) -> None:
-        if self._served_by is not None:
-            self._served_by.off_close(tell)
-        elif tell in self._close_waiters:
-            self._close_waiters.remove(tell)
-
-    def _watch(self) -> None:
-        if self._loop is not None and self._served_by is None and self._closed is None:
-            self._in_loop(self._inbox.watch)
-
-    def _stop(self, _task: object) -> None:
-        """The connection's own task is over, and with it the connection."""
-        self._end(LOST)
-        self._inbox.stop()
-        self._outbox.stop()
-
-
-def _most_bytes(payload: str | bytes) -> int:
-    return len(payload) if isinstance(payload, bytes) or payload.isascii() else 4 * len(payload)
-
-
-def _owner_token(scope: Scope) -> object:
-    """What marks the code of this connection: one for all `WebSocket`s of it, so it lives where scopes share."""
-    shared = scope.get("extensions")
-    if shared is None:
-        shared = scope if "asgi" in scope else {}
-    return shared.setdefault(OWNER_EXTENSION, object())
+        self._end(self._closing or closed)
 
 
 def _checked_close(message: Message, *, on_wire: bool) -> Message:
@@ -517,11 +333,3 @@ def _checked_close(message: Message, *, on_wire: bool) -> Message:
     if on_wire:
         code = check_close_code(code)
     return {"type": "websocket.close", "code": code, "reason": cut_reason(message.get("reason"))}
-
-
-def _hand_over(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> bool:
-    try:
-        loop.call_soon_threadsafe(call)
-    except RuntimeError:
-        return False  # the loop is closed, and its connections with it
-    return True

@@ -1,7 +1,7 @@
 """`WebSocket`: what an endpoint holds.
 
 Payloads to and from Python values, opening and closing, on top of the states and ways of `Channel`. The hot path is
-here: on antiphon's own server a message costs one coroutine each way (benchmarks: echo).
+here: on antiphon's own server a message costs one coroutine each way (benchmarks: echo-32).
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.types import Carrier
 
 from . import codec
-from .channel import Channel, current_owner, running_loop
+from .channel import Channel
 from .excuse import excuse_disconnects
+from .owner import current_owner, running_loop
 from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST
 from .typed import InvalidLimit, OnInvalid, adapter_of, decode, encode, error_reply
 
@@ -288,7 +289,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             self._carrier is not None
             and self.application_state is CONNECTED
             and current_owner.get() is self._owner
-            and get_ident() == self._thread  # to ask for the running loop is a system call (benchmarks: echo)
+            and get_ident() == self._thread  # to ask for the running loop is a system call (benchmarks: echo-32)
         ):
             return self._carrier
         return None
@@ -314,7 +315,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         if self.application_state is CONNECTING:
             raise NotAccepted("a message was sent before the connection is accepted: call accept() first")
         if not self._is_own():
-            await self._offer_foreign(data)
+            await self._foreign().offer(data)
             return
         await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
 
