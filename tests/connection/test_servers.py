@@ -192,8 +192,8 @@ async def test_reading_ahead_is_bounded(ws: str) -> None:
 
 
 def _read_ahead(websocket: WebSocket) -> int:
-    assert isinstance(websocket._way, OverAsgi)
-    return websocket._way.reader._ready_bytes
+    assert isinstance(websocket._life.way, OverAsgi)
+    return websocket._life.way.reader._ready_bytes
 
 
 async def _flood(client: websockets.ClientConnection) -> None:

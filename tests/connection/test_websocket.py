@@ -461,8 +461,8 @@ async def test_uvicorns_complaint_about_its_own_close_is_a_disconnect() -> None:
     async def refuse(message: Message) -> None:
         raise RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.close'.")
 
-    assert isinstance(websocket._way, OverAsgi)
-    websocket._way.writer._send = refuse
+    assert isinstance(websocket._life.way, OverAsgi)
+    websocket._life.way.writer._send = refuse
     with pytest.raises(WebSocketDisconnect):
         await websocket.send_text("x")
 

@@ -35,7 +35,6 @@ _handing_over = threading.Lock()
 class Receiver(Protocol):
     """The connection that foreign senders send to."""
 
-    options: ConnectionOptions
     application_state: WebSocketState
 
     @property
@@ -47,11 +46,12 @@ class Receiver(Protocol):
 
 
 class ForeignSenders:
-    """What others than the connection's own endpoint send to one connection; `loop` is the connection's, `path` for the log."""
+    """What others than the connection's own endpoint send to it. `loop` is the connection's, `path` for the log."""
 
     __slots__ = (
         "_awaits_room",
         "_loop",
+        "_options",
         "_path",
         "_pressed",
         "_receiver",
@@ -61,8 +61,11 @@ class ForeignSenders:
         "handed_over",
     )
 
-    def __init__(self, receiver: Receiver, loop: asyncio.AbstractEventLoop | None, *, path: str) -> None:
+    def __init__(
+        self, receiver: Receiver, loop: asyncio.AbstractEventLoop | None, *, options: ConnectionOptions, path: str
+    ) -> None:
         self._receiver = receiver
+        self._options = options
         self._path = path
         self._loop = loop
         self.dropped = 0
@@ -99,7 +102,7 @@ class ForeignSenders:
         if self._receiver.application_state is not CONNECTED or not sink.alive:
             await self._be_patient()
         elif buffered := sink.buffered:
-            limit = self._receiver.options.outbox_bytes
+            limit = self._options.outbox_bytes
             size = _most_bytes(payload)
             if buffered + size > limit or (buffered * 2 > limit and self._pressed):
                 await self._wait_for_room(sink, size)
@@ -116,7 +119,7 @@ class ForeignSenders:
                 self._awaits_room = True
                 sink.on_writable(self._note_room)
             await asyncio.sleep(0)
-            if self._room_made == made or sink.buffered + size <= self._receiver.options.outbox_bytes:
+            if self._room_made == made or sink.buffered + size <= self._options.outbox_bytes:
                 return
 
     def _note_room(self) -> None:
@@ -142,7 +145,7 @@ class ForeignSenders:
         """Hand over to the connection's loop. What is on its way there counts against the same bound."""
         size = len(prepared.payload)
         with _handing_over:
-            fits = not self.handed_over or self.handed_over + size <= self._receiver.options.outbox_bytes
+            fits = not self.handed_over or self.handed_over + size <= self._options.outbox_bytes
             if fits:
                 self.handed_over += size
 
@@ -158,12 +161,12 @@ class ForeignSenders:
         receiver = self._receiver
         if receiver.application_state is not CONNECTED:
             return
-        if not receiver.sink.offer(prepared, receiver.options.outbox_bytes):
+        if not receiver.sink.offer(prepared, self._options.outbox_bytes):
             self._overflow()
 
     def _overflow(self) -> None:
         receiver = self._receiver
-        if receiver.options.overflow is Overflow.DROP_NEWEST:
+        if self._options.overflow is Overflow.DROP_NEWEST:
             self.dropped += 1
         elif receiver.application_state is CONNECTED:
             logger.info("%s: the peer does not read; closing with 1013", self._path)

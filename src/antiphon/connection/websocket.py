@@ -7,7 +7,7 @@ here: on antiphon's own server a message costs one coroutine each way (benchmark
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -23,6 +23,7 @@ from antiphon.types import Carrier
 from . import codec
 from .channel import Channel
 from .excuse import excuse_disconnects
+from .life import Life
 from .owner import current_owner, running_loop
 from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST
 from .typed import InvalidLimit, OnInvalid, adapter_of, decode, encode, error_reply
@@ -62,8 +63,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             try:
                 await self.receive()
             except RuntimeError as exc:
-                if self._closed is not None:  # a disconnect came instead
-                    raise self._gone("accept") from exc
+                if self._life.ended is not None:  # a disconnect came instead
+                    raise self._life.gone("accept") from exc
                 raise
         if subprotocol is not None and subprotocol not in (offered := self.scope.get("subprotocols") or ()):
             logger.warning(
@@ -104,32 +105,37 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         Raises `WebSocketDisconnect` when the connection ends, `UnexpectedMessageKind` for a binary message,
         `NotAccepted` before `accept`, RuntimeError for two receives at one time.
         """
-        if self._carrier is not None and self.application_state is CONNECTED and self.client_state is CONNECTED:
+        life = self._life
+        if self._carrier is not None and life.application_state is CONNECTED and life.client_state is CONNECTED:
             data = await self._carrier.read()
         else:
             data = await self._next("receive_text")
         if type(data) is str:
-            self._read_at = self._clock()
+            life.read_at = life.clock()
             return data
-        raise self._not_this(data, "text")
+        raise _not_this(life, data, "text")
 
     async def receive_bytes(self) -> bytes:
         """The next message, a binary one. Errors as `receive_text`."""
-        if self._carrier is not None and self.application_state is CONNECTED and self.client_state is CONNECTED:
+        life = self._life
+        if self._carrier is not None and life.application_state is CONNECTED and life.client_state is CONNECTED:
             data = await self._carrier.read()
         else:
             data = await self._next("receive_bytes")
         if type(data) is bytes:
-            self._read_at = self._clock()
+            life.read_at = life.clock()
             return data
-        raise self._not_this(data, "binary")
+        raise _not_this(life, data, "binary")
 
     async def receive_json(self, mode: str = "text") -> Any:
         """The value of the next message, JSON in text or binary. Errors as `receive_text`, and `InvalidJSON`."""
+        return _decoded(await self._receive_either(mode))
+
+    def _receive_either(self, mode: str) -> Awaitable[str | bytes]:
         if mode == "text":
-            return _decoded(await self.receive_text())
+            return self.receive_text()
         if mode == "binary":
-            return _decoded(await self.receive_bytes())
+            return self.receive_bytes()
         raise _bad_mode(mode)
 
     async def receive_as(self, kind: TypeForm[T], mode: str = "text") -> T:
@@ -142,7 +148,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             hello = await websocket.receive_as(Hello)
         """
         adapter_of(kind)  # a mistake of ours is told before the peer has to send something
-        return self._typed(kind, await self._receive_json_text(mode))
+        return _typed(kind, await self._receive_either(mode))
 
     async def iter_as(
         self, kind: TypeForm[T], mode: str = "text", *, invalid: OnInvalid = OnInvalid.CLOSE
@@ -156,18 +162,18 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             async for message in websocket.iter_as(Move | Quit, invalid=OnInvalid.REPLY):
                 match message: ...
         """
-        self._require_open("iter_as")
+        self._life.require_open("iter_as")
         adapter_of(kind)
         limit = InvalidLimit()
         try:
             while True:
-                data = await self._receive_json_text(mode)
+                data = await self._receive_either(mode)
                 try:
-                    message = self._typed(kind, data)
+                    message = _typed(kind, data)
                 except InvalidMessage as exc:
                     if invalid is OnInvalid.CLOSE:
                         raise
-                    if limit.passed(self._clock()):
+                    if limit.passed(self._life.clock()):
                         await self.close(WS_1008_POLICY_VIOLATION, "too many invalid messages")
                         return
                     if invalid is OnInvalid.REPLY:
@@ -177,24 +183,10 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         except WebSocketDisconnect:
             pass
 
-    async def _receive_json_text(self, mode: str) -> str | bytes:
-        if mode == "text":
-            return await self.receive_text()
-        if mode == "binary":
-            return await self.receive_bytes()
-        raise _bad_mode(mode)
-
-    def _typed(self, kind: TypeForm[T], data: str | bytes) -> T:
-        try:
-            return decode(kind, data)
-        except PeerError:
-            excuse_disconnects(running_loop())
-            raise
-
     async def _next(self, method: str) -> str | bytes | None:
         if self.application_state is not CONNECTED:
             if self.application_state is DISCONNECTED:
-                raise self._gone(method)
+                raise self._life.gone(method)
             raise NotAccepted(f"{method}() before the connection is accepted: call accept() first")
         message = await self.receive()
         if message["type"] == "websocket.disconnect":
@@ -202,17 +194,9 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         text: str | None = message.get("text")
         return text if text is not None else bytes(message["bytes"])
 
-    def _not_this(self, data: str | bytes | None, expected: str) -> Exception:
-        excuse_disconnects(running_loop())
-        if data is None:
-            self.client_state = DISCONNECTED
-            closed = self.closed or LOST
-            return WebSocketDisconnect(closed.code, closed.reason)
-        return UnexpectedMessageKind(expected, "text" if isinstance(data, str) else "binary")
-
     async def iter_text(self) -> AsyncIterator[str]:
         """Text messages until the connection ends. Raises `WebSocketDisconnected` when it has ended before."""
-        self._require_open("iter_text")
+        self._life.require_open("iter_text")
         try:
             while True:
                 yield await self.receive_text()
@@ -221,7 +205,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
 
     async def iter_bytes(self) -> AsyncIterator[bytes]:
         """Binary messages until the connection ends. Raises `WebSocketDisconnected` when it has ended before."""
-        self._require_open("iter_bytes")
+        self._life.require_open("iter_bytes")
         try:
             while True:
                 yield await self.receive_bytes()
@@ -230,7 +214,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
 
     async def iter_json(self, mode: str = "text") -> AsyncIterator[Any]:
         """JSON values until the connection ends. Raises `WebSocketDisconnected` when it has ended before."""
-        self._require_open("iter_json")
+        self._life.require_open("iter_json")
         try:
             while True:
                 yield await self.receive_json(mode)
@@ -287,7 +271,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         """The short way, where it is open and the sender the connection's own."""
         if (
             self._carrier is not None
-            and self.application_state is CONNECTED
+            and self._life.application_state is CONNECTED
             and current_owner.get() is self._owner
             and get_ident() == self._thread  # to ask for the running loop is a system call (benchmarks: echo-32)
         ):
@@ -299,8 +283,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         try:
             return carrier.write(data)
         except OSError as exc:
-            if not self._is_handling():
-                raise self._lost() from exc
+            if not self._life.is_handling():
+                raise self._life.lost() from exc
             return True
 
     async def _drain(self, carrier: Carrier) -> None:
@@ -308,8 +292,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             await carrier.drain()
             await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
         except OSError as exc:
-            if not self._is_handling():
-                raise self._lost() from exc
+            if not self._life.is_handling():
+                raise self._life.lost() from exc
 
     async def _send_payload(self, data: str | bytes) -> None:
         if self.application_state is CONNECTING:
@@ -318,6 +302,23 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             await self._foreign().offer(data)
             return
         await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
+
+
+def _not_this(life: Life, data: str | bytes | None, expected: str) -> Exception:
+    excuse_disconnects(running_loop())
+    if data is None:
+        life.client_state = DISCONNECTED
+        closed = life.closed or LOST
+        return WebSocketDisconnect(closed.code, closed.reason)
+    return UnexpectedMessageKind(expected, "text" if isinstance(data, str) else "binary")
+
+
+def _typed(kind: TypeForm[T], data: str | bytes) -> T:
+    try:
+        return decode(kind, data)
+    except PeerError:
+        excuse_disconnects(running_loop())
+        raise
 
 
 def _decoded(data: str | bytes) -> Any:

@@ -1,0 +1,177 @@
+"""How far one connection is, and how it ended: the states, what they allow, and the errors for the rest.
+
+The one place where an end is noted. Knows nothing of payloads, or of who sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from antiphon.exceptions import WebSocketDisconnect, WebSocketDisconnected
+from antiphon.types import ClosedBy, Message, Sink
+
+from .excuse import excuse_disconnects
+from .owner import running_loop
+from .state import (
+    CONNECTED,
+    CONNECTING,
+    DENIED,
+    DISCONNECTED,
+    LOST,
+    RECEIVES,
+    SENDS,
+    Closed,
+    WebSocketState,
+    unexpected,
+)
+from .ways import Way
+
+OPEN_RECEIVES: Final = RECEIVES[CONNECTED]
+OPEN_SENDS: Final = SENDS[CONNECTED]
+"""Beside the tables because to hash an enum member costs as much as a coroutine (benchmarks: echo-32)."""
+
+HANDLING_SECONDS: Final = 0.05
+"""After a message was read, its handling may go on this long before `send_text` and its like learn that the peer is
+gone. Long enough for a loop over all connections, short enough for an endpoint that only sends from then on."""
+
+
+class Life:
+    """The states of one connection, and its end. `way` is set before anything is asked."""
+
+    __slots__ = ("application_state", "client_state", "clock", "closing", "ended", "ended_by_foreign", "read_at", "way")
+
+    way: Way
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.client_state = CONNECTING
+        self.application_state = CONNECTING
+        self.clock = clock
+        self.read_at = -HANDLING_SECONDS
+        """When the endpoint last read a message of the peer."""
+        self.ended: Closed | None = None
+        """How the connection ended, as far as a message told; `closed` knows more."""
+        self.closing: Closed | None = None
+        """The Close that the endpoint has given, and that may still wait for the peer to read."""
+        self.ended_by_foreign = False
+
+    # What is known
+
+    @property
+    def closed(self) -> Closed | None:
+        """How the connection ended, or None while it is open."""
+        if self.ended is None or self.ended is LOST:
+            return self.way.find_end() or self.ended
+        return self.ended
+
+    @property
+    def sink(self) -> Sink:
+        """`foreign.Receiver`: the bounded outbox."""
+        return self.way.sink
+
+    def has_ended(self) -> bool:
+        """Whether anybody knows of an end, without asking for it."""
+        if self.ended is not None or self.client_state is DISCONNECTED:
+            return True
+        return self.application_state is CONNECTED and not self.way.alive
+
+    def is_handling(self) -> bool:
+        """Whether the endpoint is at work on a message that came before the peer's end.
+
+        A send to the peer is then dropped, not an error: what the peer said last still reaches everybody, and the end
+        is told in its turn, by the next receive.
+        """
+        if self.client_state is not CONNECTED or self.clock() - self.read_at >= HANDLING_SECONDS:
+            return False
+        closed = self.closed
+        return closed is None or closed.by is not ClosedBy.US
+
+    # What is allowed
+
+    def expected_receives(self) -> Mapping[str, WebSocketState]:
+        """What may come now, and the states that follow. Raises WebSocketDisconnected behind the disconnect."""
+        expected = OPEN_RECEIVES if self.client_state is CONNECTED else RECEIVES[self.client_state]
+        if not expected:
+            raise self.gone("receive")
+        return expected
+
+    def expected_sends(self, kind: str) -> Mapping[str, WebSocketState] | None:
+        """What the state allows, if `kind` is among it; None for a Close that the endpoint need not give any more."""
+        expected = OPEN_SENDS if self.application_state is CONNECTED else SENDS[self.application_state]
+        if not expected:
+            if kind == "websocket.close" and self.ended_by_foreign:
+                return None  # the endpoint could not know
+            raise self.gone("send")
+        if kind not in expected:
+            raise RuntimeError(unexpected(expected, kind))
+        return expected
+
+    def may_send_to_nobody(self, kind: str) -> bool:
+        """On a connection that has ended: whether the message goes to the server all the same.
+
+        False for one that is dropped because the endpoint is at work on the peer's last words. Raises for what the
+        endpoint has to learn now.
+        """
+        if kind == "websocket.send" and self.is_handling():
+            return False
+        if kind in ("websocket.accept", "websocket.send"):
+            raise self.gone("send")
+        return True
+
+    def require_open(self, method: str) -> None:
+        """Raises WebSocketDisconnected when either side is done."""
+        if self.client_state is DISCONNECTED or self.application_state is DISCONNECTED:
+            raise self.gone(method)
+
+    # The end
+
+    def end(self, closed: Closed) -> None:
+        """The connection is over: tell whoever waits, and note it."""
+        self.way.end(closed)
+        self.on_ended(closed)
+
+    def end_by_foreign(self, code: int, reason: str) -> None:
+        """`foreign.Receiver`: close behind what is buffered, for somebody else than the endpoint."""
+        if self.application_state is CONNECTED and not self.has_ended():
+            self.application_state = DISCONNECTED
+            self.ended_by_foreign = True
+            self.way.sink.disconnect(code, reason)
+            self.end(Closed(code=code, reason=reason, by=ClosedBy.US))
+
+    def sent_last(self, message: Message) -> None:
+        """A message other than data is with the server: note the end, if it is one."""
+        if message["type"] == "websocket.close":
+            self.end(self.closing or LOST)
+        elif self.application_state is DISCONNECTED:
+            self.end(DENIED)
+
+    def on_ended(self, closed: Closed) -> None:
+        """`ways.Ending`."""
+        if closed is LOST:
+            self.closing = None  # it did not reach the peer
+        if self.ended is None:
+            self.ended = closed
+            if closed.by is ClosedBy.US and self.application_state is CONNECTED:
+                self.application_state = DISCONNECTED
+        elif self.ended is LOST and closed.by is ClosedBy.PEER:
+            self.ended = closed  # a failed send came first, the disconnect message knows more
+
+    def on_disconnect(self, closed: Closed) -> None:
+        """`ways.Ending`."""
+        # A server's `send` of a Close may last until the peer has answered: the answer then comes first.
+        self.end(self.closing or closed)
+
+    def gone(self, method: str) -> WebSocketDisconnected:
+        """The error for a use of a connection that has ended."""
+        closed = self.closed or self.closing or LOST
+        excuse_disconnects(running_loop())
+        text = f"{method} on a connection that has ended ({closed.code} {closed.reason}".rstrip() + ")"
+        return WebSocketDisconnected(text, code=closed.code, reason=closed.reason)
+
+    def lost(self) -> WebSocketDisconnect:
+        """A send has failed: note it, and what to raise."""
+        self.application_state = DISCONNECTED
+        self.end(LOST)
+        closed = self.closed or LOST
+        excuse_disconnects(running_loop())
+        return WebSocketDisconnect(closed.code, closed.reason)
