@@ -21,6 +21,7 @@ import anyio.lowlevel
 from starlette.requests import HTTPConnection, StateT
 
 from antiphon.exceptions import NotAccepted, WebSocketDisconnect, WebSocketDisconnected
+from antiphon.shown import shown
 from antiphon.status import check_close_code, cut_reason
 from antiphon.types import (
     CARRIER_EXTENSION,
@@ -398,7 +399,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         if self.options.overflow is Overflow.DROP_NEWEST:
             self.dropped += 1
         elif self.application_state is CONNECTED:
-            logger.info("%s: the peer does not read; closing with 1013", self.scope.get("path", ""))
+            logger.info("%s: the peer does not read; closing with 1013", shown(self.scope.get("path", "")))
             self._disconnect(1013, "too slow")
 
     def _disconnect(self, code: int, reason: str) -> None:

@@ -17,6 +17,7 @@ from starlette.requests import StateT
 from starlette.responses import Response
 
 from antiphon.exceptions import NotAccepted, PeerError, UnexpectedMessageKind, WebSocketDisconnect
+from antiphon.shown import shown
 from antiphon.types import Carrier
 
 from . import codec
@@ -59,10 +60,10 @@ class WebSocket(Channel[StateT], Generic[StateT]):
                 raise
         if subprotocol is not None and subprotocol not in (offered := self.scope.get("subprotocols") or ()):
             logger.warning(
-                "%s: subprotocol %r is not among those the client offers (%s); opening without one",
-                self.scope.get("path", ""),
-                subprotocol,
-                ", ".join(offered) or "none",
+                "%s: subprotocol '%s' is not among those the client offers (%s); opening without one",
+                shown(self.scope.get("path", "")),
+                shown(subprotocol),
+                shown(", ".join(offered) or "none"),
             )
             subprotocol = None
         await self.send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from antiphon.connection import WebSocket, WebSocketState
 from antiphon.dependencies import Solved, solve
 from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError
+from antiphon.shown import shown
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
     WS_1011_INTERNAL_ERROR,
@@ -50,9 +51,6 @@ GONE = (*DISCONNECTS, RuntimeError, OSError)
 
 FAREWELL_TIMEOUT = 1.0
 """Seconds a cancelled endpoint may take to send its Close: a stopping server must not wait for a stuck peer."""
-
-LONGEST_LINE = 500
-"""Characters of what a peer says that a log line shows."""
 
 
 async def run(
@@ -176,7 +174,7 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
 
 
 def _note(scope: Scope, ending: Ending) -> None:
-    logger.log(ending.level, "%s: %s", describe(scope), _one_line(ending.note))
+    logger.log(ending.level, "%s: %s", describe(scope), shown(ending.note))
 
 
 async def answer_unhandled(
@@ -362,11 +360,5 @@ def _awaitable(result: Any, endpoint: Callable[..., Any]) -> Awaitable[Any]:
 def describe(scope: Scope) -> str:
     """The endpoint and path of a connection, for log lines: `module:qualname (/path)`."""
     endpoint = scope.get("endpoint")
-    path = _one_line(str(scope.get("path")))
+    path = shown(scope.get("path"))
     return f"{name_of(endpoint)} ({path})" if endpoint is not None else path
-
-
-def _one_line(text: str) -> str:
-    """What the peer has put into it cannot begin a log line of its own, nor fill the log."""
-    shown = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"
-    return shown if shown.isprintable() else ascii(shown)[1:-1]

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 from antiphon.events import ConnectionOpened, ProtocolViolated
+from antiphon.shown import shown
 from antiphon.status import (
     WS_1005_NO_STATUS_RCVD,
     WS_1006_ABNORMAL_CLOSURE,
@@ -216,7 +217,7 @@ class Session(Watched):
         if self.state == State.HANDSHAKE:
             self.refuse(408, "the request did not come in time")
         else:
-            self.engine.logger.warning("WebSocket %s refused: the app did not accept in time", self.path)
+            self.engine.logger.warning("WebSocket %s refused: the app did not accept in time", shown(self.path))
             self.refuse(503, "no answer in time", self.engine.retry_headers)
         return self._close_due or None
 
@@ -230,7 +231,7 @@ class Session(Watched):
         else:
             coroutine = _call(engine.app, scope, self.asgi_receive, self.asgi_send)
         context = contextvars.Context() if engine.reset_contextvars else None
-        task = self.loop.create_task(coroutine, name=self.path, context=context)
+        task = self.loop.create_task(coroutine, name=shown(self.path), context=context)
         self.task = task
         engine.tasks.add(task)
         task.add_done_callback(self._app_ended, context=engine.context)
@@ -293,9 +294,9 @@ class Session(Watched):
         subprotocol = message.get("subprotocol")
         if subprotocol is not None and subprotocol not in scope["subprotocols"]:
             engine.logger.warning(
-                "WebSocket %s: the app chose subprotocol %r, which the client did not offer; it is left out",
-                self.path,
-                subprotocol,
+                "WebSocket %s: the app chose subprotocol '%s', which the client did not offer; it is left out",
+                shown(self.path),
+                shown(subprotocol),
             )
             subprotocol = None
         headers = [*engine.default_headers(), *(message.get("headers") or ())]
@@ -427,7 +428,7 @@ class Session(Watched):
 
         Closing the socket now would answer unread bytes with a reset, which may overtake our Close.
         """
-        self.engine.logger.debug("WebSocket %s closed: %d %s", self.path, code, reason)
+        self.engine.logger.debug("WebSocket %s closed: %d %s", shown(self.path), code, shown(reason))
         self.engine.emit(ProtocolViolated(path=self.path, code=code, reason=reason))
         self.parser = None
         self.put(encode_frame(opcodes.CLOSE, encode_close(code, reason)))
