@@ -101,6 +101,9 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     application_state: WebSocketState
     """What the application has sent. Source: Starlette."""
 
+    refused: Closed | None = None
+    """What `close()` was given, where that was before accept: the peer sees a 403 only."""
+
     dropped: int
     """Messages of foreign senders that `Overflow.DROP_NEWEST` has dropped."""
 
@@ -264,6 +267,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
             raise TypeError(f"send() takes an ASGI message, a dict with its type, not {message!r}") from None
         if kind == "websocket.close":
             message = _checked_close(message, on_wire=self.application_state is not CONNECTING)
+            if self.application_state is CONNECTING:
+                self.refused = Closed(code=message["code"], reason=message["reason"], by=ClosedBy.US)
         expected = OPEN_SENDS if self.application_state is CONNECTED else SENDS[self.application_state]
         if kind in OPEN_SENDS and not self._is_own():
             await self._send_foreign(message)

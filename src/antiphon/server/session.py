@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ from antiphon.wire.handshake import Request, accept_response, parse_request, ref
 from .denial import Denial
 from .engine import Engine
 from .errors import TOLD_OF_THE_END, ClientDisconnected
-from .limits import Rate
+from .limits import Rate, limit_behind
 from .scope import build_scope, path_of
 from .sockets import direct_fd
 from .state import APP_MAY_SEND, State
@@ -206,6 +207,8 @@ class Session(Watched):
     def _note_answer(self, status: int, reason: str) -> None:
         """Log and report that the handshake was answered with something else than an open connection."""
         engine = self.engine
+        if self._scope is None:  # no app, and no access line
+            engine.logger.info("WebSocket %s refused: %d %s", shown(self.path) or "?", status, shown(reason))
         engine.log_answer(self._scope, str(status))
         engine.note_refusal(self.path, status, reason)
         self._scope = None
@@ -428,7 +431,9 @@ class Session(Watched):
 
         Closing the socket now would answer unread bytes with a reset, which may overtake our Close.
         """
-        self.engine.logger.debug("WebSocket %s closed: %d %s", shown(self.path), code, shown(reason))
+        limit = limit_behind(code, self.engine.config)
+        level = logging.INFO if limit else logging.DEBUG
+        self.engine.logger.log(level, "WebSocket %s closed: %d %s", shown(self.path), code, shown(limit or reason))
         self.engine.emit(ProtocolViolated(path=self.path, code=code, reason=reason))
         self.parser = None
         self.put(encode_frame(opcodes.CLOSE, encode_close(code, reason)))
