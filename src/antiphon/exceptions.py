@@ -129,6 +129,22 @@ class InvalidJSON(PeerError, json.JSONDecodeError):
         return f"{text}, in '{shown(part)}'" if part else text
 
 
+class UnencodableText(PeerError, UnicodeEncodeError):
+    """Text with a lone surrogate, which UTF-8 cannot hold, was to be sent. Nothing was; closes with 1007.
+
+    Python's strings get one from a peer's JSON (`"\\ud800"`) and from hardly anywhere else: an endpoint that sends on
+    what it was told has no bug, so the peer answers for it.
+    """
+
+    close_code = 1007
+    close_reason = "text is not Unicode"
+
+    @property
+    def note(self) -> str:
+        """Which character, and where."""
+        return f"text that UTF-8 cannot hold was to be sent: lone surrogate {self.object[self.start]!a} at {self.start}"
+
+
 class _Failures(Exception):
     """A list of what pydantic found wrong."""
 
