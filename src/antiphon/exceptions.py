@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
+
+from .shown import shown
+
+_AROUND: Final = 20
+"""Characters on each side of a fault that a log shows of a peer's message: to see what it is, not what it says."""
 
 
 class HTTPException(StarletteHTTPException):
@@ -77,6 +82,11 @@ class PeerError(Exception):
     close_code: int
     close_reason: str
 
+    @property
+    def note(self) -> str:
+        """What the log says of it: what was expected, and what came."""
+        return str(self)
+
 
 class TryAgainLater(Exception):
     """Something the endpoint needs is away for now. Uncaught it closes with 1013, before accept with 503."""
@@ -109,6 +119,30 @@ class InvalidJSON(PeerError, json.JSONDecodeError):
 
     close_code = 1007
     close_reason = "invalid JSON"
+
+    @property
+    def note(self) -> str:
+        """Where the message stops being JSON, and a few characters around that place."""
+        begin = max(0, self.pos - _AROUND)
+        part = self.doc[begin : self.pos + _AROUND]
+        text = f"expected JSON, got {len(self.doc)} characters: {self.msg} at {self.pos}"
+        return f"{text}, in '{shown(part)}'" if part else text
+
+
+class UnencodableText(PeerError, UnicodeEncodeError):
+    """Text with a lone surrogate, which UTF-8 cannot hold, was to be sent. Nothing was; closes with 1007.
+
+    Python's strings get one from a peer's JSON (`"\\ud800"`) and from hardly anywhere else: an endpoint that sends on
+    what it was told has no bug, so the peer answers for it.
+    """
+
+    close_code = 1007
+    close_reason = "text is not Unicode"
+
+    @property
+    def note(self) -> str:
+        """Which character, and where."""
+        return f"text that UTF-8 cannot hold was to be sent: lone surrogate {self.object[self.start]!a} at {self.start}"
 
 
 class InvalidMessage(PeerError, ValueError):

@@ -276,6 +276,8 @@ class WebSocketTestSession:
         )
         if denial.status_code == 403:
             denial.code, denial.reason = _stated_close(denial)
+        elif denial.status_code == 404:
+            denial.code = 1000  # a path without a route, in the words of FastAPI's tests
         return denial
 
     def _receive_payload(self, timeout: float | None) -> str | bytes:

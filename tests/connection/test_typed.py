@@ -218,6 +218,7 @@ def test_mistakes_are_forgotten_after_a_minute() -> None:
         (Point(1.5), '{"x":1.5,"label":"p"}'),
         ({"a": Decimal("1.10")}, '{"a":"1.10"}'),
         (Point(float("nan")), '{"x":null,"label":"p"}'),
+        (Aliased(userName="a").model_copy(update={"user_name": "\ud800"}), '{"userName":"\\ud800"}'),
     ],
 )
 async def test_a_model_goes_out_as_it_is_read(message: Any, text: str) -> None:

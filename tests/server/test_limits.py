@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 from typing import Any
 
 import pytest
@@ -117,6 +119,50 @@ async def test_observers_hear_of_every_opening_and_ending_and_a_failing_one_harm
     (closed,) = recorder.of(ConnectionClosed)
     assert (closed.path, closed.code, closed.closed_by) == ("/room", 1001, ClosedBy.PEER)
     assert 0 <= closed.duration < PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("limits", "settings", "data", "line"),
+    [
+        (
+            {},
+            {"ws_max_size": 1000},
+            frame(TEXT, b"x" * 1001),
+            "WebSocket /a\\n closed: 1009 more than 1000 bytes (max_message_size, --ws-max-size)",
+        ),
+        (
+            {"max_frames_per_second": 100},
+            {},
+            frame(TEXT, b"x") * 1000,
+            "WebSocket /a\\n closed: 1008 too many (max_frames_per_second=100, max_bytes_per_second=None)",
+        ),
+    ],
+)
+async def test_the_log_names_the_limit_that_a_peer_has_met_and_its_option(
+    limits: dict[str, int], settings: dict[str, int], data: bytes, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(echo, ServerConfig(**limits), **settings) as served:  # type: ignore[arg-type]
+        async with opened(served.port, "/a%0A") as raw:
+            await raw.send(data)
+            while (await raw.frame()).opcode != 8:
+                pass
+    assert line in [record.getMessage() for record in caplog.records]
+
+
+async def test_a_handshake_that_is_refused_before_the_app_is_a_line_with_its_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(echo, ServerConfig(max_connections=1)) as served:
+        async with opened(served.port), connect(served.port) as second, connect(served.port) as wrong:
+            await second.send(request("/second"))
+            await second.read_all()
+            await wrong.send(request().replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 8"))
+            await wrong.read_all()
+    lines = [record.getMessage() for record in caplog.records]
+    assert "WebSocket /second refused: 503 no room for another connection" in lines
+    assert [line for line in lines if re.fullmatch(r"WebSocket \S+ refused: 426 .+", line)], lines
 
 
 def test_admission_counts_by_address_and_forgets_those_without_connections() -> None:

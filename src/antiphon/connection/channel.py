@@ -43,6 +43,9 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     options: ConnectionOptions = ConnectionOptions()
     """The limits: the class's, or those that the application put into the scope."""
 
+    refused: Closed | None = None
+    """What `close()` was given, where that was before accept: the peer sees a 403 only."""
+
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             raise ValueError(f"a WebSocket needs a scope of type 'websocket', not {scope['type']!r}")
@@ -174,6 +177,8 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         life = self._life
         if kind == "websocket.close":
             message = _checked_close(message, on_wire=life.application_state is not CONNECTING)
+            if life.application_state is CONNECTING:
+                self.refused = Closed(code=message["code"], reason=message["reason"], by=ClosedBy.US)
         if kind in OPEN_SENDS and not self._is_own():
             await self._foreign().send(message)
             return

@@ -6,12 +6,13 @@ Knows nothing of connections.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import PydanticSerializationError, from_json, to_jsonable_python
 
-from antiphon.exceptions import InvalidJSON
+from antiphon.exceptions import InvalidJSON, UnencodableText
 from antiphon.types import PreparedMessage
 
 
@@ -24,6 +25,8 @@ def _plain(value: Any) -> Any:
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_plain).encode
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
 
 def encode_json(value: Any) -> str:
     """Compact JSON text, not ASCII-escaped: what `json.dumps` makes of plain data.
@@ -32,6 +35,23 @@ def encode_json(value: Any) -> str:
     Raises TypeError for other objects, ValueError for circular references.
     """
     return _encode(value)
+
+
+def encode_json_bytes(value: Any) -> bytes:
+    """The same as UTF-8."""
+    text = encode_json(value)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return escaped(text).encode()
+
+
+def escaped(text: str) -> str:
+    """JSON text with its lone surrogates as the escapes they came as: `"\\ud800"` goes back as it was sent.
+
+    They stand inside of strings, where an escape means the same (RFC 8259 §7).
+    """
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def decode_json(data: str | bytes) -> Any:
@@ -59,11 +79,14 @@ def _decode_slowly(data: str | bytes) -> Any:
 
 
 def check_text(data: str) -> str:
-    """The text, if it can go into a text frame. Raises TypeError, or UnicodeEncodeError for lone surrogates."""
+    """The text, if it can go into a text frame. Raises TypeError, or UnencodableText for lone surrogates."""
     if not isinstance(data, str):
         raise TypeError(f"a text message is a str, not {type(data).__name__}: use send_bytes() or send_json()")
     if not data.isascii():
-        data.encode()
+        try:
+            data.encode()
+        except UnicodeEncodeError as exc:
+            raise UnencodableText(*exc.args) from None
     return data
 
 
@@ -98,7 +121,7 @@ def prepare(payload: str | bytes) -> PreparedMessage:
     """The payload ready for any number of connections.
 
     The last one is remembered by identity, until the next, so that a loop of sends over many connections encodes once.
-    Raises UnicodeEncodeError for lone surrogates.
+    Raises UnencodableText for lone surrogates.
     """
     global _last
     prepared = _last

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from antiphon.exceptions import PeerError, WebSocketDisconnect
+from antiphon.shown import shown
 
 logger = logging.getLogger("antiphon")
 
@@ -35,8 +36,10 @@ class ExcusingHandler:
         faults = _faults_of_peer(error) if "never retrieved" in context["message"] else None
         if faults is not None:
             for fault in faults:
-                level = logging.DEBUG if isinstance(fault, WebSocketDisconnect) else logging.WARNING
-                logger.log(level, "a task that nobody awaits ended: %s", fault)
+                if isinstance(fault, PeerError):
+                    logger.warning("a task that nobody awaits ended: %s", shown(fault.note))
+                else:
+                    logger.debug("a task that nobody awaits ended: %s", shown(fault))
         elif self._next is not None:
             self._next(loop, context)
         else:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from antiphon.exceptions import NotAccepted
+from antiphon.shown import shown
 from antiphon.types import Message, Overflow, PreparedMessage, Sink
 
 from . import codec
@@ -169,7 +170,7 @@ class ForeignSenders:
         if self._options.overflow is Overflow.DROP_NEWEST:
             self.dropped += 1
         elif receiver.application_state is CONNECTED:
-            logger.info("%s: the peer does not read; closing with 1013", self._path)
+            logger.info("%s: the peer does not read; closing with 1013", shown(self._path))
             receiver.end_by_foreign(1013, "too slow")
 
 

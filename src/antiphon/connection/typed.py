@@ -99,7 +99,11 @@ def encode(message: Any) -> str:
     try:
         return serializer.to_json(message, by_alias=True).decode()
     except PydanticSerializationError as exc:
-        raise TypeError(f"{type(message).__name__} is not JSON serializable: {exc}") from None
+        error = exc
+    try:  # a lone surrogate, which goes back as the escape it came as
+        return codec.escaped(codec.encode_json(serializer.to_python(message, mode="json", by_alias=True)))
+    except (PydanticSerializationError, TypeError):
+        raise TypeError(f"{type(message).__name__} is not JSON serializable: {error}") from None
 
 
 def error_reply(invalid: InvalidMessage, data: str | bytes) -> str:

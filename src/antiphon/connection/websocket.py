@@ -16,7 +16,15 @@ import starlette.websockets
 from starlette.requests import StateT
 from starlette.responses import Response
 
-from antiphon.exceptions import InvalidMessage, NotAccepted, PeerError, UnexpectedMessageKind, WebSocketDisconnect
+from antiphon.exceptions import (
+    InvalidMessage,
+    NotAccepted,
+    PeerError,
+    UnencodableText,
+    UnexpectedMessageKind,
+    WebSocketDisconnect,
+)
+from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.types import Carrier
 
@@ -68,10 +76,10 @@ class WebSocket(Channel[StateT], Generic[StateT]):
                 raise
         if subprotocol is not None and subprotocol not in (offered := self.scope.get("subprotocols") or ()):
             logger.warning(
-                "%s: subprotocol %r is not among those the client offers (%s); opening without one",
-                self.scope.get("path", ""),
-                subprotocol,
-                ", ".join(offered) or "none",
+                "%s: subprotocol '%s' is not among those the client offers (%s); opening without one",
+                shown(self.scope.get("path", "")),
+                shown(subprotocol),
+                shown(", ".join(offered) or "none"),
             )
             subprotocol = None
         await self.send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
@@ -226,8 +234,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
     async def send_text(self, data: str) -> None:
         """Send a text message.
 
-        Raises TypeError for anything but str, UnicodeEncodeError for text with lone surrogates (the connection stays
-        open), `NotAccepted` before `accept`. Own senders wait for room, up to `send_timeout`, and get
+        Raises TypeError for anything but str, UnencodableText (a UnicodeEncodeError) for lone surrogates (the
+        connection stays open), `NotAccepted` before `accept`. Own senders wait for room, up to `send_timeout`, and get
         `WebSocketDisconnect` when the peer is gone (not in the first moments after a message of the peer was read: what
         it said last is handled to the end); foreign senders never wait and never see the peer's end.
         """
@@ -247,15 +255,19 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             await self._drain(carrier)
 
     async def send_json(self, data: Any, mode: str = "text") -> None:
-        """Send the value as JSON (compact, UTF-8, not ASCII-escaped) in a text or a binary message.
+        """Send the value as JSON (compact, UTF-8, only lone surrogates escaped) in a text or a binary message.
 
         pydantic models, dataclasses, datetimes and the like are taken too. Raises TypeError for what JSON cannot hold;
         otherwise as `send_text`.
         """
         if mode == "text":
-            await self.send_text(codec.encode_json(data))
+            text = codec.encode_json(data)
+            try:
+                await self.send_text(text)
+            except UnencodableText:
+                await self.send_text(codec.escaped(text))
         elif mode == "binary":
-            await self.send_bytes(codec.encode_json(data).encode())
+            await self.send_bytes(codec.encode_json_bytes(data))
         else:
             raise _bad_mode(mode)
 
@@ -286,6 +298,8 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             if not self._life.is_handling():
                 raise self._life.lost() from exc
             return True
+        except UnicodeEncodeError as exc:
+            raise UnencodableText(*exc.args) from None
 
     async def _drain(self, carrier: Carrier) -> None:
         try:

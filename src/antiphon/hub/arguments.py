@@ -10,7 +10,7 @@ from antiphon.status import check_close_code, cut_reason
 from antiphon.types import Sink, SupportsSink
 
 from .backends.base import Position
-from .errors import UnencodableData
+from .errors import UnencodableCharacters
 
 
 def read_count(name: str, value: Any) -> int:
@@ -72,7 +72,7 @@ def read_user(user: object) -> str | None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UnencodableData(f"user: expected UTF-8, got {ascii(name)[:80]}") from None
+        raise UnencodableCharacters(f"user: expected UTF-8, got {ascii(name)[:80]}") from None
     return name or None
 
 

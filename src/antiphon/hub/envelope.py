@@ -7,14 +7,15 @@ import struct
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
-from .errors import HubError, UnencodableData
+from .errors import HubError, UnencodableCharacters, UnencodableData
 
 _HEADER: Final = struct.Struct(">BBHH")
 _VERSION: Final = 1
 _LONGEST: Final = 0xFFFF
 _DIGITS: Final = 4300
+_encode_ascii: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=to_jsonable_python).encode
 
 MAX_DATA: Final = 8 << 20
 """Bytes of one message. A quarter of what the relay and Redis let wait for one process: a message that no process could
@@ -58,12 +59,23 @@ def _encode(data: object) -> tuple[Form, bytes]:
         try:
             return Form.TEXT, data.encode()
         except UnicodeEncodeError as error:
-            raise UnencodableData(f"text that is not UTF-8: {error}") from None
+            raise UnencodableCharacters(f"text that is not UTF-8: {error}") from None
     if isinstance(data, bytes):
         return Form.BINARY, data
     if isinstance(data, (bytearray, memoryview)):
         return Form.BINARY, bytes(data)
-    return Form.JSON, encode_json(data)
+    try:
+        return Form.JSON, encode_json(data)
+    except UnencodableCharacters:
+        return Form.JSON, _encode_escaped(data)
+
+
+def _encode_escaped(data: object) -> bytes:
+    """JSON in ASCII, for what came out of a peer's JSON with lone surrogates in it: they go on as they came."""
+    try:
+        return _encode_ascii(data).encode()
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        raise UnencodableCharacters(f"{type(data).__name__} has no JSON form: {error}") from error
 
 
 def encode_json(data: object) -> bytes:
@@ -71,7 +83,8 @@ def encode_json(data: object) -> bytes:
     try:
         return to_json(data, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
-        raise UnencodableData(f"{type(data).__name__} has no JSON form: {error}") from error
+        kind = UnencodableCharacters if "surrogates not allowed" in str(error) else UnencodableData
+        raise kind(f"{type(data).__name__} has no JSON form: {error}") from error
 
 
 def decode(form: Form, payload: bytes) -> Any:
@@ -102,7 +115,7 @@ def pack(envelope: Envelope) -> bytes:
     try:
         key_bytes, exclude_bytes = key.encode(), exclude.encode()
     except UnicodeEncodeError as error:
-        raise UnencodableData(f"conflation key that is not UTF-8: {error}") from None
+        raise UnencodableCharacters(f"conflation key that is not UTF-8: {error}") from None
     if len(key_bytes) > _LONGEST:
         raise UnencodableData(f"conflation key of {len(key_bytes)} bytes; expected at most {_LONGEST}")
     header = _HEADER.pack(_VERSION, form, len(key_bytes), len(exclude_bytes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.exceptions import TryAgainLater
+from antiphon.exceptions import PeerError, TryAgainLater
 
 
 class HubError(Exception):
@@ -18,8 +18,22 @@ class InvalidTopic(HubError, ValueError):
         self.fault = fault
 
 
+class InvalidTopicName(PeerError, InvalidTopic):
+    """The same of a str, which as a rule a peer has had a hand in: uncaught in an endpoint it closes with 1008."""
+
+    close_code = 1008
+    close_reason = "not a topic"
+
+
 class UnencodableData(HubError, TypeError):
     """Data (or presence info) that has no form on the wire. Raised before anything is sent."""
+
+
+class UnencodableCharacters(PeerError, UnencodableData):
+    """The same for lone surrogates, which come out of a peer's JSON: uncaught in an endpoint it closes with 1007."""
+
+    close_code = 1007
+    close_reason = "text is not Unicode"
 
 
 class UnknownBackend(HubError, ValueError):

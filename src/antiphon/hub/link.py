@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final, ParamSpec, TypeVar
 
+from antiphon.shown import shown
+
 from .backends.base import Backend, Change, Entry, Track
 from .backends.memory import MemoryBackend
 from .errors import BackendUnavailable
@@ -219,7 +221,7 @@ class Link:
                 await self._track_again()
             except BackendUnavailable as error:
                 # Without a new loss nobody else would try again.
-                logger.info("recovery goes on: %s", error)
+                logger.info("recovery goes on: %s", shown(error))
                 await asyncio.sleep(RETRY_PAUSE)
             else:
                 return
@@ -289,6 +291,6 @@ async def _quietly(work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: 
     try:
         await work(*args, **kwargs)
     except BackendUnavailable as error:
-        logger.info("the backend is in trouble again: %s", error)
+        logger.info("the backend is in trouble again: %s", shown(error))
     except Exception:
         logger.exception("work beside the hub's calls failed")

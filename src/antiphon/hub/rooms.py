@@ -16,6 +16,7 @@ from typing import Final
 from pydantic_core import from_json
 
 from antiphon.events import Event, Observer
+from antiphon.shown import shown
 
 from .backends.base import Change, Entry, Position
 from .envelope import BadEnvelope
@@ -177,7 +178,7 @@ class Rooms:
         try:
             parcel = unwrap(room.topic, entry, room.options.framing)
         except (BadEnvelope, UnicodeDecodeError) as error:
-            logger.warning("topic %r: a message that is none came from the backend: %s", room.topic, error)
+            logger.warning("topic %r: a message that is none came from the backend: %s", room.topic, shown(error))
             return
         self.spread(room, parcel)
 
@@ -199,7 +200,7 @@ class Rooms:
             which = _selector(command["user"], command["topic"])
             how = int(command["code"]), str(command["reason"])
         except (ValueError, KeyError, TypeError) as error:
-            logger.warning("a control message that is none came from the backend: %s", error)
+            logger.warning("a control message that is none came from the backend: %s", shown(error))
             return
         for station in tuple(self.stations.values()):
             station.put(station.close, which, how)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from antiphon.types import Overflow
 
 from .backends.base import Keep
-from .errors import InvalidTopic, UnencodableData
+from .errors import InvalidTopic, InvalidTopicName, UnencodableData
 
 MAX_SECONDS: Final = 10 * 366 * 86400.0
 """Longest time an option takes: ten years. What is longer is a mistake, and too much for some clock below."""
@@ -29,11 +29,11 @@ def check_topic(topic: object) -> str:
     if not isinstance(topic, str):
         raise InvalidTopic(topic, f"expected a str, got {type(topic).__name__}")
     if not topic:
-        raise InvalidTopic(topic, "expected at least one character")
+        raise InvalidTopicName(topic, "expected at least one character")
     if found := _FORBIDDEN.search(topic):
-        raise InvalidTopic(topic, f"control character or lone surrogate U+{ord(found.group()):04X}")
+        raise InvalidTopicName(topic, f"control character or lone surrogate U+{ord(found.group()):04X}")
     if len(topic) > MAX_TOPIC_BYTES or len(topic.encode()) > MAX_TOPIC_BYTES:
-        raise InvalidTopic(topic, f"longer than {MAX_TOPIC_BYTES} bytes")
+        raise InvalidTopicName(topic, f"longer than {MAX_TOPIC_BYTES} bytes")
     # A str, and no kind of it: a member of an enum has a hash of its own and no form on the wire.
     return str.__str__(topic)
 

@@ -21,7 +21,12 @@ from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDiscon
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
 
 from antiphon.exceptions import ParameterErrors, PeerError, TryAgainLater, WrongEncoding
-from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1013_TRY_AGAIN_LATER
+from antiphon.status import (
+    WS_1000_NORMAL_CLOSURE,
+    WS_1008_POLICY_VIOLATION,
+    WS_1011_INTERNAL_ERROR,
+    WS_1013_TRY_AGAIN_LATER,
+)
 
 DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
 CONSEQUENCES = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
@@ -44,6 +49,8 @@ class Ending:
     """A log line without a traceback, for what is the peer's fault and still worth knowing."""
     level: int = logging.WARNING
     """Of the note: INFO for what every peer can bring about at will, before anything was agreed on."""
+    why: str = ""
+    """What the log says of a handshake that is refused so, beside the status. After accept the peer is told."""
 
     def response(self) -> Response:
         """The denial response for a connection that was not accepted."""
@@ -56,6 +63,9 @@ UNHANDLED = Ending(
     code=WS_1011_INTERNAL_ERROR, reason="Internal Server Error", status=500, body={"detail": "Internal Server Error"}
 )
 """An exception nobody handles: no word of it on the wire."""
+
+NOT_FOUND = Ending(code=WS_1000_NORMAL_CLOSURE, status=404, body={"detail": "Not Found"})
+"""No route serves the path: what an HTTP request is told, too."""
 
 
 def ending_of(error: Exception) -> Ending | None:
@@ -108,17 +118,20 @@ def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[Exception]:
 
 def _of_websocket_exception(error: Any) -> Ending:
     reason = error.reason or ""
-    return Ending(code=error.code, reason=reason, body={"code": error.code, "reason": reason})
+    why = f"{error.code} {reason}".rstrip()
+    return Ending(code=error.code, reason=reason, body={"code": error.code, "reason": reason}, why=why)
 
 
 def _of_http_exception(error: Any) -> Ending:
     detail = error.detail
+    reason = detail if isinstance(detail, str) else json.dumps(to_jsonable_python(detail), ensure_ascii=False)
     return Ending(
         code=_close_code(error.status_code),
-        reason=detail if isinstance(detail, str) else json.dumps(to_jsonable_python(detail), ensure_ascii=False),
+        reason=reason,
         status=error.status_code,
         body={"detail": to_jsonable_python(detail)},
         headers=error.headers,
+        why=reason,
     )
 
 
@@ -140,7 +153,7 @@ def _summary(errors: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _of_peer_error(error: Any) -> Ending:
-    return Ending(code=error.close_code, reason=error.close_reason, note=str(error))
+    return Ending(code=error.close_code, reason=error.close_reason, note=error.note)
 
 
 def _of_try_again_later(error: Any) -> Ending:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from antiphon.connection import WebSocket, WebSocketState
 from antiphon.dependencies import Solved, solve
 from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError
+from antiphon.shown import shown
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
     WS_1011_INTERNAL_ERROR,
@@ -38,7 +39,7 @@ from .context import (
     tell_leaving,
     wants_exceptions,
 )
-from .endings import DISCONNECTS, UNHANDLED, Ending, ending_of, ending_of_response, unwrap
+from .endings import DISCONNECTS, NOT_FOUND, UNHANDLED, Ending, ending_of, ending_of_response, unwrap
 
 if TYPE_CHECKING:
     from antiphon.dependencies import Plan
@@ -50,9 +51,6 @@ GONE = (*DISCONNECTS, RuntimeError, OSError)
 
 FAREWELL_TIMEOUT = 1.0
 """Seconds a cancelled endpoint may take to send its Close: a stopping server must not wait for a stuck peer."""
-
-LONGEST_LINE = 500
-"""Characters of what a peer says that a log line shows."""
 
 
 async def run(
@@ -121,6 +119,9 @@ async def _returned(websocket: WebSocket, solved: Solved | None) -> None:
             "`close()` it on purpose",
             describe(websocket.scope),
         )
+    elif websocket.refused is not None:
+        told = shown(f"{websocket.refused.code} {websocket.refused.reason}".rstrip())
+        logger.info("%s refused: 403, closed with %s before accept", describe(websocket.scope), told)
     await _finish(websocket)
     await _run_background(websocket, solved)
 
@@ -158,6 +159,8 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
     try:
         ending = ending_of(cause)
         if (handler := handlers.find(scope, cause)) is not None:
+            if websocket.application_state is WebSocketState.CONNECTING:
+                logger.info("%s: %s is answered by its exception handler", describe(scope), _raised(cause))
             await _answer(websocket, await handlers.call(handler, websocket, cause), ending or UNHANDLED)
             return False
         if isinstance(cause, DISCONNECTS):
@@ -167,6 +170,9 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
             raise error
         if ending.note:
             _note(scope, ending)
+        elif websocket.application_state is WebSocketState.CONNECTING and not _lost(websocket):
+            why = shown(ending.why)
+            logger.info("%s refused: %d, %s (%s)", describe(scope), ending.status, why, _raised(cause))
         await _apply(websocket, ending)
         if isinstance(cause, PeerError) and wants_exceptions(scope):
             raise error
@@ -176,7 +182,18 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
 
 
 def _note(scope: Scope, ending: Ending) -> None:
-    logger.log(ending.level, "%s: %s", describe(scope), _one_line(ending.note))
+    logger.log(ending.level, "%s: %s", describe(scope), shown(ending.note))
+
+
+def _raised(error: Exception) -> str:
+    """The class of an exception, and the function that raised it."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return type(error).__name__
+    frame = traceback.tb_frame
+    return f"{type(error).__name__} in {frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}"
 
 
 async def answer_unhandled(
@@ -228,6 +245,15 @@ async def _apply_blindly(send: Send, scope: Scope, ending: Ending) -> None:
             await settle(scope)
             return
     await _is_taken(send({"type": "websocket.close", "code": ending.code, "reason": cut_reason(ending.reason)}))
+
+
+async def refuse_unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer to a handshake that nobody serves: 404, or 403 where the server knows no denial responses."""
+    if "websocket.http.response" in (scope.get("extensions") or ()):
+        await quietly(NOT_FOUND.response()(scope, receive, send))
+        await settle(scope)
+    else:
+        await quietly(send({"type": "websocket.close", "code": NOT_FOUND.code, "reason": ""}))
 
 
 async def _is_taken(sending: Awaitable[None]) -> bool:
@@ -362,11 +388,5 @@ def _awaitable(result: Any, endpoint: Callable[..., Any]) -> Awaitable[Any]:
 def describe(scope: Scope) -> str:
     """The endpoint and path of a connection, for log lines: `module:qualname (/path)`."""
     endpoint = scope.get("endpoint")
-    path = _one_line(str(scope.get("path")))
+    path = shown(scope.get("path"))
     return f"{name_of(endpoint)} ({path})" if endpoint is not None else path
-
-
-def _one_line(text: str) -> str:
-    """What the peer has put into it cannot begin a log line of its own, nor fill the log."""
-    shown = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}…"
-    return shown if shown.isprintable() else ascii(shown)[1:-1]

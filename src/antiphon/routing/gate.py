@@ -18,6 +18,7 @@ logger = logging.getLogger("antiphon")
 GATE_KEY: Final = "antiphon.gate"
 """The `Gate` of the innermost app whose middleware this connection has entered."""
 
+_REFUSALS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.close"})
 _HTTP: Final = frozenset({"http.response.start", "http.response.body"})
 
 
@@ -51,6 +52,8 @@ class Gate:
     async def _send(self, message: Message) -> None:
         """An HTTP response becomes a denial response, or where the server knows none a close before accept: a 403."""
         kind = message["type"]
+        if not self._passed and not self._answered and kind in _REFUSALS:
+            logger.info("%s refused: %d, by middleware", describe(self._scope), message.get("status", 403))
         if kind in _HTTP:
             kind = f"websocket.{kind}"
             message = {**message, "type": kind}

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from starlette.datastructures import URLPath
 from starlette.routing import BaseRoute, Host, Match, Mount, NoMatchFound, Route, Router, compile_path
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
+from starlette.staticfiles import StaticFiles
 
 from antiphon.dependencies.params import Depends
 from antiphon.types import Receive, Scope, Send
@@ -138,6 +139,8 @@ def select(routes: Sequence[BaseRoute], scope: Scope) -> tuple[Match, Scope, Bas
     """
     partial: tuple[Match, Scope, BaseRoute | None] = (Match.NONE, {}, None)
     for candidate in routes:
+        if scope["type"] == "websocket" and _is_static(candidate):
+            continue
         if isinstance(candidate, IncludedRouter):
             match, child_scope, route = select(candidate.routes, scope)
         else:
@@ -148,6 +151,11 @@ def select(routes: Sequence[BaseRoute], scope: Scope) -> tuple[Match, Scope, Bas
         if match is Match.PARTIAL and partial[2] is None:
             partial = (match, child_scope, route)
     return partial
+
+
+def _is_static(route: BaseRoute) -> bool:
+    """Whether it serves files, which are no WebSockets: Starlette's `StaticFiles` would raise an AssertionError."""
+    return isinstance(route, Mount) and isinstance(route._base_app, StaticFiles)
 
 
 def flatten(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:

@@ -6,23 +6,25 @@ are found by plain calls, and the coroutine that runs the endpoint is the one ha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, Unpack
+from typing import Any, Final, TypeVar, Unpack
 
 from starlette._utils import get_route_path
 from starlette.datastructures import URL
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Router
-from starlette.websockets import WebSocketClose
 
 from antiphon.dependencies.inspection import describe
 from antiphon.dependencies.params import Depends
+from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import lifespan as lifespans
 from .context import OverridesProvider
+from .endpoint import refuse_unknown
 from .errors import (
     RoutingError,
     a_path,
@@ -34,9 +36,18 @@ from .errors import (
 from .guest import Guest
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, flatten, select
+from .near import no_route
 from .route import APIWebSocketRoute, WebSocketRoute
 
+logger = logging.getLogger("antiphon")
+
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+_UPGRADE_REQUIRED: Final = "this path serves WebSockets: connect with ws:// or wss://"
+_NO_HANDSHAKE: Final = (
+    "only a WebSocket is served here, and this request asks for none (426). If a client has asked for one, a proxy "
+    "between it and this server must pass on the headers Upgrade and Connection, in HTTP/1.1"
+)
 
 
 class RouteMethods:
@@ -344,13 +355,26 @@ class APIRouter(RouteMethods, Guest, Router):
         return self.default(scope, receive, send)
 
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 404; a WebSocket is closed before accept, which is a 403 (as FastAPI)."""
+        """Answer 404 (a WebSocket on a server without denial responses: 403), or 426 where only a WebSocket is served.
+
+        What a path without a route may have meant goes into the log.
+        """
         if scope["type"] == "websocket":
-            await WebSocketClose()(scope, receive, send)
-        elif "app" in scope:
-            raise StarletteHTTPException(status_code=404)
-        else:
-            await PlainTextResponse("Not Found", status_code=404)(scope, receive, send)
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("%s", no_route(self.routes, scope, get_route_path(scope)))
+            await refuse_unknown(scope, receive, send)
+            return
+        error = StarletteHTTPException(404)
+        if scope["method"] in ("GET", "HEAD") and scope["http_version"].startswith("1.") and self._is_websockets(scope):
+            logger.info("%s %s: %s", scope["method"], shown(scope["path"]), _NO_HANDSHAKE)
+            error = StarletteHTTPException(426, _UPGRADE_REQUIRED, {"Upgrade": "websocket", "Connection": "Upgrade"})
+        if "app" in scope:
+            raise error
+        await PlainTextResponse(error.detail, error.status_code, error.headers)(scope, receive, send)
+
+    def _is_websockets(self, scope: Scope) -> bool:
+        """Whether a WebSocket would be served where this request is not."""
+        return select(self.routes, {**scope, "type": "websocket"})[0] is Match.FULL
 
     def _redirect(self, scope: Scope) -> Response | None:
         """To the same path with or without its last slash, where only that one is served."""

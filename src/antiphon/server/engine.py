@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from antiphon.events import Event, HandshakeRefused
+from antiphon.shown import shown
 from antiphon.status import WS_1012_SERVICE_RESTART
 from antiphon.types import ASGIApp, Scope
 from antiphon.wire import Deflate, Role, negotiate
@@ -36,6 +37,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 _CANCEL_AGAIN: Final = 1.0
+_LONGEST_TARGET: Final = 2000  # characters of it in an access line: more than any honest one has
 _LONGEST_TICK: Final = 0.5
 _TICKS_PER_TIMEOUT: Final = 16
 _MOST_OFFERS: Final = 64
@@ -189,7 +191,9 @@ class Engine:
             return
         client = scope.get("client")
         address = f"{client[0]}:{client[1]}" if client else ""
-        self.logger.info('%s - "WebSocket %s" %s', address, path_with_query(scope), answer)
+        self.logger.info(
+            '%s - "WebSocket %s" %s', shown(address), shown(path_with_query(scope), _LONGEST_TARGET), answer
+        )
 
     # ------------------------------------------------------------ the end
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1009_MESSAGE_TOO_BIG, WS_1013_TRY_AGAIN_LATER
+
+from .config import ServerConfig
+
 
 class Admission:
     """How many connections there are, in all and per client address."""
@@ -57,3 +61,13 @@ class Rate:
         self._bytes = min(self._byte_limit, self._bytes + elapsed * self._byte_limit) - size
         self._seen = frames
         return self._frames >= 0 and self._bytes >= 0
+
+
+def limit_behind(code: int, config: ServerConfig) -> str:
+    """The limit that a close for the peer's fault was about, and what it is called, for the log; "" for the others."""
+    frames, size = config.max_frames_per_second, config.max_bytes_per_second
+    return {
+        WS_1009_MESSAGE_TOO_BIG: f"more than {config.max_message_size} bytes (max_message_size, --ws-max-size)",
+        WS_1008_POLICY_VIOLATION: f"too many (max_frames_per_second={frames}, max_bytes_per_second={size})",
+        WS_1013_TRY_AGAIN_LATER: f"all unfinished messages beyond {config.unfinished_bytes} bytes (unfinished_bytes)",
+    }.get(code, "")

@@ -48,6 +48,7 @@ _OWN_VALUES_OF: Final = (
     b"forwarded",
 )
 _COMMON_NAMES: Final = {name: name for name in (*_SHARED_VALUES_OF, *_OWN_VALUES_OF)}
+_AS_IT_IS: Final = "".join(sign for sign in map(chr, range(0x21, 0x7F)) if sign != '"')
 _MAX_SHARED: Final = 1024
 _MAX_SHARED_SIZE: Final = 256
 
@@ -120,10 +121,10 @@ def path_of(target: bytes) -> str:
 
 
 def path_with_query(scope: Scope) -> str:
-    """For log lines, as uvicorn writes it."""
+    """For log lines, as uvicorn writes it, and nothing in it that could end the quotes around it or the line."""
     path = quote(scope["path"])
     query: bytes = scope["query_string"]
-    return f"{path}?{query.decode('latin-1')}" if query else path
+    return f"{path}?{quote(query, safe=_AS_IT_IS)}" if query else path
 
 
 def _origin_form(target: bytes) -> bytes:

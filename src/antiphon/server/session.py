@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 from antiphon.events import ConnectionOpened, ProtocolViolated
+from antiphon.shown import shown
 from antiphon.status import (
     WS_1005_NO_STATUS_RCVD,
     WS_1006_ABNORMAL_CLOSURE,
@@ -27,7 +29,7 @@ from antiphon.wire.handshake import Request, accept_response, parse_request, ref
 from .denial import Denial
 from .engine import Engine
 from .errors import TOLD_OF_THE_END, ClientDisconnected
-from .limits import Rate
+from .limits import Rate, limit_behind
 from .scope import build_scope, path_of
 from .sockets import direct_fd
 from .state import APP_MAY_SEND, State
@@ -205,6 +207,8 @@ class Session(Watched):
     def _note_answer(self, status: int, reason: str) -> None:
         """Log and report that the handshake was answered with something else than an open connection."""
         engine = self.engine
+        if self._scope is None:  # no app, and no access line
+            engine.logger.info("WebSocket %s refused: %d %s", shown(self.path) or "?", status, shown(reason))
         engine.log_answer(self._scope, str(status))
         engine.note_refusal(self.path, status, reason)
         self._scope = None
@@ -216,7 +220,7 @@ class Session(Watched):
         if self.state == State.HANDSHAKE:
             self.refuse(408, "the request did not come in time")
         else:
-            self.engine.logger.warning("WebSocket %s refused: the app did not accept in time", self.path)
+            self.engine.logger.warning("WebSocket %s refused: the app did not accept in time", shown(self.path))
             self.refuse(503, "no answer in time", self.engine.retry_headers)
         return self._close_due or None
 
@@ -230,7 +234,7 @@ class Session(Watched):
         else:
             coroutine = _call(engine.app, scope, self.asgi_receive, self.asgi_send)
         context = contextvars.Context() if engine.reset_contextvars else None
-        task = self.loop.create_task(coroutine, name=self.path, context=context)
+        task = self.loop.create_task(coroutine, name=shown(self.path), context=context)
         self.task = task
         engine.tasks.add(task)
         task.add_done_callback(self._app_ended, context=engine.context)
@@ -293,9 +297,9 @@ class Session(Watched):
         subprotocol = message.get("subprotocol")
         if subprotocol is not None and subprotocol not in scope["subprotocols"]:
             engine.logger.warning(
-                "WebSocket %s: the app chose subprotocol %r, which the client did not offer; it is left out",
-                self.path,
-                subprotocol,
+                "WebSocket %s: the app chose subprotocol '%s', which the client did not offer; it is left out",
+                shown(self.path),
+                shown(subprotocol),
             )
             subprotocol = None
         headers = [*engine.default_headers(), *(message.get("headers") or ())]
@@ -427,7 +431,9 @@ class Session(Watched):
 
         Closing the socket now would answer unread bytes with a reset, which may overtake our Close.
         """
-        self.engine.logger.debug("WebSocket %s closed: %d %s", self.path, code, reason)
+        limit = limit_behind(code, self.engine.config)
+        level = logging.INFO if limit else logging.DEBUG
+        self.engine.logger.log(level, "WebSocket %s closed: %d %s", shown(self.path), code, shown(limit or reason))
         self.engine.emit(ProtocolViolated(path=self.path, code=code, reason=reason))
         self.parser = None
         self.put(encode_frame(opcodes.CLOSE, encode_close(code, reason)))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from antiphon.events import ConnectionClosed, KeepaliveTimeout, SendTimeout
+from antiphon.shown import shown
 from antiphon.status import WS_1006_ABNORMAL_CLOSURE
 from antiphon.types import ClosedBy
 from antiphon.wire import Ping, Pong, encode_frame
@@ -212,7 +213,7 @@ class Watched(Channel, asyncio.Protocol):
     def _send_timed_out(self) -> None:
         engine = self.engine
         if self.transport is not None and self.state != State.CLOSED:
-            engine.logger.info("WebSocket %s aborted: the peer does not read", self.path)
+            engine.logger.info("WebSocket %s aborted: the peer does not read", shown(self.path))
             engine.emit(SendTimeout(path=self.path, buffered=self.buffered))
             self.abort()
 
@@ -337,7 +338,9 @@ class Watched(Channel, asyncio.Protocol):
             self._unread_since = now
             self._unread = self.inbox_bytes
         if peer is Peer.GONE or now - self._unread_since >= timeout:
-            self.engine.logger.debug("WebSocket %s aborted: the peer is gone, and the app does not read", self.path)
+            self.engine.logger.debug(
+                "WebSocket %s aborted: the peer is gone, and the app does not read", shown(self.path)
+            )
             self.abort()
             return None
         self._unread_due = now + min(_LONGEST_UNSEEN, timeout / _STALL_CHECKS)
@@ -379,6 +382,6 @@ class Watched(Channel, asyncio.Protocol):
             self._pong_due = now + max(config.ping_timeout - 2 * self.engine.deadlines.tick, 0.0)
 
     def _keepalive_failed(self, now: float) -> None:
-        self.engine.logger.info("WebSocket %s aborted: no pong since %.1f s", self.path, now - self._ping_sent)
+        self.engine.logger.info("WebSocket %s aborted: no pong since %.1f s", shown(self.path), now - self._ping_sent)
         self.engine.emit(KeepaliveTimeout(path=self.path, waited=now - self._ping_sent))
         self.abort()

@@ -1,0 +1,276 @@
+"""The log says why a handshake was refused, what a path may have meant, and what is wrong with a message."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.websockets import WebSocketDisconnect
+
+from antiphon import APIRouter, App, Depends, HTTPException, JSONResponse, Query, WebSocket, WebSocketException
+from antiphon.middleware.trustedhost import TrustedHostMiddleware
+from antiphon.routing.near import _Search, near_misses
+from antiphon.security import OAuth2PasswordBearer
+from antiphon.staticfiles import StaticFiles
+from antiphon.testclient import TestClient
+
+from .middlemen import Wraps
+
+
+def refused(app: App | Starlette, path: str, caplog: pytest.LogCaptureFixture) -> tuple[int, str]:
+    """The status a client sees, and the one line of ours."""
+    caplog.clear()
+    caplog.set_level(logging.INFO, "antiphon")
+    with pytest.raises(WebSocketDisconnect) as denied, TestClient(app).websocket_connect(path):
+        pass
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "antiphon"]
+    return getattr(denied.value, "status_code", 403), line
+
+
+async def serves(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text("served")
+
+
+# A path that no route serves
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/roms/7", ["/rooms/{id}"]),
+        ("/rooms/", ["/rooms/{id}"]),
+        ("/rooms/7/", ["/rooms/{id}"]),
+        ("/CHAT/7", ["/v1/chat/{n:int}"]),
+        ("/v1/chat/seven", ["/v1/chat/{n:int}"]),
+        ("/api/ws", ["/ws"]),
+        ("/ws/", ["/ws"]),
+        ("/quite/another", []),
+        ("/", []),
+        ("/" + "x" * 100_000, []),
+    ],
+)
+def test_near_misses_are_the_routes_that_a_person_finds_alike(path: str, near: list[str]) -> None:
+    assert near_misses(path, ["/rooms/{id}", "/v1/chat/{n:int}", "/ws", "/{any}/{thing}"]) == near
+
+
+def test_a_flood_of_unknown_paths_gets_no_search_for_each() -> None:
+    times = iter([0.0, 1.0, 10.0, 20.0, 21.0])
+    search = _Search(clock=lambda: next(times))
+    route = next(route for route in app_with("/ws").routes if hasattr(route, "path"))
+    assert search.near("/wss", [route]) == ["/ws"]  # type: ignore[list-item]
+    assert search.near("/wss", [route]) == [], "one second of search costs nineteen without"  # type: ignore[list-item]
+    assert search.near("/wss", [route]) == ["/ws"]  # type: ignore[list-item]
+
+
+def app_with(*paths: str) -> App:
+    app = App()
+    for path in paths:
+        app.add_api_websocket_route(path, serves)
+    return app
+
+
+def test_no_route_is_404_and_the_log_has_what_the_path_may_have_meant(caplog: pytest.LogCaptureFixture) -> None:
+    status, line = refused(app_with("/rooms/{id}"), "/roms/7", caplog)
+    assert status == 404
+    assert line == "no WebSocket route matches /roms/7; near misses: /rooms/{id}"
+
+
+def test_a_path_that_is_served_over_http_only_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    app = app_with("/ws")
+
+    @app.get("/chat")
+    def chat() -> None: ...
+
+    status, line = refused(app, "/chat", caplog)
+    assert status == 404
+    assert line.endswith("an HTTP route does, and a WebSocket needs one of its own (@app.websocket)")
+
+
+def test_near_misses_of_a_mounted_app_have_its_prefix(caplog: pytest.LogCaptureFixture) -> None:
+    outer = App()
+    outer.mount("/live", app_with("/rooms/{id}"))
+    assert refused(outer, "/live/roms/7", caplog) == (
+        404,
+        "no WebSocket route matches /live/roms/7; near misses: /live/rooms/{id}",
+    )
+
+
+def test_static_files_at_the_root_do_not_answer_a_websocket_with_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_with("/rooms/{id}")
+    app.mount("/", StaticFiles(directory=tmp_path))
+    app.add_api_websocket_route("/behind", serves)
+    assert refused(app, "/roms/7", caplog)[0] == 404
+    with TestClient(app).websocket_connect("/behind") as session:
+        assert session.receive_text() == "served"
+
+
+def test_a_router_in_somebody_elses_app_says_it_too(caplog: pytest.LogCaptureFixture) -> None:
+    router = APIRouter()
+    router.add_api_websocket_route("/ws", serves)
+    app = Starlette()
+    app.mount("/live", router)
+    assert refused(app, "/live/wss", caplog) == (404, "no WebSocket route matches /live/wss; near misses: /live/ws")
+
+
+# HTTP where only a WebSocket is served
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_request_without_upgrade_is_told_to_upgrade(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "antiphon")
+    response = TestClient(app_with("/rooms/{id}")).request(method, "/rooms/7")
+    assert response.status_code == 426
+    assert (response.headers["upgrade"], response.headers["connection"]) == ("websocket", "Upgrade")
+    assert method == "HEAD" or "ws://" in response.json()["detail"]
+    assert "a proxy between it and this server must pass on the headers Upgrade and Connection" in caplog.text
+
+
+def test_what_is_no_websockets_path_stays_404_and_what_has_an_http_route_stays_served() -> None:
+    app = app_with("/ws", "/both")
+
+    @app.get("/both")
+    def both() -> str:
+        return "http"
+
+    client = TestClient(app)
+    assert client.get("/nowhere").status_code == 404
+    assert client.post("/ws").status_code == 404
+    assert client.get("/both").json() == "http"
+
+
+async def test_http_2_which_knows_no_upgrade_header_gets_404() -> None:
+    sent = []
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/ws", "http_version": "2", "headers": [], "query_string": b""}
+    await app_with("/ws")(scope, None, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 404
+
+
+# Refusals
+
+
+def needs_token(token: str = "") -> None:
+    raise HTTPException(401, "no token\nat all")
+
+
+def needs_origin() -> None:
+    raise WebSocketException(4003, "another site")
+
+
+def test_each_refusal_is_one_line_with_its_status_its_reason_and_who_raised_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = App()
+
+    @app.websocket("/http", dependencies=[Depends(needs_token)])
+    async def http(websocket: WebSocket) -> None: ...
+
+    @app.websocket("/websocket", dependencies=[Depends(needs_origin)])
+    async def by_code(websocket: WebSocket) -> None: ...
+
+    @app.websocket("/scheme")
+    async def scheme(websocket: WebSocket, token: str = Depends(OAuth2PasswordBearer(tokenUrl="t"))) -> None: ...
+
+    @app.websocket("/validation")
+    async def validation(websocket: WebSocket, n: Annotated[int, Query()]) -> None: ...
+
+    @app.websocket("/closed")
+    async def closed(websocket: WebSocket) -> None:
+        await websocket.close(4005, "not\nyou")
+
+    here = f"{__name__}:test_each_refusal_is_one_line_with_its_status_its_reason_and_who_raised_it.<locals>"
+    raised = f"HTTPException in {__name__}:needs_token"
+    assert refused(app, "/http", caplog) == (401, f"{here}.http (/http) refused: 401, no token\\nat all ({raised})")
+    raised = f"WebSocketException in {__name__}:needs_origin"
+    assert refused(app, "/websocket", caplog) == (
+        403,
+        f"{here}.by_code (/websocket) refused: 403, 4003 another site ({raised})",
+    )
+    status, line = refused(app, "/scheme", caplog)
+    assert status == 401
+    assert "refused: 401, Not authenticated (HTTPException in antiphon.security:" in line
+    status, line = refused(app, "/validation?n=seven", caplog)
+    assert status == 403
+    assert line.startswith(f"{here}.validation (/validation): invalid parameters: query.n: Input should be")
+    assert refused(app, "/closed", caplog) == (
+        403,
+        f"{here}.closed (/closed) refused: 403, closed with 4005 not\\nyou before accept",
+    )
+
+
+def test_a_refusal_by_a_handler_and_by_middleware_is_a_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    class Quota(Exception): ...
+
+    app = App(middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["testserver"])])
+
+    @app.exception_handler(Quota)
+    async def too_many(websocket: WebSocket, error: Quota) -> JSONResponse:
+        return JSONResponse({}, 429)
+
+    @app.websocket("/ws")
+    async def full(websocket: WebSocket) -> None:
+        raise Quota
+
+    status, line = refused(app, "/ws", caplog)
+    assert status == 429
+    assert "full (/ws): Quota in " in line
+    assert line.endswith("is answered by its exception handler")
+    app = App(middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["example.com"])])
+    app.add_api_websocket_route("/ws", serves)
+    assert refused(app, "/ws", caplog) == (400, "/ws refused: 400, by middleware")
+
+
+def test_middleware_that_wraps_send_and_lets_everything_pass_is_no_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "antiphon")
+    app = App(middleware=[Middleware(Wraps)])
+    app.add_api_websocket_route("/ws", serves)
+    with TestClient(app).websocket_connect("/ws") as session:
+        assert session.receive_text() == "served"
+    assert "refused" not in caplog.text
+
+
+# Messages
+
+
+@pytest.mark.parametrize(
+    ("sends", "says"),
+    [
+        ("hello", "expected JSON, got 5 characters: Expecting value at 0, in 'hello'"),
+        ("", "expected JSON, got 0 characters: Expecting value at 0"),
+        ("{'a\n': 1}", "at 1, in '{'a\\n': 1}'"),
+        (
+            '{"a": 1' + "x" * 10_000,
+            "expected JSON, got 10007 characters: Expecting ',' delimiter at 7, in '{\"a\": 1xxxx",
+        ),
+    ],
+)
+def test_bad_json_is_one_line_with_what_was_expected_where_it_stops_and_what_stands_there(
+    sends: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App()
+
+    @app.websocket("/json")
+    async def reads(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.receive_json()
+
+    client = TestClient(app, raise_server_exceptions=False)
+    with client.websocket_connect("/json") as session:
+        session.send_text(sends)
+        assert session.receive()["code"] == 1007
+    (record,) = [record for record in caplog.records if record.name == "antiphon"]
+    line = record.getMessage()
+    assert "reads (/json): expected JSON" in line
+    assert says in line
+    assert len(line) < 300
+    assert record.exc_info is None
