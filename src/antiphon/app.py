@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from .connection import ConnectionOptions
-from .connection.channel import OPTIONS_KEY
+from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
 from .hub import Hub, HubError
 from .hub.backends import default_url

@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse
 
 from antiphon import App, HTTPException, WebSocket, WebSocketException
 from antiphon.connection import Closed
-from antiphon.connection.channel import SENDS_PER_TURN
 from antiphon.connection.life import HANDLING_SECONDS
+from antiphon.connection.raw import SENDS_PER_TURN
 from antiphon.exceptions import PeerError, WebSocketDisconnect
 from antiphon.types import ClosedBy
 from tests.connection.foreign_server import Connection, End

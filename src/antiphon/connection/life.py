@@ -11,7 +11,6 @@ from typing import Final
 from antiphon.exceptions import WebSocketDisconnect, WebSocketDisconnected
 from antiphon.types import ClosedBy, Message, Sink
 
-from .excuse import excuse_disconnects
 from .owner import running_loop
 from .state import (
     CONNECTED,
@@ -25,6 +24,7 @@ from .state import (
     WebSocketState,
     unexpected,
 )
+from .unretrieved import excuse_disconnects
 from .ways import Way
 
 OPEN_RECEIVES: Final = RECEIVES[CONNECTED]
@@ -146,7 +146,7 @@ class Life:
             self.end(DENIED)
 
     def on_ended(self, closed: Closed) -> None:
-        """`ways.Ending`."""
+        """`ways.EndListener`."""
         if closed is LOST:
             self.closing = None  # it did not reach the peer
         if self.ended is None:
@@ -157,7 +157,7 @@ class Life:
             self.ended = closed  # a failed send came first, the disconnect message knows more
 
     def on_disconnect(self, closed: Closed) -> None:
-        """`ways.Ending`."""
+        """`ways.EndListener`."""
         # A server's `send` of a Close may last until the peer has answered: the answer then comes first.
         self.end(self.closing or closed)
 

@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 from antiphon.types import CARRIER_EXTENSION, Carrier, ClosedBy, Message, Receive, Scope, Send, Sink
 
-from .inbox import Inbox
 from .options import ConnectionOptions
-from .outbox import Outbox, means_closed
 from .owner import run_in
+from .reader import AsgiReader
 from .state import LOST, Closed, closed_by_message, normalised, spec_version
+from .writer import AsgiWriter, means_closed
 
 
-class Ending(Protocol):
+class EndListener(Protocol):
     """What a way tells its connection."""
 
     def on_ended(self, closed: Closed) -> None:
@@ -137,7 +137,7 @@ class OverAsgi:
         *,
         loop: asyncio.AbstractEventLoop | None,
         options: ConnectionOptions,
-        connection: Ending,
+        connection: EndListener,
     ) -> None:
         version = spec_version(scope)
         self._tells_reason = version >= (2, 3)
@@ -145,8 +145,8 @@ class OverAsgi:
         self.is_served = version > (0,)
         self._loop = loop
         self._connection = connection
-        self.reader = Inbox(receive, limit=options.inbox_bytes, on_disconnect=self._on_disconnect)
-        self.writer = Outbox(
+        self.reader = AsgiReader(receive, limit=options.inbox_bytes, on_disconnect=self._on_disconnect)
+        self.writer = AsgiWriter(
             send, loop=loop, timeout=options.send_timeout, on_ended=connection.on_ended, watch=self._watch
         )
         self.receive: Receive = self.reader.get

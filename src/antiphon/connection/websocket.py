@@ -1,6 +1,6 @@
 """`WebSocket`: what an endpoint holds.
 
-Payloads to and from Python values, opening and closing, on top of the states and ways of `Channel`. The hot path is
+Payloads to and from Python values, opening and closing, on top of the raw messages of `RawWebSocket`. The hot path is
 here: on antiphon's own server a message costs one coroutine each way (benchmarks: echo-32).
 """
 
@@ -29,12 +29,12 @@ from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.types import Carrier
 
 from . import codec
-from .channel import Channel
-from .excuse import excuse_disconnects
 from .life import Life
 from .owner import current_owner, running_loop
+from .raw import RawWebSocket
 from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST
 from .typed import InvalidLimit, OnInvalid, adapter_of, decode, encode, error_reply
+from .unretrieved import excuse_disconnects
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -44,7 +44,7 @@ T = TypeVar("T")
 logger = logging.getLogger("antiphon")
 
 
-class WebSocket(Channel[StateT], Generic[StateT]):
+class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     """One WebSocket connection, as FastAPI users know it.
 
     One task may receive while others send. A sender is *foreign* when it runs neither in the task that made the

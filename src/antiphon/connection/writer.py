@@ -4,7 +4,7 @@ Own sends go straight to the server's `send` as long as nothing waits; behind wa
 write the line themselves as far as the server takes it at once.
 Foreign messages wait in a queue, bounded in bytes, for the one writer task, which lives from the first of them until
 the connection's task ends. A Close is the writer's too, where it might have to wait: whoever gave it may be cancelled
-meanwhile. `Outbox` is the `Sink` of the connection (antiphon.types).
+meanwhile. `AsgiWriter` is the `Sink` of the connection (antiphon.types).
 
 Knows nothing of WebSocket states: what is legal has been checked before.
 """
@@ -25,7 +25,7 @@ from .state import LOST, Closed
 logger = logging.getLogger("antiphon")
 
 
-class Entry:
+class QueuedSend:
     """One message in line; `done` is what its own sender awaits, None for a foreign one."""
 
     __slots__ = ("done", "message", "size")
@@ -36,7 +36,7 @@ class Entry:
         self.done = done
 
 
-class Outbox:
+class AsgiWriter:
     """The sending side of one connection. All methods are called in the thread of `loop`.
 
     `on_ended` is called once, when the connection turns out to be over, or is ended from here. `watch` is called when
@@ -62,10 +62,10 @@ class Outbox:
         self._sealed = False
         """A Close was given; nothing may follow it."""
         self._finished: asyncio.Future[None] | None = None
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[QueuedSend] = deque()
         self._buffered = 0
         self._direct = 0
-        self._sending: Entry | None = None
+        self._sending: QueuedSend | None = None
         self._writer: asyncio.Task[None] | None = None
         self._begun: Awaitable[None] | None = None
         """A write that an own sender has begun, for the writer to end."""
@@ -101,14 +101,14 @@ class Outbox:
         if self._buffered and self._buffered + size > limit:
             return False
         key = "text" if isinstance(payload, str) else "bytes"
-        self._put(Entry({"type": "websocket.send", key: payload}, size))
+        self._put(QueuedSend({"type": "websocket.send", key: payload}, size))
         return True
 
     def disconnect(self, code: int, reason: str) -> None:
         """Close behind what is buffered; abort when that takes longer than `send_timeout`."""
         if self._alive and not self._sealed:
             self._sealed = True
-            self._put(Entry({"type": "websocket.close", "code": code, "reason": reason}, 0))
+            self._put(QueuedSend({"type": "websocket.close", "code": code, "reason": reason}, 0))
             # Never cancelled: a Close that the server has taken may still be stuck behind a peer that does not read.
             self.loop.call_later(self._timeout, self.abort)
             self.end(Closed(code=code, reason=reason, by=ClosedBy.US))
@@ -203,14 +203,14 @@ class Outbox:
         writable = getattr(getattr(self._send, "__self__", None), "writable", None)
         return isinstance(writable, asyncio.Event) and writable.is_set()
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: QueuedSend) -> None:
         self._queue.append(entry)
         self._buffered += entry.size
         if not self._direct:
             self._wake_writer()
 
     async def _stand_in_line(self, message: Message) -> None:
-        entry = Entry(message, 0, self.loop.create_future())
+        entry = QueuedSend(message, 0, self.loop.create_future())
         assert entry.done is not None
         self._put(entry)
         try:
@@ -226,7 +226,7 @@ class Outbox:
     def _wake_writer(self) -> None:
         if self._writer is None:
             # In the connection's context, not in the foreign sender's, which it would keep for as long as it lives.
-            self._writer = self.loop.create_task(self._write(), name="antiphon.outbox", context=self._context)
+            self._writer = self.loop.create_task(self._write(), name="antiphon.writer", context=self._context)
         elif self._work is not None and not self._work.done():
             self._work.set_result(None)
 
@@ -257,7 +257,7 @@ class Outbox:
             self._work = self.loop.create_future()
             await self._work
 
-    async def _write_one(self, entry: Entry) -> None:
+    async def _write_one(self, entry: QueuedSend) -> None:
         self._sending = entry
         try:
             await self._send(entry.message)
@@ -268,7 +268,7 @@ class Outbox:
         finally:
             self._sending = None
 
-    def _taken(self, entry: Entry) -> None:
+    def _taken(self, entry: QueuedSend) -> None:
         if not self._queue or self._queue[0] is not entry:
             return  # given up while the server took it
         self._queue.popleft()
@@ -280,7 +280,7 @@ class Outbox:
         if self._writable_marks:
             self._call_writable()
 
-    def _refused(self, entry: Entry, exc: Exception) -> None:
+    def _refused(self, entry: QueuedSend, exc: Exception) -> None:
         if entry.done is not None and not means_closed(exc):
             # The owner's own mistake, which only the owner is to hear of.
             self._queue.popleft()

@@ -37,7 +37,7 @@ SENDS_PER_TURN: Final = 16
 even learn that the peer is gone."""
 
 
-class Channel(HTTPConnection[StateT], Generic[StateT]):
+class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     """States, raw messages and the end of one connection; `WebSocket` adds the typed methods."""
 
     options: ConnectionOptions = ConnectionOptions()
@@ -65,7 +65,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
     def _choose_way(self, receive: Receive, send: Send) -> Way:
         carrier = carrier_of(self.scope)
         # A subclass that overrides these is to see every message too.
-        overridden = type(self).receive is not Channel.receive or type(self).send is not Channel.send
+        overridden = type(self).receive is not RawWebSocket.receive or type(self).send is not RawWebSocket.send
         if carrier is None:
             return OverAsgi(self.scope, receive, send, loop=self._loop, options=self.options, connection=self._life)
         if overridden or not is_unwrapped(carrier, receive, send):

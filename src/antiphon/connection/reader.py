@@ -1,6 +1,6 @@
 """Reading from a plain ASGI server: one reader at a time, ahead of the application when somebody watches for the end.
 
-A server tells of a disconnect only in answer to `receive`. As long as nobody asks, the inbox hands the application's
+A server tells of a disconnect only in answer to `receive`. As long as nobody asks, the reader hands the application's
 `receive` straight through. From the first question on (`watch`), one task reads ahead, at most `limit` bytes, and the
 application receives from there.
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from antiphon.types import Message, Receive
 
 
-class Inbox:
+class AsgiReader:
     """The receiving side of one connection. All methods are called in the connection's loop."""
 
     def __init__(self, receive: Receive, *, limit: int, on_disconnect: Callable[[Message], None]) -> None:
@@ -80,7 +80,7 @@ class Inbox:
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
         # In the connection's context, whoever asked: middleware around `receive` may rely on it.
-        self._reader = loop.create_task(self._read(), name="antiphon.inbox", context=self._context.copy())
+        self._reader = loop.create_task(self._read(), name="antiphon.reader", context=self._context.copy())
         self._reader.add_done_callback(lambda _: _wake(self._arrival))
 
     async def _take(self) -> Message:
