@@ -136,11 +136,13 @@ class RedisBackend:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if connected:
-            with contextlib.suppress(RedisError, TimeoutError):
-                async with asyncio.timeout(self._config.call_timeout):
-                    await self._members.leave()
-        await self._disconnect()
+        try:
+            if connected:
+                with contextlib.suppress(RedisError, TimeoutError):
+                    async with asyncio.timeout(self._config.call_timeout):
+                        await self._members.leave()
+        finally:
+            await self._disconnect()
 
     async def _disconnect(self) -> None:
         feed, self._feed = self._feed, None

@@ -46,6 +46,8 @@ class MemberKeeper:
         self._tracked: dict[int, dict[str, set[str]]] = {}
         self._lingering: list[tuple[float, str, str]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer runs. Not asked of it: uvloop's handle of what is as good as due does not know."""
 
     def rename(self) -> None:
         """What was tracked and not untracked so far ends with the old name's lease."""
@@ -76,9 +78,12 @@ class MemberKeeper:
 
     async def leave(self) -> None:
         """All of them, now."""
-        for bucket in self._tracked:
-            while await self._call(bucket, "leave", self._process):
-                pass
+        # Those who leave meanwhile are forgotten one by one.
+        await asyncio.gather(*(self._leave(bucket) for bucket in tuple(self._tracked)))
+
+    async def _leave(self, bucket: int) -> None:
+        while await self._call(bucket, "leave", self._process):
+            pass
 
     async def tick(self, buckets: Iterable[int] = range(BUCKETS)) -> bool:
         """Renew the leases, and let go of what is over, whoever it belonged to. False: a lease had run out."""
@@ -105,9 +110,10 @@ class MemberKeeper:
             return
         when = self._lingering[0][0]
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._due <= when:
                 return
             self._timer.cancel()
+        self._due = when
         self._timer = self._loop.call_at(when, self._grace_over)
 
     def _grace_over(self) -> None:
