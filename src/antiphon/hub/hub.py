@@ -257,14 +257,14 @@ class Hub:
         """
         topic, _ = self._topics.find(topic)
         self._check_running()
-        await self._link.settle()
+        await self._link.settle(topic)
         return infos((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def presence_count(self, topic: str) -> int:
         """How many members the topic has: users, not connections. Raises as `presence`."""
         topic, _ = self._topics.find(topic)
         self._check_running()
-        await self._link.settle()
+        await self._link.settle(topic)
         return len((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def close_connections(
