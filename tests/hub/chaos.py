@@ -34,6 +34,8 @@ class Proxy:
     def __init__(self, dial: Callable[[], Awaitable[Streams]], rng: random.Random) -> None:
         self.refusing = False
         self.slow = False
+        self.latency = 0.0
+        """Seconds that everything takes in each direction, however much is under way."""
         self.flowing = asyncio.Event()
         self.flowing.set()
         self._dial = dial
@@ -96,6 +98,9 @@ class Proxy:
             if self.slow and self._rng.random() < 0.3:
                 await asyncio.sleep(self._rng.random() * 0.02)
             await self.flowing.wait()
+            if self.latency:
+                asyncio.get_running_loop().call_later(self.latency, writer.write, data)
+                continue
             writer.write(data)
             await writer.drain()
         raise EOFError

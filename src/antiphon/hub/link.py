@@ -58,6 +58,11 @@ class Link:
         rooms.on_restored = self._restored
         rooms.on_forgotten = self._forgotten
 
+    @property
+    def accepting(self) -> bool:
+        """The backend is there, and takes what it is given."""
+        return self.connected and not getattr(self.backend, "refusing", False)
+
     async def start(self) -> None:
         """Raises `BackendUnavailable`; then nothing is running, and it may be tried again."""
         self._up = asyncio.Event()
