@@ -103,6 +103,7 @@ class Line:
         """`answers_in_line`: answers come in one order with the deliveries, as on one connection."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.up = False
+        self.refusing = False
         self.listener: Listener
         self._carries = False
         self._started = False
@@ -204,6 +205,10 @@ class Line:
     async def _ask(self, work: Callable[[], T]) -> T:
         if not self.up:
             raise BackendUnavailable("the line is down")
+        if self.refusing:
+            if self._rng.random() < 0.5:
+                work()
+            raise BackendUnavailable("the store takes nothing", uncertain=True)
         breaks = self._breaks
         await self._take_time()
         if breaks != self._breaks:
@@ -306,8 +311,8 @@ class Simulated:
         self._center = Center()
         in_line = rng.random() < 0.5
         self._lines = [Line(self._center, f"p{number}", rng, answers_in_line=in_line) for number in range(HUBS)]
-        kinds = [self._break, self._lose_data, self._lease_over, self._restart]
-        self._kinds = kinds[: rng.choice([0, 1, 2, 4])]
+        kinds = [self._break, self._lose_data, self._lease_over, self._restart, self._refuse]
+        self._kinds = rng.sample(kinds, rng.choice([0, 1, 2, len(kinds)]))
         self.hubs = [Hub(backend=line, topics=TOPICS) for line in self._lines]
 
     async def open(self) -> None:
@@ -343,6 +348,13 @@ class Simulated:
         await asyncio.sleep(rng.random())
         for line in self._lines:
             await line.restore()
+
+    async def _refuse(self, rng: random.Random) -> None:
+        """The connection that hears stands; what is asked fails."""
+        line = rng.choice(self._lines)
+        line.refusing = True
+        await asyncio.sleep(rng.random() * rng.choice([0.01, 1]))
+        line.refusing = False
 
     async def _lease_over(self, rng: random.Random) -> None:
         await rng.choice(self._lines).take_for_dead()
@@ -421,6 +433,7 @@ class Life:
                 group.create_task(self._publish(hub, random.Random(self.rng.random())))
             for number in range(JOINERS):
                 group.create_task(self._come_and_go(number, most_moments, random.Random(self.rng.random())))
+            group.create_task(self._break_off(random.Random(self.rng.random())))
             making_trouble = self.world.trouble(random.Random(self.rng.random()), lambda: self.over)
             group.create_task(self._end(group.create_task(making_trouble)))
         await self.world.settled(self._check_residue)
@@ -430,6 +443,13 @@ class Life:
         await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left: {left}"
+
+    async def _break_off(self, rng: random.Random) -> None:
+        """A switch reboots: many connections are gone in the same moment."""
+        await asyncio.sleep(rng.random() * self.busy_seconds * 2)
+        for stay in () if self.over else tuple(self.stays):
+            if stay.membership.active and rng.random() < 0.7:
+                stay.connection.sink.die()
 
     async def _publish(self, hub: Hub, rng: random.Random) -> None:
         while not self.over:
