@@ -234,7 +234,7 @@ async def run(kind: str, seed: int) -> Life:
     rng = random.Random(seed)
     world = Real(kind, rng)
     try:
-        return await lived(Life(rng, world, busy_seconds=4.0))
+        return await lived(Life(rng, world, busy_seconds=4.0, least_messages=300))
     finally:
         await world.end()
 

@@ -370,6 +370,11 @@ async def restart(hub: Hub, rng: random.Random) -> None:
     """Stop the hub and start it again, however long its backend is away."""
     await hub.stop()
     await asyncio.sleep(rng.random() * 0.3)
+    await start(hub)
+
+
+async def start(hub: Hub) -> None:
+    """However long its backend is away, or the machine too busy to answer in time."""
     while True:
         try:
             await hub.start()
@@ -409,6 +414,7 @@ class Life:
     rng: random.Random
     world: World
     busy_seconds: float = 6.0
+    least_messages: int = 0
     published: dict[tuple[str, Position], int] = field(default_factory=dict)
     stays: list[Stay] = field(default_factory=list)
     numbers: int = 0
@@ -426,7 +432,7 @@ class Life:
         most_moments = self.rng.choice([3, 12])
         await self.world.open()
         for hub in self.world.hubs:
-            await hub.start()
+            await start(hub)
         async with asyncio.TaskGroup() as group:
             for number in range(PUBLISHERS):
                 hub = self.world.hubs[number % HUBS]
@@ -526,7 +532,10 @@ class Life:
     # The end
 
     async def _end(self, trouble: asyncio.Task[None]) -> None:
-        await asyncio.sleep(self.busy_seconds)
+        for _ in range(10):  # a busy machine does little in that time
+            await asyncio.sleep(self.busy_seconds)
+            if self.numbers >= self.least_messages:
+                break
         self.over = True
         await trouble
         await self.world.settled(self._check_quiet)
