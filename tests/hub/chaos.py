@@ -1,13 +1,16 @@
 """`python -m tests.hub.chaos redis --seeds 0 10`: the random lives of `simulation`, on a real Redis or relay.
 
 Between each hub and the backend is a proxy, which delays what goes through, stalls, cuts connections and refuses new
-ones. The backend itself loses its data, the relay by being killed. Real time, so no two lives are the same.
+ones. The backend itself loses its data, the relay by being killed. Redis also closes connections that say nothing, and
+others without touching those that hear; is read-only; is full. Real time, so no two lives are the same.
+Every other one is on uvloop.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -15,7 +18,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
-from antiphon.hub import Hub
+import uvloop
+
+from antiphon.hub import BackendUnavailable, Hub
 from antiphon.hub.backends.relay_process import native_address
 from tests.hub.simulation import HUBS, TOPICS, Life, lived, restart
 from tests.patience import PATIENCE
@@ -26,6 +31,7 @@ Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 LEASE: Final = 10.0
 CHUNK: Final = 1 << 16
+LOOPS: Final = (asyncio.new_event_loop, uvloop.new_event_loop)
 
 
 class Proxy:
@@ -34,6 +40,8 @@ class Proxy:
     def __init__(self, dial: Callable[[], Awaitable[Streams]], rng: random.Random) -> None:
         self.refusing = False
         self.slow = False
+        self.latency = 0.0
+        """Seconds that everything takes in each direction, however much is under way."""
         self.flowing = asyncio.Event()
         self.flowing.set()
         self._dial = dial
@@ -96,6 +104,9 @@ class Proxy:
             if self.slow and self._rng.random() < 0.3:
                 await asyncio.sleep(self._rng.random() * 0.02)
             await self.flowing.wait()
+            if self.latency:
+                asyncio.get_running_loop().call_later(self.latency, writer.write, data)
+                continue
             writer.write(data)
             await writer.drain()
         raise EOFError
@@ -108,6 +119,8 @@ class Real:
         self._rng = rng
         self._server: RedisServer | RelayServer = RedisServer() if kind == "redis" else RelayServer()
         self._troubles = [self._cut, self._refuse, self._stall, self._restart, self._lose_data]
+        if isinstance(self._server, RedisServer):
+            self._troubles += [self._kill_speakers, self._close_idle, self._read_only, self._full]
         self._proxies: list[Proxy] = []
         self.hubs: list[Hub] = []
 
@@ -123,9 +136,16 @@ class Real:
             self.hubs.append(Hub(url, topics=TOPICS, presence_lease=LEASE))
 
     async def close(self) -> None:
-        for proxy in self._proxies:
-            await proxy.close()
+        while self._proxies:
+            await self._proxies.pop().close()
         await asyncio.to_thread(self._server.close)
+
+    async def end(self) -> None:
+        """Also after a life that failed half way: no process and no task is left."""
+        for hub in self.hubs:
+            with contextlib.suppress(Exception):
+                await hub.stop()
+        await self.close()
 
     async def trouble(self, rng: random.Random, over: Callable[[], bool]) -> None:
         while not over():
@@ -143,7 +163,7 @@ class Real:
             while True:
                 try:
                     await check()
-                except AssertionError as error:
+                except (AssertionError, BackendUnavailable) as error:
                     last = error
                 else:
                     return
@@ -184,11 +204,39 @@ class Real:
         await asyncio.sleep(rng.random() * 0.5)
         await asyncio.to_thread(self._server.start)
 
+    async def _kill_speakers(self, rng: random.Random) -> None:
+        """Those that hear stand, so that nobody is told of a loss."""
+        await self._command("CLIENT", "KILL", "TYPE", "normal")
+
+    async def _close_idle(self, rng: random.Random) -> None:
+        await self._command("CONFIG", "SET", "timeout", "1")
+        await asyncio.sleep(rng.random() * 3)
+        await self._command("CONFIG", "SET", "timeout", "0")
+
+    async def _read_only(self, rng: random.Random) -> None:
+        """It is a replica for a moment, of a primary that is not there."""
+        await self._command("REPLICAOF", "127.0.0.1", "1")
+        await asyncio.sleep(rng.random() * 1.5)
+        await self._command("REPLICAOF", "NO", "ONE")
+
+    async def _full(self, rng: random.Random) -> None:
+        await self._command("CONFIG", "SET", "maxmemory", "1")
+        await asyncio.sleep(rng.random() * 1.5)
+        await self._command("CONFIG", "SET", "maxmemory", "0")
+
+    async def _command(self, *words: str) -> None:
+        assert isinstance(self._server, RedisServer)
+        await asyncio.to_thread(self._server.command, *words)
+
 
 async def run(kind: str, seed: int) -> Life:
     """One life. Raises AssertionError."""
     rng = random.Random(seed)
-    return await lived(Life(rng, Real(kind, rng), busy_seconds=4.0))
+    world = Real(kind, rng)
+    try:
+        return await lived(Life(rng, world, busy_seconds=4.0, least_messages=300))
+    finally:
+        await world.end()
 
 
 def main() -> int:
@@ -197,15 +245,19 @@ def main() -> int:
     parser.add_argument("--seeds", nargs=2, type=int, default=(0, 10), metavar=("FIRST", "BEHIND"))
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    failed = 0
     for seed in range(*options.seeds):
         try:
-            life = asyncio.run(run(options.backend, seed))
-        except AssertionError as error:
-            sys.stdout.write(f"seed {seed}: {error}\n")
-            return 1
-        sys.stdout.write(f"seed {seed}: {len(life.stays)} stays, {life.numbers} messages\n")
+            with asyncio.Runner(loop_factory=LOOPS[seed % len(LOOPS)]) as runner:
+                life = runner.run(run(options.backend, seed))
+        except Exception as error:
+            failed += 1
+            sys.stdout.write(f"seed {seed}: failed: {error!r}\n")
+        else:
+            sys.stdout.write(f"seed {seed}: {len(life.stays)} stays, {life.numbers} messages\n")
         sys.stdout.flush()
-    return 0
+    sys.stdout.write(f"{failed} of {len(range(*options.seeds))} lives failed\n")
+    return min(failed, 1)
 
 
 if __name__ == "__main__":

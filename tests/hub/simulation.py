@@ -103,6 +103,7 @@ class Line:
         """`answers_in_line`: answers come in one order with the deliveries, as on one connection."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.up = False
+        self.refusing = False
         self.listener: Listener
         self._carries = False
         self._started = False
@@ -204,6 +205,10 @@ class Line:
     async def _ask(self, work: Callable[[], T]) -> T:
         if not self.up:
             raise BackendUnavailable("the line is down")
+        if self.refusing:
+            if self._rng.random() < 0.5:
+                work()
+            raise BackendUnavailable("the store takes nothing", uncertain=True)
         breaks = self._breaks
         await self._take_time()
         if breaks != self._breaks:
@@ -306,8 +311,8 @@ class Simulated:
         self._center = Center()
         in_line = rng.random() < 0.5
         self._lines = [Line(self._center, f"p{number}", rng, answers_in_line=in_line) for number in range(HUBS)]
-        kinds = [self._break, self._lose_data, self._lease_over, self._restart]
-        self._kinds = kinds[: rng.choice([0, 1, 2, 4])]
+        kinds = [self._break, self._lose_data, self._lease_over, self._restart, self._refuse]
+        self._kinds = rng.sample(kinds, rng.choice([0, 1, 2, len(kinds)]))
         self.hubs = [Hub(backend=line, topics=TOPICS) for line in self._lines]
 
     async def open(self) -> None:
@@ -344,6 +349,13 @@ class Simulated:
         for line in self._lines:
             await line.restore()
 
+    async def _refuse(self, rng: random.Random) -> None:
+        """The connection that hears stands; what is asked fails."""
+        line = rng.choice(self._lines)
+        line.refusing = True
+        await asyncio.sleep(rng.random() * rng.choice([0.01, 1]))
+        line.refusing = False
+
     async def _lease_over(self, rng: random.Random) -> None:
         await rng.choice(self._lines).take_for_dead()
 
@@ -358,6 +370,11 @@ async def restart(hub: Hub, rng: random.Random) -> None:
     """Stop the hub and start it again, however long its backend is away."""
     await hub.stop()
     await asyncio.sleep(rng.random() * 0.3)
+    await start(hub)
+
+
+async def start(hub: Hub) -> None:
+    """However long its backend is away, or the machine too busy to answer in time."""
     while True:
         try:
             await hub.start()
@@ -397,6 +414,7 @@ class Life:
     rng: random.Random
     world: World
     busy_seconds: float = 6.0
+    least_messages: int = 0
     published: dict[tuple[str, Position], int] = field(default_factory=dict)
     stays: list[Stay] = field(default_factory=list)
     numbers: int = 0
@@ -414,13 +432,14 @@ class Life:
         most_moments = self.rng.choice([3, 12])
         await self.world.open()
         for hub in self.world.hubs:
-            await hub.start()
+            await start(hub)
         async with asyncio.TaskGroup() as group:
             for number in range(PUBLISHERS):
                 hub = self.world.hubs[number % HUBS]
                 group.create_task(self._publish(hub, random.Random(self.rng.random())))
             for number in range(JOINERS):
                 group.create_task(self._come_and_go(number, most_moments, random.Random(self.rng.random())))
+            group.create_task(self._break_off(random.Random(self.rng.random())))
             making_trouble = self.world.trouble(random.Random(self.rng.random()), lambda: self.over)
             group.create_task(self._end(group.create_task(making_trouble)))
         await self.world.settled(self._check_residue)
@@ -430,6 +449,13 @@ class Life:
         await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left: {left}"
+
+    async def _break_off(self, rng: random.Random) -> None:
+        """A switch reboots: many connections are gone in the same moment."""
+        await asyncio.sleep(rng.random() * self.busy_seconds * 2)
+        for stay in () if self.over else tuple(self.stays):
+            if stay.membership.active and rng.random() < 0.7:
+                stay.connection.sink.die()
 
     async def _publish(self, hub: Hub, rng: random.Random) -> None:
         while not self.over:
@@ -506,7 +532,10 @@ class Life:
     # The end
 
     async def _end(self, trouble: asyncio.Task[None]) -> None:
-        await asyncio.sleep(self.busy_seconds)
+        for _ in range(10):  # a busy machine does little in that time
+            await asyncio.sleep(self.busy_seconds)
+            if self.numbers >= self.least_messages:
+                break
         self.over = True
         await trouble
         await self.world.settled(self._check_quiet)

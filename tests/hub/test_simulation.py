@@ -1,4 +1,4 @@
-"""What the hub promises, in random lives in virtual time (`simulation`); by hand on real backends: `chaos`."""
+"""What the hub promises, in random lives: in virtual time (`simulation`), and on real backends (`chaos`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tests.hub import simulation
+from tests.hub import chaos, simulation
 
 
 @pytest.mark.parametrize("block", range(5))
@@ -15,3 +15,12 @@ def test_random_lives_keep_every_promise(block: int, caplog: pytest.LogCaptureFi
     for seed in range(block * 10, block * 10 + 10):
         life = simulation.run(seed)
         assert len(life.stays) > 20, f"seed {seed} proves little"
+
+
+@pytest.mark.parametrize("backend", ["redis", "relay"])
+async def test_a_random_life_on_a_real_backend_keeps_every_promise(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    life = await chaos.run(backend, seed=1)
+    assert len(life.stays) > 20

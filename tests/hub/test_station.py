@@ -222,3 +222,15 @@ async def test_a_loop_that_was_closed_before_it_could_deliver_holds_nothing() ->
         await hub.publish("t", "to nobody")
     assert not station._mailbox
     assert hub.stats().topics == 0
+
+
+async def test_what_was_on_its_way_when_the_data_was_lost_does_not_make_a_page_come_again() -> None:
+    sink = RecordingSink()
+    receiver = Receiver(sink, 1, None)
+    local = make_station().add("t", TopicOptions(history=5), receiver)
+    local.hold(receiver)
+    local.release(receiver, [parcel("3", Position(3, "new"))], Position(3, "new"))
+    for number, epoch in ((55, "old"), (1, "new"), (2, "new"), (3, "new"), (4, "new")):
+        local.deliver(parcel(str(number), Position(number, epoch)))
+    assert sink.received == ["3", "55", "4"]
+    assert not receiver.off_the_fast_path

@@ -448,3 +448,36 @@ async def test_a_hub_that_could_not_be_started_again_may_be_tried_once_more(back
         await hub.publish("kept", "x")
         await eventually(lambda: connection.received[-1:] == ["x"])
     await hub.stop()
+
+
+async def test_a_leave_that_failed_without_a_loss_is_told_again(hub: Hub, backend: Fragile) -> None:
+    async with hub.join("people", Connection(), presence="ann"):
+        backend.broken = True
+    assert backend.store.roster("people").members
+    backend.broken = False
+    await eventually(lambda: not backend.store.roster("people").members)
+
+
+async def test_a_tracking_that_failed_without_a_loss_is_tried_again(hub: Hub, backend: Fragile) -> None:
+    async with hub.join("people", Connection(), presence="ann"):
+        backend._tell(backend.store.drop_process("memory"))
+        backend.broken = True
+        assert backend.listener is not None
+        backend.listener.forgotten()
+        await asyncio.sleep(0.01)
+        backend.broken = False
+        await eventually(lambda: backend.store.roster("people").members)
+
+
+async def test_who_joins_waits_for_the_leaves_of_its_own_topic_only(hub: Hub, backend: Fragile) -> None:
+    leaver = await hub.join("people", Connection(), presence="ann").__aenter__()
+    backend.confirm_leaving.clear()
+    leaving = asyncio.create_task(leaver.leave())
+    async with hub.join("elsewhere", Connection(), presence="bob"):
+        assert await hub.presence("elsewhere") == {"bob": ["bob"]}
+    waiting = asyncio.create_task(hub.presence("people"))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    backend.confirm_leaving.set()
+    assert await waiting == {}
+    await leaving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
@@ -15,6 +16,11 @@ _HEADER: Final = struct.Struct(">BBHH")
 _VERSION: Final = 1
 _LONGEST: Final = 0xFFFF
 _DIGITS: Final = 4300
+"""Of an integer: Python reads no more by default. JSON knows no bound, and a subscriber would get infinity."""
+
+_AS_ZEROS: Final = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))
+_TOO_MANY: Final = b"0" * (_DIGITS + 1)
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _encode_ascii: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=to_jsonable_python).encode
 
 MAX_DATA: Final = 8 << 20
@@ -81,10 +87,18 @@ def _encode_escaped(data: object) -> bytes:
 def encode_json(data: object) -> bytes:
     """Compact UTF-8; NaN and the infinities are null, as in a browser. Raises `UnencodableData`."""
     try:
-        return to_json(data, inf_nan_mode="null")
+        payload = to_json(data, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         kind = UnencodableCharacters if "surrogates not allowed" in str(error) else UnencodableData
         raise kind(f"{type(data).__name__} has no JSON form: {error}") from error
+    if len(payload) > _DIGITS and _endless(payload) and _endless(_STRING.sub(b" ", payload)):
+        raise UnencodableData(f"{type(data).__name__} holds an integer of more than {_DIGITS} digits")
+    return payload
+
+
+def _endless(payload: bytes) -> bool:
+    """Whether there are too many digits in a row; in linear time, whatever is in it."""
+    return _TOO_MANY in payload.translate(_AS_ZEROS)
 
 
 def decode(form: Form, payload: bytes) -> Any:
@@ -103,7 +117,6 @@ def decode_json(payload: bytes) -> Any:
 
 
 def _whole(digits: str) -> int | float:
-    """Python reads no more digits than this by default; JSON knows no bound."""
     return int(digits) if len(digits) <= _DIGITS else float(digits)
 
 

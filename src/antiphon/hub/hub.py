@@ -38,7 +38,7 @@ class HubStats:
     backend: str
     """Its URL, without password."""
     connected: bool
-    """The backend is there."""
+    """The backend is there, and takes what it is given: it is not full, nor read-only."""
     connections: int
     """Sockets (and subscriptions of code) that are in at least one topic."""
     topics: int
@@ -257,14 +257,14 @@ class Hub:
         """
         topic, _ = self._topics.find(topic)
         self._check_running()
-        await self._link.settle()
+        await self._link.settle(topic)
         return infos((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def presence_count(self, topic: str) -> int:
         """How many members the topic has: users, not connections. Raises as `presence`."""
         topic, _ = self._topics.find(topic)
         self._check_running()
-        await self._link.settle()
+        await self._link.settle(topic)
         return len((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def close_connections(
@@ -307,7 +307,7 @@ class Hub:
                 dropped[receiver.local.name] = dropped.get(receiver.local.name, 0) + receiver.dropped
         return HubStats(
             backend=self.url,
-            connected=self._link.connected,
+            connected=self._link.accepting,
             connections=len({id(receiver.sink) for receiver in receivers}),
             topics=len(self._rooms.rooms),
             memberships=len(receivers),

@@ -47,12 +47,12 @@ class Joining:
             # A dead connection may come back; who leaves a living one means it.
             grace = 0.0 if sink.alive else membership.options.presence_grace
             self._link.forget(membership.topic, request.track.ref, grace)
-            await self._link.settle_surely()
+            await self._link.settle_surely(membership.topic)
 
     def died(self, membership: Membership, receiver: Receiver, request: Request) -> None:
         if self._remove(receiver) and request.track is not None:
             self._link.forget(membership.topic, request.track.ref, membership.options.presence_grace)
-            self._link.spawn(self._link.settle)
+            self._link.settle_soon(membership.topic)
 
     def _remove(self, receiver: Receiver) -> bool:
         if receiver.local is None:
@@ -109,7 +109,7 @@ class Joining:
     def _disown(self, membership: Membership, request: Request, tracked: bool) -> None:
         if tracked and request.track is not None:
             self._link.forget(membership.topic, request.track.ref, 0.0)
-            self._link.spawn(self._link.settle)
+            self._link.settle_soon(membership.topic)
 
     async def _open(self, room: Room) -> Position | None:
         """Whoever finds the room closed opens it; twice does no harm."""

@@ -12,6 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from antiphon.shown import shown
 
+from .attendance import PAUSES, Attendance
 from .backends.base import Backend, Change, Entry, Track
 from .backends.memory import MemoryBackend
 from .errors import BackendUnavailable
@@ -25,9 +26,6 @@ logger: Final = logging.getLogger("antiphon.hub")
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-RETRY_PAUSE: Final = 0.05
-"""Seconds between two attempts when the backend fails without being lost."""
 
 
 class Trouble(Enum):
@@ -57,20 +55,19 @@ class Link:
         self._trouble_timeout = trouble_timeout
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._present: dict[str, tuple[str, Track]] = {}
-        self._absent: dict[str, tuple[str, float]] = {}
-        """By ref: left, and the backend does not know yet."""
-        # One at a time: none overtakes a `track` or is overtaken. A backend without a loop never suspends in it.
-        self._presence_order: contextlib.AbstractAsyncContextManager[object] = contextlib.nullcontext()
+        self._attendance = Attendance(backend, self._once, lambda: self.connected)
         rooms.on_lost = self._lost
         rooms.on_restored = self._restored
         rooms.on_forgotten = self._forgotten
 
+    @property
+    def accepting(self) -> bool:
+        """The backend is there, and takes what it is given."""
+        return self.connected and not getattr(self.backend, "refusing", False)
+
     async def start(self) -> None:
         """Raises `BackendUnavailable`; then nothing is running, and it may be tried again."""
         self._up = asyncio.Event()
-        if not self.always_open:
-            self._presence_order = asyncio.Lock()
         await self.backend.start(self._rooms)
         self.running = True
         self.connected = True
@@ -92,7 +89,7 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.backend.stop()
-        self._absent.clear()
+        self._attendance.clear()
 
     def spawn(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[None]:
         """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
@@ -117,39 +114,49 @@ class Link:
 
     async def track(self, topic: str, track: Track) -> None:
         """Whoever calls this calls `forget` in the end, also when this fails."""
-        await self.settle()
-        self._present[track.ref] = topic, track
+        await self.settle(topic)
+        self._attendance.join(topic, track)
         await self.call("track", self.backend.track, topic, track)
 
     def forget(self, topic: str, ref: str, grace: float) -> None:
-        """The connection is not present any more; `settle` tells the backend."""
-        self._present.pop(ref, None)
-        if self.running or self.always_open:
-            # A backend that was stopped has let go of all of them.
-            self._absent[ref] = topic, grace
+        """The connection is not present any more; `settle`, or `settle_soon`, tells the backend."""
+        # A backend that was stopped has let go of all of them.
+        self._attendance.forget(topic, ref, grace if self.running or self.always_open else None)
 
-    async def settle(self) -> None:
-        """Tell the backend who left, before anything later is said or asked about presence.
+    async def settle(self, topic: str) -> None:
+        """Tell the backend who left, before anything later is said or asked about who is in the topic.
 
-        Trouble is no error here: it is told when the backend is back.
+        Trouble is no error here: it is told again until it is done.
         """
-        if self._absent:
-            with contextlib.suppress(BackendUnavailable):
-                await self._at_home(self._untrack_absent())
+        if not self._attendance.untold(topic):
+            return
+        if self.always_open:
+            await self._attendance.tell_here(topic)
+        elif await self._at_home(self._attendance.tell(topic)) is not None:
+            self.settle_soon(topic)
 
-    async def settle_surely(self) -> None:
+    async def settle_surely(self, topic: str) -> None:
         """Goes on when the caller is cancelled: an endpoint that is torn down must not stay among the members."""
         if self.always_open:
-            await self.settle()
-        elif self._absent:
+            await self.settle(topic)
+        elif self._attendance.untold(topic):
             # Not shield: a hub that is stopped meanwhile cancels the work, not who waits for it.
-            await asyncio.wait([self.spawn(self.settle)])
+            await asyncio.wait([self.spawn(self.settle, topic)])
 
-    async def _untrack_absent(self) -> None:
-        async with self._presence_order:
-            for ref, (topic, grace) in tuple(self._absent.items()):
-                await self._once("untrack", self.backend.untrack, topic, ref, grace)
-                self._absent.pop(ref, None)
+    def settle_soon(self, topic: str) -> None:
+        """Nobody waits for it. However many leave a topic: one task tells of them all."""
+        home = self.backend.loop
+        if self.always_open:
+            self.spawn(self.settle, topic)
+        elif home is None or home is asyncio._get_running_loop():
+            self._tell_until_told(topic)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and the connection to the backend with it
+                home.call_soon_threadsafe(self._tell_until_told, topic)
+
+    def _tell_until_told(self, topic: str) -> None:
+        if self.running and self._attendance.claim(topic):
+            self.spawn(self._attendance.tell_until_told, topic)
 
     async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
         home = self.backend.loop
@@ -170,7 +177,7 @@ class Link:
     async def _back_before(self, deadline: float) -> bool:
         try:
             async with asyncio.timeout_at(deadline):
-                await asyncio.sleep(RETRY_PAUSE)
+                await asyncio.sleep(PAUSES[0])
                 await self._up.wait()
         except TimeoutError:
             return False
@@ -210,9 +217,10 @@ class Link:
         self.spawn(self._recover, self._rooms.generation)
 
     def _forgotten(self) -> None:
-        self.spawn(self._track_again)
+        self.spawn(self._recover, self._rooms.generation)
 
     async def _recover(self, generation: int) -> None:
+        pause, longest = PAUSES
         while self._rooms.generation == generation:
             try:
                 for room in tuple(self._rooms.rooms.values()):
@@ -222,7 +230,8 @@ class Link:
             except BackendUnavailable as error:
                 # Without a new loss nobody else would try again.
                 logger.info("recovery goes on: %s", shown(error))
-                await asyncio.sleep(RETRY_PAUSE)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
             else:
                 return
 
@@ -251,12 +260,7 @@ class Link:
             self._rooms.pass_on(room, entry)
 
     async def _track_again(self) -> None:
-        for ref in tuple(self._present):
-            async with self._presence_order:
-                if ref in self._present:
-                    topic, track = self._present[ref]
-                    await self._once("track", self.backend.track, topic, track)
-        await self._untrack_absent()
+        await self._attendance.tell_all_anew()
         for room in tuple(self._rooms.rooms.values()):
             if any(_pictured(room.topic, station.topics) for station in room.stations):
                 await self._refresh_members(room)

@@ -94,7 +94,7 @@ class Receiver:
         return 0 if self.outbox is None else self.outbox.dropped
 
     def knows(self, parcel: Parcel) -> bool:
-        """The entry was in the page this receiver got. The first one behind it ends the question."""
+        """The entry was in the page this receiver got. The first one of its epoch behind it ends the question."""
         behind, position = self.behind, parcel.position
         if behind is None or position is None:
             return False
@@ -182,7 +182,9 @@ class LocalTopic:
         """1 when the receiver did not get the message."""
         if receiver.local is not self or receiver.knows(parcel):
             return 1
-        if receiver.behind is not None and parcel.position is not None:
+        behind, position = receiver.behind, parcel.position
+        # What was on its way when the data was lost, of the old epoch, says nothing about a page of the new one.
+        if behind is not None and position is not None and behind.epoch == position.epoch:
             receiver.behind = None
             self.fast = None
         return self._apply(receiver, parcel, fresh=False)

@@ -176,6 +176,8 @@ class Backend(Protocol):
     thread and without `start`. Async methods raise `BackendUnavailable` at once while the backend is in trouble
     (waiting is the hub's part) and within `call_timeout` otherwise; a cancelled call leaves nothing half done here.
     Reconnecting is the backend's own work, for as long as it takes.
+
+    It may have an attribute `refusing: bool`: it is there, and takes no writes now. Then the hub is not `connected`.
     """
 
     @property

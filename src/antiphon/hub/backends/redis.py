@@ -17,7 +17,7 @@ import os
 import random
 import struct
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
@@ -28,11 +28,11 @@ from redis.exceptions import RedisError
 
 from ..errors import BackendUnavailable, UnknownBackend
 from . import redis_scripts as scripts
-from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
+from .base import BackendConfig, Entry, Keep, Listener, Page, Position, Roster, Track, redact
 from .redis_feed import Feed
 from .redis_heads import Heads
 from .redis_line import Line
-from .redis_members import MemberKeeper
+from .redis_members import MemberKeeper, read_change
 from .redis_names import BUCKETS, Names, bucket_of
 from .redis_wire import Command
 
@@ -47,7 +47,6 @@ TICKS: Final = 3
 """Renewals per lease: two may be late before anybody is taken for dead."""
 
 _ENTRY_HEAD = struct.Struct(">dd")
-_LENGTH = struct.Struct(">I")
 _PLAIN, _ENTRY, _FIRST, _PRESENCE = b"DEFP"
 
 
@@ -86,11 +85,17 @@ class RedisBackend:
         self._channels: dict[bytes, str] = {}
         self._heads = Heads()
         self._epochs: dict[bytes, str] = {}
+        self._refusing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         return self._loop
+
+    @property
+    def refusing(self) -> bool:
+        """Redis is there and takes no writes: its memory or disk is full, its replicas are away."""
+        return self._refusing
 
     # Life
 
@@ -103,18 +108,17 @@ class RedisBackend:
             max_connections=POOL, timeout=self._config.call_timeout, **self._connection_options()
         )
         self._client = Redis(connection_pool=pool)
-        self._publishing = Line(self._make_connection(), self._config.call_timeout)
-        self._presence = Line(self._make_connection(), self._config.call_timeout)
+        timeout = self._config.call_timeout
+        self._publishing = Line(self._make_connection(), timeout, repeatable=False)
+        self._presence = Line(self._make_connection(), timeout, repeatable=True)
         self._members = MemberKeeper(
             self._client, self._presence, self._names, self._word, self._config.presence_lease, self._swept
         )
         self._pid = os.getpid()
         try:
             async with asyncio.timeout(self._config.start_timeout):
-                await scripts.load(self._client)
-                self._feed = await self._open_feed()
                 # a replica, a cluster's node or a user without rights shows here, not at the first publish
-                await self._members.tick()
+                self._feed = await self._beside(self._members.prepare(), self._open_feed())
                 if self._feed.closed:
                     raise ConnectionError("the subscribing connection was closed at once")
         except BaseException as error:
@@ -136,11 +140,13 @@ class RedisBackend:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if connected:
-            with contextlib.suppress(RedisError, TimeoutError):
-                async with asyncio.timeout(self._config.call_timeout):
-                    await self._members.leave()
-        await self._disconnect()
+        try:
+            if connected:
+                with contextlib.suppress(RedisError, TimeoutError):
+                    async with asyncio.timeout(self._config.call_timeout):
+                        await self._members.leave()
+        finally:
+            await self._disconnect()
 
     async def _disconnect(self) -> None:
         feed, self._feed = self._feed, None
@@ -169,8 +175,21 @@ class RedisBackend:
         connection: AbstractConnection = options.pop("connection_class", Connection)(**options)
         return connection
 
-    async def _open_feed(self) -> Feed:
-        """A feed that hears the control channel. Raises RedisError or TimeoutError."""
+    async def _beside(self, work: Coroutine[Any, Any, None], opening: Coroutine[Any, Any, Feed]) -> Feed:
+        """The feed that is opened while something else is done: round trips may be long. Raises what either raises."""
+        feed = asyncio.create_task(opening)
+        try:
+            await work
+            return await feed
+        except BaseException:
+            feed.cancel()
+            await asyncio.wait([feed])
+            if not feed.cancelled() and feed.exception() is None:
+                await feed.result().close()
+            raise
+
+    async def _open_feed(self, channels: Collection[bytes] = ()) -> Feed:
+        """A feed that hears the control channel, and these. Raises RedisError or TimeoutError."""
         feed = Feed(
             self._make_connection(),
             received=self._received,
@@ -180,7 +199,7 @@ class RedisBackend:
         try:
             async with asyncio.timeout(self._config.call_timeout):
                 await feed.connect()
-                await feed.subscribe((self._names.control,))
+                await feed.subscribe((self._names.control, *channels))
         except BaseException:
             await feed.close()
             raise
@@ -197,7 +216,7 @@ class RedisBackend:
         await self._bounded(feed.subscribe((channel,)))
         if keep is None:
             return None
-        epoch, offset = await self._call(scripts.HEADS.command(self._names.key(topic), self._word, topic))
+        epoch, offset = await self._read(scripts.HEADS.command(self._names.key(topic), self._word, topic))
         position = Position(offset, self._text(epoch))
         self._heads.note(topic, position)
         return position
@@ -223,7 +242,7 @@ class RedisBackend:
         offset, epoch = ("", "") if since is None else since
         most = "" if limit is None else max(limit, 0)
         command = scripts.HISTORY.command(self._names.key(topic), self._word, topic, offset, epoch, most)
-        found, last, recovered, entries = await self._call(command)
+        found, last, recovered, entries = await self._read(command)
         return _page(entries, Position(last, self._text(found)), bool(recovered))
 
     async def track(self, topic: str, track: Track) -> None:
@@ -236,7 +255,8 @@ class RedisBackend:
         return await self._bounded(self._present().roster(topic))
 
     async def control(self, payload: bytes) -> None:
-        await self._call(("PUBLISH", self._names.control, payload))
+        self._ready()
+        await self._bounded(self._publishing.call(("PUBLISH", self._names.control, payload)))
 
     # Calling
 
@@ -251,9 +271,9 @@ class RedisBackend:
         self._ready()
         return self._members
 
-    async def _call(self, command: Command) -> Any:
+    async def _read(self, command: Command) -> Any:
         self._ready()
-        return await self._bounded(scripts.call(self._client, command))
+        return await self._bounded(scripts.read(self._client, command))
 
     async def _bounded(self, work: Coroutine[Any, Any, T]) -> T:
         timeout = self._config.call_timeout
@@ -261,6 +281,7 @@ class RedisBackend:
             async with asyncio.timeout(timeout):
                 return await work
         except RedisError as error:
+            self._judge(error)
             raise scripts.unavailable(error) from error
         except TimeoutError as error:
             raise BackendUnavailable(f"redis did not answer within {timeout:g} s", uncertain=True) from error
@@ -295,7 +316,7 @@ class RedisBackend:
         elif kind == _PLAIN:
             self._listener.deliver(topic, Entry(data[1:], None))
         elif kind == _PRESENCE:
-            self._listener.presence_changed(topic, _change(data))
+            self._listener.presence_changed(topic, read_change(data))
 
     def _missed(self, what: str) -> None:
         """Something was lost while connected: the same recovery as after a lost connection."""
@@ -316,6 +337,34 @@ class RedisBackend:
         self._listener.flush()
         self._spawn(self._reconnect(feed))
 
+    def _judge(self, error: BaseException) -> None:
+        """What the server answered may mean that there is no use in asking it again."""
+        if scripts.of_no_use(error):
+            # The name may lead to another one by now: after a failover, say.
+            if self._connected and self._feed is not None:
+                log.warning("redis at %s is of no use now: %s", redact(self._url), error)
+                self._feed.give_up()
+        elif scripts.refused(error) and not self._refusing and not self._stopped:
+            log.error("redis at %s takes no writes: %s", redact(self._url), error)
+            self._refusing = True
+            self._spawn(self._probe_until_taken())
+
+    async def _probe_until_taken(self) -> None:
+        pause, longest = self._config.backoff
+        while self._refusing:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, longest)
+            if not self._connected:
+                continue
+            try:
+                async with asyncio.timeout(self._config.call_timeout):
+                    await self._members.probe()
+            except (RedisError, OSError, TimeoutError) as error:
+                self._judge(error)
+            else:
+                log.info("redis at %s takes writes again", redact(self._url))
+                self._refusing = False
+
     async def _reconnect(self, broken: Feed) -> None:
         await broken.close()
         await self._publishing.disconnect()
@@ -327,8 +376,7 @@ class RedisBackend:
             try:
                 async with asyncio.timeout(self._config.call_timeout):
                     await self._client.connection_pool.disconnect()
-                    await scripts.load(self._client)
-                feed = await self._rejoin()
+                feed = await self._beside(self._prepare_again(), self._rejoin())
             except (RedisError, OSError, TimeoutError):
                 continue
             if feed.closed:  # broke while the heads were read; nobody was told, it was not ours yet
@@ -342,10 +390,20 @@ class RedisBackend:
             self._listener.flush()
             return
 
+    async def _prepare_again(self) -> None:
+        """One that takes no writes is still there to be heard, and asked."""
+        try:
+            async with asyncio.timeout(self._config.call_timeout):
+                await self._members.prepare()
+        except RedisError as error:
+            if not scripts.refused(error):
+                raise
+            self._judge(error)
+
     async def _rejoin(self) -> Feed:
         """A feed with all subscriptions standing, and the heads to start from."""
-        known: set[bytes] = set()
-        feed = await self._open_feed()
+        known = set(self._channels)
+        feed = await self._open_feed(known)
         try:
             # what is subscribed or dropped by the hub meanwhile is part of it: go on until nothing is left
             while missing := self._channels.keys() - known:
@@ -393,12 +451,19 @@ class RedisBackend:
             if not self._connected or self._feed is None:
                 continue
             self._feed.check(self._config.call_timeout)
+            self._spawn(self._check(self._publishing))
+            self._spawn(self._check(self._presence))
             try:
                 async with asyncio.timeout(self._config.call_timeout):
                     await self._tick(set(range(BUCKETS)))
                     await self._compare_heads()
             except (RedisError, OSError, TimeoutError, BackendUnavailable) as error:
+                self._judge(error)
                 log.info("redis: upkeep failed, tried again soon: %s", error or type(error).__name__)
+
+    async def _check(self, line: Line) -> None:
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await line.check()
 
     async def _tick(self, buckets: set[int]) -> None:
         members = self._present()
@@ -439,15 +504,3 @@ def _page(raw: list[bytes], position: Position, recovered: bool) -> Page:
         offset, _ = _ENTRY_HEAD.unpack_from(each)
         entries.append(Entry(each[_ENTRY_HEAD.size :], Position(int(offset), position.epoch)))
     return Page(tuple(entries), position, recovered)
-
-
-def _change(data: bytes) -> Change:
-    head, _, rest = data.partition(b"\n")
-    words, start = [], 0
-    while start < len(rest):
-        length = _LENGTH.unpack_from(rest, start)[0]
-        start += _LENGTH.size
-        words.append(rest[start : start + length])
-        start += length
-    user, *metas = words
-    return Change(int(head[1:]), user.decode(), tuple(metas))

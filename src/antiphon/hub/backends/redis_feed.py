@@ -78,7 +78,7 @@ class Feed:
             self._pinged = self._loop.time()
             self._send("PING", b"", None)
         elif self._loop.time() - self._pinged > patience:
-            self._give_up()
+            self.give_up()
 
     async def close(self) -> None:
         """Idempotent; does not call `broken`."""
@@ -104,9 +104,10 @@ class Feed:
         try:
             await part
         except (RedisError, OSError):
-            self._give_up()
+            self.give_up()
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """Break: this server is of no use."""
         if self._closed:
             return
         self._closed = True

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
-from .redis_scripts import SCRIPTS, NotSent
+from .redis_scripts import LOADS, NotSent
 from .redis_wire import Command, Replies, Reply, pack
 
 CHUNK: Final = 1 << 16
@@ -27,9 +27,13 @@ _Waiting: TypeAlias = tuple[Command, "asyncio.Future[Any]"]
 class Line:
     """The queue in front of one connection of its own. Lives in one loop."""
 
-    def __init__(self, connection: AbstractConnection, timeout: float) -> None:
-        """`timeout`: seconds after which a batch without an answer has failed."""
+    def __init__(self, connection: AbstractConnection, timeout: float, *, repeatable: bool) -> None:
+        """`timeout`: seconds after which a batch without an answer has failed.
+
+        `repeatable`: its commands may be done twice. Then a batch whose connection breaks is sent again, once.
+        """
         self._connection = connection
+        self._repeatable = repeatable
         self._timeout = timeout
         self._replies = Replies()
         self._queue: list[_Waiting] = []
@@ -43,6 +47,14 @@ class Line:
         if self._task is None:
             self._task = loop.create_task(self._work())
         return await future
+
+    async def check(self) -> None:
+        """Called now and then: a connection that has gone without a word is found before it is needed.
+
+        Raises RedisError, TimeoutError.
+        """
+        if self._connection.is_connected and self._task is None:
+            await self.call(("PING",))
 
     async def disconnect(self) -> None:
         """What is under way fails; the next call connects again."""
@@ -72,21 +84,36 @@ class Line:
         commands = [command for command, _ in batch]
         try:
             async with asyncio.timeout(self._timeout):
-                replies = await self._exchange(commands)
-                unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-                if unknown:
-                    await self._exchange([("SCRIPT", "LOAD", script.source) for script in SCRIPTS])
-                    again = await self._exchange([commands[index] for index in unknown])
-                    for index, reply in zip(unknown, again, strict=True):
-                        replies[index] = reply
+                replies = await self._replies_to(commands)
         except (RedisError, OSError, TimeoutError) as error:
             await self._connection.disconnect(nowait=True)
             known = isinstance(error, (RedisError, TimeoutError))
             replies = [error if known else ConnectionError(str(error))] * len(batch)
         _settle(batch, replies)
 
+    async def _replies_to(self, commands: list[Command]) -> list[Reply]:
+        try:
+            return await self._exchange_known(commands)
+        except (ConnectionError, OSError) as error:
+            if not self._repeatable or isinstance(error, NotSent):
+                raise
+            await self._connection.disconnect(nowait=True)
+            return await self._exchange_known(commands)
+
+    async def _exchange_known(self, commands: list[Command]) -> list[Reply]:
+        replies = await self._exchange(commands)
+        unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            await self._exchange(list(LOADS))
+            again = await self._exchange([commands[index] for index in unknown])
+            for index, reply in zip(unknown, again, strict=True):
+                replies[index] = reply
+        return replies
+
     async def _exchange(self, commands: list[Command]) -> list[Reply]:
         connection = self._connection
+        if connection.is_connected and self._ended():
+            await connection.disconnect(nowait=True)
         if not connection.is_connected:
             await self._connect()
         await connection.send_packed_command([pack(command) for command in commands], check_health=False)
@@ -100,6 +127,11 @@ class Line:
                 raise ConnectionError("redis closed the connection")
             replies += self._replies.feed(data)
         return replies
+
+    def _ended(self) -> bool:
+        """The server closed it while it was idle; redis-py finds out when it reads."""
+        stream = self._connection._reader
+        return stream is None or stream.at_eof() or stream.exception() is not None
 
     async def _connect(self) -> None:
         self._replies = Replies()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+import struct
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -16,16 +17,18 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from . import redis_scripts as scripts
-from .base import Roster, Track
+from .base import Change, Roster, Track
 from .redis_line import Line
 from .redis_names import BUCKETS, Names, bucket_of
-from .redis_wire import Word
+from .redis_wire import Command, Word
 
 REFRESHED: Final = 200
 """Topics per bucket whose members' lifetime (an hour) is renewed per tick."""
 
 SLACK: Final = 0.02
 """Seconds a sweep runs behind a deadline: Redis has a clock of its own."""
+
+_LENGTH = struct.Struct(">I")
 
 
 class MemberKeeper:
@@ -46,6 +49,8 @@ class MemberKeeper:
         self._tracked: dict[int, dict[str, set[str]]] = {}
         self._lingering: list[tuple[float, str, str]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer runs. Not asked of it: uvloop's handle of what is as good as due does not know."""
 
     def rename(self) -> None:
         """What was tracked and not untracked so far ends with the old name's lease."""
@@ -76,25 +81,44 @@ class MemberKeeper:
 
     async def leave(self) -> None:
         """All of them, now."""
-        for bucket in self._tracked:
-            while await self._call(bucket, "leave", self._process):
-                pass
+        # Those who leave meanwhile are forgotten one by one.
+        await asyncio.gather(*(self._leave(bucket) for bucket in tuple(self._tracked)))
 
-    async def tick(self, buckets: Iterable[int] = range(BUCKETS)) -> bool:
-        """Renew the leases, and let go of what is over, whoever it belonged to. False: a lease had run out."""
+    async def _leave(self, bucket: int) -> None:
+        while await self._call(bucket, "leave", self._process):
+            pass
+
+    async def tick(self, buckets: Iterable[int]) -> bool:
+        """Renew the leases, and let go of what is over, whoever it belonged to. False: a lease had run out.
+
+        A server that takes no writes is found out on the way, whether there is anything to renew or not.
+        """
         process = self._process
-        commands = []
+        replies = await scripts.call_all(self._client, self._upkeep(buckets))
+        _raise_first(replies)
+        return 0 not in replies or process != self._process
+
+    async def prepare(self) -> None:
+        """The first thing asked of a server: to know the scripts, and to take what is written, in every bucket."""
+        _raise_first(await scripts.load(self._client, self._upkeep(range(BUCKETS))))
+
+    async def probe(self) -> None:
+        """Write something."""
+        _raise_first(await scripts.call_all(self._client, [self._probe()]))
+
+    def _probe(self) -> Command:
+        return scripts.PRESENCE.command(self._names.state_key(0), self._word, "probe")
+
+    def _upkeep(self, buckets: Iterable[int]) -> list[Command]:
+        process = self._process
+        commands = [self._probe()]
         for bucket in buckets:
             tracked = list(self._tracked.get(bucket, ()))
             start = random.randrange(len(tracked)) if len(tracked) > REFRESHED else 0
             name, refreshed = process if tracked else "", tracked[start : start + REFRESHED]
             key = self._names.state_key(bucket)
             commands.append(scripts.PRESENCE.command(key, self._word, "tick", name, self._lease, *refreshed))
-        replies = await scripts.call_all(self._client, commands)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise reply
-        return 0 not in replies or process != self._process
+        return commands
 
     async def _call(self, bucket: int, operation: str, *words: Word) -> Any:
         command = scripts.PRESENCE.command(self._names.state_key(bucket), self._word, operation, *words)
@@ -105,9 +129,10 @@ class MemberKeeper:
             return
         when = self._lingering[0][0]
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._due <= when:
                 return
             self._timer.cancel()
+        self._due = when
         self._timer = self._loop.call_at(when, self._grace_over)
 
     def _grace_over(self) -> None:
@@ -132,3 +157,22 @@ class MemberKeeper:
             del topics[topic]
         if not topics:
             self._tracked.pop(bucket, None)
+
+
+def _raise_first(replies: list[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise reply
+
+
+def read_change(data: bytes) -> Change:
+    """What redis_presence.lua announces. Raises ValueError, struct.error."""
+    head, _, rest = data.partition(b"\n")
+    words, start = [], 0
+    while start < len(rest):
+        length = _LENGTH.unpack_from(rest, start)[0]
+        start += _LENGTH.size
+        words.append(rest[start : start + length])
+        start += length
+    user, *metas = words
+    return Change(int(head[1:]), user.decode(), tuple(metas))

@@ -224,6 +224,13 @@ function operations.tick(process, lease, ...)
   return 1
 end
 
+-- a write that leaves nothing: for what it may be refused
+function operations.probe()
+  redis.call('SET', root .. 'probe', '', 'PX', '1')
+  redis.call('DEL', root .. 'probe')
+  return 1
+end
+
 -- process: its connections leave; how many are still there
 function operations.leave(process)
   redis.call('ZADD', leases, '0', process)

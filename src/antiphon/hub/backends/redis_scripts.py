@@ -12,8 +12,12 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
+    MasterDownError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
+    ResponseError,
     TimeoutError,
 )
 
@@ -50,14 +54,30 @@ PRESENCE: Final = Script("presence")
 SCRIPTS: Final = (PUBLISH, HEADS, HISTORY, PRESENCE)
 
 
-async def load(client: Client) -> None:
-    """Make the server know all scripts. Raises RedisError."""
-    for script in SCRIPTS:
-        await client.script_load(script.source)
+LOADS: Final[tuple[Command, ...]] = tuple(("SCRIPT", "LOAD", script.source) for script in SCRIPTS)
 
 
-async def call(client: Client, command: Command) -> Any:
-    """One command's reply. Raises RedisError."""
+async def load(client: Client, commands: Iterable[Command] = ()) -> list[Any]:
+    """Make the server know all scripts, and the replies to these commands, all in one go. Raises RedisError."""
+    replies = await _pipeline(client, [*LOADS, *commands])
+    for reply in replies[: len(LOADS)]:
+        if isinstance(reply, RedisError):
+            raise reply
+    return replies[len(LOADS) :]
+
+
+async def read(client: Client, command: Command) -> Any:
+    """The reply to a command that changes nothing: asked again, once, on another connection. Raises RedisError."""
+    try:
+        return await _call(client, command)
+    except (ConnectionError, OSError) as error:
+        if isinstance(error, (AuthenticationError, BusyLoadingError)):
+            raise
+        # A server, a proxy or a NAT may have closed a connection that was idle for too long.
+        return await _call(client, command)
+
+
+async def _call(client: Client, command: Command) -> Any:
     try:
         return await client.execute_command(*command)  # type: ignore[no-untyped-call]
     except NoScriptError:
@@ -84,6 +104,21 @@ async def _pipeline(client: Client, commands: list[Command]) -> list[Any]:
         pipeline.execute_command(*command)
     replies: list[Any] = await pipeline.execute(raise_on_error=False)
     return replies
+
+
+def of_no_use(error: BaseException) -> bool:
+    """The server says that it is not, or not yet, the one to ask: a replica, one that loads its data, a stranger."""
+    if isinstance(error, (ReadOnlyError, MasterDownError, BusyLoadingError)):
+        return True
+    # Not a wrong password on a new connection: those that stand go on working.
+    return isinstance(error, AuthenticationError) and "Authentication required" in str(error)
+
+
+def refused(error: BaseException) -> bool:
+    """The server is the right one, and takes no writes: its memory or disk is full, its replicas are away."""
+    return isinstance(error, OutOfMemoryError) or (
+        isinstance(error, ResponseError) and str(error).startswith(("MISCONF", "NOREPLICAS"))
+    )
 
 
 def unavailable(error: RedisError) -> BackendUnavailable:

@@ -8,14 +8,32 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
-from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 Word: TypeAlias = str | bytes | int | float
 Command: TypeAlias = tuple[Word, ...]
 Reply: TypeAlias = Any
 """bytes, int, None, a list of replies, or a RedisError that the server answered with."""
 
-_ERRORS: Final[dict[str, type[RedisError]]] = {"NOSCRIPT": NoScriptError, "LOADING": BusyLoadingError}
+_ERRORS: Final[dict[str, type[RedisError]]] = {
+    "NOSCRIPT": NoScriptError,
+    "LOADING": BusyLoadingError,
+    "READONLY": ReadOnlyError,
+    "MASTERDOWN": MasterDownError,
+    "NOAUTH": AuthenticationError,
+    "OOM": OutOfMemoryError,
+}
+"""As redis-py names them, for those that mean something to us."""
 
 _BULK, _ARRAY, _NUMBER, _SIMPLE, _ERROR = b"$*:+-"
 

@@ -48,6 +48,8 @@ class Relay:
         self._pending: set[Client] = set()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer runs. Not asked of it: uvloop's handle of what is as good as due does not know."""
 
     def send(self, client: Client, data: bytes) -> None:
         client.outgoing.append(data)
@@ -79,9 +81,10 @@ class Relay:
         """Sweep in `delay` seconds, unless that is going to happen earlier."""
         when = self._loop.time() + delay + SLACK
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._due <= when:
                 return
             self._timer.cancel()
+        self._due = when
         self._timer = self._loop.call_at(when, self._sweep)
 
     def _sweep(self) -> None:

@@ -1,0 +1,192 @@
+"""Who of this process is present where, and what the backend has yet to be told of it.
+
+What is untold of a topic goes out together, in one round; a topic has one round at a time, so that nothing that is told
+of a connection overtakes what was told before. What fails is told again, until it is done or the backend is lost: after
+a loss everything is told anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Any, Final, Protocol, TypeAlias
+
+from .backends.base import Backend, Track
+from .errors import BackendUnavailable
+
+logger: Final = logging.getLogger("antiphon.hub")
+
+PAUSES: Final = (0.05, 2.0)
+"""Seconds between two attempts when the backend fails without being lost: the first, and the longest."""
+
+TOGETHER: Final = 1000
+"""Connections told of at a time: they share their round trips, and take a task each."""
+
+Untold: TypeAlias = Track | float
+"""A connection that is here, or one that left with this grace."""
+
+
+class Once(Protocol):
+    """One attempt at one call. Raises `BackendUnavailable`."""
+
+    async def __call__(self, name: str, method: Callable[..., Awaitable[None]], /, *args: Any) -> None: ...
+
+
+class _Topic:
+    """What is untold of one topic. It is forgotten when nothing is, and nobody waits for it."""
+
+    __slots__ = ("failures", "order", "refs", "waiting")
+
+    def __init__(self) -> None:
+        self.refs: dict[str, Untold] = {}
+        self.order = asyncio.Lock()
+        self.waiting = 0
+        self.failures = 0
+
+
+class Attendance:
+    """This process's members. `join` and `forget` in any thread, all else in the backend's loop."""
+
+    def __init__(self, backend: Backend, once: Once, connected: Callable[[], bool]) -> None:
+        self._backend = backend
+        self._once = once
+        self._connected = connected
+        self._present: dict[str, tuple[str, Track]] = {}
+        self._topics: dict[str, _Topic] = {}
+        self._told_by: set[str] = set()
+        """Topics with a task that tells of them until nothing is left."""
+        self._guard = threading.Lock()
+
+    def join(self, topic: str, track: Track) -> None:
+        """It is told again after trouble, until `forget`."""
+        with self._guard:
+            self._present[track.ref] = topic, track
+
+    def forget(self, topic: str, ref: str, grace: float | None) -> None:
+        """It is not present any more. None: the backend need not be told."""
+        with self._guard:
+            self._present.pop(ref, None)
+            if grace is not None:
+                self._topics.setdefault(topic, _Topic()).refs[ref] = grace
+
+    def clear(self) -> None:
+        """The backend has let go of all of them."""
+        with self._guard:
+            self._topics.clear()
+
+    def untold(self, topic: str) -> bool:
+        return topic in self._topics
+
+    # Telling
+
+    async def tell_here(self, topic: str) -> None:
+        """For a backend that any thread may call: it never suspends."""
+        entry = self._topics.get(topic)
+        while entry is not None and (untold := self._some(entry)):
+            for ref, what in untold:
+                await self._tell(topic, ref, what)
+                self._done(topic, entry, ref, what)
+            entry = self._topics.get(topic)
+
+    async def tell(self, topic: str) -> BackendUnavailable | None:
+        """Tell what is untold of a topic now. Returns what kept some of it from being told."""
+        with self._guard:
+            entry = self._topics.get(topic)
+            if entry is None:
+                return None
+            entry.waiting += 1
+        failures = entry.failures
+        try:
+            async with entry.order:
+                if entry.failures > failures:
+                    return BackendUnavailable("the attempt before has failed")
+                failed = await self._round(topic, entry)
+                entry.failures += failed is not None
+                return failed
+        finally:
+            self._leave(topic, entry)
+
+    async def tell_until_told(self, topic: str) -> None:
+        """Ends when nothing is untold, or the backend is lost. One task per topic is enough: `claim` it before."""
+        pause, longest = PAUSES
+        try:
+            while self.untold(topic):
+                failed = await self.tell(topic)
+                if failed is None:
+                    pause = PAUSES[0]
+                    continue
+                if not self._connected():
+                    return
+                logger.info("members of %r are told again: %s", topic, failed)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+        finally:
+            self._told_by.discard(topic)
+
+    def claim(self, topic: str) -> bool:
+        """Whether something is untold, and nobody tells it yet."""
+        if topic in self._told_by or not self.untold(topic):
+            return False
+        self._told_by.add(topic)
+        return True
+
+    async def tell_all_anew(self) -> None:
+        """The backend has forgotten who is present, or may have. Raises `BackendUnavailable`: nothing is given up."""
+        with self._guard:
+            for ref, (topic, track) in self._present.items():
+                self._topics.setdefault(topic, _Topic()).refs[ref] = track
+            topics = iter(tuple(self._topics))
+        while some := tuple(islice(topics, TOGETHER)):
+            for failed in await asyncio.gather(*(self.tell(topic) for topic in some)):
+                if failed is not None:
+                    raise failed
+
+    async def _round(self, topic: str, entry: _Topic) -> BackendUnavailable | None:
+        untold = iter(self._some(entry))
+        while some := tuple(islice(untold, TOGETHER)):
+            telling = (self._tell(topic, ref, what) for ref, what in some)
+            failed = None
+            for (ref, what), error in zip(some, await asyncio.gather(*telling), strict=True):
+                if error is None:
+                    self._done(topic, entry, ref, what)
+                failed = failed or error
+            if failed is not None:
+                return failed
+        return None
+
+    async def _tell(self, topic: str, ref: str, what: Untold) -> BackendUnavailable | None:
+        try:
+            if isinstance(what, Track):
+                await self._once("track", self._backend.track, topic, what)
+            else:
+                await self._once("untrack", self._backend.untrack, topic, ref, what)
+        except BackendUnavailable as error:
+            return error
+        except Exception:
+            # Asked once more it would fail once more.
+            logger.exception("the backend failed at a member of %r", topic)
+        return None
+
+    # Bookkeeping
+
+    def _some(self, entry: _Topic) -> tuple[tuple[str, Untold], ...]:
+        with self._guard:
+            return tuple(entry.refs.items())
+
+    def _done(self, topic: str, entry: _Topic, ref: str, what: Untold) -> None:
+        with self._guard:
+            if entry.refs.get(ref) is what:  # else: it has left since
+                del entry.refs[ref]
+            self._forget_if_told(topic, entry)
+
+    def _leave(self, topic: str, entry: _Topic) -> None:
+        with self._guard:
+            entry.waiting -= 1
+            self._forget_if_told(topic, entry)
+
+    def _forget_if_told(self, topic: str, entry: _Topic) -> None:
+        if not entry.refs and not entry.waiting and self._topics.get(topic) is entry:
+            del self._topics[topic]

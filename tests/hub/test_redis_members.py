@@ -1,0 +1,62 @@
+"""Members on Redis: timers, leaves that fail, many leaves at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping
+
+import pytest
+
+from antiphon.hub.backends.base import BackendConfig, Track
+from antiphon.hub.backends.redis import RedisBackend
+from antiphon.hub.rooms import Rooms
+from antiphon.testing.hub_contract.base import until
+from tests.redis_server import RedisServer, redis_server
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: RedisServer) -> RedisServer:
+    shared.command("FLUSHALL")
+    return shared
+
+
+@pytest.fixture
+async def backend(server: RedisServer) -> AsyncGenerator[RedisBackend]:
+    backend = RedisBackend(server.url, BackendConfig())
+    await backend.start(Rooms("test"))
+    yield backend
+    await backend.stop()
+
+
+async def members(backend: RedisBackend, topic: str) -> Mapping[str, tuple[bytes, ...]]:
+    return (await backend.presence(topic)).members
+
+
+async def test_a_leave_while_another_grace_ends_is_a_leave_like_any_other(backend: RedisBackend) -> None:
+    """Graces end a fraction of a millisecond apart: the next end is always as good as due."""
+
+    async def come_and_go(name: str) -> None:
+        for number in range(100):
+            await backend.track("t", Track(f"{name}.{number}", name, b"1"))
+            await backend.untrack("t", f"{name}.{number}", 0.005)
+
+    await asyncio.gather(*(come_and_go(f"user-{n}") for n in range(20)))
+    await until(lambda: members(backend, "t"), {})
+
+
+async def test_who_leaves_while_the_hub_stops_disturbs_nothing(server: RedisServer, backend: RedisBackend) -> None:
+    """Topics of many buckets: each that is left is forgotten, while the stop goes through all of them."""
+    for number in range(64):
+        await backend.track(f"t-{number}", Track(f"r{number}", "ann", b"1"))
+    # No task is switched between: the leaves are on their way when the stop begins.
+    leaving = [asyncio.create_task(backend.untrack(f"t-{number}", f"r{number}", 0)) for number in range(64)]
+    await asyncio.sleep(0)
+    await backend.stop()
+    await asyncio.gather(*leaving)
+    assert not [name for name in server.key_names() if not name.endswith(":state")]
