@@ -19,6 +19,8 @@ class Cable:
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._over = False
+        self._forwarding: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self.mend()
@@ -26,6 +28,10 @@ class Cable:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.cut()
+        self._over = True
+        self.flow()
+        if self._forwarding:
+            await asyncio.wait(self._forwarding)
 
     async def mend(self) -> None:
         self._server = await asyncio.start_server(self._forward, "127.0.0.1", self.port)
@@ -44,25 +50,34 @@ class Cable:
         self._flowing.set()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._forwarding.add(task)
+        task.add_done_callback(self._forwarding.discard)
+        self._writers.add(writer)
         await self._flowing.wait()
         try:
+            if self._over:
+                return
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:  # nobody is there
-            writer.close()
-            return
-        with contextlib.suppress(OSError):
-            self._writers |= {writer, far_writer}
+            self._writers.add(far_writer)
             try:
                 await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
             finally:
-                self._writers -= {writer, far_writer}
+                self._writers.discard(far_writer)
                 far_writer.close()
-                writer.close()
+        except OSError:
+            pass  # nobody is there
+        finally:
+            self._writers.discard(writer)
+            writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
                 await self._flowing.wait()
+                if self._over:
+                    return
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()
