@@ -20,7 +20,9 @@ START_TIMEOUT = PATIENCE
 class RelayServer:
     """One relay without a supervisor: what is dead stays dead until `start()`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        """`options` of its command line; with any it is ended by SIGTERM, as by hand, and does not end with us."""
+        self._options = options
         self.address = f"@antiphon-test-{secrets.token_hex(8)}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -35,7 +37,8 @@ class RelayServer:
 
     def start(self) -> None:
         """Start, and return when it takes connections."""
-        command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", self.address, "--with-parent"]
+        command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", self.address]
+        command += self._options or ["--with-parent"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
         deadline = time.monotonic() + START_TIMEOUT
         while True:
@@ -51,6 +54,14 @@ class RelayServer:
         """kill -9, and wait until it is gone."""
         assert self._process is not None
         self._process.kill()
+        self._process.wait(START_TIMEOUT)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def terminate(self) -> None:
+        """SIGTERM, and wait until it has ended in order."""
+        assert self._process is not None
+        self._process.terminate()
         self._process.wait(START_TIMEOUT)
         assert self._process.stdin is not None
         self._process.stdin.close()

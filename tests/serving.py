@@ -28,6 +28,7 @@ import uvicorn
 from tests.patience import PATIENCE
 
 HOST = "127.0.0.1"
+RUNNING = re.compile(rf"running on \w+://(?:{re.escape(HOST)}|0\.0\.0\.0):(\d+)")
 START_TIMEOUT = PATIENCE
 STOP_TIMEOUT = PATIENCE
 
@@ -193,7 +194,9 @@ async def _read_lines(served: ServedProcess, started: asyncio.Future[int]) -> No
     assert served.process.stdout is not None
     async for line in served.process.stdout:
         served.lines.append(line.decode(errors="replace"))
-        if not started.done() and (match := re.search(rf"running on \w+://{HOST}:(\d+)", served.lines[-1])):
+        if not started.done() and (
+            match := re.search(rf"running on \w+://(?:{HOST}|0\.0\.0\.0):(\d+)", served.lines[-1])
+        ):
             started.set_result(int(match[1]))
     if not started.done():
         started.set_exception(RuntimeError(f"the server ended before it was ready:\n{served.log}"))

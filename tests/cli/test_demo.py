@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from tests.commands import ANTIPHON
 from tests.patience import PATIENCE
@@ -87,3 +88,45 @@ async def test_a_message_that_is_none_of_the_chats_closes_with_1008() -> None:
                 await client.wait_closed()
                 assert client.close_code == (1003 if isinstance(message, bytes) else 1008)
     assert "Traceback" not in server.log, server.log
+
+
+async def test_a_page_from_elsewhere_is_refused_whatever_it_calls_itself() -> None:
+    async with serve_process("demo", command=ANTIPHON) as server:
+        for origin in ("http://[", "http://]", "null", "https://evil.example", "", "http://"):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"{server.url}/ws/lobby?{person(1)}", additional_headers={"Origin": origin})
+            assert refused.value.response.status_code == 403
+    assert "Traceback" not in server.log, server.log
+
+
+async def test_behind_tls_the_cookie_never_travels_without_it() -> None:
+    async with serve_process("demo", command=ANTIPHON) as server:
+        behind_tls = urllib.request.Request(server.http_url, headers={"X-Forwarded-Proto": "https"})
+        answer = await asyncio.to_thread(urllib.request.urlopen, behind_tls, timeout=PATIENCE)
+        assert "Secure" in answer.headers["Set-Cookie"]
+        answer = await asyncio.to_thread(urllib.request.urlopen, server.http_url, timeout=PATIENCE)
+        assert "Secure" not in answer.headers["Set-Cookie"]
+
+
+async def test_who_speaks_faster_than_the_room_allows_is_refused_and_told_the_pace_before() -> None:
+    async with serve_process("demo", command=ANTIPHON) as server:
+        async with connect(f"{server.url}/ws/lobby?{person(1)}", open_timeout=None) as client:
+            pace = (await event(client, "you"))["pace"]
+            for number in range(pace["burst"] * 3):
+                await client.send(json.dumps({"type": "say", "id": f"{number:024x}", "text": "hi"}))
+            assert (await event(client, "refused"))["why"] == "too fast, not sent"
+
+
+async def test_the_address_to_send_to_a_friend_is_one_that_a_friend_can_open() -> None:
+    async with serve_process("demo", command=ANTIPHON) as server:
+        assert "send a friend" not in server.log
+        assert "To let others in: antiphon demo --host 0.0.0.0\n" in server.log
+        async with connect(f"{server.url}/ws/lobby?{person(1)}") as client:
+            assert (await event(client, "you"))["address"] is None
+    async with serve_process("demo", "--host", "0.0.0.0", command=ANTIPHON) as server:
+        (invitation,) = [line for line in server.lines if "send a friend" in line]
+        address = invitation.split()[-1]
+        assert "localhost" not in address
+        assert address.endswith(f":{server.port}")
+        async with connect(f"{server.url}/ws/lobby?{person(1)}") as client:
+            assert (await event(client, "you"))["address"] == address

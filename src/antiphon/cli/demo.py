@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import socket
 import threading
 import time
 import webbrowser
+from typing import Any, Final
 
 import click
 
 from . import sockets as listening
 from .serving import Config, Engine, log_config, serve
+from .state import choose
 
-APP = "antiphon.demo:app"
+APP: Final = "antiphon.demo:app"
+FRIENDS: Final = "ANTIPHON_DEMO_FRIENDS"
+"""Environment variable with the address for others, which the application tells its pages."""
+
+USUAL_PORT: Final = 8000
 
 
 @click.command("demo", context_settings={"show_default": True})
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 lets your phone in.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port to listen on; 0 takes a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=USUAL_PORT, help="Port to listen on; 0 takes a free one."
+)
 @click.option("--workers", type=click.IntRange(1), default=1, help="Processes; the chat is one all the same.")
+@click.option("--state", metavar="PATH", help="File that hands messages over a restart.  [default: one of the demo]")
+@click.option("--no-state", is_flag=True, help="A restart ends what was said.")
 @click.option("--open", "open_browser", is_flag=True, help="Open it in a browser.")
 @click.option(
     "--log-level", type=click.Choice(["warning", "info", "debug"]), default="info", help="What is worth a line."
 )
-def command(host: str, port: int, workers: int, open_browser: bool, log_level: str) -> None:
+def command(host: str, port: int, workers: int, open_browser: bool, log_level: str, **state: Any) -> None:
     """Serve a chat room: rooms, people, history, and connections that come back.
 
     \b
@@ -31,6 +43,7 @@ def command(host: str, port: int, workers: int, open_browser: bool, log_level: s
     antiphon demo --host 0.0.0.0 --workers 2
     """
     sockets = listening.listen(host, port)
+    place = choose(state["state"], state["no_state"], APP, "", sockets, lasting=port != 0)
     config = Config(
         APP,
         host=host,
@@ -43,18 +56,25 @@ def command(host: str, port: int, workers: int, open_browser: bool, log_level: s
         access_log=log_level == "debug",
         timeout_graceful_shutdown=10,
     )
-    _invite(sockets[0])
+    friends = _for_friends(sockets[0])
+    if friends is not None:
+        os.environ[FRIENDS] = friends  # a page that was opened as localhost has no other way to know
+    _invite(_here(sockets[0]), friends, port)
     if open_browser:
         threading.Thread(target=_open, args=(_here(sockets[0]),), daemon=True).start()
-    serve(config, sockets)
+    serve(config, sockets, state=place)
 
 
-def _invite(sock: socket.socket) -> None:
+def _invite(here: str, friends: str | None, port: int) -> None:
     click.echo()
-    click.echo(f"  The chat room is at {click.style(_here(sock), bold=True, underline=True)}")
-    if sock.getsockname()[0] in ("0.0.0.0", "::") and (address := _own_address()):
-        click.echo(f"  In your network:    http://{address}:{sock.getsockname()[1]}")
-    click.echo("  Open it in two windows, or send the address to a friend.")
+    click.echo(f"  The chat room is at {click.style(here, bold=True, underline=True)}")
+    if friends is None:
+        command = f"antiphon demo --host 0.0.0.0{f' --port {port}' if port not in (0, USUAL_PORT) else ''}"
+        click.echo(f"  Open it in two windows. To let others in: {command}")
+    elif friends == here:
+        click.echo("  Open it in two windows, or send the address to a friend.")
+    else:
+        click.echo(f"  Open it in two windows, or send a friend {click.style(friends, bold=True, underline=True)}")
     click.echo()
 
 
@@ -63,6 +83,16 @@ def _here(sock: socket.socket) -> str:
     if address in ("0.0.0.0", "::", "127.0.0.1"):
         return f"http://localhost:{port}"
     return listening.url(sock, secure=False)
+
+
+def _for_friends(sock: socket.socket) -> str | None:
+    """The address that others in the network can open; None: only this machine can."""
+    address, port = sock.getsockname()[:2]
+    if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+        return None
+    if address not in ("0.0.0.0", "::"):
+        return listening.url(sock, secure=False)
+    return f"http://{_own_address() or socket.gethostname()}:{port}"
 
 
 def _own_address() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .loading import Target, check_exists, load, locate
 from .parameters import Seconds
 from .problem import Problem, WrongUsage
 from .serving import Config, Engine, log_config, serve
+from .state import choose
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
@@ -58,6 +60,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--ssl-keyfile", type=_FILE, help="Private key (PEM); with --ssl-certfile serves https and wss.")
 @click.option("--ssl-certfile", type=_FILE, help="Certificate (PEM).")
 @click.option("--ssl-keyfile-password", help="Password of the private key.")
+@click.option("--state", metavar="PATH", help="File that hands histories over a restart.  [default: one of this app]")
+@click.option("--no-state", is_flag=True, help="A restart ends all histories.")
 @click.option("--limit-concurrency", type=click.IntRange(1), metavar="N", help="More connections than this get 503.")
 @click.option(
     "--timeout-graceful-shutdown",
@@ -77,13 +81,16 @@ def command(app: str, **options: Any) -> None:
     if options["env_file"]:
         read_env_file(options["env_file"])
     target = locate(app, options["app_dir"])
+    folder = sys.path[0]
     if options["reload"]:
         check_exists(target)
     else:
         load(target, factory=options["factory"])
     config = configure(target, **options)
     sockets = _listen(options["host"], options["port"], options["uds"], options["fd"])
-    serve(config, sockets, check=partial(load, target, factory=options["factory"]))
+    lasting = options["port"] != 0 or options["uds"] is not None or options["fd"] is not None
+    state = choose(options["state"], options["no_state"], str(target), folder, sockets, lasting=lasting)
+    serve(config, sockets, check=partial(load, target, factory=options["factory"]), state=state)
 
 
 def configure(target: Target, **options: Any) -> Config:

@@ -25,6 +25,7 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
+from antiphon.hub.backends import handover
 from antiphon.hub.backends.relay import Supervisor
 from antiphon.server import native
 
@@ -84,21 +85,29 @@ def log_config(level: str) -> dict[str, Any]:
     return config
 
 
-def serve(config: uvicorn.Config, sockets: list[socket.socket], *, check: Callable[[], object] = lambda: None) -> None:
+def serve(
+    config: uvicorn.Config,
+    sockets: list[socket.socket],
+    *,
+    check: Callable[[], object] = lambda: None,
+    state: str | None = None,
+) -> None:
     """Serve on listening sockets until a signal; exits with 3 when the application's startup fails.
 
     `check` (picklable) raises `Problem` for an application that cannot be imported; each reload asks it anew.
+    `state`: the file by which a clean stop hands the hub's histories over to the next start.
     """
     where = ", ".join(listening.url(sock, secure=config.is_ssl) for sock in sockets)
     try:
         if config.should_reload:
             _tell(config, where)
-            ChangeReload(config, target=_Reloaded(config, check).run, sockets=sockets).run()
+            ChangeReload(config, target=_Reloaded(config, check, state).run, sockets=sockets).run()
         elif config.workers > 1:
-            with _relay():
+            with _relay(state):
                 _tell(config, f"{where} with {config.workers} workers")
                 _serve_in_workers(config, sockets)
         else:
+            handover.offer(state)
             _serve_here(config, sockets, where)
     except KeyboardInterrupt:
         pass
@@ -154,9 +163,10 @@ class _Server(uvicorn.Server):
 class _Reloaded(uvicorn.Server):
     """The process of `--reload`: source that does not import is explained, and the next change tried."""
 
-    def __init__(self, config: uvicorn.Config, check: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, check: Callable[[], object], state: str | None) -> None:
         super().__init__(config)
         self._check = check
+        self._state = state
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -165,6 +175,7 @@ class _Reloaded(uvicorn.Server):
             problem.show()
             logger.info("Waiting for the next change")
             sys.exit(problem.exit_code)
+        handover.offer(self._state)
         super().run(sockets)
 
 
@@ -175,9 +186,12 @@ def _tell(config: uvicorn.Config, where: str) -> None:
 
 
 @contextmanager
-def _relay() -> Iterator[None]:
-    """The process that carries the hub's messages between the workers, which find it by their environment."""
-    with Supervisor() as relay:
+def _relay(state: str | None) -> Iterator[None]:
+    """The process that carries the hub's messages between the workers, which find it by their environment.
+
+    It ends when all workers have: what they published to the last is in what it hands over.
+    """
+    with Supervisor(state) as relay:
         os.environ.update(relay.environment)
         logger.info("Relay of the hub at relay://%s", relay.address)
         yield

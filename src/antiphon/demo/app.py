@@ -8,11 +8,11 @@ what is derived from it. A chat with more to protect would ask for credentials (
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import time
 from pathlib import Path as Folder
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
 
@@ -27,6 +27,7 @@ from antiphon import (
     Path,
     Position,
     Query,
+    Request,
     TopicOptions,
     WebSocket,
 )
@@ -42,6 +43,9 @@ REMEMBERED: Final = 200
 DAY: Final = 86_400.0
 YEAR: Final = 365 * 86_400
 COOKIE: Final = "antiphon-demo"
+HEARTBEAT: Final = 5.0
+BURST, PER_SECOND = 8, 1.5  # how fast a person may speak
+FRIENDS: Final = os.environ.get("ANTIPHON_DEMO_FRIENDS")  # where others reach us, as `antiphon demo` found out
 
 RoomName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
 PersonName = Annotated[
@@ -65,10 +69,11 @@ INCOMING: Final = TypeAdapter[Say | Typing](Annotated[Say | Typing, Field(discri
 
 app = App(
     hub=Hub(
+        heartbeat=HEARTBEAT,
         topics={
             "room/*": TopicOptions(history=REMEMBERED, ttl=DAY, presence=True, framing=Framing.EVENT),
             "typing/*": TopicOptions(framing=Framing.EVENT),
-        }
+        },
     ),
     middleware=[Middleware(SecurityHeaders)],
 )
@@ -76,10 +81,11 @@ app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
 @app.get("/")
-async def page(secret: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> FileResponse:
+async def page(request: Request, secret: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> FileResponse:
     response = FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
     if secret is None:
-        response.set_cookie(COOKIE, secrets.token_hex(16), max_age=YEAR, httponly=True, samesite="lax")
+        https = request.url.scheme == "https"
+        response.set_cookie(COOKIE, secrets.token_hex(16), max_age=YEAR, httponly=True, samesite="lax", secure=https)
     return response
 
 
@@ -91,7 +97,7 @@ async def rooms(hub: Hub, names: Annotated[list[RoomName], Query(alias="room", m
 
 async def same_origin(host: Annotated[str, Header()], origin: Annotated[str | None, Header()] = None) -> None:
     """Other sites' pages must not chat in the name of their visitors."""
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.partition("://")[2] != host:
         raise HTTPException(403, "this page comes from another site")
 
 
@@ -115,8 +121,9 @@ async def chat(
     since: Annotated[Position | None, Depends(last_seen)],
 ) -> None:
     await websocket.accept()
-    await websocket.send_json({"type": "you", "id": person})
-    speaking = Pace(burst=8, per_second=1.5, clock=time.monotonic)
+    pace = {"burst": BURST, "per_second": PER_SECOND}  # the page keeps to it, so that nothing is refused
+    await websocket.send_json({"type": "you", "id": person, "pace": pace, "address": FRIENDS})
+    speaking = Pace(burst=BURST, per_second=PER_SECOND, clock=time.monotonic)
     hinting = Pace(burst=2, per_second=0.5, clock=time.monotonic)
     here, typing = f"room/{room}", f"typing/{room}"
     async with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice
 
 from .backends.base import Entry, Keep, Page, Position
@@ -45,6 +46,19 @@ class Ring:
         """Forget what is older than its ttl."""
         while self._deadlines and self._deadlines[0] <= now:
             self._drop_oldest()
+
+    def saved(self, now: float) -> list[tuple[float, bytes]]:
+        """The entries, oldest first, each with the seconds that are left to it."""
+        self.expire(now)
+        return [(deadline - now, entry.data) for deadline, entry in zip(self._deadlines, self._entries, strict=True)]
+
+    def load(self, saved: Iterable[tuple[float, bytes]], now: float) -> None:
+        """Put back into an empty ring what `saved` gave; the newest is at `head`."""
+        saved = tuple(saved)
+        for offset, (left, data) in enumerate(saved, self.head - len(saved) + 1):
+            self._entries.append(Entry(data, Position(offset, self.epoch)))
+            self._deadlines.append(now + left)
+        self.expire(now)
 
     def page(self, since: Position | None, limit: int | None, now: float) -> Page:
         """As `Backend.history`."""

@@ -21,6 +21,7 @@ from .backends.memory import MemoryBackend
 from .envelope import Envelope, Form, encode, encode_json, pack
 from .errors import HubError, HubNotRunning, UnencodableData
 from .events import Published
+from .heartbeat import check_heartbeat
 from .joining import Joining
 from .link import Link, Trouble
 from .membership import PLAIN, Membership, Request, Subscription
@@ -74,6 +75,7 @@ class Hub:
         on_trouble: Trouble = Trouble.RAISE,
         trouble_timeout: float = 30.0,
         presence_lease: float = 10.0,
+        heartbeat: float | None = None,
         prefix: str = "antiphon",
         observer: Observer | None = None,
         backend: Backend | None = None,
@@ -82,8 +84,9 @@ class Hub:
 
         `topics`: options by topic or pattern (`*` stands for any characters), see `TopicOptions`. `on_trouble`: what a
         call does while the backend is away; `trouble_timeout`: seconds after which WAIT gives up.
-        `presence_lease`: seconds after which the members of a killed process have left. `prefix`: of keys in a shared
-        store. `backend`: instead of `url`, one of your own.
+        `presence_lease`: seconds after which the members of a killed process have left. `heartbeat`: seconds between
+        two `{"type": "heartbeat"}` on connections in topics with `Framing.EVENT`; None sends none. `prefix`: of keys in
+        a shared store. `backend`: instead of `url`, one of your own.
         Raises `UnknownBackend`, `InvalidTopic`, TypeError and ValueError for options that are none.
         """
         if not isinstance(on_trouble, Trouble):
@@ -98,7 +101,7 @@ class Hub:
         self.url = redact(url) if backend is None else type(backend).__name__
         """Without password."""
         self._link = Link(self._backend, self._rooms, on_trouble, trouble_timeout)
-        self._joining = Joining(self._rooms, self._link)
+        self._joining = Joining(self._rooms, self._link, check_heartbeat(heartbeat))
         self._serial = itertools.count(1)
         self._published = 0
         if isinstance(self._backend, MemoryBackend):

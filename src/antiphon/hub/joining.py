@@ -10,6 +10,7 @@ from typing import Final
 from .backends.base import Change, Position
 from .errors import HubError
 from .events import Recovery
+from .heartbeat import Hearts
 from .link import Link
 from .membership import Membership, Request
 from .message import Parcel, joined, unwrap
@@ -24,9 +25,12 @@ NOTHING: Final[tuple[Parcel, ...]] = ()
 class Joining:
     """How receivers come and go."""
 
-    def __init__(self, rooms: Rooms, link: Link) -> None:
+    def __init__(self, rooms: Rooms, link: Link, heartbeat: float | None = None) -> None:
+        """`heartbeat`: seconds between heartbeats on connections with events; None: none."""
         self._rooms = rooms
         self._link = link
+        self._heartbeat = heartbeat
+        self._hearts = None if heartbeat is None else Hearts(heartbeat)
 
     async def enter(self, membership: Membership, receiver: Receiver, request: Request) -> None:
         room, local = self._rooms.enter(membership.topic, membership.options, receiver)
@@ -94,10 +98,12 @@ class Joining:
                 return
             membership.position = position
             if greeted:
-                owed.insert(0, joined(membership.topic, position, membership.recovered))
+                owed.insert(0, joined(membership.topic, position, membership.recovered, self._heartbeat))
             if request.watch:
                 owed.append(local.watch(receiver, roster, came))
             local.release(receiver, owed, position)
+            if greeted and self._hearts is not None:
+                self._hearts.add(receiver.sink)
             if position is None or room.reached(position):
                 local.forget_page(receiver)
         except BaseException:

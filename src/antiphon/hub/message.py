@@ -118,9 +118,11 @@ def resync(topic: str) -> Parcel:
     return Parcel(topic, Kind.RESYNC, _event("resync", topic, {}), b"", Form.JSON)
 
 
-def joined(topic: str, position: Position | None, recovered: bool) -> Parcel:
-    """The event `{"type": "joined", "topic": …, "offset": …, "epoch": …, "recovered": …}`."""
+def joined(topic: str, position: Position | None, recovered: bool, heartbeat: float | None = None) -> Parcel:
+    """The event `{"type": "joined", "topic": …, "offset": …, "epoch": …, "recovered": …, "heartbeat": seconds}`."""
     body = {**_place(position), "recovered": recovered}
+    if heartbeat is not None:
+        body["heartbeat"] = heartbeat
     return Parcel(topic, Kind.JOINED, _event("joined", topic, body), encode_json(body), Form.JSON)
 
 

@@ -6,6 +6,7 @@ Pure: no I/O, no lock, the clock passed in. Tells nobody anything: it returns wh
 from __future__ import annotations
 
 import heapq
+from typing import NamedTuple
 
 from .backends.base import Change, Entry, Keep, Page, Position, Roster, Track
 from .history import Ring
@@ -13,6 +14,24 @@ from .presence import Members
 
 SWEEP_BATCH = 8
 """Expired histories looked at per publish: more than one, so that they go faster than they come."""
+
+
+class Saved(NamedTuple):
+    """The history of one topic, for another process."""
+
+    topic: str
+    head: int
+    entries: list[tuple[float, bytes]]
+    """Oldest first and without a gap up to `head`: the seconds that are left to each, and its data."""
+
+
+class Snapshot(NamedTuple):
+    """All histories of a store. Presence is not in it: who was there has to come back first."""
+
+    epoch: str
+    forgotten: int
+    """The highest offset of the histories that are no longer there."""
+    histories: list[Saved]
 
 
 class Store:
@@ -40,6 +59,36 @@ class Store:
     def topics(self) -> int:
         """Topics that take memory: those with history or members."""
         return len(self._rings.keys() | self._members.keys())
+
+    @property
+    def untouched(self) -> bool:
+        """No position of this epoch has been given out for an entry."""
+        return not self._rings and not self._forgotten
+
+    # Handing over
+
+    def snapshot(self, now: float) -> Snapshot:
+        """The histories, to go on with in another store once nobody uses this one."""
+        return Snapshot(
+            self.epoch,
+            self._forgotten,
+            [Saved(topic, ring.head, ring.saved(now)) for topic, ring in self._rings.items()],
+        )
+
+    @classmethod
+    def restored(cls, snapshot: Snapshot, *, version: int, now: float) -> Store:
+        """A store that goes on where that one ended: same epoch, same offsets."""
+        store = cls(epoch=snapshot.epoch, version=version)
+        store._forgotten = snapshot.forgotten
+        for topic, head, entries in snapshot.histories:
+            ring = Ring(snapshot.epoch, head)
+            ring.load(entries, now)
+            if ring:
+                store._rings[topic] = ring
+                heapq.heappush(store._ring_deadlines, (ring.deadline, topic))
+            else:
+                store._forgotten = max(store._forgotten, head)
+        return store
 
     # History
 

@@ -1,17 +1,22 @@
 // The chat room: joins what the socket says with what the page shows.
 
-import { Reconnecting } from "./socket.js";
+import { Outgoing } from "./outgoing.js";
+import { Reconnecting, SILENT } from "./socket.js";
 import { $, Log, namesOf, paintAvatar, showPeople, showRooms, showState, showUnread } from "./view.js";
 
 const USUAL_ROOMS = ["lobby", "music", "workshop"];
 const TYPING_SHOWN_FOR = 4000;
 const TYPING_TOLD_EVERY = 2500;
 const ROOMS_ASKED_EVERY = 10_000;
+const BACK_WITHIN = 30_000; // after a restart people come back one by one; that is no news
 
-const memory = {
-  get(key) { try { return localStorage.getItem(`antiphon.${key}`); } catch { return null; } },
-  set(key, value) { try { localStorage.setItem(`antiphon.${key}`, value); } catch { /* private window: forget */ } },
-};
+const remembering = (storage) => ({
+  get(key) { try { return storage().getItem(`antiphon.${key}`); } catch { return null; } },
+  set(key, value) { try { storage().setItem(`antiphon.${key}`, value); } catch { /* private window: forget */ } },
+  delete(key) { try { storage().removeItem(`antiphon.${key}`); } catch { /* there is nothing */ } },
+});
+const memory = remembering(() => localStorage); // of this person
+const tab = remembering(() => sessionStorage); // of this tab: what is written and not yet said
 
 const slug = (text) => text.trim().toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 32);
 const random = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -25,15 +30,21 @@ const state = {
   rooms: JSON.parse(memory.get("rooms") ?? "null") ?? USUAL_ROOMS,
   counts: {},
   people: new Map(),
-  pending: new Map(), // id -> message said but not yet heard back
   typing: new Map(), // person -> { name, until }
+  missed: new Set(), // people who were here when the connection was lost
+  missedUntil: 0,
   unread: 0,
   position: null, // the last message we have: { offset, epoch }
+  entered: null, // where we stand once everything that follows "joined" has come
+  heartbeat: 0,
+  pace: { burst: 1, per_second: 1 },
+  address: null, // for friends, where ours is good on this machine only
   ready: false, // joined, and what was missed has come
   everReady: false,
   rosterKnown: false,
 };
 let socket = null;
+let outgoing = null;
 let log = null;
 let told = 0;
 let waitingUntil = 0;
@@ -43,20 +54,23 @@ let following = true; // the reader is at the end of the log
 
 function enter(room) {
   socket?.close();
+  outgoing?.wait();
   clearNotice();
   state.room = room;
   if (!state.rooms.includes(room)) state.rooms = [...state.rooms, room].slice(-12);
   memory.set("rooms", JSON.stringify(state.rooms));
   history.replaceState(null, "", `#${room}`);
   state.people = new Map();
-  state.pending = new Map();
   state.typing = new Map();
-  Object.assign(state, { position: null, ready: false, everReady: false, rosterKnown: false });
+  state.missed = new Set();
+  Object.assign(state, { position: null, entered: null, ready: false, everReady: false, rosterKnown: false });
   log = new Log($("log"), $("scroll"), me.id);
   following = true;
   seen();
   $("title").textContent = room;
   $("text").placeholder = `Message ${room}`;
+  $("text").value = tab.get(`draft.${room}`) ?? "";
+  fit();
   $("empty").hidden = true;
   $("subtitle").textContent = "";
   showPeople(state.people, me.id);
@@ -66,13 +80,25 @@ function enter(room) {
 
   const mine = new Reconnecting(address);
   socket = mine;
+  outgoing = new Outgoing({
+    send: (message) => mine.send(message),
+    saved: unsent(room),
+    save: (messages) => messages.length ? tab.set(`unsent.${room}`, JSON.stringify(messages)) : tab.delete(`unsent.${room}`),
+  });
   const on = (type, handler) => mine.addEventListener(type, (event) => { if (mine === socket) handler(event.detail); });
   on("connecting", () => showState("connecting"));
   on("open", opened);
   on("message", receive);
+  on("silent", () => showState("silent"));
+  on("heard", () => showState("open"));
   on("waiting", waiting);
   on("refused", ({ reason }) => askName(reason || "The server did not let you in."));
   showState("connecting"); // the first "connecting" came before anybody listened
+}
+
+/** What the page before said in this room and did not hear back. */
+function unsent(room) {
+  try { return JSON.parse(tab.get(`unsent.${room}`) ?? "[]"); } catch { return []; }
 }
 
 /** Where to connect to: coming back, it says how far we had read. */
@@ -91,8 +117,9 @@ function opened() {
 
 // The hub's events, by type; those of the topic "typing/…" have a handler of their own.
 const handlers = {
-  /** Who we are for everybody. */
-  you({ id }) {
+  /** Who we are for everybody, how fast we may speak, and where friends find us. */
+  you({ id, pace, address }) {
+    Object.assign(state, { pace, address });
     if (id === me.id) return;
     me.id = id;
     memory.set("id", id);
@@ -100,13 +127,19 @@ const handlers = {
     paintAvatar($("me-avatar"), me.id, me.name);
   },
   /** We are in the topic. What was said follows, then who is here, then what is said from now on. */
-  joined({ recovered }) {
-    if (state.position && !recovered) log = new Log($("log"), $("scroll"), me.id); // too long away: start over
+  joined({ offset, epoch, recovered, heartbeat }) {
+    state.heartbeat = heartbeat ?? 0;
+    state.entered = { offset, epoch };
+    if (!state.position || recovered || log.empty) return;
+    // What is on the page stays: it was said. What comes next does not follow on it.
+    const restarted = epoch !== state.position.epoch;
+    arrived(() => log.gap(restarted ? "The server was restarted. Messages may be missing here."
+      : "You were away for long. Messages are missing here."));
   },
   message({ offset, epoch, data }) {
     state.position = { offset, epoch };
     const known = log.has(data.id);
-    state.pending.delete(data.id);
+    outgoing.heard(data.id);
     state.typing.delete(data.from);
     const news = state.everReady && !known && data.from !== me.id;
     arrived(() => log.message(data), { counts: news });
@@ -119,7 +152,8 @@ const handlers = {
     for (const id of Object.keys(leaves)) { state.people.delete(id); state.typing.delete(id); }
     if (state.rosterKnown) {
       const others = (people) => people.filter((person) => person && person.id !== me.id);
-      const came = others(Object.keys(joins).map((id) => state.people.get(id)));
+      const back = Date.now() < state.missedUntil ? state.missed : new Set();
+      const came = others(Object.keys(joins).filter((id) => !back.delete(id)).map((id) => state.people.get(id)));
       if (came.length) arrived(() => log.line(`${namesOf(came)} joined`));
       if (others(gone).length) arrived(() => log.line(`${namesOf(others(gone))} left`));
     }
@@ -128,13 +162,12 @@ const handlers = {
     askCounts();
     if (!state.ready) caughtUp();
   },
-  /** Messages may be missing: come in again, with nothing in hand. */
+  /** Messages may be missing: come in again, and be told whether they are. */
   resync() {
-    enter(state.room);
+    socket.again();
   },
-  refused({ id, why }) {
-    state.pending.delete(id);
-    log.refuse(id, why);
+  refused({ id }) {
+    outgoing.refused(id);
   },
 };
 
@@ -151,18 +184,25 @@ function receive(event) {
 function caughtUp() {
   const first = !state.everReady;
   state.ready = state.everReady = true;
-  socket.settled();
+  state.position = state.entered;
+  state.missedUntil = Date.now() + BACK_WITHIN;
+  socket.settled(state.heartbeat);
   showState("open");
   clearNotice();
   $("log").removeAttribute("aria-busy");
   $("empty").hidden = !log.empty;
-  for (const { id, text } of state.pending.values()) socket.send({ type: "say", id, text });
+  for (const message of outgoing.messages) if (!log.has(message.id)) showUnsent(message);
+  outgoing.ready(state.pace);
   if (first) log.toEnd();
 }
 
 function waiting({ code, until }) {
-  if (state.ready) $("notice").dataset.code = code; // of the loss, not of attempts since
+  if (state.ready) {
+    $("notice").dataset.code = code; // of the loss, not of attempts since
+    state.missed = new Set(state.people.keys());
+  }
   state.ready = false;
+  outgoing.wait();
   state.typing.clear();
   waitingUntil = until;
   showState("waiting");
@@ -175,19 +215,23 @@ function waiting({ code, until }) {
 function say(text) {
   const message = { id: random(), from: me.id, name: me.name, text, at: Date.now() };
   log.allRead();
-  log.message(message, { pending: true });
+  showUnsent(message);
   log.toEnd();
+  outgoing.say(message); // goes out now, or when there is a connection again
+}
+
+function showUnsent(message) {
+  log.message(message, { pending: true });
   $("empty").hidden = true;
-  state.pending.set(message.id, message);
-  if (state.ready) socket.send({ type: "say", id: message.id, text }); // else it goes out with the next "ready"
 }
 
 $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!text) return;
+  if (!text || outgoing.full) return;
   say(text);
   $("text").value = "";
+  tab.delete(`draft.${state.room}`);
   fit();
   told = 0;
   $("text").focus();
@@ -201,6 +245,7 @@ $("text").addEventListener("keydown", (event) => {
 
 $("text").addEventListener("input", () => {
   fit();
+  tab.set(`draft.${state.room}`, $("text").value);
   if ($("text").value && Date.now() - told > TYPING_TOLD_EVERY && socket?.send({ type: "typing" })) told = Date.now();
 });
 
@@ -220,11 +265,16 @@ $("open").addEventListener("submit", (event) => {
   if (room) $("text").focus();
 });
 $("share").addEventListener("click", async () => {
-  let told = "Link copied: send it to a friend";
+  const here = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
+  const link = here && state.address ? `${state.address}/#${state.room}` : location.href;
+  const alone = here && !state.address;
+  let told = alone ? "Link copied. It opens on this machine only: antiphon demo --host 0.0.0.0 lets friends in"
+    : `Link copied, send it to a friend: ${link}`;
   try {
-    await navigator.clipboard.writeText(location.href);
+    await navigator.clipboard.writeText(link);
   } catch { // not allowed to, or served without TLS: then a page has no clipboard
-    told = `Send this link to a friend: ${location.href}`;
+    told = alone ? "This page opens on this machine only: antiphon demo --host 0.0.0.0 lets friends in"
+      : `Send this link to a friend: ${link}`;
   }
   arrived(() => log.line(told));
   log.toEnd(true);
@@ -290,9 +340,11 @@ function drawTyping() {
     : `${namesOf(people)} ${people.length === 1 ? "is" : "are"} typing…`;
 }
 
+const REASONS = { 1012: "The server is restarting.", [SILENT]: "The server did not answer any more." };
+
 function drawNotice() {
   const seconds = Math.max(0, Math.ceil((waitingUntil - Date.now()) / 1000));
-  const why = $("notice").dataset.code === "1012" ? "The server is restarting." : "The connection was lost.";
+  const why = REASONS[$("notice").dataset.code] ?? "The connection was lost.";
   $("notice-text").textContent = `${why} Trying again ${seconds > 0 ? `in ${seconds} s` : "now"}…`;
   $("notice").hidden = false;
 }
@@ -371,7 +423,6 @@ function begin(room) {
   $("me-name").textContent = me.name;
   paintAvatar($("me-avatar"), me.id, me.name);
   enter(room);
-  fit();
   $("text").focus();
 }
 

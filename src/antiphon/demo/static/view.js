@@ -83,17 +83,18 @@ export class Log {
     this.#last = { from, at };
   }
 
-  refuse(id, why) {
-    const row = this.#known.get(id);
-    row?.classList.remove("pending");
-    row?.classList.add("refused");
-    row?.querySelector("time")?.replaceChildren(why);
-  }
-
   /** A line in nobody's voice. */
   line(text) {
     this.#day(Date.now());
     this.#list.append(element("li", "line", text));
+    this.#last = null;
+  }
+
+  /** What comes from here on does not follow on what is above: something is missing between the two. */
+  gap(text) {
+    const gap = element("li", "gap");
+    gap.append(element("span", "", text));
+    this.#list.append(gap);
     this.#last = null;
   }
 
@@ -186,7 +187,7 @@ export function showRooms(names, current, counts, go) {
   rows[names.indexOf(focused)]?.firstChild.focus();
 }
 
-const STATES = { connecting: "Connecting", open: "Live", waiting: "Offline" };
+const STATES = { connecting: "Connecting", open: "Live", silent: "No answer", waiting: "Offline" };
 
 export function showState(state) {
   $("state").dataset.state = state;

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from ..errors import UnknownBackend
 from ..store import Store
+from . import handover
 from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
 
 PROCESS = "memory"
@@ -32,7 +33,8 @@ class MemoryBackend:
             raise UnknownBackend(f"expected memory:// and nothing behind it; got {redact(url)!r}")
         self._clock = clock
         self._lock = threading.Lock()
-        self._store = Store(epoch=uuid.uuid4().hex[:12], version=time.time_ns() // 1000)
+        self._store = _new_store()
+        self._handover: handover.Handover | None = None
         self._listener: Listener | None = None
         self._armed = 0.0
         """When the next sweep will run by itself."""
@@ -47,11 +49,39 @@ class MemoryBackend:
 
     async def start(self, listener: Listener) -> None:
         self.listen(listener)
+        self._take_over()
 
     async def stop(self) -> None:
         with self._lock:
             self._tell(self._store.drop_process(PROCESS))
         self._flush()
+        self._hand_over()
+
+    def _take_over(self) -> None:
+        """Go on with the histories of the server before, if this hub is the one to do so."""
+        if self._handover is None:
+            self._handover = handover.claim()
+        if self._handover is None or not self._store.untouched:
+            return
+        snapshot = self._handover.take()
+        if snapshot is None:
+            return
+        now = self._clock()
+        with self._lock:
+            self._store = Store.restored(snapshot, version=time.time_ns() // 1000, now=now)
+            deadline = self._store.deadline
+        if deadline is not None:
+            self._arm(max(deadline - now, 0.0))
+
+    def _hand_over(self) -> None:
+        """What is published from now on is another history: nobody may take it for the one that is handed over."""
+        place, self._handover = self._handover, None
+        if place is None:
+            return
+        with self._lock:
+            snapshot, self._store = self._store.snapshot(self._clock()), _new_store()
+        place.leave(snapshot)
+        handover.give_back(place)
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         if keep is None:
@@ -139,3 +169,7 @@ class MemoryBackend:
     def _flush(self) -> None:
         if self._listener is not None:
             self._listener.flush()
+
+
+def _new_store() -> Store:
+    return Store(epoch=uuid.uuid4().hex[:12], version=time.time_ns() // 1000)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
 from ..errors import BackendUnavailable, UnknownBackend
+from . import handover
 from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
 from .relay_process import native_address, same_user, unpack_page
 from .relay_supervisor import Supervisor
@@ -65,6 +66,7 @@ class RelayBackend:
         self._pid = 0
         self._link: _Link | None = None
         self._supervisor: Supervisor | None = None
+        self._handover: handover.Handover | None = None
         self._topics: set[str] = set()
         self._reconnecting: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -86,7 +88,8 @@ class RelayBackend:
         self._pid = os.getpid()
         address = self._address or os.environ.get(ENVIRONMENT, "")
         if not address:
-            self._supervisor = Supervisor()
+            self._handover = handover.claim()
+            self._supervisor = Supervisor(None if self._handover is None else self._handover.path)
             address = self._supervisor.start()
         self._target = address
         try:
@@ -125,6 +128,7 @@ class RelayBackend:
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
+            handover.give_back(self._handover)
 
     # What the hub calls
 

@@ -2,7 +2,8 @@
 
 Run by `relay_supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay_process ADDRESS`. Takes
 connections of processes of the same user only. A worker that does not read is cut off when `MAX_BACKLOG` bytes wait
-for it; it connects again and catches up by position. All state is in memory: a new process has a new epoch.
+for it; it connects again and catches up by position. All state is in memory: a new process has a new epoch, unless
+the one before was stopped in order and handed its histories over (handover.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Final, cast
 
 from ..store import Store
 from .base import Change, Entry, Keep, Page, Position, Track
+from .handover import Handover
 from .relay_wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
 
 log = logging.getLogger("antiphon.hub.relay")
@@ -33,6 +35,9 @@ MAX_BACKLOG: Final = 32 << 20
 PAGE_BYTES: Final = 4 << 20
 """A longer page of history is answered in parts: as one answer it could itself be the backlog that cuts the worker."""
 
+STOP: Final = b"."
+"""What a parent writes to standard input to end the relay in order. An end without it: the parent was killed."""
+
 SLACK: Final = 0.005
 """Seconds a sweep runs behind its deadline, so that it finds the deadline passed."""
 
@@ -40,9 +45,15 @@ SLACK: Final = 0.005
 class Relay:
     """The store, and who wants to hear of what."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, handover: Handover | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.store = Store(epoch=uuid.uuid4().hex[:12], version=time.time_ns() // 1000)
+        self._handover = handover
+        snapshot = None if handover is None else handover.take()
+        version = time.time_ns() // 1000
+        if snapshot is None:
+            self.store = Store(epoch=uuid.uuid4().hex[:12], version=version)
+        else:
+            self.store = Store.restored(snapshot, version=version, now=clock())
         self.clients: set[Client] = set()
         self.subscribers: dict[str, set[Client]] = {}
         self._pending: set[Client] = set()
@@ -50,6 +61,16 @@ class Relay:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         """When the timer runs. Not asked of it: uvloop's handle of what is as good as due does not know."""
+        deadline = self.store.deadline
+        if deadline is not None:
+            self.arm(max(deadline - clock(), 0.0))
+
+    def hand_over(self) -> None:
+        """A clean stop: whatever was taken from a worker is in what the next relay gets, and nothing is taken now."""
+        for client in tuple(self.clients):
+            client.cut()
+        if self._handover is not None:
+            self._handover.leave(self.store.snapshot(self.clock()))
 
     def send(self, client: Client, data: bytes) -> None:
         client.outgoing.append(data)
@@ -244,6 +265,11 @@ class Client(asyncio.Protocol):
             self._transport.abort()
         self.relay.flush()
 
+    def cut(self) -> None:
+        """Nothing more is read from this worker."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def flush(self) -> None:
         data, self.outgoing = self.outgoing, []
         if self._transport is None or self._transport.is_closing():
@@ -319,25 +345,37 @@ def native_address(address: str) -> str:
     return "\0" + address[1:] if address.startswith("@") else address
 
 
-async def serve(server: socket.socket, *, with_parent: bool) -> None:
-    """Serve until SIGTERM, or, with `with_parent`, until standard input ends: the parent is gone."""
+async def serve(server: socket.socket, *, with_parent: bool, state: str | None) -> None:
+    """Serve until SIGTERM; with `with_parent` until the parent says so, or is gone.
+
+    `state`: the file by which a relay that is stopped in order hands over to the next one.
+    """
     loop = asyncio.get_running_loop()
-    over = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, over.set)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the whole group; workers still say goodbye
+    over: asyncio.Future[bool] = loop.create_future()
+
+    def end(clean: bool) -> None:
+        if not over.done():
+            over.set_result(clean)
+
+    # Ctrl-C and a process manager reach the whole group: the parent lets its workers end first, and then us.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGTERM, (lambda: None) if with_parent else (lambda: end(True)))
     if with_parent:
-        loop.add_reader(sys.stdin.fileno(), over.set)
-    relay = Relay()
+        loop.add_reader(sys.stdin.fileno(), lambda: end(os.read(sys.stdin.fileno(), 1) == STOP))
+    relay = Relay(None if state is None else Handover(state))
     listening = await loop.create_unix_server(lambda: Client(relay), sock=server)
-    await over.wait()
+    clean = await over
     listening.close()
+    if clean:
+        relay.hand_over()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pass hub messages between the workers of one host.")
     parser.add_argument("address", help="a path, or @name for an abstract socket")
     parser.add_argument("--fd", type=int, help="listen on this inherited socket")
-    parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input says so, or ends")
+    parser.add_argument("--state", metavar="FILE", help="hand histories over to the next relay in this file")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     inherited = arguments.fd is not None
@@ -348,7 +386,7 @@ def main() -> None:
             import uvloop
 
             run = uvloop.run
-        run(serve(server, with_parent=arguments.with_parent))
+        run(serve(server, with_parent=arguments.with_parent, state=arguments.state))
     finally:
         if not inherited and not arguments.address.startswith("@"):
             with contextlib.suppress(FileNotFoundError):

@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import weakref
 from pathlib import Path
 from typing import Final, Self
 
-from .relay_process import listen
+from .relay_process import STOP, listen
 from .relay_wire import ENVIRONMENT
 
 log = logging.getLogger("antiphon.hub.relay")
@@ -34,6 +33,10 @@ SETTLED: Final = 10.0
 """A relay that lived this many seconds did not fail at starting: the next pause is the first again."""
 
 STOP_TIMEOUT: Final = 3.0
+"""Seconds a relay may take to end."""
+
+HANDOVER_TIMEOUT: Final = 30.0
+"""Seconds it may take where it writes its histories first: `handover.MAX_BYTES` on a slow disk."""
 
 
 class Supervisor:
@@ -43,8 +46,10 @@ class Supervisor:
     process does, however it does: it watches a pipe of which this process holds the only other end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, state: str | None = None) -> None:
+        """`state`: the file by which histories get over a clean stop to the next start, of one server at a time."""
         self.address = ""
+        self._state = state
         self._listener: socket.socket | None = None
         self._directory: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,7 +88,7 @@ class Supervisor:
             return
         self._stopping.set()
         self._end()
-        self._thread.join(STOP_TIMEOUT)
+        self._thread.join(STOP_TIMEOUT if self._state is None else HANDOVER_TIMEOUT)
         self._thread = None
         process = self._process
         if process is not None and process.poll() is None:
@@ -109,16 +114,19 @@ class Supervisor:
         assert self._listener is not None
         descriptor = self._listener.fileno()
         command = [sys.executable, "-c", _PROGRAM, str(_PACKAGE), self.address, "--fd", str(descriptor)]
+        if self._state is not None:
+            command += ["--state", self._state]
         # a session of its own: Ctrl-C must reach the workers first, they still say goodbye to the relay
         self._process = subprocess.Popen(
             [*command, "--with-parent"], stdin=subprocess.PIPE, pass_fds=(descriptor,), start_new_session=True
         )
 
     def _end(self) -> None:
+        """The workers have ended, or are none of ours any more: the relay hands over and goes."""
         process = self._process
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it has ended, and the watching thread closed the pipe
+                os.write(process.stdin.fileno(), STOP)
 
     def _watch(self) -> None:
         pause = BACKOFF[0]
