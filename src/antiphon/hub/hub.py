@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import uuid
 from collections.abc import Mapping
@@ -19,9 +18,10 @@ from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
 from .envelope import Envelope, Form, encode, encode_json, pack
-from .errors import HubError, HubNotRunning, UnencodableData
+from .errors import UnencodableData
 from .events import Published
 from .joining import Joining
+from .life import Life
 from .link import Link, Trouble
 from .membership import PLAIN, Membership, Request, Subscription
 from .message import History, infos, to_message
@@ -61,9 +61,10 @@ class Hub:
     """Topics across connections, processes and machines.
 
     `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
-    `redis://…` (many hosts); without one, what reaches all workers of this server. Use it as `async with hub:`, or call
-    `start` and `stop`, or leave it to the `App` that owns it. All methods may be called from any task of any event
-    loop; none waits for a receiver.
+    `redis://…` (many hosts); without one, what reaches all workers of `antiphon run --workers`,
+    else this process. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the lifespan of the `App`
+    that owns it. Where nobody starts it (its app is mounted in another one) it starts at its first use, and stops with
+    the event loop of that. All methods may be called from any task of any event loop; none waits for a receiver.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Hub:
         self.url = redact(url) if backend is None else type(backend).__name__
         """Without password."""
         self._link = Link(self._backend, self._rooms, on_trouble, trouble_timeout)
+        self._life = Life(self._link, self._rooms, self.url, self._name_process)
         self._joining = Joining(self._rooms, self._link)
         self._serial = itertools.count(1)
         self._published = 0
@@ -124,25 +126,20 @@ class Hub:
     async def start(self) -> None:
         """Connect. Raises `BackendUnavailable` with the URL without its password, soon. Starting twice does nothing.
 
+        Needed where the start is to tell that the backend is away; else the first use does it.
         Raises HubError outside asyncio: a hub runs in no other event loop.
         """
-        if self._link.running:
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise HubError("a hub runs on asyncio, and this is another event loop (hypercorn's trio worker?)") from None
-        if not self._rooms.rooms:
-            # Two workers forked from one preloaded process must not be one.
-            self._rooms.process = _process()
-        await self._link.start()
+        await self._life.start()
 
     async def stop(self) -> None:
-        """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again."""
+        """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again.
+
+        From then on the hub is not running, until somebody starts it.
+        """
         for station in tuple(self._rooms.stations.values()):
             station.put(station.close, _is_queue, (1001, "the hub has stopped"))
         self._rooms.flush()
-        await self._link.stop()
+        await self._life.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -169,7 +166,7 @@ class Hub:
             raise UnencodableData(f"topic {topic!r} sends JSON events (Framing.EVENT); bytes have no place in them")
         key = "" if options.conflate_by is None else options.conflation_key(data)
         packed = pack(Envelope(form, payload, key, "" if exclude is None else self._name_of(exclude)))
-        self._check_running()
+        self._life.check()
         if not self._link.always_open or self._rooms.observer is not None:
             position = await self._link.call("publish", self._backend.publish, topic, packed, options.keep)
             self._rooms.tell(Published(topic=topic, size=len(payload)))
@@ -205,7 +202,7 @@ class Hub:
         serial = next(self._serial)
         given = read_user(user)
         who = given or user_of(websocket)
-        self._check_running()
+        self._life.check()
         if presence is None and since is None and history == 0:
             request = PLAIN
         else:
@@ -228,7 +225,7 @@ class Hub:
         PRESENCE_DIFF. Call it in the event loop that iterates.
         """
         topic, options = self._topics.find(topic)
-        self._check_running()
+        self._life.check()
         queue = QueueSink()
         receiver = Receiver(queue, next(self._serial), None)
         request = Request(read_position(since), read_count("history", history), None, presence)
@@ -241,7 +238,7 @@ class Hub:
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         topic, options = self._topics.find(topic)
-        self._check_running()
+        self._life.check()
         if options.keep is None:
             return History((), None, False)
         limit = None if limit is None else read_count("limit", limit)
@@ -256,14 +253,14 @@ class Hub:
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         topic, _ = self._topics.find(topic)
-        self._check_running()
+        self._life.check()
         await self._link.settle()
         return infos((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def presence_count(self, topic: str) -> int:
         """How many members the topic has: users, not connections. Raises as `presence`."""
         topic, _ = self._topics.find(topic)
-        self._check_running()
+        self._life.check()
         await self._link.settle()
         return len((await self._link.call("presence", self._backend.presence, topic)).members)
 
@@ -289,7 +286,7 @@ class Hub:
         if topic is not None:
             topic, _ = self._topics.find(topic)
         code, reason = read_close(code, reason)
-        self._check_running()
+        self._life.check()
         command = {"user": who, "topic": topic, "code": code, "reason": reason}
         await self._link.call("control", self._backend.control, encode_json(command))
 
@@ -319,12 +316,10 @@ class Hub:
             dropped_now=dropped,
         )
 
-    def _check_running(self) -> None:
-        if not self._link.running and not self._link.always_open:
-            raise HubNotRunning(
-                f"expected a running hub for {self.url}: `async with hub:`, or an App that owns it and whose lifespan "
-                "runs (in tests: `with TestClient(app) as client:`)"
-            )
+    def _name_process(self) -> None:
+        if not self._rooms.rooms:
+            # Two workers forked from one preloaded process must not be one.
+            self._rooms.process = _process()
 
     def _name_of(self, websocket: SupportsSink) -> str:
         return f"{self._rooms.process}:{id(read_sink(websocket))}:{next(self._serial)}"

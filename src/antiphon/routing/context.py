@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
 from antiphon.dependencies.inspection import unpartial
+from antiphon.hub import Hub
 from antiphon.types import LEAVING_EXTENSION, RERAISE_EXTENSION, Scope
 
 APP_KEY: Final = "antiphon.app"
@@ -44,9 +45,13 @@ def overrides_of(scope: Scope, provider: OverridesProvider | None) -> Overrides:
 
 
 def resources_of(scope: Scope) -> Resources:
-    """Objects that endpoints get by annotating their class."""
-    resources: Resources = getattr(scope.get(APP_KEY), "resources", NOTHING)
-    return resources
+    """Objects that endpoints get by annotating their class: those of our app; in another app, its `app.state.hub`."""
+    app: Any = scope.get(APP_KEY)
+    if app is not None:
+        resources: Resources = getattr(app, "resources", NOTHING)
+        return resources
+    hub = getattr(getattr(scope.get("app"), "state", None), "hub", None)
+    return {Hub: hub} if isinstance(hub, Hub) else NOTHING
 
 
 def endpoint_of(scope: Scope, method: str) -> str:
