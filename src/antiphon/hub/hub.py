@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,7 +21,7 @@ from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
 from .envelope import Envelope, Form, encode, encode_json, pack
-from .errors import UnencodableData
+from .errors import HubError, UnencodableData
 from .events import Published
 from .joining import Joining
 from .life import Life
@@ -149,6 +152,19 @@ class Hub:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+    @property
+    def connected(self) -> bool:
+        """The backend is there. Costs nothing."""
+        return self._link.connected
+
+    async def awake(self, within: float) -> bool:
+        """`connected`; but a hub that nobody has started or used yet is started, and waited for `within` seconds."""
+        if self._life.startable:
+            with contextlib.suppress(TimeoutError, HubError):
+                async with asyncio.timeout(within):
+                    await self._life.wake()
+        return self.connected
 
     # Messages
 
@@ -290,30 +306,25 @@ class Hub:
         command = {"user": who, "topic": topic, "code": code, "reason": reason}
         await self._link.call("control", self._backend.control, encode_json(command))
 
-    def stats(self) -> HubStats:
-        """Cheap enough for every scrape: one pass over the memberships of this process."""
-        receivers = [
-            receiver
-            for station in tuple(self._rooms.stations.values())
-            for local in tuple(station.topics.values())
-            for receiver in tuple(local.receivers)
-        ]
-        dropped: dict[str, int] = {}
-        for receiver in receivers:
-            if receiver.dropped and receiver.local is not None:
-                dropped[receiver.local.name] = dropped.get(receiver.local.name, 0) + receiver.dropped
+    def stats(self, *, by_topic: bool = True) -> HubStats:
+        """This process in numbers: one pass over its memberships, or none at all without `by_topic` (`dropped_now`)."""
+        stations = tuple(self._rooms.stations.values())
+        dropped = Counter[str]()
+        if by_topic:
+            for local in (local for station in stations for local in tuple(station.topics.values())):
+                dropped[local.name] += sum(receiver.dropped for receiver in tuple(local.receivers))
         return HubStats(
             backend=self.url,
-            connected=self._link.connected,
-            connections=len({id(receiver.sink) for receiver in receivers}),
+            connected=self.connected,
+            connections=sum(len(station.sinks) for station in stations),
             topics=len(self._rooms.rooms),
-            memberships=len(receivers),
+            memberships=sum(station.memberships for station in stations),
             published=self._published,
             delivered=self._rooms.counters.delivered,
             dropped=self._rooms.counters.dropped,
             disconnected=self._rooms.counters.disconnected,
             high_water=self._rooms.counters.high_water,
-            dropped_now=dropped,
+            dropped_now=dict(+dropped),
         )
 
     def _name_process(self) -> None:

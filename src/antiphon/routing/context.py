@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
+from antiphon.dependencies.foreign import resources_in
 from antiphon.dependencies.inspection import unpartial
-from antiphon.hub import Hub
 from antiphon.types import LEAVING_EXTENSION, RERAISE_EXTENSION, Scope
 
 APP_KEY: Final = "antiphon.app"
@@ -50,8 +50,7 @@ def resources_of(scope: Scope) -> Resources:
     if app is not None:
         resources: Resources = getattr(app, "resources", NOTHING)
         return resources
-    hub = getattr(getattr(scope.get("app"), "state", None), "hub", None)
-    return {Hub: hub} if isinstance(hub, Hub) else NOTHING
+    return resources_in(getattr(scope.get("app"), "state", None))
 
 
 def endpoint_of(scope: Scope, method: str) -> str:
