@@ -85,8 +85,9 @@ class App(RouteMethods):
     `dependencies` run before everything else, for every route. `exception_handlers` maps exception classes or HTTP
     statuses to `handler(connection, exc)`. `lifespan(app)` is an async context manager; the mapping it yields becomes
     `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets. FastAPI's keywords about
-    OpenAPI are accepted and not used; `app.metadata` holds them. `hub` starts and stops with the lifespan; without one,
-    `app.hub` makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
+    OpenAPI are accepted and not used; `app.metadata` holds them. `hub` starts and stops with the lifespan, or where
+    nobody runs that (the app is mounted) at its first use; without one, `app.hub` makes it. `connection_options` are
+    the limits of a connection on servers other than antiphon's own.
     Raises TypeError for a keyword it does not know and for what is of another type.
     """
 

@@ -63,11 +63,13 @@ async def test_an_unreachable_backend_fails_at_start_and_shows_no_password() -> 
         await hub.start()
     assert "127.0.0.1:1" in str(caught.value)
     assert "secret" not in str(caught.value)
+    with pytest.raises(BackendUnavailable, match=r"redis://\*\*\*@"):
+        await hub.publish("t", "x")
+    await hub.stop()
     with pytest.raises(HubNotRunning, match=r"redis://\*\*\*@"):
         await hub.publish("t", "x")
     with pytest.raises(HubNotRunning):
         hub.join("t", Connection())
-    await hub.stop()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ count too. Owns only the recognising; what a marker means is in `plan.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
+
+from antiphon.hub import Hub
 
 from .params import Depends, File, Location, Param, Security, SecurityBase, SecurityScopes
 
@@ -60,3 +63,9 @@ def is_security_scheme(call: object) -> bool:
 
 def is_security_scopes(annotation: type) -> bool:
     return issubclass(annotation, SecurityScopes) or not _SECURITY_SCOPES.isdisjoint(_names(annotation))
+
+
+def resources_in(state: Any) -> Mapping[type, object]:
+    """What the `state` of somebody else's app has for parameters that annotate a class of ours: its `hub`."""
+    hub = getattr(state, "hub", None)
+    return {Hub: hub} if isinstance(hub, Hub) else {}

@@ -196,7 +196,8 @@ class Solved:
         if injection.default is inspect.Parameter.empty:
             raise MissingResourceError(
                 f"{step.label}: parameter {injection.name!r} is a {injection.annotation.__name__}, "
-                "and this application has none"
+                f"and this application has none: `app.state.{injection.annotation.__name__.lower()} = "
+                f"{injection.annotation.__name__}(...)` gives it one"
             )
         values[injection.name] = injection.default
 

@@ -41,7 +41,7 @@ class UnknownBackend(HubError, ValueError):
 
 
 class HubNotRunning(HubError, RuntimeError):
-    """A hub whose backend has a connection was used before `start()` or after `stop()`."""
+    """A hub whose backend has a connection was used after `stop()`."""
 
 
 class BackendUnavailable(HubError, TryAgainLater, ConnectionError):

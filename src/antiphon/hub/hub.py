@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,10 +21,11 @@ from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
 from .envelope import Envelope, Form, encode, encode_json, pack
-from .errors import HubError, HubNotRunning, UnencodableData
+from .errors import HubError, UnencodableData
 from .events import Published
 from .heartbeat import check_heartbeat
 from .joining import Joining
+from .life import Life
 from .link import Link, Trouble
 from .membership import PLAIN, Membership, Request, Subscription
 from .message import History, infos, to_message
@@ -62,9 +65,10 @@ class Hub:
     """Topics across connections, processes and machines.
 
     `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
-    `redis://…` (many hosts); without one, what reaches all workers of this server. Use it as `async with hub:`, or call
-    `start` and `stop`, or leave it to the `App` that owns it. All methods may be called from any task of any event
-    loop; none waits for a receiver.
+    `redis://…` (many hosts); without one, what reaches all workers of `antiphon run --workers`,
+    else this process. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the lifespan of the `App`
+    that owns it. Where nobody starts it (its app is mounted in another one) it starts at its first use, and stops with
+    the event loop of that. All methods may be called from any task of any event loop; none waits for a receiver.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Hub:
         self.url = redact(url) if backend is None else type(backend).__name__
         """Without password."""
         self._link = Link(self._backend, self._rooms, on_trouble, trouble_timeout)
+        self._life = Life(self._link, self._rooms, self.url, self._name_process)
         self._joining = Joining(self._rooms, self._link, check_heartbeat(heartbeat))
         self._serial = itertools.count(1)
         self._published = 0
@@ -127,25 +132,20 @@ class Hub:
     async def start(self) -> None:
         """Connect. Raises `BackendUnavailable` with the URL without its password, soon. Starting twice does nothing.
 
+        Needed where the start is to tell that the backend is away; else the first use does it.
         Raises HubError outside asyncio: a hub runs in no other event loop.
         """
-        if self._link.running:
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            raise HubError("a hub runs on asyncio, and this is another event loop (hypercorn's trio worker?)") from None
-        if not self._rooms.rooms:
-            # Two workers forked from one preloaded process must not be one.
-            self._rooms.process = _process()
-        await self._link.start()
+        await self._life.start()
 
     async def stop(self) -> None:
-        """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again."""
+        """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again.
+
+        From then on the hub is not running, until somebody starts it.
+        """
         for station in tuple(self._rooms.stations.values()):
             station.put(station.close, _is_queue, (1001, "the hub has stopped"))
         self._rooms.flush()
-        await self._link.stop()
+        await self._life.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -155,6 +155,19 @@ class Hub:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+    @property
+    def connected(self) -> bool:
+        """The backend is there, and takes what it is given. Costs nothing."""
+        return self._link.accepting
+
+    async def awake(self, within: float) -> bool:
+        """`connected`; but a hub that nobody has started or used yet is started, and waited for `within` seconds."""
+        if self._life.startable:
+            with contextlib.suppress(TimeoutError, HubError):
+                async with asyncio.timeout(within):
+                    await self._life.wake()
+        return self.connected
 
     # Messages
 
@@ -172,7 +185,7 @@ class Hub:
             raise UnencodableData(f"topic {topic!r} sends JSON events (Framing.EVENT); bytes have no place in them")
         key = "" if options.conflate_by is None else options.conflation_key(data)
         packed = pack(Envelope(form, payload, key, "" if exclude is None else self._name_of(exclude)))
-        self._check_running()
+        self._life.check()
         if not self._link.always_open or self._rooms.observer is not None:
             position = await self._link.call("publish", self._backend.publish, topic, packed, options.keep)
             self._rooms.tell(Published(topic=topic, size=len(payload)))
@@ -208,7 +221,7 @@ class Hub:
         serial = next(self._serial)
         given = read_user(user)
         who = given or user_of(websocket)
-        self._check_running()
+        self._life.check()
         if presence is None and since is None and history == 0:
             request = PLAIN
         else:
@@ -231,7 +244,7 @@ class Hub:
         PRESENCE_DIFF. Call it in the event loop that iterates.
         """
         topic, options = self._topics.find(topic)
-        self._check_running()
+        self._life.check()
         queue = QueueSink()
         receiver = Receiver(queue, next(self._serial), None)
         request = Request(read_position(since), read_count("history", history), None, presence)
@@ -244,7 +257,7 @@ class Hub:
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         topic, options = self._topics.find(topic)
-        self._check_running()
+        self._life.check()
         if options.keep is None:
             return History((), None, False)
         limit = None if limit is None else read_count("limit", limit)
@@ -259,14 +272,14 @@ class Hub:
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         topic, _ = self._topics.find(topic)
-        self._check_running()
+        self._life.check()
         await self._link.settle(topic)
         return infos((await self._link.call("presence", self._backend.presence, topic)).members)
 
     async def presence_count(self, topic: str) -> int:
         """How many members the topic has: users, not connections. Raises as `presence`."""
         topic, _ = self._topics.find(topic)
-        self._check_running()
+        self._life.check()
         await self._link.settle(topic)
         return len((await self._link.call("presence", self._backend.presence, topic)).members)
 
@@ -292,42 +305,35 @@ class Hub:
         if topic is not None:
             topic, _ = self._topics.find(topic)
         code, reason = read_close(code, reason)
-        self._check_running()
+        self._life.check()
         command = {"user": who, "topic": topic, "code": code, "reason": reason}
         await self._link.call("control", self._backend.control, encode_json(command))
 
-    def stats(self) -> HubStats:
-        """Cheap enough for every scrape: one pass over the memberships of this process."""
-        receivers = [
-            receiver
-            for station in tuple(self._rooms.stations.values())
-            for local in tuple(station.topics.values())
-            for receiver in tuple(local.receivers)
-        ]
-        dropped: dict[str, int] = {}
-        for receiver in receivers:
-            if receiver.dropped and receiver.local is not None:
-                dropped[receiver.local.name] = dropped.get(receiver.local.name, 0) + receiver.dropped
+    def stats(self, *, by_topic: bool = True) -> HubStats:
+        """This process in numbers: one pass over its memberships, or none at all without `by_topic` (`dropped_now`)."""
+        stations = tuple(self._rooms.stations.values())
+        dropped = Counter[str]()
+        if by_topic:
+            for local in (local for station in stations for local in tuple(station.topics.values())):
+                dropped[local.name] += sum(receiver.dropped for receiver in tuple(local.receivers))
         return HubStats(
             backend=self.url,
-            connected=self._link.accepting,
-            connections=len({id(receiver.sink) for receiver in receivers}),
+            connected=self.connected,
+            connections=sum(len(station.sinks) for station in stations),
             topics=len(self._rooms.rooms),
-            memberships=len(receivers),
+            memberships=sum(station.memberships for station in stations),
             published=self._published,
             delivered=self._rooms.counters.delivered,
             dropped=self._rooms.counters.dropped,
             disconnected=self._rooms.counters.disconnected,
             high_water=self._rooms.counters.high_water,
-            dropped_now=dropped,
+            dropped_now=dict(+dropped),
         )
 
-    def _check_running(self) -> None:
-        if not self._link.running and not self._link.always_open:
-            raise HubNotRunning(
-                f"expected a running hub for {self.url}: `async with hub:`, or an App that owns it and whose lifespan "
-                "runs (in tests: `with TestClient(app) as client:`)"
-            )
+    def _name_process(self) -> None:
+        if not self._rooms.rooms:
+            # Two workers forked from one preloaded process must not be one.
+            self._rooms.process = _process()
 
     def _name_of(self, websocket: SupportsSink) -> str:
         return f"{self._rooms.process}:{id(read_sink(websocket))}:{next(self._serial)}"

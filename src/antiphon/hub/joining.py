@@ -33,6 +33,8 @@ class Joining:
         self._hearts = None if heartbeat is None else Hearts(heartbeat)
 
     async def enter(self, membership: Membership, receiver: Receiver, request: Request) -> None:
+        if not self._link.ready:
+            await self._link.wake()
         room, local = self._rooms.enter(membership.topic, membership.options, receiver)
         greeted = room.options.framing is Framing.EVENT and not isinstance(receiver.sink, QueueSink)
         opened = room.opened or (room.keep is None and self._link.always_open)

@@ -50,9 +50,11 @@ class Link:
         """The backend is there."""
         self.running = False
         """Between `start` and `stop`."""
+        self.on_trouble: Final = on_trouble
+        self.trouble_timeout: Final = trouble_timeout
+        self.wake: Callable[[], Awaitable[None]] = self.start
+        """Be started for a call that needs it; `life.Life` has it."""
         self._rooms = rooms
-        self._on_trouble = on_trouble
-        self._trouble_timeout = trouble_timeout
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._attendance = Attendance(backend, self._once, lambda: self.connected)
@@ -64,6 +66,13 @@ class Link:
     def accepting(self) -> bool:
         """The backend is there, and takes what it is given."""
         return self.connected and not getattr(self.backend, "refusing", False)
+
+    @property
+    def ready(self) -> bool:
+        """It runs, in a loop that is still there; or it need not."""
+        if self.always_open:
+            return True
+        return self.running and ((home := self.backend.loop) is None or not home.is_closed())
 
     async def start(self) -> None:
         """Raises `BackendUnavailable`; then nothing is running, and it may be tried again."""
@@ -80,16 +89,20 @@ class Link:
                 raise
 
     async def stop(self) -> None:
-        if self.running and not self.always_open:
-            self._rooms.lost()
-        self.running = False
-        self.connected = self.always_open
+        self.abandon()
         tasks = [task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.backend.stop()
         self._attendance.clear()
+
+    def abandon(self) -> None:
+        """It does not run any more, whatever became of its loop."""
+        if self.running and not self.always_open:
+            self._rooms.lost()
+        self.running = False
+        self.connected = self.always_open
 
     def spawn(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[None]:
         """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
@@ -100,6 +113,8 @@ class Link:
 
     async def call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """One call, in the backend's loop, in trouble as the option says. Raises `BackendUnavailable`."""
+        if not self.ready:
+            await self.wake()
         return await self._at_home(self._attempt(name, method, *args, **kwargs))
 
     def unsubscribe(self, topic: str) -> None:
@@ -109,7 +124,7 @@ class Link:
             self.backend.unsubscribe(topic)
         elif home is asyncio._get_running_loop():
             self._unsubscribe(topic)
-        else:
+        elif not home.is_closed():
             home.call_soon_threadsafe(self._unsubscribe, topic)
 
     async def track(self, topic: str, track: Track) -> None:
@@ -128,7 +143,7 @@ class Link:
 
         Trouble is no error here: it is told again until it is done.
         """
-        if not self._attendance.untold(topic):
+        if not self._attendance.untold(topic) or not self.ready:
             return
         if self.always_open:
             await self._attendance.tell_here(topic)
@@ -163,10 +178,10 @@ class Link:
         return await work if home is None else await in_loop(home, work)
 
     async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._on_trouble is Trouble.RAISE:
+        if self.on_trouble is Trouble.RAISE:
             return await self._once(name, method, *args, **kwargs)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._trouble_timeout
+        deadline = loop.time() + self.trouble_timeout
         while True:
             try:
                 return await self._once(name, method, *args, **kwargs)

@@ -324,6 +324,9 @@ class Station:
         self.topics: dict[str, LocalTopic] = {}
         self.counters = counters
         self.process = process
+        self.memberships = 0
+        self.sinks: dict[int, int] = {}
+        """Memberships of each connection, by its sink's identity: counted here, because a count is asked for often."""
         self._mailbox: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
         self._draining = False
         self._scheduled = False
@@ -370,6 +373,9 @@ class Station:
         local.receivers[receiver] = None
         local.fast = None
         receiver.local = local
+        sink = id(receiver.sink)
+        self.sinks[sink] = self.sinks.get(sink, 0) + 1
+        self.memberships += 1
         return local
 
     def remove(self, receiver: Receiver) -> None:
@@ -382,6 +388,13 @@ class Station:
             receiver.outbox.close()
         del local.receivers[receiver]
         local.fast = None
+        sink = id(receiver.sink)
+        left = self.sinks[sink] - 1
+        if left:
+            self.sinks[sink] = left
+        else:
+            del self.sinks[sink]
+        self.memberships -= 1
         if not local.receivers:
             del self.topics[local.name]
 

@@ -20,7 +20,7 @@ from antiphon.hub import Hub
 from antiphon.hub import events as hub_events
 from antiphon.types import ASGIApp
 
-from .reading import read_only
+from .reading import ReadOnly
 
 LATENCIES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 """Seconds; a healthy backend is in the first half, `call_timeout` is the last."""
@@ -40,7 +40,7 @@ class Metrics:
         """Its own by default, so that several apps of one process do not collide."""
         self._hubs: list[Hub] = []
         self._handlers: dict[type[Event], Callable[[Any], None]] = {}
-        self.app: Final = read_only(self._answer)
+        self.app: Final = ReadOnly(self._answer)
         """The ASGI app that answers Prometheus."""
         self._count_connections()
         self._count_hub_events()
@@ -140,7 +140,7 @@ class _Stats:
             "delivered": ("Messages handed to receivers", lambda s: s.delivered),
             "disconnected": ("Receivers disconnected for being too slow", lambda s: s.disconnected),
         }
-        stats = [hub.stats() for hub in self._hubs]
+        stats = [hub.stats(by_topic=False) for hub in self._hubs]
         for name, (text, read) in gauges.items():
             yield self._fill(GaugeMetricFamily(f"antiphon_hub_{name}", text, labels=["backend"]), stats, read)
         for name, (text, read) in counters.items():
@@ -158,7 +158,7 @@ class _Stats:
 
 
 def metrics_app(*hubs: Hub, registry: CollectorRegistry | None = None) -> ASGIApp:
-    """An ASGI app to mount that shows these hubs: `app.mount("/metrics", metrics_app(app.hub))`.
+    """An ASGI app to mount that shows these hubs: `app.add_route("/metrics", metrics_app(app.hub))`.
 
     To count connections too, build a `Metrics`, give it to the server as observer, and mount its `app`.
     """

@@ -1,24 +1,39 @@
-"""ASGI apps that are mounted to be read: GET and HEAD, and nothing else. What they say is the business of others."""
+"""ASGI apps that are one resource to be read, by GET and HEAD. What they say is the business of others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from antiphon.types import ASGIApp, Receive, Scope, Send
+from antiphon.types import Receive, Scope, Send
 
 
-def read_only(answer: Callable[[Request], Response]) -> ASGIApp:
-    """An app that answers GET and HEAD with `answer`, and other methods with 405. RuntimeError for what is no HTTP."""
+class ReadOnly:
+    """Answers GET and HEAD with `answer`, and other methods with 405. RuntimeError for what is no HTTP.
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    A class, so that `add_route(path, it)` of ours, Starlette and FastAPI serves it at that very path: below a mount it
+    would be one slash further, and a redirect there is a success to whoever probes.
+    """
+
+    is_leaf = True
+    """For our routers: mounted, it is served at the path itself."""
+
+    def __init__(self, answer: Callable[[Request], Response | Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            raise RuntimeError(f"expected an http scope, got {scope['type']}: mount this app, do not run it alone")
-        request = Request(scope, receive)
-        readable = request.method in ("GET", "HEAD")
-        response = answer(request) if readable else Response(status_code=405, headers={"Allow": "GET, HEAD"})
+            raise RuntimeError(
+                f"expected an http scope, got {scope['type']}: add_route() or mount() this in another app"
+            )
+        response = await self._response(Request(scope, receive))
         await response(scope, receive, send)
 
-    return app
+    async def _response(self, request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return Response(status_code=405, headers={"Allow": "GET, HEAD"})
+        answer = self._answer(request)
+        return await answer if inspect.isawaitable(answer) else answer

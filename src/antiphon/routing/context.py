@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
+from antiphon.dependencies.foreign import resources_in
 from antiphon.dependencies.inspection import unpartial
 from antiphon.types import LEAVING_EXTENSION, RERAISE_EXTENSION, Scope
 
@@ -44,9 +45,12 @@ def overrides_of(scope: Scope, provider: OverridesProvider | None) -> Overrides:
 
 
 def resources_of(scope: Scope) -> Resources:
-    """Objects that endpoints get by annotating their class."""
-    resources: Resources = getattr(scope.get(APP_KEY), "resources", NOTHING)
-    return resources
+    """Objects that endpoints get by annotating their class: those of our app; in another app, its `app.state.hub`."""
+    app: Any = scope.get(APP_KEY)
+    if app is not None:
+        resources: Resources = getattr(app, "resources", NOTHING)
+        return resources
+    return resources_in(getattr(scope.get("app"), "state", None))
 
 
 def endpoint_of(scope: Scope, method: str) -> str:

@@ -36,6 +36,7 @@ from .errors import (
 from .guest import Guest
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, flatten, select
+from .leaf import LeafRoute, is_leaf
 from .near import no_route
 from .route import APIWebSocketRoute, WebSocketRoute
 
@@ -309,7 +310,24 @@ class APIRouter(RouteMethods, Guest, Router):
             raise RoutingError(f"mount takes a path and an ASGI app, got {path!r} and {app!r}")
         if path and not path.startswith("/"):
             raise RoutingError(f"A path must start with '/', got {path!r} for {describe(app)}")
-        super().mount(path, app, name)
+        if is_leaf(app):
+            self.routes.append(LeafRoute(path or "/", app, name=name))
+        else:
+            super().mount(path, app, name)
+
+    def add_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        methods: Collection[str] | None = None,
+        name: str | None = None,
+        include_in_schema: bool = True,
+    ) -> None:
+        """What `route()` does, without a decorator."""
+        if is_leaf(endpoint):
+            self.mount(path, endpoint, name)
+        else:
+            super().add_route(path, endpoint, methods, name, include_in_schema)
 
     def _register(self, route: BaseRoute) -> None:
         if isinstance(route, APIWebSocketRoute):
