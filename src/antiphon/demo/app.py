@@ -7,6 +7,7 @@ what is derived from it. A chat with more to protect would ask for credentials (
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -116,8 +117,9 @@ async def chat(
 ) -> None:
     await websocket.accept()
     await websocket.send_json({"type": "you", "id": person})
-    speaking = Pace(burst=8, per_second=1.5, clock=time.monotonic)
-    hinting = Pace(burst=2, per_second=0.5, clock=time.monotonic)
+    clock = asyncio.get_running_loop().time
+    speaking = Pace(burst=8, per_second=1.5, clock=clock)
+    hinting = Pace(burst=2, per_second=0.5, clock=clock)
     here, typing = f"room/{room}", f"typing/{room}"
     async with (
         hub.join(typing, websocket),

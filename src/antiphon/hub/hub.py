@@ -138,7 +138,10 @@ class Hub:
         await self._link.start()
 
     async def stop(self) -> None:
-        """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again."""
+        """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again.
+
+        A hub in memory forgets its histories: the next life starts empty, with a new epoch.
+        """
         for station in tuple(self._rooms.stations.values()):
             station.put(station.close, _is_queue, (1001, "the hub has stopped"))
         self._rooms.flush()

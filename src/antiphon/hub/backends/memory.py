@@ -11,7 +11,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import NamedTuple
 
+from ..clock import LoopClock
 from ..errors import UnknownBackend
 from ..store import Store
 from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
@@ -19,7 +21,7 @@ from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, 
 PROCESS = "memory"
 
 SLACK = 0.01
-"""Seconds a sweep runs behind its deadline: the loop's clock and ours need not agree to the millisecond."""
+"""Seconds a sweep runs behind its deadline: a loop's timers are no more exact than its clock, which may round."""
 
 
 class MemoryBackend:
@@ -27,15 +29,16 @@ class MemoryBackend:
 
     loop = None
 
-    def __init__(self, url: str, config: BackendConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: str, config: BackendConfig, *, clock: Callable[[], float] | None = None) -> None:
+        """`clock`: seconds, instead of the running loop's. Raises `UnknownBackend` for another URL."""
         if url != "memory://":
             raise UnknownBackend(f"expected memory:// and nothing behind it; got {redact(url)!r}")
-        self._clock = clock
+        self._clock = LoopClock() if clock is None else clock
         self._lock = threading.Lock()
-        self._store = Store(epoch=uuid.uuid4().hex[:12], version=time.time_ns() // 1000)
+        self._store = _store(0)
         self._listener: Listener | None = None
-        self._armed = 0.0
-        """When the next sweep will run by itself."""
+        self._armed: _Timer | None = None
+        """The next sweep that will run by itself."""
 
     @property
     def store(self) -> Store:
@@ -49,9 +52,14 @@ class MemoryBackend:
         self.listen(listener)
 
     async def stop(self) -> None:
+        """Let go of everything, histories included: who starts again starts empty, with a new epoch."""
         with self._lock:
             self._tell(self._store.drop_process(PROCESS))
+            self._store = _store(self._store.version)
+            armed, self._armed = self._armed, None
         self._flush()
+        if armed is not None and armed.loop is asyncio.get_running_loop():
+            armed.handle.cancel()
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         if keep is None:
@@ -115,16 +123,24 @@ class MemoryBackend:
     def _arm(self, delay: float) -> None:
         """Sweep in `delay` seconds, unless that is going to happen earlier.
 
-        The timer lives in the caller's loop. A loop that ends takes it along; the next call then arms another.
+        The timer lives in the caller's loop. A loop that ends takes it along; the next call then arms another, for
+        whatever is due first.
         """
-        now = self._clock()
-        if now < self._armed <= now + delay:
+        now, armed = self._clock(), self._armed
+        loop = asyncio.get_running_loop()
+        if armed is not None and now < armed.when <= now + delay + SLACK and armed.loop.is_running():
             return
-        self._armed = now + delay + SLACK
-        asyncio.get_running_loop().call_later(delay + SLACK, self._sweep_and_arm)
+        with self._lock:
+            deadline = self._store.deadline
+            if deadline is None:
+                return
+            delay = max(deadline - now, 0.0) + SLACK
+            self._armed = _Timer(now + delay, loop, loop.call_later(delay, self._sweep_and_arm))
+        if armed is not None and armed.loop is loop:
+            armed.handle.cancel()
 
     def _sweep_and_arm(self) -> None:
-        self._armed = 0.0
+        self._armed = None
         self.sweep()
         with self._lock:
             deadline = self._store.deadline
@@ -139,3 +155,15 @@ class MemoryBackend:
     def _flush(self) -> None:
         if self._listener is not None:
             self._listener.flush()
+
+
+class _Timer(NamedTuple):
+    when: float
+    """By the backend's clock."""
+    loop: asyncio.AbstractEventLoop
+    handle: asyncio.TimerHandle
+
+
+def _store(version: int) -> Store:
+    """An empty one, whose presence versions are behind `version`."""
+    return Store(epoch=uuid.uuid4().hex[:12], version=max(version, time.time_ns() // 1000))

@@ -40,13 +40,13 @@ SLACK: Final = 0.005
 class Relay:
     """The store, and who wants to hear of what."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.clock = self._loop.time
         self.store = Store(epoch=uuid.uuid4().hex[:12], version=time.time_ns() // 1000)
         self.clients: set[Client] = set()
         self.subscribers: dict[str, set[Client]] = {}
         self._pending: set[Client] = set()
-        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, client: Client, data: bytes) -> None:
