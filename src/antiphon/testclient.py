@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import math
 import queue
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -25,6 +26,7 @@ from starlette.testclient import ASGI2App, ASGI3App, ASGIInstance
 
 from .connection import codec
 from .exceptions import UnexpectedMessageKind, WebSocketDisconnect
+from .testing.expectation import Expectation, Wanted, check_seconds, disturbed
 from .types import LEAVING_EXTENSION, RERAISE_EXTENSION, ASGIApp, Message, Scope
 
 __all__ = [
@@ -311,6 +313,47 @@ class WebSocketTestSession:
         if mode == "binary":
             return codec.decode_json(self.receive_bytes(timeout))
         raise ValueError(f'mode is "text" or "binary", not {mode!r}')
+
+    def receive_until(self, wanted: Wanted, timeout: float | None = None) -> Any:
+        """The first message that is wanted; those before it are read and dropped.
+
+        `wanted`: the `type` of a JSON object (`"presence_diff"`), a class (`dict`, `str`, `bytes`), or a function of
+        the message that says whether it is the one. A text that is a JSON object or array is given, and returned, as
+        its value; any other message as it is. `timeout` in seconds bounds the whole wait. Raises `ReceiveTimeout` and
+        `WebSocketDisconnect`, both of which say what came instead, TypeError, and what the application raised.
+        """
+        __tracebackhide__ = True
+        expectation = Expectation(wanted)
+        limit = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        while True:
+            try:
+                message = self._receive_payload(max(deadline - time.monotonic(), 0.0))
+            except ReceiveTimeout:
+                raise ReceiveTimeout(f"{expectation.not_within(limit)}; the application is still running") from None
+            except Exception as end:
+                end.add_note(expectation.not_before_the_end())
+                raise
+            if expectation.meets(message):
+                return expectation.value
+
+    def receive_nothing(self, for_seconds: float = 0.1) -> None:
+        """Wait that long. Raises AssertionError when a message comes or the application closes, and what it raised."""
+        __tracebackhide__ = True
+        check_seconds("for_seconds", for_seconds)
+        started = time.monotonic()
+        try:
+            message = self._receive_payload(for_seconds)
+        except ReceiveTimeout:
+            return
+        except WebSocketDisconnect as end:
+            if not self._running.done():
+                self._portal.call(self._let_app_run)
+            if self._failure is not None and self._reraise:
+                raise self._take_failure() from None
+            what = f"the connection ended: {end.code} {end.reason}".rstrip()
+            raise AssertionError(disturbed(for_seconds, time.monotonic() - started, what)) from None
+        raise AssertionError(disturbed(for_seconds, time.monotonic() - started, [message]))
 
 
 def _stated_close(denial: WebSocketDenialResponse) -> tuple[int, str]:

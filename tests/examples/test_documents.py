@@ -7,7 +7,9 @@ import asyncio
 import dataclasses
 import inspect
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from tests.patience import PATIENCE
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("src/**/*.md")]
 )
+AS_FILES = (ROOT / "docs" / "testing.md",)
+IN_ORDER = [document for document in DOCUMENTS if document not in AS_FILES]
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -43,9 +47,12 @@ async def test_the_program_of_the_readme_is_a_chat(tmp_path: Path, workers: str)
                 assert json.loads(await ada.recv())["joins"].keys() == {"bob"}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", IN_ORDER, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_python_in_a_document_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block after the other, each with what those before it have named; but for those that await at their top."""
+    """One block after the other, each with what those before it have named; but for those that await at their top.
+
+    The pages of `AS_FILES` are programs of several files, and run as such below.
+    """
     (tmp_path / "main.py").write_text(blocks(ROOT / "README.md", "python")[0])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "main", raising=False)
@@ -74,15 +81,24 @@ def test_every_page_is_in_the_index() -> None:
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
 
 
-def test_the_example_of_the_testing_page_passes() -> None:
-    program: dict[str, Any] = {}
-    exec(next(block for block in blocks(ROOT / "docs" / "testing.md", "python") if "VirtualTimeLoop" in block), program)
-    tests = [value for name, value in program.items() if name.startswith("test_")]
-    assert len(tests) == 2
-    for test in tests:
-        outcome = test()
-        if asyncio.iscoroutine(outcome):
-            asyncio.run(outcome)
+def files(document: Path, folder: Path) -> list[str]:
+    """Write the blocks that begin with their file's name; returns the names."""
+    named = re.findall(r"^```\w+\n# ([\w/]+\.\w+)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    for name, text in named:
+        (folder / name).write_text(text)
+    return [name for name, _ in named]
+
+
+def test_the_tests_of_the_testing_page_pass_as_printed(tmp_path: Path) -> None:
+    names = files(ROOT / "docs" / "testing.md", tmp_path)
+    assert {"main.py", "conftest.py", "pyproject.toml", "test_client.py", "test_server.py", "test_time.py"} == set(
+        names
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = (sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    tests = sum(text.count("def test_") for text in blocks(ROOT / "docs" / "testing.md", "python"))
+    assert re.search(rf"^{tests} passed in", ran.stdout, re.MULTILINE), ran.stdout + ran.stderr
 
 
 UNITS = {"B": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "s": 1.0}

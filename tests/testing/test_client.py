@@ -11,7 +11,7 @@ import pytest
 
 from antiphon import App, HTTPException, WebSocket, WebSocketDisconnect
 from antiphon.server import ServerConfig
-from antiphon.testing import ConnectionEnded, HandshakeRefused, Server, VirtualTimeLoop
+from antiphon.testing import ConnectionEnded, HandshakeRefused, Server, VirtualTimeLoop, virtual_time
 from antiphon.types import ClosedBy
 from antiphon.wire import DeflateConfig
 
@@ -199,3 +199,21 @@ def test_a_client_that_does_not_read_is_aborted_at_send_timeout() -> None:
     [(when, code)] = ended
     assert 7.0 <= when < 10.0
     assert code == 1006
+
+
+@virtual_time
+async def test_a_wait_ends_in_time_though_pings_come_meanwhile() -> None:
+    app, loop = App(), asyncio.get_running_loop()
+
+    @app.websocket("/")
+    async def silent(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.wait_closed()
+
+    config = ServerConfig(ping_interval=1, ping_timeout=1)
+    async with Server(app, config=config) as server, server.connect("/") as peer:
+        with pytest.raises(TimeoutError, match="no message came within 60 s"):
+            await peer.receive(timeout=60)
+        with pytest.raises(TimeoutError, match="the connection did not end within 60 s"):
+            await peer.wait_closed(timeout=60)
+        assert loop.time() == pytest.approx(120)

@@ -7,6 +7,7 @@ what is derived from it. A chat with more to protect would ask for credentials (
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import secrets
@@ -123,8 +124,9 @@ async def chat(
     await websocket.accept()
     pace = {"burst": BURST, "per_second": PER_SECOND}  # the page keeps to it, so that nothing is refused
     await websocket.send_json({"type": "you", "id": person, "pace": pace, "address": FRIENDS})
-    speaking = Pace(burst=BURST, per_second=PER_SECOND, clock=time.monotonic)
-    hinting = Pace(burst=2, per_second=0.5, clock=time.monotonic)
+    clock = asyncio.get_running_loop().time
+    speaking = Pace(burst=BURST, per_second=PER_SECOND, clock=clock)
+    hinting = Pace(burst=2, per_second=0.5, clock=clock)
     here, typing = f"room/{room}", f"typing/{room}"
     async with (
         hub.join(typing, websocket),

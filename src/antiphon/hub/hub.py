@@ -141,6 +141,7 @@ class Hub:
         """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again.
 
         From then on the hub is not running, until somebody starts it.
+        A hub in memory forgets its histories: the next life starts empty, with a new epoch.
         """
         for station in tuple(self._rooms.stations.values()):
             station.put(station.close, _is_queue, (1001, "the hub has stopped"))

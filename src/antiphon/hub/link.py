@@ -95,6 +95,8 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.backend.stop()
+        if self.always_open:
+            self._rooms.begin_anew()
         self._attendance.clear()
 
     def abandon(self) -> None:

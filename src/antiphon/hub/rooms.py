@@ -220,6 +220,11 @@ class Rooms:
         self.tell(BackendLost())
         self.on_lost()
 
+    def begin_anew(self) -> None:
+        """The backend has forgotten all histories, and starts again empty; receivers that stay will hear what comes."""
+        for room in tuple(self.rooms.values()):
+            room.opened, room.last, room.promised = False, None, None
+
     def restored(self) -> None:
         for room in tuple(self.rooms.values()):
             if room.held is not None:

@@ -56,6 +56,11 @@ class Store:
         self._processes: dict[tuple[str, str], str] = {}
 
     @property
+    def version(self) -> int:
+        """Of the latest change of any topic's members."""
+        return self._version
+
+    @property
     def topics(self) -> int:
         """Topics that take memory: those with history or members."""
         return len(self._rings.keys() | self._members.keys())

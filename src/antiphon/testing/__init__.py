@@ -4,6 +4,6 @@
 """
 
 from .client import ConnectionEnded, HandshakeRefused, Peer, Server
-from .clock import VirtualTimeLoop
+from .clock import VirtualTimeLoop, virtual_time
 
-__all__ = ["ConnectionEnded", "HandshakeRefused", "Peer", "Server", "VirtualTimeLoop"]
+__all__ = ["ConnectionEnded", "HandshakeRefused", "Peer", "Server", "VirtualTimeLoop", "virtual_time"]

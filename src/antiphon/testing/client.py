@@ -16,11 +16,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from antiphon.server import Engine, ServerConfig, Session
-from antiphon.types import ASGIApp, ClosedBy, Message
+from antiphon.types import ASGIApp, ClosedBy
 from antiphon.wire import Close, Connection, DeflateConfig, HandshakeError, Phase, Ping, Pong, Role, WireConfig
 from antiphon.wire.deflate import accept, offer
 from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
 
+from .expectation import Expectation, Wanted, check_seconds, disturbed
+from .lifespan import Lifespan
 from .transport import DEFAULT_WINDOW, MemoryTransport, pair
 
 DEFAULT_TIMEOUT: Final = 5.0
@@ -69,7 +71,7 @@ class Server:
         self._window = window
         self._ports = itertools.count(50000)
         self._engine: Engine | None = None
-        self._lifespan: _Lifespan | None = None
+        self._lifespan: Lifespan | None = None
         self._transports: set[MemoryTransport] = set()
 
     @property
@@ -80,7 +82,7 @@ class Server:
         return self._engine
 
     async def __aenter__(self) -> Self:
-        self._lifespan = _Lifespan(self._app)
+        self._lifespan = Lifespan(self._app)
         await self._lifespan.startup()
         self._engine = Engine(self._app, self._config, app_state=self._lifespan.state, root_path=self._root_path)
         return self
@@ -211,6 +213,7 @@ class Peer(asyncio.Protocol):
             await self.close()
 
     async def _read_head(self) -> Response:
+        wait = self._wait(None)
         while True:
             response = parse_response(self._head)
             if response is not None:
@@ -218,12 +221,13 @@ class Peer(asyncio.Protocol):
                 return response
             if self._lost:
                 raise ConnectionEnded(1006, "the connection was lost during the handshake")
-            await self._change("the handshake was not answered")
+            await self._change("the handshake was not answered", wait)
 
     async def _read_body(self) -> bytes:
         """A refusal ends the connection, and its body with it."""
+        wait = self._wait(None)
         while not self._lost:
-            await self._change("the refusal did not end")
+            await self._change("the refusal did not end", wait)
         return bytes(self._head)
 
     # ------------------------------------------------------------ messages
@@ -253,15 +257,56 @@ class Peer(asyncio.Protocol):
 
     async def receive(self, timeout: float | None = None) -> str | bytes:
         """The next message. Raises `ConnectionEnded` behind the last one, TimeoutError when none comes in time."""
+        wait = self._wait(timeout)
         while not self._messages:
             if self.close_code is not None:
                 raise ConnectionEnded(self.close_code, self.close_reason)
-            await self._change("no message came", timeout)
+            await self._change("no message came", wait)
         return self._messages.popleft()
 
     async def receive_json(self, timeout: float | None = None) -> Any:
         """The value of the next message. Errors as `receive`."""
         return json.loads(await self.receive(timeout))
+
+    async def receive_until(self, wanted: Wanted, timeout: float | None = None) -> Any:
+        """The first message that is wanted; those before it are read and dropped.
+
+        `wanted`: the `type` of a JSON object (`"presence_diff"`), a class (`dict`, `str`, `bytes`), or a function of
+        the message that says whether it is the one. A text that is a JSON object or array is given, and returned, as
+        its value; any other message as it is. `timeout` in seconds bounds the whole wait. Raises TimeoutError and
+        `ConnectionEnded`, both of which say what came instead, and TypeError.
+        """
+        __tracebackhide__ = True
+        expectation, loop = Expectation(wanted), asyncio.get_running_loop()
+        limit = self._timeout if timeout is None else timeout
+        deadline = loop.time() + limit
+        while True:
+            try:
+                message = await self.receive(max(deadline - loop.time(), 0.0))
+            except TimeoutError:
+                raise TimeoutError(expectation.not_within(limit)) from None
+            except ConnectionEnded as end:
+                end.add_note(expectation.not_before_the_end())
+                raise
+            if expectation.meets(message):
+                return expectation.value
+
+    async def receive_nothing(self, for_seconds: float = 0.1) -> None:
+        """Wait that long (in the loop's time). Raises AssertionError when a message comes, or the connection ends."""
+        __tracebackhide__ = True
+        check_seconds("for_seconds", for_seconds)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            message = await self.receive(for_seconds)
+        except TimeoutError:
+            return
+        except ConnectionEnded as end:
+            raise AssertionError(
+                disturbed(for_seconds, loop.time() - started, f"the connection ended: {end}")
+            ) from None
+        came = [message, *self.received()]
+        raise AssertionError(disturbed(for_seconds, loop.time() - started, came))
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         with contextlib.suppress(ConnectionEnded):
@@ -326,8 +371,9 @@ class Peer(asyncio.Protocol):
 
     async def wait_closed(self, timeout: float | None = None) -> int:
         """Wait until the TCP connection is over; return the close code. Raises TimeoutError."""
+        wait = self._wait(timeout)
         while not self._lost:
-            await self._change("the connection did not end", timeout)
+            await self._change("the connection did not end", wait)
         return self.close_code or 1006
 
     # ------------------------------------------------------------ transport
@@ -380,52 +426,22 @@ class Peer(asyncio.Protocol):
             raise RuntimeError(NOT_CONNECTED)
         return self._transport
 
-    async def _change(self, what: str, timeout: float | None = None) -> None:
-        """Wait until something came."""
-        limit = self._timeout if timeout is None else timeout
+    def _wait(self, timeout: float | None) -> _Wait:
+        return _Wait(asyncio.get_running_loop(), self._timeout if timeout is None else timeout)
+
+    async def _change(self, what: str, wait: _Wait) -> None:
+        """Wait until something came, which need not be what is waited for: a ping is something."""
         self._changed.clear()
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout_at(wait.deadline):
                 await self._changed.wait()
         except TimeoutError:
-            raise TimeoutError(f"{what} within {limit:g} s") from None
+            raise TimeoutError(f"{what} within {wait.seconds:g} s") from None
 
 
-class _Lifespan:
-    """An app's lifespan (ASGI lifespan spec 2.0) in a task of its own; an app that has none is served without."""
+class _Wait:
+    """The bound on one wait, however many things come meanwhile."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self.state: dict[str, Any] = {}
-        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
-        self._from_app: asyncio.Queue[Message] = asyncio.Queue()
-        self._task: asyncio.Task[None] | None = None
-
-    async def startup(self) -> None:
-        self._task = asyncio.create_task(self._run())
-        await self._exchange("startup")
-
-    async def shutdown(self) -> None:
-        assert self._task is not None
-        if not self._task.done():
-            await self._exchange("shutdown")
-            await self._task
-
-    async def _run(self) -> None:
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-        await self._app(scope, self._to_app.get, self._from_app.put)
-
-    async def _exchange(self, what: str) -> None:
-        assert self._task is not None
-        self._to_app.put_nowait({"type": f"lifespan.{what}"})
-        answer = asyncio.ensure_future(self._from_app.get())
-        await asyncio.wait((answer, self._task), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            answer.cancel()
-            self._task.exception()  # it returned or raised without an answer: it has no lifespan (ASGI lifespan spec)
-            return
-        message = answer.result()
-        if message["type"] == f"lifespan.{what}.failed":
-            await asyncio.wait((self._task,))
-            self._task.exception()
-            raise RuntimeError(f"the app's {what} failed: {message.get('message', '')}")
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self.seconds = seconds
+        self.deadline = loop.time() + seconds

@@ -11,7 +11,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from typing import NamedTuple
 
+from ..clock import LoopClock
 from ..errors import UnknownBackend
 from ..store import Store
 from . import handover
@@ -20,7 +22,7 @@ from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, 
 PROCESS = "memory"
 
 SLACK = 0.01
-"""Seconds a sweep runs behind its deadline: the loop's clock and ours need not agree to the millisecond."""
+"""Seconds a sweep runs behind its deadline: a loop's timers are no more exact than its clock, which may round."""
 
 
 class MemoryBackend:
@@ -28,16 +30,17 @@ class MemoryBackend:
 
     loop = None
 
-    def __init__(self, url: str, config: BackendConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: str, config: BackendConfig, *, clock: Callable[[], float] | None = None) -> None:
+        """`clock`: seconds, instead of the running loop's. Raises `UnknownBackend` for another URL."""
         if url != "memory://":
             raise UnknownBackend(f"expected memory:// and nothing behind it; got {redact(url)!r}")
-        self._clock = clock
+        self._clock = LoopClock() if clock is None else clock
         self._lock = threading.Lock()
-        self._store = _new_store()
+        self._store = _store(0)
         self._handover: handover.Handover | None = None
         self._listener: Listener | None = None
-        self._armed = 0.0
-        """When the next sweep will run by itself."""
+        self._armed: _Timer | None = None
+        """The next sweep that will run by itself."""
 
     @property
     def store(self) -> Store:
@@ -52,10 +55,18 @@ class MemoryBackend:
         self._take_over()
 
     async def stop(self) -> None:
+        """Let go of everything, histories included: who starts again starts empty, with a new epoch."""
         with self._lock:
             self._tell(self._store.drop_process(PROCESS))
+            left, self._store = self._store, _store(self._store.version)
+            armed, self._armed = self._armed, None
         self._flush()
-        self._hand_over()
+        if armed is not None and armed.loop is asyncio.get_running_loop():
+            armed.handle.cancel()
+        place, self._handover = self._handover, None
+        if place is not None:
+            place.leave(left.snapshot(self._clock()))
+            handover.give_back(place)
 
     def _take_over(self) -> None:
         """Go on with the histories of the server before, if this hub is the one to do so."""
@@ -72,16 +83,6 @@ class MemoryBackend:
             deadline = self._store.deadline
         if deadline is not None:
             self._arm(max(deadline - now, 0.0))
-
-    def _hand_over(self) -> None:
-        """What is published from now on is another history: nobody may take it for the one that is handed over."""
-        place, self._handover = self._handover, None
-        if place is None:
-            return
-        with self._lock:
-            snapshot, self._store = self._store.snapshot(self._clock()), _new_store()
-        place.leave(snapshot)
-        handover.give_back(place)
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         if keep is None:
@@ -145,16 +146,24 @@ class MemoryBackend:
     def _arm(self, delay: float) -> None:
         """Sweep in `delay` seconds, unless that is going to happen earlier.
 
-        The timer lives in the caller's loop. A loop that ends takes it along; the next call then arms another.
+        The timer lives in the caller's loop. A loop that ends takes it along; the next call then arms another, for
+        whatever is due first.
         """
-        now = self._clock()
-        if now < self._armed <= now + delay:
+        now, armed = self._clock(), self._armed
+        loop = asyncio.get_running_loop()
+        if armed is not None and now < armed.when <= now + delay + SLACK and armed.loop.is_running():
             return
-        self._armed = now + delay + SLACK
-        asyncio.get_running_loop().call_later(delay + SLACK, self._sweep_and_arm)
+        with self._lock:
+            deadline = self._store.deadline
+            if deadline is None:
+                return
+            delay = max(deadline - now, 0.0) + SLACK
+            self._armed = _Timer(now + delay, loop, loop.call_later(delay, self._sweep_and_arm))
+        if armed is not None and armed.loop is loop:
+            armed.handle.cancel()
 
     def _sweep_and_arm(self) -> None:
-        self._armed = 0.0
+        self._armed = None
         self.sweep()
         with self._lock:
             deadline = self._store.deadline
@@ -171,5 +180,13 @@ class MemoryBackend:
             self._listener.flush()
 
 
-def _new_store() -> Store:
-    return Store(epoch=uuid.uuid4().hex[:12], version=time.time_ns() // 1000)
+class _Timer(NamedTuple):
+    when: float
+    """By the backend's clock."""
+    loop: asyncio.AbstractEventLoop
+    handle: asyncio.TimerHandle
+
+
+def _store(version: int) -> Store:
+    """An empty one, whose presence versions are behind `version`."""
+    return Store(epoch=uuid.uuid4().hex[:12], version=max(version, time.time_ns() // 1000))

@@ -45,25 +45,25 @@ SLACK: Final = 0.005
 class Relay:
     """The store, and who wants to hear of what."""
 
-    def __init__(self, handover: Handover | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
+    def __init__(self, handover: Handover | None = None, clock: Callable[[], float] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.clock = self._loop.time if clock is None else clock
         self._handover = handover
         snapshot = None if handover is None else handover.take()
         version = time.time_ns() // 1000
         if snapshot is None:
             self.store = Store(epoch=uuid.uuid4().hex[:12], version=version)
         else:
-            self.store = Store.restored(snapshot, version=version, now=clock())
+            self.store = Store.restored(snapshot, version=version, now=self.clock())
         self.clients: set[Client] = set()
         self.subscribers: dict[str, set[Client]] = {}
         self._pending: set[Client] = set()
-        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         """When the timer runs. Not asked of it: uvloop's handle of what is as good as due does not know."""
         deadline = self.store.deadline
         if deadline is not None:
-            self.arm(max(deadline - clock(), 0.0))
+            self.arm(max(deadline - self.clock(), 0.0))
 
     def hand_over(self) -> None:
         """A clean stop: whatever was taken from a worker is in what the next relay gets, and nothing is taken now."""

@@ -1,0 +1,59 @@
+"""The hub's time, in one place: the running event loop's, so that virtual time governs the hub as it does all else.
+
+Knows nothing of what is due. Logic that depends on time takes `now` as an argument; timers are the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from typing import Final
+
+SAME_CLOCK: Final = 1.0
+"""Seconds that a loop's `time()` may be off the system's monotonic clock and still be that clock (uvloop rounds, and
+remembers the time of its latest turn)."""
+
+
+class LoopClock:
+    """Call it for the seconds of one line of time that all loops share: it stands still or goes on, never back.
+
+    Loops on the system's clock are on the same line. A loop with a clock of its own, as `VirtualTimeLoop` has, goes on
+    from the moment at which it first asks, at its own pace. Any thread may call.
+    """
+
+    def __init__(self) -> None:
+        self._latest = 0.0
+        self._system: float | None = None
+        """What is to be added to the system's clock; None: nobody has needed it yet."""
+        self._own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float] = weakref.WeakKeyDictionary()
+        """What is to be added to the clocks of loops that have been seen."""
+        self._last: tuple[weakref.ref[asyncio.AbstractEventLoop], float] | None = None
+        """The loop that asked last, so that a publish costs no look-up (benchmarks: rooms)."""
+
+    def __call__(self) -> float:
+        loop = asyncio._get_running_loop()
+        if loop is None:
+            now = time.monotonic() + self._system_offset()
+        elif self._last is not None and self._last[0]() is loop:
+            now = loop.time() + self._last[1]
+        else:
+            now = loop.time() + self._offset_of(loop)
+        if now < self._latest:
+            return self._latest
+        self._latest = now
+        return now
+
+    def _offset_of(self, loop: asyncio.AbstractEventLoop) -> float:
+        offset = self._own.get(loop)
+        if offset is None:
+            own = loop.time()
+            offset = self._system_offset() if abs(own - time.monotonic()) < SAME_CLOCK else self._latest - own
+            self._own[loop] = offset
+        self._last = weakref.ref(loop), offset
+        return offset
+
+    def _system_offset(self) -> float:
+        if self._system is None:
+            self._system = self._latest - time.monotonic()
+        return self._system
