@@ -3,11 +3,19 @@ SHELL := /bin/bash
 export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh $(shell find src -name '*.pyx' -o -name '*.px[di]')
+SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh requirements/dev.lock requirements/run.lock \
+	$(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench docs conformance fuzz asan leaks setup system clean
+.PHONY: help demo test test-lowest test-newest check fmt lock bench docs conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
+
+# PYTHON=... of another version than .venv's asks for another .venv.
+ifneq ($(PYTHON),)
+ifneq ($(shell $(PYTHON) -V 2>/dev/null),$(shell [ ! -x $(BIN)/python ] || $(BIN)/python -V 2>/dev/null))
+$(shell rm -f $(VENV)/.installed-*)
+endif
+endif
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -18,6 +26,14 @@ demo: $(VENV)/.installed-run ## serve the chat room (ARGS="--port 9000 --workers
 test: setup system ## all tests, on both twins (ARGS="tests/hub -k order" for some)
 	@scripts/test.sh $(ARGS)
 
+test-lowest: setup system ## tests with the lowest versions that pyproject.toml promises (ARGS as for test)
+	@scripts/setup.sh lowest
+	@scripts/test.sh lowest $(ARGS)
+
+test-newest: setup system ## tests with the newest version of everything, whatever the locks say (ARGS as for test)
+	@scripts/setup.sh newest
+	@scripts/test.sh newest $(ARGS)
+
 check: setup ## ruff, mypy strict, import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,6 +43,9 @@ check: setup ## ruff, mypy strict, import directions
 fmt: setup ## format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock: setup ## renew requirements/*.lock from pyproject.toml (ARGS="--upgrade-package fastapi" for one)
+	@scripts/lock.sh $(ARGS)
 
 bench: setup ## measure against the alternatives
 	scripts/bench.sh $(ARGS)
@@ -48,11 +67,11 @@ leaks: setup ## connections that come and go by the hundred thousand: memory sta
 
 setup: $(VENV)/.installed-dev ## the virtual environment with everything the tests use
 
-system: setup ## chromium, redis-server and openssl, from the distribution when missing
+system: setup ## chromium, redis-server, openssl and python2.7, from the distribution when missing
 	@scripts/system.sh
 
-clean: ## remove the virtual environment, builds and caches
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove the virtual environments, builds and caches
+	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find src -name '*.so' -delete -o -name '*.egg-info' -type d -prune -exec rm -rf {} +
 

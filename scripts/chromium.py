@@ -11,6 +11,8 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
+"""Playwright's own build is kept in the checkout, not in the home folder."""
 NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 
 
@@ -37,6 +39,7 @@ def _from_playwright() -> str | None:
         from playwright.sync_api import sync_playwright
     except ImportError:
         return None
+    os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(CACHE / "playwright"))
     with sync_playwright() as playwright:
         path = playwright.chromium.executable_path
     return path if Path(path).exists() else None

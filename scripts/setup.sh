@@ -1,13 +1,22 @@
 #!/usr/bin/env bash
-# Makes .venv: `scripts/setup.sh run` with what serving needs, `scripts/setup.sh dev` with what the tests need too.
+# Makes an environment. In .venv, from the lock files in requirements/:
+#   scripts/setup.sh run      what serving needs
+#   scripts/setup.sh dev      what the tests and the checks need too
+# Beside it, with antiphon installed as a user gets it, so that .venv stays what it is:
+#   scripts/setup.sh lowest   in .cache/lowest, the lowest versions that pyproject.toml promises (requirements/lowest.lock)
+#   scripts/setup.sh newest   in .cache/newest, the newest of everything, bound by no lock
 # Installs what is missing from the distribution when it may; says what it does. PYTHON=... chooses the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-WHAT=${1:?run or dev}
-VENV=.venv
+WHAT=${1:?run, dev, lowest or newest}
+case $WHAT in
+	run | dev) VENV=.venv ;;
+	lowest | newest) VENV=.cache/$WHAT/venv ;;
+	*) die "scripts/setup.sh: $WHAT is none of run, dev, lowest, newest" ;;
+esac
 
 recent_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -43,11 +52,20 @@ bootstrap_pip() {
 	PY
 }
 
+version_of() { "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null; }
+
+# Whether $VENV works, is of the interpreter that PYTHON names, if it names one, and was made where it stands: the
+# scripts of an environment that was moved or copied run the old one.
+venv_fits() {
+	[ -x "$VENV/bin/python" ] && recent_enough "$VENV/bin/python" && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 &&
+		{ [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$(version_of "$VENV/bin/python")" ]; } &&
+		head -3 "$VENV/bin/pip" | grep -qF "$(pwd -P)/$VENV/bin/python"
+}
+
 make_venv() {
-	if [ -x "$VENV/bin/python" ] && recent_enough "$VENV/bin/python" && "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
-		return
-	fi
+	venv_fits && return
 	local python
+	[ -z "${PYTHON:-}" ] || recent_enough "$PYTHON" || die "PYTHON=$PYTHON is no Python 3.11 or newer that starts"
 	python=$(find_python) || {
 		install python3 && python=$(find_python)
 	} || die "antiphon needs Python 3.11 or newer; none was found" \
@@ -85,15 +103,60 @@ offer_compiler() {
 	note "for the native one, as root: apt-get install gcc libc6-dev python$version-dev; then: make clean, and again"
 }
 
+# Its output is told when it fails, and not otherwise.
+quietly() {
+	local output
+	output=$("$@" 2>&1 </dev/null) && return
+	printf '%s\n' "$output" >&2
+	die "this failed, with the output above: $*"
+}
+
+PIP() { quietly "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+# The versions of a lock file and no others, each file with the hash that stands there.
+install_locked() { PIP install --require-hashes --requirement "requirements/$1.lock"; }
+
+# A copy to install from without --editable: nothing is built in this tree, and nothing that was built here is taken.
+COPY=.cache/$WHAT/source
+copy_sources() {
+	rm -rf "$COPY"
+	mkdir -p "$COPY"
+	tar -c --exclude='*.so' --exclude='*.c' --exclude='*.egg-info' --exclude=__pycache__ \
+		pyproject.toml setup.py MANIFEST.in README.md LICENSE src | tar -x -C "$COPY"
+}
+
+# Two of us at once would each pull the folder away under the other. (macOS has no flock; there, don't.)
+mkdir -p .cache
+exec 9>.cache/setup.lock
+if command -v flock >/dev/null 2>&1 && ! flock -n 9; then
+	say "another setup is under way here: waiting for its end"
+	flock 9
+fi
+
 make_venv
 offer_compiler
-export PIP_DISABLE_PIP_VERSION_CHECK=1
-"$VENV/bin/python" -m pip install --quiet --upgrade 'pip>=25.1' # 25.1 is the first that reads dependency groups
-if [ "$WHAT" = dev ]; then
-	say "installing antiphon and everything the tests use (first time: a minute or two)"
-	"$VENV/bin/python" -m pip install --quiet --editable '.[redis,metrics,testing]' --group dev
-else
+case $WHAT in
+run)
 	say "installing antiphon"
-	"$VENV/bin/python" -m pip install --quiet --editable .
-fi
-touch "$VENV/.installed-$WHAT"
+	install_locked run
+	PIP install --no-deps --no-build-isolation --editable .
+	;;
+dev)
+	say "installing antiphon and everything the tests use (first time: a minute or two)"
+	install_locked dev
+	PIP install --no-deps --no-build-isolation --editable .
+	;;
+lowest)
+	say "installing antiphon and the lowest versions that pyproject.toml promises"
+	install_locked lowest
+	copy_sources
+	PIP install --force-reinstall --no-deps --no-build-isolation "./$COPY"
+	;;
+newest)
+	say "installing antiphon and the newest of everything"
+	PIP install --upgrade 'pip>=25.1' # the first that reads dependency groups
+	copy_sources
+	PIP install --upgrade --upgrade-strategy eager --group dev "./$COPY[redis,metrics,testing]"
+	;;
+esac
+[ "$VENV" != .venv ] || touch "$VENV/.installed-$WHAT"

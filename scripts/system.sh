@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# What the tests need beyond PyPI: a Chromium, a redis-server, openssl. Installs what is missing, and says so.
+# What the tests need beyond PyPI: a Chromium, a redis-server, openssl, and for the protocol suite a Python 2.7. Installs
+# what is missing, and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
+
+export PLAYWRIGHT_BROWSERS_PATH=${PLAYWRIGHT_BROWSERS_PATH:-$PWD/.cache/playwright} # as in scripts/chromium.py
 
 has_chromium() { .venv/bin/python scripts/chromium.py >/dev/null; }
 
@@ -33,6 +36,14 @@ if ! has_chromium; then
 fi
 need redis-server "the hub's tests start their own redis-server"
 need openssl "the tests of TLS make their certificates with openssl"
+
+# Few distributions have one still, so the suite is skipped by name where there is none, and scripts/test.sh says so.
+has_python2() { .venv/bin/python -m tests.conformance.python2 >/dev/null; }
+if ! has_python2 && apt-cache show python2.7-dev >/dev/null 2>&1; then
+	say "the protocol suite is a Python 2.7 program"
+	install python2.7-dev || true
+fi
+has_python2 || note "$(.venv/bin/python -m tests.conformance.python2 || true); tests/conformance will be skipped"
 
 [ ${#missing[@]} -eq 0 ] || die "what the tests need is missing and could not be installed: ${missing[*]}" \
 	"as root: apt-get install ${missing[*]}" \

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Self
 
+from antiphon.hub.backends import relay_supervisor
 from antiphon.hub.backends.relay_process import native_address
 from tests.patience import PATIENCE
 
@@ -37,8 +38,9 @@ class RelayServer:
 
     def start(self) -> None:
         """Start, and return when it takes connections."""
-        command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", self.address]
-        command += self._options or ["--with-parent"]
+        # As the supervisor does: without the packages around it, a relay starts in a quarter of the time.
+        relay = ("-c", relay_supervisor._PROGRAM, str(relay_supervisor._PACKAGE))
+        command = [sys.executable, *relay, self.address, *(self._options or ["--with-parent"])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
         deadline = time.monotonic() + START_TIMEOUT
         while True:

@@ -1,7 +1,8 @@
 """Drives the Autobahn|Testsuite's fuzzing client, a Python 2.7 program, against an echo server.
 
-`setup.sh` builds it, unmodified, into `$CONFORMANCE_HOME`. The suite writes its results when a process ends, so the
-cases are run in batches, and one that hangs costs its batch a second try only.
+It is built once, unmodified, into `.cache/autobahn`, from the files of PyPI whose hashes stand in `*.lock`. The suite
+writes its results when a process ends, so the cases are run in batches, and one that hangs costs its batch a second try
+only.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.built import CACHE, built, step
+from tests.conformance import python2
+
 HERE = Path(__file__).parent
-HOME = Path(os.environ.get("CONFORMANCE_HOME") or Path(tempfile.gettempdir()) / "antiphon-conformance")
+HOME = CACHE / "autobahn"
 WSTEST = HOME / "py27" / "bin" / "wstest"
+LOCKS = [HERE / name for name in ("virtualenv.lock", "build-py27.lock", "suite-py27.lock")]
 
 GROUPS = {
     1: "framing, sizes",
@@ -97,17 +103,31 @@ class Report:
 
 
 class CannotRun(Exception):
-    """The suite is not there and cannot be built."""
+    """There is no Python 2.7 to build the suite with."""
 
 
 def build() -> None:
-    """Build the suite unless it is there; takes some 20 seconds, a C compiler and a python2.7."""
-    if WSTEST.exists():
-        return
-    environment = os.environ | {"CONFORMANCE_HOME": str(HOME)}
-    done = subprocess.run([HERE / "setup.sh"], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CannotRun((done.stderr or done.stdout).strip()[-2000:])
+    """Build the suite unless it is there; takes some 20 seconds, a C compiler and a python2.7.
+
+    Raises CannotRun, and BuildFailed with the output of what failed.
+    """
+    python = python2.find()
+    if python is None:
+        raise CannotRun(python2.MISSING)
+    recipe = "\n".join([str(python), *(lock.read_text() for lock in LOCKS)])
+    built(HOME, recipe, lambda folder: _build(folder, python))
+
+
+def _build(folder: Path, python: Path) -> None:
+    virtualenv, build_tools, suite = LOCKS
+    tools, py27 = folder / "tools", folder / "py27"
+    locked = ("install", "--disable-pip-version-check", "--require-hashes")
+    step(sys.executable, "-m", "pip", *locked, "--target", tools, "--requirement", virtualenv)
+    makes = os.environ | {"PYTHONPATH": str(tools), "VIRTUALENV_OVERRIDE_APP_DATA": str(folder / "app-data")}
+    step(sys.executable, "-m", "virtualenv", "--no-periodic-update", "--python", python, py27, env=makes)
+    for lock in (build_tools, suite):
+        step(py27 / "bin" / "pip", *locked, "--no-build-isolation", "--requirement", lock, env=_environment())
+    step(py27 / "bin" / "wstest", "--autobahnversion", env=_environment())
 
 
 def cases(pattern: str = "*", *, without: Iterable[str] = (), lite: bool = False) -> list[str]:

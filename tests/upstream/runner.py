@@ -8,18 +8,18 @@ one for all files of a suite that share a `-k` expression, since starting pytest
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CACHE = Path(__file__).parents[2] / ".cache" / "upstream"
+from tests.built import CACHE, BuildFailed, built, step
+
 REPORT = "report.xml"
 
 
@@ -41,6 +41,8 @@ class Suite:
 
     project: str
     version: str
+    sha256: str
+    """Of the sdist."""
     support: tuple[str, ...]
     """Files and folders of the sdist that the test files need; their names are rewritten too."""
     names: Mapping[str, str]
@@ -48,38 +50,33 @@ class Suite:
     files: tuple[File, ...]
 
 
-def sdist(project: str, version: str, cache: Path = CACHE) -> Path:
-    """The unpacked source distribution, fetched once. Safe in several processes at a time: the first one's stays."""
-    unpacked = cache / f"{project}-{version}"
-    if not unpacked.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            fetch(project, version, Path(folder))
-            place(Path(folder) / unpacked.name, unpacked)
-    return unpacked
+def sdist(suite: Suite) -> Path:
+    """The unpacked source distribution, fetched once: whoever comes first does, the others wait for it."""
+    release = f"{suite.project}-{suite.version}"
+    return built(CACHE / "upstream" / release, suite.sha256, lambda folder: fetch(suite, folder)) / release
 
 
-def fetch(project: str, version: str, folder: Path) -> None:
-    """Download the sdist and unpack it inside `folder`."""
-    download = ["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", *download, f"{project}=={version}"], check=True)
-    with tarfile.open(next(folder.glob(f"{project}-{version}.tar.*"))) as archive:
+def fetch(suite: Suite, folder: Path) -> None:
+    """Download the sdist and unpack it inside `folder`. Raises BuildFailed where it is not the file that is meant."""
+    only_the_sdist = (
+        "--no-deps",
+        "--no-binary",
+        suite.project,
+    )  # what builds it may come as wheels: ten times as quick
+    requirement = f"{suite.project}=={suite.version}"
+    step(sys.executable, "-m", "pip", "download", "--quiet", *only_the_sdist, "--dest", folder, requirement)
+    path = next(folder.glob(f"{suite.project}-{suite.version}.tar.*"))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != suite.sha256:
+        raise BuildFailed(f"{path.name} has the hash {digest}, and suites.py expects {suite.sha256}")
+    with tarfile.open(path) as archive:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Debian 12's Python 3.11.2 has none
         archive.extractall(folder)
 
 
-def place(complete: Path, target: Path) -> None:
-    """Make a complete folder appear as `target` in one step, unless another process was first."""
-    try:
-        complete.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-
-
 def prepare(suite: Suite, folder: Path) -> None:
     """Copy what the suite needs into `folder`, under our names."""
-    source = sdist(suite.project, suite.version)
+    source = sdist(suite)
     for name in (*suite.support, *(file.path for file in suite.files)):
         target = folder / name
         if (source / name).is_dir():

@@ -14,6 +14,7 @@ _OPENAPI = "companion HTTP routes take no part in OpenAPI: for that, mount FastA
 STARLETTE = Suite(
     project="starlette",
     version="1.10.0",
+    sha256="b8399098d4c1e3522734f7235dc79b1fc967f96cf139c81e0fa30479e0685f9b",
     support=("tests/__init__.py", "tests/conftest.py", "tests/types.py", "tests/middleware/__init__.py"),
     names={
         "starlette.websockets": "antiphon.websockets",
@@ -49,6 +50,7 @@ STARLETTE = Suite(
 FASTAPI = Suite(
     project="fastapi",
     version="0.163.2",
+    sha256="e605c4c9b94be78b43aa8239a62ccf7b6684346cdc9e053633feab0ab21b87c7",
     support=(
         "tests/__init__.py",
         "tests/utils.py",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.upstream.runner import Suite, groups, passed, place, prepare, rewritten, run
+from tests.built import BuildFailed
+from tests.upstream.runner import Suite, fetch, groups, passed, prepare, rewritten, run
 from tests.upstream.suites import SUITES
 
 CASES = [
@@ -36,22 +36,7 @@ def test_names_are_rewritten_where_they_name_a_module_and_nowhere_else() -> None
     )
 
 
-def test_who_unpacks_an_sdist_at_the_same_time_as_others_finds_it_complete(tmp_path: Path) -> None:
-    together = threading.Barrier(4)
-    target = tmp_path / "project-1"
-
-    def unpack(number: int) -> str:
-        mine = tmp_path / f"mine-{number}" / "project-1"
-        mine.mkdir(parents=True)
-        (mine / "setup.py").write_text("complete")
-        together.wait()
-        place(mine, target)
-        return (target / "setup.py").read_text()
-
-    with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(unpack, range(4))) == ["complete"] * 4
-
-
-def test_a_folder_that_cannot_be_placed_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        place(tmp_path / "nothing", tmp_path / "project-1")
+def test_an_sdist_with_another_hash_is_refused(tmp_path: Path) -> None:
+    expected = "0" * 64
+    with pytest.raises(BuildFailed, match=rf"has the hash [0-9a-f]+, and suites\.py expects {expected}"):
+        fetch(replace(SUITES[0], sha256=expected), tmp_path)

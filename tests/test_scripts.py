@@ -1,0 +1,38 @@
+"""What the scripts of this repository promise to who works on it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT
+
+
+def judged(message: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = folder / "COMMIT_EDITMSG"
+    path.write_text(message)
+    return subprocess.run([ROOT / "scripts" / "commit_subject.sh", path], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["x" * 72, "é" * 72, "Short\n\n" + "a long line of a body " * 9, "Short\n# On branch main, as editors show\n"],
+    ids=["72", "72 letters of two bytes", "a body", "comments"],
+)
+def test_a_commit_subject_of_72_characters_passes(message: str, tmp_path: Path) -> None:
+    done = judged(message, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_longer_commit_subject_is_refused_with_its_length(tmp_path: Path) -> None:
+    done = judged("x" * 73 + "\n\nwhy\n", tmp_path)
+    assert done.returncode == 1
+    assert "has 73 characters, 72 are the most" in done.stderr
+
+
+def test_a_body_that_begins_in_the_second_line_is_refused(tmp_path: Path) -> None:
+    done = judged("Short\nwhy\n", tmp_path)
+    assert done.returncode == 1
+    assert "an empty line belongs between" in done.stderr
