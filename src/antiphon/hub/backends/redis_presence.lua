@@ -9,6 +9,7 @@
 
 local leases, linger = root .. 'leases', root .. 'linger'
 local LISTED = 8   -- connections of one member that are told of: the newest; as in base.py
+local STEP = 1000  -- ms that a lease may end later than it was made to, before that means that the clock was set back
 local BATCH = 500  -- connections let go of per call, so that no call blocks the server for long
 
 local function join(topic, ref)
@@ -231,6 +232,18 @@ function operations.roster(topic)
   return roster
 end
 
+-- The clock was set back by so many ms: what was to end soon would last for as long. Who has said something since, by the
+-- new clock, is not among those that end that late.
+local function set_back(ms, lease)
+  local function shift(key, from)
+    for _, name in ipairs(redis.call('ZRANGEBYSCORE', key, whole(from), '+inf')) do
+      redis.call('ZINCRBY', key, whole(-ms), name)
+    end
+  end
+  shift(leases, now + lease + STEP)
+  shift(linger, now + ms)
+end
+
 -- process or '', lease (ms), topics whose keys shall live on: 1, or 0 when the process's lease had run out
 function operations.tick(process, lease, ...)
   sweep()
@@ -239,8 +252,13 @@ function operations.tick(process, lease, ...)
   if process == '' then
     return 1
   end
-  if not redis.call('ZSCORE', leases, process) then
+  local until_then = tonumber(redis.call('ZSCORE', leases, process))
+  if not until_then then
     return 0
+  end
+  local ahead = until_then - now - lease
+  if ahead > STEP then
+    set_back(ahead, lease)
   end
   redis.call('ZADD', leases, whole(now + lease), process)
   for _, key in ipairs({ leases, root .. 'p:' .. process }) do
