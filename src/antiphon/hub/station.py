@@ -18,7 +18,7 @@ from antiphon.types import PreparedMessage, Sink
 
 from .backends.base import Change, Position, Roster
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
-from .message import Kind, Parcel, presence_diff
+from .message import Kind, Parcel, presence_diff, resync
 from .outbox import Outbox, sink_limit
 from .presence import Diff, Listed, Picture
 from .topics import TopicOptions
@@ -60,6 +60,7 @@ class Receiver:
     __slots__ = (
         "behind",
         "local",
+        "mixed",
         "offer",
         "outbox",
         "serial",
@@ -80,6 +81,8 @@ class Receiver:
         self.outbox: Outbox | None = None
         self.behind: Position | None = None
         """Entries up to here are known to the receiver already: drop them when they come."""
+        self.mixed = ""
+        """The epoch of entries that came behind a page of another one: the receiver was told that there is a gap."""
         self.watching = False
         """Gets presence diffs."""
         self.told: dict[str, Listed] | None = None
@@ -184,9 +187,13 @@ class LocalTopic:
             return 1
         behind, position = receiver.behind, parcel.position
         # What was on its way when the data was lost, of the old epoch, says nothing about a page of the new one.
-        if behind is not None and position is not None and behind.epoch == position.epoch:
-            receiver.behind = None
-            self.fast = None
+        if behind is not None and position is not None:
+            if behind.epoch == position.epoch:
+                receiver.behind = None
+                self.fast = None
+            elif receiver.mixed != position.epoch:
+                receiver.mixed = position.epoch
+                self._apply(receiver, resync(self.name), fresh=False)
         return self._apply(receiver, parcel, fresh=False)
 
     def _apply(self, receiver: Receiver, parcel: Parcel, *, fresh: bool) -> int:
@@ -231,7 +238,11 @@ class LocalTopic:
         """The receiver has caught up to `behind`: it gets `owed`, then the live messages that are not in it."""
         receiver.behind = behind
         self.fast = None
-        self.outbox(receiver).release(owed, lambda parcel: not receiver.knows(parcel))
+        outbox = self.outbox(receiver)
+        if behind is not None and any(one.position and one.position.epoch != behind.epoch for one in outbox.pending):
+            # The data was lost on the way. Which epoch is the new one, nobody knows here.
+            owed = [*owed, resync(self.name)]
+        outbox.release(owed, lambda parcel: not receiver.knows(parcel))
 
     def forget_page(self, receiver: Receiver) -> None:
         """Nothing that was in the receiver's page can come any more."""
