@@ -423,8 +423,10 @@ class Life:
     """Joiners that have neither gone for good nor settled for the end."""
     checked: asyncio.Event = field(default_factory=asyncio.Event)
     topics: list[str] = field(init=False)
+    users: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.users = self.rng.choice([1, 4])
         self.topics = self.rng.choice([list(TOPICS), self.rng.sample(list(TOPICS), 2)])
 
     async def live(self) -> None:
@@ -495,7 +497,7 @@ class Life:
         if topic in left_at and rng.random() < 0.7:
             asked["since"] = left_at[topic]
         if TOPICS[topic].presence and rng.random() < 0.7:
-            asked["presence"] = {"id": f"u{rng.randrange(4)}", "tab": number}
+            asked["presence"] = {"id": f"u{rng.randrange(self.users)}", "tab": number}
         connection = Connection()
         try:
             return Stay(topic, asked, connection, rng.choice(self.world.hubs).join(topic, connection, **asked))
@@ -580,11 +582,17 @@ class Life:
 
     def _check_members(self, stay: Stay, members: dict[str, list[Any]]) -> None:
         told: dict[str, Any] = {}
+        counts: dict[str, int] = {}
         for event in stay.events:
             if event.get("type") == "presence_diff":
                 assert not event["joins"].keys() & told.keys(), "somebody joined twice"
                 assert (event["leaves"].keys() | event["updates"].keys()) <= told.keys(), "a stranger left or changed"
-                assert all(told[user] != metas for user, metas in event["updates"].items()), "an update of nothing"
+                for user, metas in event["updates"].items():
+                    same = told[user] == metas and counts.get(user) == event.get("counts", {}).get(user)
+                    assert not same, "an update of nothing"
+                for user in event["leaves"].keys() | event["joins"].keys() | event["updates"].keys():
+                    counts.pop(user, None)
+                counts |= event.get("counts", {})
                 told = {user: metas for user, metas in told.items() if user not in event["leaves"]}
                 told |= event["joins"] | event["updates"]
         if stay.reached_the_end and "presence" in stay.asked:

@@ -8,16 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.hub.backends.base import Track
-from antiphon.hub.presence import Diff, Members, Picture
+from antiphon.hub.backends.base import LISTED, Roster, Track
+from antiphon.hub.presence import Diff, Listed, Members, Picture
 from antiphon.hub.store import Store
 
 users = st.sampled_from(["ann", "bob", "cem"])
 metas = st.sampled_from([b"1", b"2"])
+
+
+def listed(roster: Roster) -> dict[str, Listed]:
+    return {user: Listed(metas, roster.more.get(user, 0)) for user, metas in roster.members.items()}
+
+
 rosters = st.dictionaries(users, st.lists(metas, min_size=1, max_size=3).map(tuple))
 
 
-def apply(state: Mapping[str, tuple[bytes, ...]], diff: Diff[bytes]) -> dict[str, tuple[bytes, ...]]:
+def apply(state: Mapping[str, tuple[bytes, ...]], diff: Diff[tuple[bytes, ...]]) -> dict[str, tuple[bytes, ...]]:
     """As a page does."""
     assert not diff.joins.keys() & state.keys()
     assert diff.leaves.keys() <= state.keys()
@@ -27,7 +33,7 @@ def apply(state: Mapping[str, tuple[bytes, ...]], diff: Diff[bytes]) -> dict[str
 
 @given(st.lists(rosters, max_size=6))
 def test_diffs_compose_to_the_state(states: list[dict[str, tuple[bytes, ...]]]) -> None:
-    picture: Picture[bytes] = Picture(0, {})
+    picture: Picture[tuple[bytes, ...]] = Picture(0, {})
     page: dict[str, tuple[bytes, ...]] = {}
     for version, state in enumerate(states, 1):
         page = apply(page, picture.replace(version, state))
@@ -56,14 +62,14 @@ def test_changes_told_by_the_store_are_exactly_its_state(steps: list[tuple[str, 
             changes.append(store.untrack("t", ref, 2.0 if what == "linger" else 0.0, now))
         if late and number == len(steps) // 2:
             start = store.roster("t")
-    picture = Picture(start.version, start.members)
+    picture = Picture(start.version, listed(start))
     for change in changes:
         if change is not None:
-            picture.change(*change)
-    assert picture.members == store.roster("t").members
+            picture.change(change.version, change.user, Listed(change.metas, change.more))
+    assert picture.members == listed(store.roster("t"))
     for process in ("p0", "p1"):
         for _, change in store.drop_process(process):
-            picture.change(*change)
+            picture.change(change.version, change.user, Listed(change.metas, change.more))
     assert picture.members == {}
     assert store.topics == 0
 
@@ -75,9 +81,9 @@ def test_a_connection_takes_the_place_of_a_lingering_one() -> None:
     members.linger("1", until=5)
     members.linger("2", until=5)
     assert members.track(Track("3", "ann", b"phone")) == (False, "2")
-    assert members.metas("ann") == (b"tab", b"phone")
+    assert members.listed("ann").metas == (b"tab", b"phone")
     assert members.track(Track("4", "ann", b"other")) == (True, "1")
-    assert members.metas("ann") == (b"other", b"phone")
+    assert members.listed("ann").metas == (b"other", b"phone")
     assert members.track(Track("5", "ann", b"third")) == (True, None)
 
 
@@ -132,3 +138,15 @@ def test_versions_grow_across_the_topic_being_forgotten() -> None:
         assert store.topics == 0
     assert versions == sorted(set(versions))
     assert versions[0] > 7
+
+
+def test_of_a_member_with_many_connections_the_newest_are_listed_and_the_others_counted() -> None:
+    members = Members()
+    for number in range(LISTED + 3):
+        members.track(Track(str(number), "ann", b"%d" % number))
+    assert members.listed("ann") == (tuple(b"%d" % number for number in range(3, LISTED + 3)), 3)
+    members.untrack("0")
+    assert members.listed("ann").more == 2
+    for number in range(1, LISTED + 3):
+        members.untrack(str(number))
+    assert not members.listed("ann")

@@ -60,3 +60,28 @@ async def test_who_leaves_while_the_hub_stops_disturbs_nothing(server: RedisServ
     await backend.stop()
     await asyncio.gather(*leaving)
     assert not [name for name in server.key_names() if not name.endswith(":state")]
+
+
+async def test_members_of_a_dead_process_leave_although_the_clock_was_set_back(server: RedisServer) -> None:
+    """As seen from the new clock, everything was to end an hour later."""
+    config = BackendConfig(presence_lease=1.0)
+    dead, alive = (RedisBackend(server.url, config) for _ in range(2))
+    for backend in (dead, alive):
+        await backend.start(Rooms("test"))
+    try:
+        await dead.track("t", Track("dead", "ann", b"1"))
+        await alive.track("t", Track("broken off", "cem", b"1"))
+        await alive.untrack("t", "broken off", 1.0)
+        await alive.track("t", Track("alive", "bob", b"1"))
+        for task in dead._tasks:
+            task.cancel()
+        for key in server.key_names():
+            if key.endswith((":leases", ":linger")):
+                for name in server.lines("ZRANGE", key, "0", "-1"):
+                    server.command("ZINCRBY", key, "3600000", name)
+        await until(lambda: members(alive, "t"), {"bob": (b"1",)})
+        seen = [await members(alive, "t") for _ in range(5)]
+        assert all(one == {"bob": (b"1",)} for one in seen)
+    finally:
+        await alive.stop()
+        await dead.stop()

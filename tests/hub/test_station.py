@@ -127,8 +127,9 @@ def _joins_and_leaves(sink: RecordingSink) -> list[tuple[list[str], list[str]]]:
 async def test_an_entry_that_comes_twice_is_delivered_once() -> None:
     hub = Hub(topics={"t": TopicOptions(history=5)})
     connection = Connection()
-    async with hub.join("t", connection):
-        entry = Entry(pack(Envelope(Form.TEXT, b"x", "", "")), Position(1, "e"))
+    async with hub.join("t", connection) as membership:
+        assert membership.position is not None
+        entry = Entry(pack(Envelope(Form.TEXT, b"x", "", "")), Position(1, membership.position.epoch))
         for _ in range(2):
             hub._rooms.deliver("t", entry)
         hub._rooms.flush()
@@ -232,5 +233,26 @@ async def test_what_was_on_its_way_when_the_data_was_lost_does_not_make_a_page_c
     local.release(receiver, [parcel("3", Position(3, "new"))], Position(3, "new"))
     for number, epoch in ((55, "old"), (1, "new"), (2, "new"), (3, "new"), (4, "new")):
         local.deliver(parcel(str(number), Position(number, epoch)))
-    assert sink.received == ["3", "55", "4"]
+    assert [one if one[0] != "{" else "resync" for one in map(str, sink.received)] == ["3", "resync", "55", "4"]
     assert not receiver.off_the_fast_path
+
+
+async def test_a_joiner_whose_place_and_live_messages_are_of_two_epochs_is_told_of_a_gap() -> None:
+    sink = RecordingSink()
+    receiver = Receiver(sink, 1, None)
+    local = make_station().add("t", TopicOptions(history=5), receiver)
+    local.hold(receiver)
+    local.deliver(parcel("1", Position(1, "new")))
+    local.release(receiver, [], Position(9, "old"))
+    assert [one if one[0] != "{" else "resync" for one in map(str, sink.received)] == ["resync", "1"]
+
+
+async def test_an_entry_of_another_epoch_is_a_gap_for_all() -> None:
+    hub = Hub(topics={"t": TopicOptions(history=5)})
+    connection = Connection()
+    async with hub.join("t", connection):
+        for offset, epoch in ((1, "a"), (1, "b"), (2, "b")):
+            hub._rooms.deliver("t", Entry(pack(Envelope(Form.TEXT, b"x", "", "")), Position(offset, epoch)))
+            hub._rooms.flush()
+    told = '{"type":"resync","topic":"t"}'
+    assert connection.received == [told, "x", told, "x", "x"]

@@ -475,9 +475,9 @@ async def test_who_joins_waits_for_the_leaves_of_its_own_topic_only(hub: Hub, ba
     leaving = asyncio.create_task(leaver.leave())
     async with hub.join("elsewhere", Connection(), presence="bob"):
         assert await hub.presence("elsewhere") == {"bob": ["bob"]}
-    waiting = asyncio.create_task(hub.presence("people"))
-    await asyncio.sleep(0.01)
-    assert not waiting.done()
-    backend.confirm_leaving.set()
-    assert await waiting == {}
-    await leaving
+        waiting = asyncio.create_task(hub.presence("people"))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        backend.confirm_leaving.set()
+        assert await waiting == {}
+        await leaving

@@ -76,6 +76,7 @@ class Attendance:
         """The backend has let go of all of them."""
         with self._guard:
             self._topics.clear()
+            self._told_by.clear()  # a task that is cancelled before it has begun does not get to its end
 
     def untold(self, topic: str) -> bool:
         return topic in self._topics

@@ -268,7 +268,7 @@ class Hub:
     # People
 
     async def presence(self, topic: str) -> dict[str, list[Any]]:
-        """The members: user to what each of its connections gave as `presence`, oldest first.
+        """The members: user to what each of its connections (the newest 8) gave as `presence`, oldest first.
 
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """

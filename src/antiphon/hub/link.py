@@ -266,6 +266,7 @@ class Link:
             held = tuple(entry for entry in held if entry.position is not None and not room.reached(entry.position))
         if not page.recovered or (held and not _follows(held[0], room)):
             self._rooms.spread(room, resync(room.topic))
+            room.last = None  # the gap is told: whatever comes next is none
         self._let_go(room, held)
         if not page.recovered and not held:
             room.last = page.position

@@ -11,7 +11,7 @@ from antiphon.types import PreparedMessage
 
 from .backends.base import Entry, Position
 from .envelope import Form, decode, decode_json, encode_json, unpack
-from .presence import Diff
+from .presence import Diff, Listed
 from .topics import Framing
 
 
@@ -22,7 +22,7 @@ class Kind(Enum):
     """`data` was published."""
     PRESENCE_DIFF = "presence_diff"
     """`data` is a dict with `joins`, `leaves` and `updates`: user to list of infos. Applied one after the other, to
-    nothing at first, they are the members."""
+    nothing at first, they are the members. `counts`: how many connections those have of whom not all are listed."""
     RESYNC = "resync"
     """Messages may have been missed and cannot be had any more: load the state again. `data` is None."""
     JOINED = "joined"
@@ -106,9 +106,19 @@ def to_message(topic: str, entry: Entry) -> Message:
     return Message(topic, data) if entry.position is None else Message(topic, data, *entry.position)
 
 
-def presence_diff(topic: str, diff: Diff[bytes]) -> Parcel:
-    """The event `{"type": "presence_diff", "topic": …, "joins": {user: [info, …]}, "leaves": …, "updates": …}`."""
-    body = {"joins": infos(diff.joins), "leaves": infos(diff.leaves), "updates": infos(diff.updates)}
+def presence_diff(topic: str, diff: Diff[Listed]) -> Parcel:
+    """The event `{"type": "presence_diff", "topic": …, "joins": {user: [info, …]}, "leaves": …, "updates": …}`.
+
+    With `"counts": {user: number}` for those in it who have more connections than are listed.
+    """
+    body: dict[str, Mapping[str, Any]] = {
+        part: infos({user: listed.metas for user, listed in members.items()})
+        for part, members in (("joins", diff.joins), ("leaves", diff.leaves), ("updates", diff.updates))
+    }
+    here = diff.joins | diff.updates
+    counts = {user: len(listed.metas) + listed.more for user, listed in here.items() if listed.more}
+    if counts:
+        body["counts"] = counts
     raw = encode_json(body)
     return Parcel(topic, Kind.PRESENCE_DIFF, _event("presence_diff", topic, body), raw, Form.JSON)
 

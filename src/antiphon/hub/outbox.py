@@ -72,6 +72,11 @@ class Outbox:
     def pending_bytes(self) -> int:
         return self._pending_bytes
 
+    @property
+    def pending(self) -> Iterable[Parcel]:
+        """What is held back and not owed."""
+        return self._pending.values()
+
     def hold(self) -> None:
         """Keep everything until `release`: the receiver is catching up."""
         self._held = True

@@ -10,9 +10,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
-from .backends.base import Track
+from .backends.base import LISTED, Track
 
-M = TypeVar("M")
+V = TypeVar("V")
+
+
+class Listed(NamedTuple):
+    """A member as it is told of. False: it is not there."""
+
+    metas: tuple[bytes, ...]
+    """Of its newest `LISTED` connections, oldest first."""
+    more: int = 0
+    """Older connections besides those."""
+
+    def __bool__(self) -> bool:
+        return bool(self.metas)
 
 
 @dataclass(slots=True)
@@ -35,11 +47,13 @@ class Tracked(NamedTuple):
 class Members:
     """The connections of one topic."""
 
-    __slots__ = ("_connections", "_users")
+    __slots__ = ("_connections", "_lingering", "_users")
 
     def __init__(self) -> None:
         self._connections: dict[str, _Connection] = {}
         self._users: dict[str, list[str]] = {}
+        self._lingering: dict[str, dict[str, None]] = {}
+        """By user: those that linger, the first that began to first."""
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -47,12 +61,12 @@ class Members:
     def __contains__(self, ref: str) -> bool:
         return ref in self._connections
 
-    def metas(self, user: str) -> tuple[bytes, ...]:
-        """One per connection, oldest first; empty when the user is not there."""
-        return tuple(self._connections[ref].meta for ref in self._users.get(user, ()))
+    def listed(self, user: str) -> Listed:
+        refs = self._users.get(user, [])
+        return Listed(tuple(self._connections[ref].meta for ref in refs[-LISTED:]), max(len(refs) - LISTED, 0))
 
-    def snapshot(self) -> dict[str, tuple[bytes, ...]]:
-        return {user: self.metas(user) for user in self._users}
+    def snapshot(self) -> dict[str, Listed]:
+        return {user: self.listed(user) for user in self._users}
 
     def track(self, track: Track) -> Tracked:
         """Add a connection, or replace one: that with the same ref, else a lingering one of the same user.
@@ -62,8 +76,10 @@ class Members:
         known = self._connections.get(track.ref)
         if known is not None and known.user != track.user:
             raise ValueError(f"ref {track.ref!r} belongs to {known.user!r}, not to {track.user!r}")
-        replaced = track.ref if known is not None else self._lingering(track)
+        replaced = track.ref if known is not None else self._place_for(track)
         before = None if replaced is None else self._connections.pop(replaced).meta
+        if replaced is not None:
+            self._linger_no_more(track.user, replaced)
         refs = self._users.setdefault(track.user, [])
         if replaced is None:
             refs.append(track.ref)
@@ -77,6 +93,7 @@ class Members:
         connection = self._connections.pop(ref, None)
         if connection is None:
             return None
+        self._linger_no_more(connection.user, ref)
         refs = self._users[connection.user]
         refs.remove(ref)
         if not refs:
@@ -89,6 +106,7 @@ class Members:
         if connection is None:
             return False
         connection.until = until
+        self._lingering.setdefault(connection.user, {})[ref] = None
         return True
 
     def expire(self, ref: str, now: float) -> str | None:
@@ -98,33 +116,40 @@ class Members:
             return None
         return self.untrack(ref)
 
-    def _lingering(self, track: Track) -> str | None:
-        lingering = [ref for ref in self._users.get(track.user, ()) if self._connections[ref].until is not None]
+    def _place_for(self, track: Track) -> str | None:
+        """The lingering connection whose place a new one takes: one with the same meta before any other."""
+        lingering = self._lingering.get(track.user, {})
         alike = (ref for ref in lingering if self._connections[ref].meta == track.meta)
-        return next(alike, lingering[0] if lingering else None)
+        return next(alike, next(iter(lingering), None))
+
+    def _linger_no_more(self, user: str, ref: str) -> None:
+        lingering = self._lingering.get(user, {})
+        lingering.pop(ref, None)
+        if not lingering:
+            self._lingering.pop(user, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Diff(Generic[M]):
-    """What changed between two pictures of the members: user to metas."""
+class Diff(Generic[V]):
+    """What changed between two pictures of the members, by user."""
 
-    joins: dict[str, tuple[M, ...]] = field(default_factory=dict)
+    joins: dict[str, V] = field(default_factory=dict)
     """Members that were not there."""
-    leaves: dict[str, tuple[M, ...]] = field(default_factory=dict)
-    """Members that are gone, with the metas they had last."""
-    updates: dict[str, tuple[M, ...]] = field(default_factory=dict)
-    """Members still there whose metas are others now (one tab more, one less)."""
+    leaves: dict[str, V] = field(default_factory=dict)
+    """Members that are gone, as they were last."""
+    updates: dict[str, V] = field(default_factory=dict)
+    """Members still there who are told of otherwise now (one tab more, one less)."""
 
     def __bool__(self) -> bool:
         return bool(self.joins or self.leaves or self.updates)
 
 
-class Picture(Generic[M]):
-    """A reader's copy of the members, kept true by changes that carry a member's whole state."""
+class Picture(Generic[V]):
+    """A reader's copy of the members, kept true by changes that carry a member's whole state; a false one: it left."""
 
     __slots__ = ("_members", "_version")
 
-    def __init__(self, version: int, members: Mapping[str, tuple[M, ...]]) -> None:
+    def __init__(self, version: int, members: Mapping[str, V]) -> None:
         self._version = version
         self._members = dict(members)
 
@@ -133,35 +158,35 @@ class Picture(Generic[M]):
         return self._version
 
     @property
-    def members(self) -> Mapping[str, tuple[M, ...]]:
+    def members(self) -> Mapping[str, V]:
         return self._members
 
-    def change(self, version: int, user: str, metas: tuple[M, ...]) -> Diff[M]:
+    def change(self, version: int, user: str, state: V) -> Diff[V]:
         """Apply one change; one that the picture contains already is nothing."""
         if version <= self._version:
             return Diff()
         self._version = version
-        return self._set(user, metas)
+        return self._set(user, state)
 
-    def replace(self, version: int, members: Mapping[str, tuple[M, ...]]) -> Diff[M]:
+    def replace(self, version: int, members: Mapping[str, V]) -> Diff[V]:
         """Take a fresh roster; what was missed comes as one diff. One older than the picture is nothing."""
-        diff: Diff[M] = Diff()
+        diff: Diff[V] = Diff()
         if version < self._version:
             return diff
         users: Iterable[str] = [*members, *(user for user in self._members if user not in members)]
         for user in users:
-            one = self._set(user, members.get(user, ()))
+            one = self._set(user, members.get(user))
             diff.joins.update(one.joins)
             diff.leaves.update(one.leaves)
             diff.updates.update(one.updates)
         self._version = version
         return diff
 
-    def _set(self, user: str, metas: tuple[M, ...]) -> Diff[M]:
-        before = self._members.get(user, ())
-        if before == metas:
+    def _set(self, user: str, state: V | None) -> Diff[V]:
+        before = self._members.get(user)
+        if before == state or not (before or state):
             return Diff()
-        if not metas:
+        if not state:
             return Diff(leaves={user: self._members.pop(user)})
-        self._members[user] = metas
-        return Diff(updates={user: metas}) if before else Diff(joins={user: metas})
+        self._members[user] = state
+        return Diff(updates={user: state}) if before else Diff(joins={user: state})

@@ -172,8 +172,10 @@ class Rooms:
         self.pass_on(room, entry)
 
     def pass_on(self, room: Room, entry: Entry) -> None:
-        """To all stations of the room, whatever state it is in."""
+        """To all stations of the room, whatever state it is in. Another epoch than before is a gap, however it came."""
         if entry.position is not None:
+            if room.last is not None and room.last.epoch != entry.position.epoch:
+                self.spread(room, resync(room.topic))
             room.last = entry.position
         try:
             parcel = unwrap(room.topic, entry, room.options.framing)

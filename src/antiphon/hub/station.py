@@ -18,9 +18,9 @@ from antiphon.types import PreparedMessage, Sink
 
 from .backends.base import Change, Position, Roster
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
-from .message import Kind, Parcel, presence_diff
+from .message import Kind, Parcel, presence_diff, resync
 from .outbox import Outbox, sink_limit
-from .presence import Diff, Picture
+from .presence import Diff, Listed, Picture
 from .topics import TopicOptions
 
 logger: Final = logging.getLogger("antiphon.hub")
@@ -60,6 +60,7 @@ class Receiver:
     __slots__ = (
         "behind",
         "local",
+        "mixed",
         "offer",
         "outbox",
         "serial",
@@ -80,9 +81,11 @@ class Receiver:
         self.outbox: Outbox | None = None
         self.behind: Position | None = None
         """Entries up to here are known to the receiver already: drop them when they come."""
+        self.mixed = ""
+        """The epoch of entries that came behind a page of another one: the receiver was told that there is a gap."""
         self.watching = False
         """Gets presence diffs."""
-        self.told: dict[str, tuple[bytes, ...]] | None = None
+        self.told: dict[str, Listed] | None = None
         """The members as this slow receiver knows them; it gets the difference when it has caught up."""
 
     @property
@@ -125,7 +128,7 @@ class LocalTopic:
         self.fast: list[tuple[Offer, Receiver]] | None = None
         """Receivers that take messages straight into their sink; None: to be built again."""
         self.slow: list[Receiver] = []
-        self.picture: Picture[bytes] | None = None
+        self.picture: Picture[Listed] | None = None
         """The members, once somebody here watches them."""
         self._asking: list[list[Change]] = []
 
@@ -184,9 +187,13 @@ class LocalTopic:
             return 1
         behind, position = receiver.behind, parcel.position
         # What was on its way when the data was lost, of the old epoch, says nothing about a page of the new one.
-        if behind is not None and position is not None and behind.epoch == position.epoch:
-            receiver.behind = None
-            self.fast = None
+        if behind is not None and position is not None:
+            if behind.epoch == position.epoch:
+                receiver.behind = None
+                self.fast = None
+            elif receiver.mixed != position.epoch:
+                receiver.mixed = position.epoch
+                self._apply(receiver, resync(self.name), fresh=False)
         return self._apply(receiver, parcel, fresh=False)
 
     def _apply(self, receiver: Receiver, parcel: Parcel, *, fresh: bool) -> int:
@@ -231,7 +238,11 @@ class LocalTopic:
         """The receiver has caught up to `behind`: it gets `owed`, then the live messages that are not in it."""
         receiver.behind = behind
         self.fast = None
-        self.outbox(receiver).release(owed, lambda parcel: not receiver.knows(parcel))
+        outbox = self.outbox(receiver)
+        if behind is not None and any(one.position and one.position.epoch != behind.epoch for one in outbox.pending):
+            # The data was lost on the way. Which epoch is the new one, nobody knows here.
+            owed = [*owed, resync(self.name)]
+        outbox.release(owed, lambda parcel: not receiver.knows(parcel))
 
     def forget_page(self, receiver: Receiver) -> None:
         """Nothing that was in the receiver's page can come any more."""
@@ -263,14 +274,15 @@ class LocalTopic:
         self.give_up(came)
         if self.picture is None:
             return
-        fresh = Picture(roster.version, roster.members)
+        listed = {user: Listed(metas, roster.more.get(user, 0)) for user, metas in roster.members.items()}
+        fresh = Picture(roster.version, listed)
         for change in came:
-            fresh.change(*change)
+            fresh.change(change.version, change.user, Listed(change.metas, change.more))
         before = dict(self.picture.members)
         diff = self.picture.replace(fresh.version, fresh.members)
         if diff:
             users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
-            self._tell_watchers(diff, {user: before.get(user, ()) for user in users})
+            self._tell_watchers(diff, {user: before.get(user) for user in users})
 
     def change(self, change: Change) -> None:
         """A member came, went, or changed."""
@@ -278,13 +290,13 @@ class LocalTopic:
             came.append(change)
         if self.picture is None:
             return
-        before = self.picture.members.get(change.user, ())
-        diff = self.picture.change(*change)
+        before = self.picture.members.get(change.user)
+        diff = self.picture.change(change.version, change.user, Listed(change.metas, change.more))
         if diff:
             self._tell_watchers(diff, {change.user: before})
 
-    def _tell_watchers(self, diff: Diff[bytes], before: Mapping[str, tuple[bytes, ...]]) -> None:
-        """`before`: the metas that the members in `diff` had."""
+    def _tell_watchers(self, diff: Diff[Listed], before: Mapping[str, Listed | None]) -> None:
+        """`before`: how the members in `diff` were; None: not there."""
         parcel = presence_diff(self.name, diff)
         for receiver in tuple(self.receivers):
             if not receiver.watching:
@@ -294,14 +306,14 @@ class LocalTopic:
             else:
                 self.tell(receiver, parcel)
 
-    def _remember_told(self, receiver: Receiver, before: Mapping[str, tuple[bytes, ...]]) -> None:
+    def _remember_told(self, receiver: Receiver, before: Mapping[str, Listed | None]) -> None:
         """A diff must not be lost to a policy: a slow receiver gets the sum of them when it has caught up."""
         if receiver.told is not None or self.picture is None:
             return
         receiver.told = dict(self.picture.members)
-        for user, metas in before.items():
-            if metas:
-                receiver.told[user] = metas
+        for user, listed in before.items():
+            if listed:
+                receiver.told[user] = listed
             else:
                 receiver.told.pop(user, None)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .backends.base import Change, Entry, Keep, Page, Position, Roster, Track
 from .history import Ring
-from .presence import Members
+from .presence import Listed, Members
 
 SWEEP_BATCH = 8
 """Expired histories looked at per publish: more than one, so that they go faster than they come."""
@@ -156,7 +156,9 @@ class Store:
     def roster(self, topic: str) -> Roster:
         """As of the last `sweep`."""
         members = self._members.get(topic)
-        return Roster(self._version, {} if members is None else members.snapshot())
+        listed = {} if members is None else members.snapshot()
+        more = {user: one.more for user, one in listed.items() if one.more}
+        return Roster(self._version, {user: one.metas for user, one in listed.items()}, more)
 
     def drop_process(self, process: str) -> list[tuple[str, Change]]:
         """Its members leave, now."""
@@ -229,4 +231,4 @@ class Store:
     def _change(self, topic: str, user: str) -> Change:
         self._version += 1
         members = self._members.get(topic)
-        return Change(self._version, user, () if members is None else members.metas(user))
+        return Change(self._version, user, *(Listed(()) if members is None else members.listed(user)))

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 MAX_PREFIX: Final = 100
 """Characters: it is a part of every key and channel."""
+
+LISTED: Final = 8
+"""Connections of one member that are told of, at most: the newest. All of them in each change to each of them would be
+the cube of their number. redis_presence.lua has the same number."""
 
 MAX_EPOCH: Final = 64
 """Characters of an epoch, at most; all of them printable."""
@@ -102,7 +107,9 @@ class Change(NamedTuple):
     """Grows with every change of a topic, also across the topic's being forgotten meanwhile."""
     user: str
     metas: tuple[bytes, ...]
-    """One per connection, oldest first."""
+    """Of the newest `LISTED` connections, oldest first."""
+    more: int = 0
+    """Older connections besides those."""
 
 
 class Roster(NamedTuple):
@@ -110,6 +117,9 @@ class Roster(NamedTuple):
 
     version: int
     members: Mapping[str, tuple[bytes, ...]]
+    """By user: as `Change.metas`."""
+    more: Mapping[str, int] = MappingProxyType({})
+    """By user, where there are more connections than listed: `Change.more`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,8 +76,12 @@ class MemberKeeper:
 
     async def roster(self, topic: str) -> Roster:
         version, *rest = await self._call(bucket_of(topic), "roster", topic)
-        users, metas = rest[::2], rest[1::2]
-        return Roster(version, {user.decode(): tuple(each) for user, each in zip(users, metas, strict=True)})
+        members, more = {}, {}
+        for user, metas, others in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+            members[user.decode()] = tuple(metas)
+            if others:
+                more[user.decode()] = others
+        return Roster(version, members, more)
 
     async def leave(self) -> None:
         """All of them, now."""
@@ -175,4 +179,5 @@ def read_change(data: bytes) -> Change:
         words.append(rest[start : start + length])
         start += length
     user, *metas = words
-    return Change(int(head[1:]), user.decode(), tuple(metas))
+    version, _, more = head[1:].partition(b"+")
+    return Change(int(version), user.decode(), tuple(metas), int(more))

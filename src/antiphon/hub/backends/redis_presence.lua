@@ -1,12 +1,15 @@
 -- Who is in a topic, and which processes live.
 -- ARGV: word, operation, ...; see the operations at the end.
 --
---   <root>m:<topic>     hash: v -> version; u<user> -> refs, oldest first; r<ref> -> {user, meta, process, until}
+--   <root>m:<topic>     hash: v -> version; u<user> -> refs, oldest first; l<user> -> those of them that linger;
+--                       r<ref> -> {user, meta, process, until}
 --   <root>p:<process>   set of the process's connections (topic and ref)
 --   <root>leases        sorted set: process by the end of its lease
 --   <root>linger        sorted set: lingering connection by the end of its grace
 
 local leases, linger = root .. 'leases', root .. 'linger'
+local LISTED = 8   -- connections of one member that are told of: the newest; as in base.py
+local STEP = 1000  -- ms that a lease may end later than it was made to, before that means that the clock was set back
 local BATCH = 500  -- connections let go of per call, so that no call blocks the server for long
 
 local function join(topic, ref)
@@ -22,12 +25,10 @@ local function unpacked(value)
   return value and cmsgpack.unpack(value) or nil
 end
 
-local function metas_of(members, refs)
-  local metas = {}
-  for i, ref in ipairs(refs) do
-    metas[i] = cmsgpack.unpack(redis.call('HGET', members, 'r' .. ref))[2]
-  end
-  return metas
+-- Where the connections begin that are listed, and how many others there are.
+local function listed(refs)
+  local more = math.max(#refs - LISTED, 0)
+  return more + 1, more
 end
 
 local function announce(topic, user, refs)
@@ -39,8 +40,10 @@ local function announce(topic, user, refs)
   else
     redis.call('DEL', members)
   end
-  local words = { 'P', whole(version), '\n', struct.pack('>I4', #user), user }
-  for _, meta in ipairs(metas_of(members, refs)) do
+  local first, more = listed(refs)
+  local words = { 'P', whole(version), '+', whole(more), '\n', struct.pack('>I4', #user), user }
+  for i = first, #refs do
+    local meta = cmsgpack.unpack(redis.call('HGET', members, 'r' .. refs[i]))[2]
     words[#words + 1] = struct.pack('>I4', #meta)
     words[#words + 1] = meta
   end
@@ -55,20 +58,39 @@ local function position_of(refs, wanted)
   end
 end
 
-local function remove(topic, ref, record)
-  local members = root .. 'm:' .. topic
-  local user = record[1]
-  local refs = unpacked(redis.call('HGET', members, 'u' .. user)) or {}
+local function set_refs(members, field, refs)
+  if #refs > 0 then
+    redis.call('HSET', members, field, cmsgpack.pack(refs))
+  else
+    redis.call('HDEL', members, field)
+  end
+end
+
+local function without(refs, ref)
   local position = position_of(refs, ref)
   if position then
     table.remove(refs, position)
   end
-  redis.call('HDEL', members, 'r' .. ref)
-  if #refs > 0 then
-    redis.call('HSET', members, 'u' .. user, cmsgpack.pack(refs))
-  else
-    redis.call('HDEL', members, 'u' .. user)
+  return refs
+end
+
+local function lingering_of(members, user)
+  return unpacked(redis.call('HGET', members, 'l' .. user)) or {}
+end
+
+local function linger_no_more(members, ref, record)
+  if record[4] > 0 then
+    set_refs(members, 'l' .. record[1], without(lingering_of(members, record[1]), ref))
   end
+end
+
+local function remove(topic, ref, record)
+  local members = root .. 'm:' .. topic
+  local user = record[1]
+  local refs = without(unpacked(redis.call('HGET', members, 'u' .. user)) or {}, ref)
+  redis.call('HDEL', members, 'r' .. ref)
+  linger_no_more(members, ref, record)
+  set_refs(members, 'u' .. user, refs)
   redis.call('SREM', root .. 'p:' .. record[3], join(topic, ref))
   redis.call('ZREM', linger, join(topic, ref))
   announce(topic, user, refs)
@@ -110,17 +132,15 @@ local function sweep()
 end
 
 -- The lingering connection of the user whose place a new one takes: one with the same meta before any other.
-local function place_for(members, refs, meta)
+local function place_for(members, user, meta)
   local any, any_record
-  for _, ref in ipairs(refs) do
+  for _, ref in ipairs(lingering_of(members, user)) do
     local record = cmsgpack.unpack(redis.call('HGET', members, 'r' .. ref))
-    if record[4] > 0 then
-      if record[2] == meta then
-        return ref, record
-      end
-      if not any then
-        any, any_record = ref, record
-      end
+    if record[2] == meta then
+      return ref, record
+    end
+    if not any then
+      any, any_record = ref, record
     end
   end
   return any, any_record
@@ -137,11 +157,12 @@ function operations.track(topic, ref, user, meta, process, lease)
     return redis.error_reply('ERR the ref belongs to another user')
   end
   if not record then
-    replaced, record = place_for(members, refs, meta)
+    replaced, record = place_for(members, user, meta)
   end
   if replaced and record then
     refs[position_of(refs, replaced)] = ref
     redis.call('HDEL', members, 'r' .. replaced)
+    linger_no_more(members, replaced, record)
     redis.call('SREM', root .. 'p:' .. record[3], join(topic, replaced))
     redis.call('ZREM', linger, join(topic, replaced))
   else
@@ -170,14 +191,20 @@ function operations.untrack(topic, ref, grace)
     remove(topic, ref, record)
     return 1
   end
+  local members = root .. 'm:' .. topic
+  if record[4] == 0 then
+    local lingering = lingering_of(members, record[1])
+    lingering[#lingering + 1] = ref
+    set_refs(members, 'l' .. record[1], lingering)
+  end
   record[4] = now + grace
-  redis.call('HSET', root .. 'm:' .. topic, 'r' .. ref, cmsgpack.pack(record))
+  redis.call('HSET', members, 'r' .. ref, cmsgpack.pack(record))
   redis.call('ZADD', linger, whole(now + grace), join(topic, ref))
   redis.call('PEXPIRE', linger, whole(grace + LIFE))
   return 1
 end
 
--- topic: {version, user, {meta, ...}, user, {meta, ...}, ...}
+-- topic: {version, user, {meta, ...}, how many connections more, user, ...}
 function operations.roster(topic)
   sweep()
   local members = root .. 'm:' .. topic
@@ -194,13 +221,27 @@ function operations.roster(topic)
   end
   for _, user in ipairs(users) do
     local list = {}
-    for i, ref in ipairs(user[2]) do
-      list[i] = metas[ref]
+    local first, more = listed(user[2])
+    for i = first, #user[2] do
+      list[#list + 1] = metas[user[2][i]]
     end
     roster[#roster + 1] = user[1]
     roster[#roster + 1] = list
+    roster[#roster + 1] = more
   end
   return roster
+end
+
+-- The clock was set back by so many ms: what was to end soon would last for as long. Who has said something since, by the
+-- new clock, is not among those that end that late.
+local function set_back(ms, lease)
+  local function shift(key, from)
+    for _, name in ipairs(redis.call('ZRANGEBYSCORE', key, whole(from), '+inf')) do
+      redis.call('ZINCRBY', key, whole(-ms), name)
+    end
+  end
+  shift(leases, now + lease + STEP)
+  shift(linger, now + ms)
 end
 
 -- process or '', lease (ms), topics whose keys shall live on: 1, or 0 when the process's lease had run out
@@ -211,8 +252,13 @@ function operations.tick(process, lease, ...)
   if process == '' then
     return 1
   end
-  if not redis.call('ZSCORE', leases, process) then
+  local until_then = tonumber(redis.call('ZSCORE', leases, process))
+  if not until_then then
     return 0
+  end
+  local ahead = until_then - now - lease
+  if ahead > STEP then
+    set_back(ahead, lease)
   end
   redis.call('ZADD', leases, whole(now + lease), process)
   for _, key in ipairs({ leases, root .. 'p:' .. process }) do

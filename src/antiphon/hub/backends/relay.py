@@ -404,8 +404,8 @@ class _Link(asyncio.Protocol):
 
     def _change(self, words: Words) -> None:
         if self.ready:
-            _, topic, version, user, metas = words
-            self._listener.presence_changed(topic, Change(version, user, metas))
+            _, topic, *change = words
+            self._listener.presence_changed(topic, Change(*change))
 
     def _controlled(self, words: Words) -> None:
         self._listener.controlled(words[1])

@@ -190,7 +190,7 @@ class Relay:
     def presence(self, client: Client, topic: str) -> Words:
         self._let_go(self.clock())
         roster = self.store.roster(topic)
-        return (roster.version, dict(roster.members))
+        return (roster.version, dict(roster.members), dict(roster.more))
 
     def control(self, client: Client, payload: bytes) -> None:
         data = frame(Op.CONTROLLED, payload)

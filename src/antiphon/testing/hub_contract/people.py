@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from antiphon.hub import Hub, Kind
+from antiphon.hub.backends.base import LISTED
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
 from .base import GRACES, Contract, compose
@@ -46,6 +47,29 @@ class PeopleContract(Contract):
         kinds = [(sorted(e["joins"]), sorted(e["leaves"]), sorted(e["updates"])) for e in watcher.sink.events]
         assert kinds == [(["early", "watcher"], [], []), (["ann"], [], []), ([], [], ["ann"]), ([], [], ["ann"]),
                          ([], ["ann"], [])]  # fmt: skip
+
+    async def test_each_tab_of_a_user_costs_the_others_the_same_however_many_there_are(self, hub: Hub) -> None:
+        watcher = Connection()
+        async with hub.join("prompt", watcher, presence="watcher"), contextlib.AsyncExitStack() as tabs:
+            for tab in range(LISTED):
+                await tabs.enter_async_context(hub.join("prompt", Connection(), presence={"user": "ann", "tab": tab}))
+            async with contextlib.AsyncExitStack() as more:
+                for tab in range(LISTED, 60):
+                    info = {"user": "ann", "tab": tab}
+                    await more.enter_async_context(hub.join("prompt", Connection(), presence=info))
+                newest = [{"user": "ann", "tab": tab} for tab in range(60 - LISTED, 60)]
+                assert (await hub.presence("prompt"))["ann"] == newest
+                assert await hub.presence_count("prompt") == 2
+                await eventually(lambda: compose(watcher)["ann"] == newest)
+                assert watcher.sink.events[-1]["counts"] == {"ann": 60}
+                late = Connection()
+                async with hub.join("prompt", late, presence={"user": "ann", "tab": 60}):
+                    assert late.sink.events[0]["counts"] == {"ann": 61}
+            first = [{"user": "ann", "tab": tab} for tab in range(LISTED)]
+            await eventually(lambda: compose(watcher)["ann"] == first)
+            assert "counts" not in watcher.sink.events[-1]
+        told = [len(one) for one in watcher.received]
+        assert max(told) < 2 * told[LISTED]
 
     async def test_a_reconnect_within_the_grace_makes_no_flicker(self, hub: Hub) -> None:
         loop = asyncio.get_running_loop()
