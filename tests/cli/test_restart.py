@@ -199,7 +199,7 @@ async def test_reload_keeps_the_histories(folder: Path) -> None:
         for _ in range(20):
             (folder / "main.py").touch()
             with contextlib.suppress(TimeoutError):
-                await server.wait_for_line("wait for the next start", timeout=3)
+                await server.wait_for_line("for the next start", timeout=3)
                 break
         async with asyncio.timeout(PATIENCE):
             while recovered is None:

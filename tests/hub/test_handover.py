@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,22 @@ def test_it_is_taken_once(place: Handover) -> None:
     assert place.take() is not None
     assert place.take() is None
     assert os.listdir(os.path.dirname(place.path)) == []
+
+
+def test_of_two_servers_that_start_at_once_one_takes_it(place: Handover) -> None:
+    for _ in range(20):
+        place.leave(a_store().snapshot(1.0))
+        with ThreadPoolExecutor(8) as servers:
+            taken = list(servers.map(lambda _: Handover(place.path).take(), range(8)))
+        assert sum(snapshot is not None for snapshot in taken) == 1
+
+
+def test_what_a_server_left_half_written_is_in_nobodys_way(place: Handover) -> None:
+    Path(f"{place.path}.part").write_bytes(b"antiphon, and then the power went")
+    assert place.take() is None
+    place.leave(a_store().snapshot(1.0))
+    assert os.listdir(os.path.dirname(place.path)) == [os.path.basename(place.path)]
+    assert place.take() is not None
 
 
 def test_a_store_without_histories_leaves_nothing(place: Handover) -> None:

@@ -45,6 +45,7 @@ DAY: Final = 86_400.0
 YEAR: Final = 365 * 86_400
 COOKIE: Final = "antiphon-demo"
 HEARTBEAT: Final = 5.0
+GRACE: Final = 5.0  # longer than the two seconds in which a stop sends one after the other away
 BURST, PER_SECOND = 8, 1.5  # how fast a person may speak
 FRIENDS: Final = os.environ.get("ANTIPHON_DEMO_FRIENDS")  # where others reach us, as `antiphon demo` found out
 
@@ -72,7 +73,9 @@ app = App(
     hub=Hub(
         heartbeat=HEARTBEAT,
         topics={
-            "room/*": TopicOptions(history=REMEMBERED, ttl=DAY, presence=True, framing=Framing.EVENT),
+            "room/*": TopicOptions(
+                history=REMEMBERED, ttl=DAY, presence=True, presence_grace=GRACE, framing=Framing.EVENT
+            ),
             "typing/*": TopicOptions(framing=Framing.EVENT),
         },
     ),

@@ -50,7 +50,8 @@ class Ring:
     def saved(self, now: float) -> list[tuple[float, bytes]]:
         """The entries, oldest first, each with the seconds that are left to it."""
         self.expire(now)
-        return [(deadline - now, entry.data) for deadline, entry in zip(self._deadlines, self._entries, strict=True)]
+        lefts = (max(deadline - now, 0.0) for deadline in self._deadlines)  # none: it waits for one that lives longer
+        return [(left, entry.data) for left, entry in zip(lefts, self._entries, strict=True)]
 
     def load(self, saved: Iterable[tuple[float, bytes]], now: float) -> None:
         """Put back into an empty ring what `saved` gave; the newest is at `head`."""

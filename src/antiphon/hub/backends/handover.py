@@ -82,7 +82,7 @@ class Handover:
         left = _count(snapshot) - _count(fitting)
         if left:
             log.warning("%d older messages are not handed over: more than %d bytes", left, self._most)
-        log.info("%s wait for the next start in %s", _amount(fitting), self.path)
+        log.info("left %s for the next start in %s", _amount(fitting), self.path)
 
     def _read(self) -> bytes | None:
         """Whoever removes the name has the file, so two that start at once do not both go on with one epoch."""
@@ -257,7 +257,8 @@ def _count(snapshot: Snapshot) -> int:
 
 
 def _amount(snapshot: Snapshot) -> str:
-    return f"{_count(snapshot)} messages of {len(snapshot.histories)} topics"
+    messages, topics = _count(snapshot), len(snapshot.histories)
+    return f"{messages} message{'s' * (messages != 1)} of {topics} topic{'s' * (topics != 1)}"
 
 
 # Who has it: one hub of a process that serves by itself; elsewhere the relay of its workers.
