@@ -33,6 +33,7 @@ if ! has_chromium; then
 fi
 need redis-server "the hub's tests start their own redis-server"
 need openssl "the tests of TLS make their certificates with openssl"
+PATH=$PATH:/usr/sbin need nginx "the documents' configuration for nginx is tested with nginx"
 
 [ ${#missing[@]} -eq 0 ] || die "what the tests need is missing and could not be installed: ${missing[*]}" \
 	"as root: apt-get install ${missing[*]}" \
