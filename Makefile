@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh $(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt bench docs conformance fuzz asan leaks setup system clean
+.PHONY: help demo test check fmt bench screenshots conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -31,7 +31,7 @@ fmt: setup ## format the sources
 bench: setup ## measure against the alternatives
 	scripts/bench.sh $(ARGS)
 
-docs: setup system ## take the pictures in docs/images afresh
+screenshots: setup system ## take the pictures in docs/images afresh
 	$(BIN)/python scripts/screenshots.py
 
 conformance: setup ## the protocol suite against the engine

@@ -70,7 +70,7 @@ SENDS_UNHEARD: Final = 4
 
 OPEN_RECEIVES: Final = RECEIVES[CONNECTED]
 OPEN_SENDS: Final = SENDS[CONNECTED]
-"""Beside the tables because to hash an enum member costs as much as a coroutine (benchmarks: echo)."""
+"""Beside the tables because to hash an enum member costs as much as a coroutine (benchmarks: echo-32)."""
 
 SENDS_PER_TURN: Final = 16
 """Sends in a row without a receive, after which the loop gets a turn: a server whose `send` never suspends would not

@@ -1,7 +1,7 @@
 """`WebSocket`: what an endpoint holds.
 
 Payloads to and from Python values, opening and closing, on top of the states and ways of `Channel`. The hot path is
-here: on antiphon's own server a message costs one coroutine each way (benchmarks: echo).
+here: on antiphon's own server a message costs one coroutine each way (benchmarks: echo-32).
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class WebSocket(Channel[StateT], Generic[StateT]):
             self._carrier is not None
             and self.application_state is CONNECTED
             and current_owner.get() is self._owner
-            and get_ident() == self._thread  # to ask for the running loop is a system call (benchmarks: echo)
+            and get_ident() == self._thread  # to ask for the running loop is a system call (benchmarks: echo-32)
         ):
             return self._carrier
         return None
