@@ -58,7 +58,7 @@ class MemoryBackend:
             self._store = _store(self._store.version)
             armed, self._armed = self._armed, None
         self._flush()
-        if armed is not None and armed.loop is asyncio.get_running_loop():
+        if armed is not None and armed.loop is asyncio._get_running_loop():
             armed.handle.cancel()
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
