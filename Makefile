@@ -7,7 +7,7 @@ SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh requirements/de
 	$(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-newest check fmt lock bench docs conformance fuzz asan leaks setup system clean
+.PHONY: help demo test test-lowest test-newest check fmt lock bench screenshots conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
 
 # PYTHON=... of another version than .venv's asks for another .venv.
@@ -50,7 +50,7 @@ lock: setup ## renew requirements/*.lock from pyproject.toml (ARGS="--upgrade-pa
 bench: setup ## measure against the alternatives
 	scripts/bench.sh $(ARGS)
 
-docs: setup system ## take the pictures in docs/images afresh
+screenshots: setup system ## take the pictures in docs/images afresh
 	$(BIN)/python scripts/screenshots.py
 
 conformance: setup ## the protocol suite against the engine

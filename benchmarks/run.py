@@ -109,11 +109,12 @@ def _write(results: dict[str, dict[str, Result]], rounds: int) -> None:
     from plot import bars
 
     DOCS.mkdir(parents=True, exist_ok=True)
+    how_often = f"medians of {rounds} rounds" if rounds > 1 else "those of one round"
     page = [
         "# Benchmarks",
         "",
-        "Written by `make bench`; how it is measured: `benchmarks/README.md`. Figures are medians of "
-        f"{rounds} round{'s' if rounds > 1 else ''}; the ratio is to FastAPI on uvicorn in the same run.",
+        "Written by `make bench`; how it is measured: `benchmarks/README.md`. Figures are "
+        f"{how_often}; the ratio is to FastAPI on uvicorn in the same run.",
         "",
         _machine(),
         "",

@@ -36,6 +36,7 @@ if ! has_chromium; then
 fi
 need redis-server "the hub's tests start their own redis-server"
 need openssl "the tests of TLS make their certificates with openssl"
+PATH=$PATH:/usr/sbin need nginx "the documents' configuration for nginx is tested with nginx"
 
 # Few distributions have one still, so the suite is skipped by name where there is none, and scripts/test.sh says so.
 has_python2() { .venv/bin/python -m tests.conformance.python2 >/dev/null; }

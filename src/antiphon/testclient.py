@@ -27,6 +27,7 @@ from starlette.testclient import ASGI2App, ASGI3App, ASGIInstance
 from .connection import codec
 from .exceptions import UnexpectedMessageKind, WebSocketDisconnect
 from .testing.expectation import Expectation, Wanted, check_seconds, disturbed
+from .testing.lifespan import empty_mounted_hubs
 from .types import LEAVING_EXTENSION, RERAISE_EXTENSION, ASGIApp, Message, Scope
 
 __all__ = [
@@ -380,6 +381,12 @@ class TestClient(starlette.testclient.TestClient):
     def __init__(self, app: ASGIApp, *args: Any, receive_timeout: float = DEFAULT_TIMEOUT, **kwargs: Any) -> None:
         super().__init__(app, *args, **kwargs)
         self.receive_timeout = receive_timeout
+
+    async def wait_shutdown(self) -> None:
+        """Starlette's: the end of the lifespan. Apps that are mounted have none, so their hubs in memory end here."""
+        await super().wait_shutdown()
+        if self.async_backend["backend"] == "asyncio":
+            await empty_mounted_hubs(self.app)
 
     def websocket_connect(  # type: ignore[override]
         self,

@@ -107,25 +107,12 @@ class Sink(Protocol):
 
 
 @runtime_checkable
-class Carrier(Protocol):
+class Carrier(Sink, Protocol):
     """The short way between our server and our `WebSocket`: a `Sink` that also reads and writes for its owner.
 
     A `WebSocket` takes it only when the `receive` and `send` it was given are the carrier's own bound methods:
     middleware that wraps either of them keeps seeing every message.
     """
-
-    # The Sink part, spelled out because a runtime-checkable protocol cannot tell inherited properties apart.
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-    @property
-    def alive(self) -> bool: ...
-    @property
-    def buffered(self) -> int: ...
-    def offer(self, message: PreparedMessage, limit: int) -> bool: ...
-    def disconnect(self, code: int, reason: str) -> None: ...
-    def on_writable(self, callback: Callable[[], None]) -> None: ...
-    def on_close(self, callback: Callable[[], None]) -> None: ...
-    def off_close(self, callback: Callable[[], None]) -> None: ...
 
     @property
     def close_code(self) -> int | None:

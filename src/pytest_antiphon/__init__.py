@@ -97,7 +97,8 @@ def _takes_every_test(config: pytest.Config) -> bool:
     """pytest-asyncio is in auto mode."""
     if not config.pluginmanager.has_plugin("asyncio"):
         return False
-    return (config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")) == "auto"
+    mode: object = config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")
+    return mode == "auto"
 
 
 def _default_scope(config: pytest.Config) -> str:

@@ -1,7 +1,7 @@
 """Random programs on our WebSocket and on Starlette's, on the same model of a server: they see the same.
 
-What a program does behind the end of its connection is not compared: there antiphon promises something else (SPEC §2),
-and `simulation` looks at it.
+What a program does behind the end of its connection is not compared: there antiphon promises something else
+(docs/closing.md), and `simulation` looks at it.
 """
 
 from __future__ import annotations

@@ -6,17 +6,22 @@ import ast
 import asyncio
 import dataclasses
 import inspect
+import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import uvicorn
 from websockets.asyncio.client import connect
 
+import antiphon.cli
 from antiphon.server import ServerConfig
 from antiphon.wire import DeflateConfig
 from tests.commands import ROOT, run
@@ -99,6 +104,37 @@ def test_the_tests_of_the_testing_page_pass_as_printed(tmp_path: Path) -> None:
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
     tests = sum(text.count("def test_") for text in blocks(ROOT / "docs" / "testing.md", "python"))
     assert re.search(rf"^{tests} passed in", ran.stdout, re.MULTILINE), ran.stdout + ran.stderr
+
+
+def shown_commands() -> list[tuple[str, list[str]]]:
+    """Each call of `antiphon` and `uvicorn` in a shell block, with the page it is on."""
+    found = []
+    for document in DOCUMENTS:
+        text = "\n".join(blocks(document, "sh")).replace("\\\n", " ")
+        for line in text.splitlines():
+            words = shlex.split(line, comments=True)
+            for _, part in itertools.groupby(words, lambda word: word == "|"):
+                name, *arguments = part
+                if name in ("antiphon", "uvicorn"):
+                    found.append((f"{document.relative_to(ROOT)}: {line}", [name, *arguments]))
+    return found
+
+
+@pytest.mark.parametrize(("line", "words"), shown_commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_a_command_in_a_document_is_understood(
+    line: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").touch()
+    name, *arguments = words
+    command: click.Command = uvicorn.main if name == "uvicorn" else antiphon.cli.main
+    if isinstance(command, click.Group):
+        with command.make_context(name, arguments[:1]) as context:
+            found = command.get_command(context, arguments[0])
+        assert found is not None, line
+        command, arguments = found, arguments[1:]
+    with command.make_context(name, arguments):
+        pass
 
 
 UNITS = {"B": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "s": 1.0}

@@ -40,6 +40,12 @@ class Fragile(MemoryBackend):
         self.listener = listener
         super().listen(listener)
 
+    async def stop(self) -> None:
+        """The process lets go; what it stood in for keeps its histories."""
+        store = self._store
+        await super().stop()
+        self._store = store
+
     def lose(self) -> None:
         assert self.listener is not None
         self.broken = True

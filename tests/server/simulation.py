@@ -2,7 +2,7 @@
 
 The real engine serves random apps (`simulated_app`) to random clients (`simulated_client`) over lines that do all that
 networks and event loops do (`simulated_line`), with small limits, and stops at some time. In the end every connection
-must have kept what SPEC §3 and src/antiphon/server/README.md promise, and nothing may be left.
+must have kept what docs/server.md and src/antiphon/server/README.md promise, and nothing may be left.
 
 The same seed gives the same life, and both twins live the same one: `--trace` prints what was to be seen of each, for
 `tests.server.test_simulation` to compare.

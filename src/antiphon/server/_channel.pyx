@@ -3,7 +3,7 @@
 
 What differs is how a reader waits. `read()` and `asgi_receive()` return a `Receive`, which ends at once when a message
 waits; otherwise it parks a `Waiter` in the channel, which is all of a future that a task needs. When bytes come, the
-reader's task is stepped right there instead of in the loop's next turn (benchmarks: echo), unless another task runs.
+reader's task is stepped right there instead of in the loop's next turn (benchmarks: echo-32), unless another task runs.
 """
 
 cimport cython
@@ -92,7 +92,7 @@ cdef Py_ssize_t LARGEST_KEPT = 1 << 16
 cdef Py_ssize_t BURST = 256
 cdef Py_ssize_t SLICE = 128 << 10
 cdef Py_ssize_t COMPRESSED_SLICE = 16 << 10
-cdef Py_ssize_t WRITES = 64  # benchmarks/, relay with 8 in flight
+cdef Py_ssize_t WRITES = 64  # benchmarks: fanout-64 on antiphon-hub-relay
 
 
 include "_waiting.pxi"  # Receive, Waiter, Done: one module with this, so that they call each other as C does

@@ -25,7 +25,7 @@ TRANSITIONS: Final[Mapping[int, frozenset[int]]] = MappingProxyType(
         State.HANDSHAKE: frozenset({State.WAITING_APP, State.DENYING, State.CLOSED}),
         State.WAITING_APP: frozenset({State.OPEN, State.DENYING, State.CLOSED}),
         State.OPEN: frozenset({State.CLOSING_SENT, State.CLOSING_RCVD, State.CLOSED}),
-        State.CLOSING_SENT: frozenset({State.CLOSING_RCVD, State.CLOSED}),
+        State.CLOSING_SENT: frozenset({State.CLOSED}),
         State.CLOSING_RCVD: frozenset({State.CLOSED}),
         State.DENYING: frozenset({State.CLOSED}),
         State.CLOSED: frozenset(),

@@ -22,7 +22,7 @@ from antiphon.wire.deflate import accept, offer
 from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
 
 from .expectation import Expectation, Wanted, check_seconds, disturbed
-from .lifespan import Lifespan
+from .lifespan import Lifespan, empty_mounted_hubs
 from .transport import DEFAULT_WINDOW, MemoryTransport, pair
 
 DEFAULT_TIMEOUT: Final = 5.0
@@ -97,6 +97,7 @@ class Server:
         engine.deadlines.stop()
         assert self._lifespan is not None
         await self._lifespan.shutdown()
+        await empty_mounted_hubs(self._app)
 
     async def stop(self) -> None:
         """Begin the graceful stop: nobody new, Close 1012 for the others, spread over `stop_window`."""

@@ -1,10 +1,14 @@
-"""The lifespan of an app under test. Knows nothing of connections."""
+"""The lifespan of an app under test, and what ends with its process. Knows nothing of connections."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
+from antiphon.app import App
+from antiphon.hub import Hub
+from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.types import ASGIApp, Message
 
 
@@ -46,3 +50,21 @@ class Lifespan:
             await asyncio.wait((self._task,))
             self._task.exception()
             raise RuntimeError(f"the app's {what} failed: {message.get('message', '')}")
+
+
+async def empty_mounted_hubs(app: object) -> None:
+    """What the end of a process does to hubs in memory of mounted apps, which have no lifespan of their own."""
+    for hub in {id(hub): hub for hub in _mounted_hubs(app, set())}.values():
+        if isinstance(hub.backend, MemoryBackend):
+            await hub.stop()
+
+
+def _mounted_hubs(app: object, seen: set[int]) -> Iterator[Hub]:
+    if id(app) in seen:
+        return
+    seen.add(id(app))
+    for route in getattr(app, "routes", None) or ():
+        mounted = getattr(route, "app", None)
+        if isinstance(mounted, App):
+            yield mounted.hub
+        yield from _mounted_hubs(mounted, seen)

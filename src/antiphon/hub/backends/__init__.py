@@ -38,5 +38,5 @@ def build(url: str, config: BackendConfig) -> Backend:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith(__name__):
             raise
-        raise UnknownBackend(f"{scheme}:// needs the package {error.name!r}: pip install antiphon[{scheme}]") from error
+        raise UnknownBackend(f"{scheme}:// needs the package {error.name!r}: pip install {error.name}") from error
     return factory(url, config)

@@ -61,7 +61,7 @@ class MemoryBackend:
             left, self._store = self._store, _store(self._store.version)
             armed, self._armed = self._armed, None
         self._flush()
-        if armed is not None and armed.loop is asyncio.get_running_loop():
+        if armed is not None and armed.loop is asyncio._get_running_loop():
             armed.handle.cancel()
         place, self._handover = self._handover, None
         if place is not None:
