@@ -239,6 +239,31 @@ def test_middleware_that_wraps_send_and_lets_everything_pass_is_no_refusal(caplo
     assert "refused" not in caplog.text
 
 
+def test_an_answer_that_nobody_gets_is_a_warning_once_for_each_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    async def answers(websocket: WebSocket) -> dict[str, int]:
+        await websocket.accept()
+        return {"a": 1}
+
+    @app.websocket("/publishes")
+    async def publishes(websocket: WebSocket) -> tuple[int, str]:
+        await websocket.accept()
+        return 1, "what publish() gives, say"
+
+    app.add_api_websocket_route("/answers", answers)
+    for path in ("/answers", "/answers", "/publishes"):
+        with TestClient(app).websocket_connect(path):
+            pass
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "antiphon"]
+    assert line.endswith("answers returned a dict, which nobody gets: await websocket.send_json(...) sends it")
+
+
+def test_an_app_is_no_middleware() -> None:
+    with pytest.raises(TypeError, match="add_middleware takes a class"):
+        App().add_middleware(App())  # type: ignore[arg-type]
+
+
 # Messages
 
 

@@ -52,6 +52,7 @@ from .state import (
     Closed,
     WebSocketState,
     closed_by_message,
+    misused,
     normalised,
     spec_version,
     unexpected,
@@ -68,6 +69,8 @@ OPTIONS_KEY: Final = "antiphon.connection_options"
 
 SENDS_UNHEARD: Final = 4
 """Sends in a row without a receive, after which a server that never refuses a send is watched for the disconnect."""
+
+ENDING_METHODS: Final = {"websocket.accept": "accept()", "websocket.close": "close()"}
 
 OPEN_RECEIVES: Final = RECEIVES[CONNECTED]
 OPEN_SENDS: Final = SENDS[CONNECTED]
@@ -276,9 +279,9 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
         if not expected:
             if kind == "websocket.close" and self._closed_by_foreign:
                 return  # the endpoint could not know
-            raise self._gone("send")
+            raise self._gone(ENDING_METHODS.get(kind, "send"))
         if kind not in expected:
-            raise RuntimeError(unexpected(expected, kind))
+            raise RuntimeError(misused(self.application_state, kind))
         ended = self._has_ended()
         if ended and kind in ("websocket.accept", "websocket.send"):
             if kind == "websocket.send" and self._is_handling():
