@@ -89,9 +89,11 @@ class OnlyAsyncWith:
     if not TYPE_CHECKING:  # a type checker has words of its own for these
 
         def __await__(self) -> NoReturn:
+            self._entered = True  # or so it was meant
             raise TypeError(f"a membership is entered, not awaited: async with hub.join({self.topic!r}, websocket)")
 
         def __enter__(self) -> NoReturn:
+            self._entered = True
             raise TypeError(f"a membership is entered with async: async with hub.join({self.topic!r}, websocket): ...")
 
         def __exit__(self, *_: object) -> None: ...
