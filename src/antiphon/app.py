@@ -18,7 +18,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Router
 
 from .connection import ConnectionOptions
 from .connection.raw import OPTIONS_KEY
@@ -286,7 +286,7 @@ class App(RouteMethods):
         """
         if self.middleware_stack is not None:
             raise RuntimeError("Cannot add middleware after an application has started")
-        if not callable(middleware_class):
+        if not callable(middleware_class) or isinstance(middleware_class, App | Router):
             raise TypeError(f"add_middleware takes a class, called with the app, got {middleware_class!r}")
         self.user_middleware.insert(0, Middleware(middleware_class, *args, **kwargs))
 

@@ -226,7 +226,7 @@ class DependencyScopeError(RegistrationError):
 
 
 class RegistrationWarning(UserWarning):
-    """A registered signature does what its author hardly means: every connection to it will be refused."""
+    """What was written does what its author hardly means: told where it is registered, else at its first use, once."""
 
 
 class GeneratorError(RuntimeError):

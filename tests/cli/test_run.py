@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import WebSocketException
 
+from antiphon.cli.loading import Target, load
 from tests.commands import ANTIPHON, antiphon, run
 from tests.patience import PATIENCE
 from tests.serving import HOST, ServedProcess, serve_process
@@ -36,6 +38,15 @@ async def greet(websocket: WebSocket) -> None:
 
 def make() -> App:
     return app
+
+class Shop(App):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_api_websocket_route("/", greet)
+
+class PerScope:
+    def __init__(self, scope): ...
+    async def __call__(self, receive, send): ...
 """
 
 
@@ -237,6 +248,23 @@ async def test_a_factory_that_is_an_application_is_explained(folder: Path) -> No
     assert "it is an application itself: antiphon run main:app" in finished.stderr
 
 
+async def test_a_class_of_a_framework_is_no_factory_and_a_class_of_ones_own_is_one(folder: Path) -> None:
+    finished = await antiphon("run", "--factory", "main:App", cwd=folder)
+    assert finished.code == 1
+    assert "main:App is the class App, not an application: it has no routes" in finished.stderr
+    assert "did you mean main:app?" in finished.stderr
+    async with run("main:Shop", "--factory", app_dir=folder) as server:
+        assert (await hear(server.url)).endswith("hello")
+
+
+def test_a_class_that_is_an_application_for_each_scope_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [str(folder), *sys.path])
+    monkeypatch.delitem(sys.modules, "main", raising=False)
+    assert load(Target("main", "PerScope"), factory=False).__name__ == "PerScope"
+    del sys.modules["main"]
+    assert load(Target("starlette.endpoints", "WebSocketEndpoint"), factory=False) is not None
+
+
 async def test_a_certificate_makes_it_wss(folder: Path) -> None:
     key, certificate = self_signed(folder)
     async with run("main", "--ssl-keyfile", str(key), "--ssl-certfile", str(certificate), app_dir=folder) as server:
@@ -289,6 +317,8 @@ async def test_an_inherited_socket_is_served(folder: Path) -> None:
         ("main:greet", ["a function, not an ASGI application", "did you mean main:app?"]),
         ("main:router", ["an APIRouter, not an ASGI application", "app.include_router(router)"]),
         ("main:make", ["a function without parameters", "--factory"]),
+        ("main:App", ["main:App is the class App, not an application", "did you mean main:app?"]),
+        ("main:Shop", ["the class Shop, not an application", "calling it", "--factory main:Shop"]),
         ("nowhere/main.py", ["there is no file nowhere/main.py"]),
         ("man.py", ["there is no file man.py", "did you mean main.py?"]),
         ("hello world", ["is not a name of the form module:app"]),

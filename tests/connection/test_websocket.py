@@ -14,7 +14,7 @@ from typing import Any
 import pydantic
 import pytest
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 
@@ -404,6 +404,20 @@ async def test_a_value_of_the_wrong_type_is_a_type_error_at_the_call(call: Calla
         await call(websocket)
     await websocket.send_text("still open")
     assert peer.texts == ["still open"]
+
+
+async def test_what_is_called_twice_or_too_late_is_named_as_it_was_called() -> None:
+    websocket = await Peer().accepted()
+    with pytest.raises(RuntimeError, match=r"^accept\(\) was called on a connection that is accepted already"):
+        await websocket.accept()
+    websocket.scope["extensions"] = {"websocket.http.response": {}}
+    with pytest.raises(RuntimeError, match=r"^send_denial_response\(\) .* already; close\(code, reason\) ends it"):
+        await websocket.send_denial_response(PlainTextResponse("no"))
+    await websocket.close(4000)
+    with pytest.raises(WebSocketDisconnected, match=r"^close\(\) on a connection that has ended \(4000\)"):
+        await websocket.close()
+    with pytest.raises(WebSocketDisconnected, match=r"^accept\(\) on a connection that has ended \(4000\)"):
+        await websocket.accept()
 
 
 async def test_text_that_is_no_unicode_is_an_error_at_the_call_and_the_connection_stays_open() -> None:

@@ -75,9 +75,9 @@ def app_with(*paths: str) -> App:
 
 
 def test_no_route_is_404_and_the_log_has_what_the_path_may_have_meant(caplog: pytest.LogCaptureFixture) -> None:
-    status, line = refused(app_with("/rooms/{id}"), "/roms/7", caplog)
+    status, line = refused(app_with("/rooms/{_id}"), "/roms/7", caplog)
     assert status == 404
-    assert line == "no WebSocket route matches /roms/7; near misses: /rooms/{id}"
+    assert line == "no WebSocket route matches /roms/7; near misses: /rooms/{_id}"
 
 
 def test_a_path_that_is_served_over_http_only_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
@@ -93,17 +93,17 @@ def test_a_path_that_is_served_over_http_only_is_named_as_such(caplog: pytest.Lo
 
 def test_near_misses_of_a_mounted_app_have_its_prefix(caplog: pytest.LogCaptureFixture) -> None:
     outer = App()
-    outer.mount("/live", app_with("/rooms/{id}"))
+    outer.mount("/live", app_with("/rooms/{_id}"))
     assert refused(outer, "/live/roms/7", caplog) == (
         404,
-        "no WebSocket route matches /live/roms/7; near misses: /live/rooms/{id}",
+        "no WebSocket route matches /live/roms/7; near misses: /live/rooms/{_id}",
     )
 
 
 def test_static_files_at_the_root_do_not_answer_a_websocket_with_a_traceback(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = app_with("/rooms/{id}")
+    app = app_with("/rooms/{_id}")
     app.mount("/", StaticFiles(directory=tmp_path))
     app.add_api_websocket_route("/behind", serves)
     assert refused(app, "/roms/7", caplog)[0] == 404
@@ -125,7 +125,7 @@ def test_a_router_in_somebody_elses_app_says_it_too(caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_request_without_upgrade_is_told_to_upgrade(method: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "antiphon")
-    response = TestClient(app_with("/rooms/{id}")).request(method, "/rooms/7")
+    response = TestClient(app_with("/rooms/{_id}")).request(method, "/rooms/7")
     assert response.status_code == 426
     assert (response.headers["upgrade"], response.headers["connection"]) == ("websocket", "Upgrade")
     assert method == "HEAD" or "ws://" in response.json()["detail"]
@@ -237,6 +237,31 @@ def test_middleware_that_wraps_send_and_lets_everything_pass_is_no_refusal(caplo
     with TestClient(app).websocket_connect("/ws") as session:
         assert session.receive_text() == "served"
     assert "refused" not in caplog.text
+
+
+def test_an_answer_that_nobody_gets_is_a_warning_once_for_each_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    async def answers(websocket: WebSocket) -> dict[str, int]:
+        await websocket.accept()
+        return {"a": 1}
+
+    @app.websocket("/publishes")
+    async def publishes(websocket: WebSocket) -> tuple[int, str]:
+        await websocket.accept()
+        return 1, "what publish() gives, say"
+
+    app.add_api_websocket_route("/answers", answers)
+    for path in ("/answers", "/answers", "/publishes"):
+        with TestClient(app).websocket_connect(path):
+            pass
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "antiphon"]
+    assert line.endswith("answers returned a dict, which nobody gets: await websocket.send_json(...) sends it")
+
+
+def test_an_app_is_no_middleware() -> None:
+    with pytest.raises(TypeError, match="add_middleware takes a class"):
+        App().add_middleware(App())  # type: ignore[arg-type]
 
 
 # Messages

@@ -126,7 +126,7 @@ def test_a_path_starts_with_a_slash(route: Any) -> None:
 def test_behind_a_prefix_a_path_may_be_anything() -> None:
     router = APIRouter(prefix="/chat")
     router.add_api_websocket_route("", serves)
-    router.add_api_websocket_route("-{room}", serves)
+    router.add_api_websocket_route("-{_room}", serves)
     app = App()
     app.include_router(router)
     assert said(app, "/chat") == said(app, "/chat-tea") == "served"

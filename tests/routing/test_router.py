@@ -177,8 +177,10 @@ def test_an_included_host_keeps_its_routes_below_the_prefix() -> None:
 
 
 def test_names_reach_through_mounts_and_inclusions() -> None:
+    async def enter(websocket: WebSocket, room: str) -> None: ...
+
     inner = APIRouter()
-    inner.add_api_websocket_route("/rooms/{room}", says(""), name="room")
+    inner.add_api_websocket_route("/rooms/{room}", enter, name="room")
     app = App(routes=[Mount("/mounted", app=inner, name="chat")])
     app.include_router(inner, prefix="/included")
     assert app.url_path_for("chat:room", room="x") == "/mounted/rooms/x"

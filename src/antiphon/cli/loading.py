@@ -55,7 +55,8 @@ def locate(text: str, app_dir: str) -> Target:
 def _module_of(path: Path) -> tuple[str, str]:
     if not path.is_file():
         nearby = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise Problem(f"there is no file {path}", *_meant(path.name, nearby), *_listed(f"{path.parent} has", nearby))
+        hints = [*_meant(path.name, nearby), *_listed(f"{path.parent} has", nearby)]
+        raise Problem(f"there is no file {path}", *(hints or ["a module's name has dots: package.module:app"]))
     path = path.resolve()
     parts = [path.stem] if path.stem != "__init__" else []
     folder = path.parent
@@ -91,6 +92,10 @@ def load(target: Target, *, factory: bool) -> Any:
                 f"{target} is {_kind(application)} that needs arguments, but --factory calls it without any",
                 *([f"it is an application itself: antiphon run {target}"] if _is_application(application) else []),
             )
+        if isinstance(application, type) and _is_of_a_framework(application):
+            raise _a_class(target, application)
+    elif isinstance(application, type) and not _is_asgi_class(application):
+        raise _a_class(target, application)
     elif not _looks_like_asgi(application):
         raise _not_asgi(target, application)
     return application
@@ -168,6 +173,26 @@ def _not_asgi(target: Target, application: Any) -> Problem:
     return Problem(
         f"{target} is {_kind(application)}, not an ASGI application (a callable taking scope, receive, send)", *hints
     )
+
+
+def _a_class(target: Target, application: type) -> Problem:
+    name = application.__qualname__
+    hints = _apps(target, vars(sys.modules[target.module])) or [f"an application is made of it: app = {name}()"]
+    if not _is_of_a_framework(application) and _accepts(application, 0):
+        hints.append(f"if calling it returns the application: antiphon run --factory {target}")
+    return Problem(f"{target} is the class {name}, not an application: it has no routes", *hints)
+
+
+def _is_of_a_framework(application: type) -> bool:
+    """A class that a module has imported, and an app of which is always empty."""
+    return application.__module__.partition(".")[0] in ("antiphon", "fastapi", "starlette")
+
+
+def _is_asgi_class(application: type) -> bool:
+    """Whether instances serve: one per scope (ASGI 2), or one per connection, to be awaited (Starlette's endpoints)."""
+    if _accepts(application, 0):
+        return False
+    return _accepts(application, 1) or (_accepts(application, 3) and hasattr(application, "__await__"))
 
 
 def _looks_like_asgi(value: Any) -> bool:

@@ -22,7 +22,7 @@ from .state import (
     SENDS,
     Closed,
     WebSocketState,
-    unexpected,
+    misused,
 )
 from .unretrieved import excuse_disconnects
 from .ways import Way
@@ -30,6 +30,8 @@ from .ways import Way
 OPEN_RECEIVES: Final = RECEIVES[CONNECTED]
 OPEN_SENDS: Final = SENDS[CONNECTED]
 """Beside the tables because to hash an enum member costs as much as a coroutine (benchmarks: echo-32)."""
+
+ENDING_METHODS: Final = {"websocket.accept": "accept()", "websocket.close": "close()"}
 
 HANDLING_SECONDS: Final = 0.05
 """After a message was read, its handling may go on this long before `send_text` and its like learn that the peer is
@@ -101,9 +103,9 @@ class Life:
         if not expected:
             if kind == "websocket.close" and self.ended_by_foreign:
                 return None  # the endpoint could not know
-            raise self.gone("send")
+            raise self.gone(ENDING_METHODS.get(kind, "send"))
         if kind not in expected:
-            raise RuntimeError(unexpected(expected, kind))
+            raise RuntimeError(misused(self.application_state, kind))
         return expected
 
     def may_send_to_nobody(self, kind: str) -> bool:

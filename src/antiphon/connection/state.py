@@ -55,6 +55,24 @@ DENIED: Final = Closed(code=1006, reason="", by=ClosedBy.US)
 """The handshake was answered with an HTTP response: there never was a Close frame."""
 
 
+MISTAKES: Final[Mapping[tuple[WebSocketState, str], str]] = {
+    (CONNECTED, "websocket.accept"): "accept() was called on a connection that is accepted already; leave one out",
+    (CONNECTED, "websocket.http.response.start"): (
+        "send_denial_response() was called on a connection that is accepted already; close(code, reason) ends it"
+    ),
+    (RESPONSE, "websocket.accept"): "accept() was called on a connection that is being refused with a response",
+    (RESPONSE, "websocket.close"): "close() was called on a connection that is being refused with a response",
+}
+"""What the methods of `WebSocket` are called in vain, by `application_state` and message; others speak raw ASGI."""
+
+
+def misused(state: WebSocketState, message_type: str) -> str:
+    """The text of the error for a message that the application may not send now."""
+    raw = unexpected(SENDS[state], message_type)
+    mistake = MISTAKES.get((state, message_type))
+    return raw if mistake is None else f"{mistake} ({raw})"
+
+
 def unexpected(expected: Iterable[str], message_type: object) -> str:
     """The text of the error for a message that the tables do not allow."""
     *others, last = (f'"{name}"' for name in expected)

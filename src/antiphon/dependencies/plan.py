@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -365,6 +366,7 @@ class _Analysis:
         info, location = field_info(found, parameter, where, is_path=is_path)
         if self._source.kind is Kind.WEBSOCKET and location is Location.QUERY and _is_forgotten(parameter):
             warn_about(call, f"{where} has no annotation, and so is read from the query: annotate it with WebSocket")
+        self._check_default(call, parameter, found, where)
         if self._source.kind is Kind.WEBSOCKET and location in _BODIES:
             location = Location.BODY  # that nothing is sent for: the default serves
             if info.is_required():
@@ -384,6 +386,22 @@ class _Analysis:
         )
         check_type(location, info.annotation, where)
         return reader
+
+    def _check_default(self, call: Call, parameter: Parameter, found: Declared, where: str) -> None:
+        """A default that was meant to be injected: a resource of one's own, or a function without its `Depends`."""
+        default = parameter.default
+        if found.marker is not None:
+            return
+        if isinstance(default, self._source.resources):
+            name = type(default).__name__
+            raise ParameterDeclarationError(
+                f"{where} has a {name} as its default: annotate it, `{parameter.name}: {name}`"
+            )
+        if inspect.isroutine(default):
+            text = (
+                f"{where} has {describe(default)} as its default, which no request calls: Depends({default.__name__})"
+            )
+            warn_about(call, text)
 
     def _with_body(self, steps: list[Step]) -> tuple[tuple[Step, ...], Step, Location | None]:
         """The steps and the endpoint, their body readers told whether they share the body."""
@@ -411,7 +429,7 @@ class _Analysis:
         return tuple(finished[:-1]), finished[-1], Location.BODY
 
 
-_CONNECTION_NAMES: Final = frozenset({"websocket", "ws"})
+CONNECTION_NAMES: Final = frozenset({"websocket", "ws"})
 _INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
     (HTTPConnection, Injected.CONNECTION),
     (Response, Injected.RESPONSE),
@@ -421,7 +439,7 @@ _INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
 
 def _is_forgotten(parameter: Parameter) -> bool:
     """Whether somebody forgot the annotation: FastAPI reads such a parameter from the query, and so do we."""
-    return parameter.name in _CONNECTION_NAMES and parameter.annotation is EMPTY and parameter.default is EMPTY
+    return parameter.name in CONNECTION_NAMES and parameter.annotation is EMPTY and parameter.default is EMPTY
 
 
 def _hashable(call: object) -> bool:

@@ -4,6 +4,7 @@ from antiphon.types import Overflow
 
 from .backends.base import Position
 from .errors import (
+    AlreadyJoined,
     BackendUnavailable,
     HubError,
     HubNotRunning,
@@ -19,6 +20,7 @@ from .message import History, Kind, Message
 from .topics import Framing, TopicOptions
 
 __all__ = [
+    "AlreadyJoined",
     "BackendUnavailable",
     "Framing",
     "History",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import operator
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from antiphon.exceptions import RegistrationWarning
 from antiphon.status import check_close_code, cut_reason
 from antiphon.types import Sink, SupportsSink
 
 from .backends.base import Position
-from .errors import UnencodableCharacters
+from .errors import AlreadyJoined, UnencodableCharacters
+from .topics import TopicOptions
 
 
 def read_count(name: str, value: Any) -> int:
@@ -42,6 +46,72 @@ def read_position(since: object) -> Position | None:
     except UnicodeEncodeError:
         raise ValueError(f"since: expected an epoch in UTF-8, got {ascii(epoch)[:80]}") from None
     return Position(offset, str.__str__(epoch))
+
+
+logger: Final = logging.getLogger("antiphon.hub")
+
+
+class Told:
+    """What the users of one hub have been warned of: each thing once, whatever the number of topics."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def of_what_is_not_kept(
+        self, topic: str, options: TopicOptions, since: object, history: int, presence: object = None
+    ) -> None:
+        """Tell of what a joiner asks for and a topic with these options does not have.
+
+        Who asks for history gets none: a warning. A presence may be there for `hub.presence` alone: a log line.
+        """
+        what = "history=" if history else "since="
+        if options.keep is None and (since is not None or history) and what not in self._told:
+            text = f"{what} for topic {topic!r}, which keeps none: give it TopicOptions(history=100) in Hub(topics=)"
+            warnings.warn(text, RegistrationWarning, stacklevel=3)
+            self._told.add(what)
+        if presence is not None and options.presence is None and "presence=" not in self._told:
+            self._told.add("presence=")
+            logger.warning(
+                "presence= for topic %r, whose sockets are not told of each other: TopicOptions(presence=True) tells "
+                "them, and presence=False says that hub.presence() is all that is wanted",
+                topic,
+            )
+
+
+class OnlyAsyncWith:
+    """Says what to do with a membership to whoever awaits it, enters it without `async`, or lets it fall."""
+
+    __slots__ = ()
+
+    topic: str
+    _entered: bool
+
+    if not TYPE_CHECKING:  # a type checker has words of its own for these
+
+        def __await__(self) -> NoReturn:
+            self._entered = True  # or so it was meant
+            raise TypeError(f"a membership is entered, not awaited: async with hub.join({self.topic!r}, websocket)")
+
+        def __enter__(self) -> NoReturn:
+            self._entered = True
+            raise TypeError(f"a membership is entered with async: async with hub.join({self.topic!r}, websocket): ...")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    def __del__(self) -> None:
+        if not getattr(self, "_entered", True):
+            text = f"a membership of topic {self.topic!r} was never entered, and joined nothing: use `async with`"
+            warnings.warn(text, RegistrationWarning, stacklevel=2)
+
+
+def refuse_second(topic: str, sink: Sink, sinks: set[int]) -> None:
+    """Note the sink among those of a topic. Raises `AlreadyJoined` for one that is there."""
+    if id(sink) in sinks:
+        raise AlreadyJoined(
+            f"this connection is in topic {topic!r} already, and would get each message twice: join once, or leave() "
+            "the first membership before the second"
+        )
+    sinks.add(id(sink))
 
 
 def read_sink(websocket: SupportsSink) -> Sink:

@@ -44,6 +44,13 @@ class HubNotRunning(HubError, RuntimeError):
     """A hub whose backend has a connection was used after `stop()`."""
 
 
+class AlreadyJoined(HubError, RuntimeError):
+    """A connection joined a topic in which it is already: it would get every message twice.
+
+    Raised on entering the second membership; the first one stays.
+    """
+
+
 class BackendUnavailable(HubError, TryAgainLater, ConnectionError):
     """The backend cannot be reached now. Uncaught in an endpoint it closes with 1013, so that clients come back.
 

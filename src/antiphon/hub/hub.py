@@ -16,7 +16,7 @@ from antiphon.events import Observer
 from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.types import SupportsSink
 
-from .arguments import read_close, read_count, read_position, read_sink, read_user, user_in, user_of
+from .arguments import Told, read_close, read_count, read_position, read_sink, read_user, user_in, user_of
 from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
@@ -108,6 +108,7 @@ class Hub:
         self._life = Life(self._link, self._rooms, self.url, self._name_process)
         self._joining = Joining(self._rooms, self._link, check_heartbeat(heartbeat))
         self._serial = itertools.count(1)
+        self._told = Told()
         self._published = 0
         if isinstance(self._backend, MemoryBackend):
             self._backend.listen(self._rooms)
@@ -231,8 +232,9 @@ class Hub:
                 ref = f"{self._rooms.process}.{serial}"
                 who = given or user_in(presence) or who or ref
                 track = Track(ref, who, encode_json(presence))
-            watch = track is not None and options.presence
+            watch = track is not None and bool(options.presence)
             request = Request(read_position(since), read_count("history", history), track, watch)
+            self._told.of_what_is_not_kept(topic, options, since, history, presence)
         receiver = Receiver(read_sink(websocket), serial, who)
         return Membership(self._joining, topic, options, receiver, request, websocket)
 
@@ -249,6 +251,7 @@ class Hub:
         queue = QueueSink()
         receiver = Receiver(queue, next(self._serial), None)
         request = Request(read_position(since), read_count("history", history), None, presence)
+        self._told.of_what_is_not_kept(topic, options, since, history)
         return Subscription(self._joining, topic, options, receiver, request, queue)
 
     async def history(self, topic: str, since: Position | None = None, limit: int | None = None) -> History:

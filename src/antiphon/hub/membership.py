@@ -10,6 +10,7 @@ from starlette.websockets import WebSocketState
 from antiphon.exceptions import NotAccepted, WebSocketDisconnected
 from antiphon.types import Sink
 
+from .arguments import OnlyAsyncWith
 from .backends.base import Position, Track
 from .errors import SlowSubscriber
 from .loops import in_loop
@@ -52,14 +53,24 @@ class Entrance(Protocol):
     def died(self, membership: Membership, receiver: Receiver, request: Request) -> None: ...
 
 
-class Membership:
+class Membership(OnlyAsyncWith):
     """A connection in a topic: everything published to the topic reaches it, from joining to leaving.
 
     Made by `hub.join(...)`; use it as `async with`. The block's end leaves, and so does the end of the connection,
     whichever is first.
     """
 
-    __slots__ = ("_entrance", "_receiver", "_request", "_websocket", "options", "position", "recovered", "topic")
+    __slots__ = (
+        "_entered",
+        "_entrance",
+        "_receiver",
+        "_request",
+        "_websocket",
+        "options",
+        "position",
+        "recovered",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -70,6 +81,7 @@ class Membership:
         request: Request,
         websocket: object = None,
     ) -> None:
+        self._entered = False
         self._entrance = entrance
         self._websocket = websocket
         self._receiver = receiver
@@ -97,6 +109,7 @@ class Membership:
         return self._receiver.user
 
     async def __aenter__(self) -> Self:
+        self._entered = True
         sink = self._receiver.sink
         if getattr(self._websocket, "application_state", None) is WebSocketState.CONNECTING:
             raise NotAccepted(f"expected an accepted WebSocket to join topic {self.topic!r}: call accept() first")
@@ -146,6 +159,7 @@ class Subscription(Membership):
 
     def __aiter__(self) -> Self:
         if not self.active and self._queue.alive:
+            self._entered = True  # told here
             raise RuntimeError(f"iterate inside of `async with hub.subscribe({self.topic!r}) as messages:`")
         return self
 

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 from antiphon.events import Observer
 from antiphon.types import PreparedMessage, Sink
 
+from .arguments import refuse_second
 from .backends.base import Change, Position, Roster
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .message import Kind, Parcel, presence_diff, resync
@@ -115,6 +116,7 @@ class LocalTopic:
         "options",
         "picture",
         "receivers",
+        "sinks",
         "slow",
         "station",
     )
@@ -125,6 +127,8 @@ class LocalTopic:
         self.options = options
         self.limit = sink_limit(options.overflow, options.outbox_bytes)
         self.receivers: dict[Receiver, None] = {}
+        self.sinks: set[int] = set()
+        """Their identities: a sink is in a topic once."""
         self.fast: list[tuple[Offer, Receiver]] | None = None
         """Receivers that take messages straight into their sink; None: to be built again."""
         self.slow: list[Receiver] = []
@@ -382,6 +386,7 @@ class Station:
         local = self.topics.get(topic)
         if local is None:
             local = self.topics[topic] = LocalTopic(self, topic, options)
+        refuse_second(topic, receiver.sink, local.sinks)
         local.receivers[receiver] = None
         local.fast = None
         receiver.local = local
@@ -399,6 +404,7 @@ class Station:
         if receiver.outbox is not None:
             receiver.outbox.close()
         del local.receivers[receiver]
+        local.sinks.discard(id(receiver.sink))
         local.fast = None
         sink = id(receiver.sink)
         left = self.sinks[sink] - 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
 
+from antiphon.exceptions import RegistrationWarning
 from antiphon.types import Overflow
 
 from .backends.base import Keep
@@ -21,6 +23,7 @@ MAX_SECONDS: Final = 10 * 366 * 86400.0
 MAX_TOPIC_BYTES: Final = 255
 """In UTF-8. A name travels with every message; what needs more is data."""
 
+_BRACES: Final = re.compile(r"\{\w*\}")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -66,8 +69,9 @@ class TopicOptions:
     """Newest messages kept for joiners and recovery; 0: none, and messages have no position."""
     ttl: float = 300.0
     """Seconds a message is kept: long enough for a laptop lid, short enough for memory."""
-    presence: bool = False
-    """Tell those who joined with `presence=` about joins and leaves (`presence_diff` events)."""
+    presence: bool | None = None
+    """Tell those who joined with `presence=` about joins and leaves (`presence_diff` events). False: nobody is,
+    and `hub.presence` answers; None, the default: the same, and the log says so once when somebody joins with it."""
     presence_grace: float = 2.0
     """Seconds a member whose connection broke stays listed: a page reload is not a leave. 0: leaves at once."""
     overflow: Overflow = Overflow.DISCONNECT
@@ -130,7 +134,12 @@ class Topics:
             if not isinstance(one, TopicOptions):
                 raise TypeError(f"topics[{pattern!r}]: expected TopicOptions, got {type(one).__name__}")
         options = {check_topic(pattern): one for pattern, one in options.items()}
+        for pattern in options:
+            if _BRACES.search(pattern) and "*" not in pattern:
+                text = f"topics[{pattern!r}] is the options of this one topic: the wildcard of a pattern is *"
+                warnings.warn(text, RegistrationWarning, stacklevel=3)
         self._exact = {name: one for name, one in options.items() if "*" not in name}
+        self._pattern_names = frozenset(name for name in options if "*" in name)
         self._patterns = [(_pattern(name), one) for name, one in options.items() if "*" in name]
         # Bounded, so that topics nobody uses leave nothing behind; per instance, so that a hub is collectable.
         self._find = lru_cache(maxsize=1024)(self._search)
@@ -146,6 +155,9 @@ class Topics:
 
     def _search(self, topic: str) -> tuple[str, TopicOptions]:
         topic = check_topic(topic)
+        if topic in self._pattern_names:
+            text = f"{topic!r} is used as a topic, and is a pattern of Hub(topics=): use the whole name of one topic"
+            warnings.warn(text, RegistrationWarning, stacklevel=4)
         exact = self._exact.get(topic)
         if exact is not None:
             return topic, exact

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from antiphon.connection import WebSocket, WebSocketState
@@ -49,6 +50,12 @@ logger = logging.getLogger("antiphon")
 GONE = (*DISCONNECTS, RuntimeError, OSError)
 """What sending a last message raises when the connection has ended meanwhile, whatever server is underneath."""
 
+ANSWERS = (dict, list, Response, BaseModel)
+"""What an endpoint returns that takes a WebSocket for a request. Others may come of `return await something()`."""
+
+MOST_TOLD = 1000
+_told_of_answers: set[str] = set()
+
 FAREWELL_TIMEOUT = 1.0
 """Seconds a cancelled endpoint may take to send its Close: a stopping server must not wait for a stuck peer."""
 
@@ -70,12 +77,12 @@ async def run(
     solving: Solved | None = None
     try:
         if plan.connection_only is not None:
-            await _awaitable(endpoint(**{plan.connection_only: websocket}), endpoint)
+            result = await _awaitable(endpoint(**{plan.connection_only: websocket}), endpoint)
         else:
             overrides, resources = overrides_of(scope, provider), resources_of(scope)
             async with (solving := solve(plan, websocket, overrides=overrides, resources=resources)):
                 try:
-                    await _awaitable(endpoint(**solving.values), endpoint)
+                    result = await _awaitable(endpoint(**solving.values), endpoint)
                 finally:
                     tell_leaving(scope)  # before the teardown
     except Exception as error:
@@ -84,7 +91,18 @@ async def run(
         await _say_farewell(websocket)
         raise
     else:
+        if isinstance(result, ANSWERS):
+            _tell_of_answer(endpoint, result)
         await _returned(websocket, solving)
+
+
+def _tell_of_answer(endpoint: Callable[..., Any], result: object) -> None:
+    """Once for each endpoint, of which there are not many."""
+    name = name_of(endpoint)
+    if name not in _told_of_answers and len(_told_of_answers) < MOST_TOLD:
+        _told_of_answers.add(name)
+        kind = type(result).__name__
+        logger.warning("%s returned a %s, which nobody gets: await websocket.send_json(...) sends it", name, kind)
 
 
 async def run_session(endpoint: Callable[[Any], Any], scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from starlette.convertors import CONVERTOR_TYPES
@@ -83,13 +83,3 @@ def warn_of_missing_path_parameters(plan: Plan) -> None:
             call,
             f"{describe(call)}: parameter {name!r} is read from the path, and {plan.source.path!r} has no {{{name}}}",
         )
-
-
-def warn_of_unreachable(
-    path: str, endpoint: Callable[..., Any], others: Iterable[tuple[str, Callable[..., Any]]]
-) -> None:
-    """Warn of a WebSocket route whose path another one has already: the first match wins."""
-    for taken, first in others:
-        if taken == path:
-            warn_about(endpoint, f"{describe(endpoint)} is never reached: {path!r} is served by {describe(first)}")
-            return

@@ -139,7 +139,7 @@ def select(routes: Sequence[BaseRoute], scope: Scope) -> tuple[Match, Scope, Bas
     """
     partial: tuple[Match, Scope, BaseRoute | None] = (Match.NONE, {}, None)
     for candidate in routes:
-        if scope["type"] == "websocket" and _is_static(candidate):
+        if scope["type"] == "websocket" and is_static(candidate):
             continue
         if isinstance(candidate, IncludedRouter):
             match, child_scope, route = select(candidate.routes, scope)
@@ -153,7 +153,7 @@ def select(routes: Sequence[BaseRoute], scope: Scope) -> tuple[Match, Scope, Bas
     return partial
 
 
-def _is_static(route: BaseRoute) -> bool:
+def is_static(route: BaseRoute) -> bool:
     """Whether it serves files, which are no WebSockets: Starlette's `StaticFiles` would raise an AssertionError."""
     return isinstance(route, Mount) and isinstance(route._base_app, StaticFiles)
 

@@ -77,6 +77,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         check_path(path, endpoint)
         check_endpoint(endpoint)
         self.path = path
+        self.own_path = path
+        """Without the prefixes of routers."""
         self.endpoint = endpoint
         self.name = get_name(endpoint) if name is None else name
         self.dependencies = list(dependencies or ())
@@ -100,13 +102,15 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         self, prefix: str, dependencies: Sequence[Depends], provider: OverridesProvider | None
     ) -> APIWebSocketRoute:
         """This route as it appears below `prefix`, behind the `dependencies` of what includes it."""
-        return type(self)(
+        route = type(self)(
             prefix + self.path,
             self.endpoint,
             name=self.name,
             dependencies=[*dependencies, *self.dependencies],
             dependency_overrides_provider=self.dependency_overrides_provider or provider,
         )
+        route.own_path = self.own_path
+        return route
 
 
 def _is_function(endpoint: Callable[..., Any]) -> bool:

@@ -31,7 +31,6 @@ from .errors import (
     check_endpoint,
     check_prefix,
     warn_of_missing_path_parameters,
-    warn_of_unreachable,
 )
 from .guest import Guest
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
@@ -39,6 +38,7 @@ from .include import Includable, IncludedRouter, flatten, select
 from .leaf import LeafRoute, is_leaf
 from .near import no_route
 from .route import APIWebSocketRoute, WebSocketRoute
+from .suspects import warn_of_suspects, warn_of_unreachable
 
 logger = logging.getLogger("antiphon")
 
@@ -218,15 +218,15 @@ class APIRouter(RouteMethods, Guest, Router):
         dependencies: Sequence[Any] | None = None,
     ) -> None:
         """What `websocket()` does, without a decorator."""
-        self._register(
-            APIWebSocketRoute(
-                self.prefix + a_path(path),
-                endpoint,
-                name=name,
-                dependencies=[*self.dependencies, *(dependencies or ())],
-                dependency_overrides_provider=self.dependency_overrides_provider,
-            )
+        route = APIWebSocketRoute(
+            self.prefix + a_path(path),
+            endpoint,
+            name=name,
+            dependencies=[*self.dependencies, *(dependencies or ())],
+            dependency_overrides_provider=self.dependency_overrides_provider,
         )
+        route.own_path = path
+        self._register(route)
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
         """What `websocket_route()` does, without a decorator. Neither prefix nor dependencies apply, as in FastAPI."""
@@ -330,15 +330,18 @@ class APIRouter(RouteMethods, Guest, Router):
             super().add_route(path, endpoint, methods, name, include_in_schema)
 
     def _register(self, route: BaseRoute) -> None:
-        if isinstance(route, APIWebSocketRoute):
-            others = ((other.path, other.endpoint) for other in self.routes if isinstance(other, APIWebSocketRoute))
-            warn_of_unreachable(route.path, route.endpoint, others)
+        earlier = list(self.routes)
         self.routes.append(route)
         if self.dependency_overrides_provider is None:
-            return  # no app's own router: the path may still get a prefix
+            # No app's own router: prefix and dependencies may still come.
+            if isinstance(route, APIWebSocketRoute):
+                warn_of_unreachable(route, earlier)
+            return
         for final in flatten([route]):
             if isinstance(final, APIRoute | APIWebSocketRoute):
                 warn_of_missing_path_parameters(final.plan)
+            if isinstance(final, APIWebSocketRoute):
+                warn_of_suspects(final, earlier)
 
     def included_routers(self) -> Iterator[Includable]:
         """The routers included here, at any depth."""

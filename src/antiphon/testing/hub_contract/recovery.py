@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from antiphon.exceptions import RegistrationWarning
 from antiphon.hub import Hub, Kind, Position, SlowSubscriber
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
@@ -104,7 +105,9 @@ class RecoveryContract(Contract):
         page = await hub.history("t")
         assert (page, page.position, page.recovered) == ([], None, False)
         connection = Connection()
-        async with hub.join("t", connection, since=Position(1, "x"), history=5) as membership:
+        with pytest.warns(RegistrationWarning, match="history= for topic 't', which keeps none"):
+            asked = hub.join("t", connection, since=Position(1, "x"), history=5)
+        async with asked as membership:
             assert not membership.recovered
             assert membership.position is None
         assert connection.received == []

@@ -1,0 +1,138 @@
+"""Mistakes of a tired developer, and the words that are enough to mend each of them.
+
+Whatever is raised, warned of, logged or left unraised on the way is what the developer reads.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from antiphon import APIRouter, App, Depends, Hub, Request, WebSocket, WebSocketException
+from antiphon.hub import TopicOptions
+from antiphon.testclient import TestClient
+
+Mistake = Callable[..., Any]
+
+IN_AN_ENDPOINT: dict[str, str] = {
+    "websocket.accept()": "coroutine 'WebSocket.accept' was never awaited",
+    "await websocket.receive_text()": r"receive_text\(\) before the connection is accepted: call accept\(\) first",
+    "await websocket.send_text('x')": "before the connection is accepted: call accept",
+    "pass": r"returned without accepting the connection: answered with 403\. Call `await websocket\.accept\(\)`",
+    "await a(); websocket.send_text('x')": "coroutine 'WebSocket.send_text' was never awaited",
+    "await a(); hub.publish('t', 'x')": "coroutine 'Hub.publish' was never awaited",
+    "await a(); await a()": r"accept\(\) was called on a connection that is accepted already",
+    "await a(); await websocket.close(); await websocket.close()": r"close\(\) on a connection that has ended",
+    "await a(); await websocket.send_text({})": r"a text message is a str, not dict: use .* send_json\(\)",
+    "await a(); await websocket.send('hi')": r"send\(\) takes an ASGI message, a dict with its type, not 'hi'",
+    "await a(); await websocket.send_json(object())": "Object of type object is not JSON serializable",
+    "await a(); await websocket.close(999)": "close code 999 may not be sent: use 1000-1003, 1007-1014 or 3000-4999",
+    "await a(); await websocket.close('bye')": "expected a close code, an int, got str",
+    "await a(); raise WebSocketException(403)": "asked for close code 403, which may not be sent",
+    "await a(); return {'a': 1}": r"returned a dict, which nobody gets: await websocket\.send_json",
+    "await a(); await hub.publish('t', object())": "object has no JSON form",
+    "await a(); await hub.publish({}, 't')": "not a topic name: {}: expected a str, got dict",
+    "await a(); await hub.publish('', 'x')": "not a topic name: '': expected at least one character",
+    "await a(); hub.join('t', websocket)": r"membership of topic 't' was never entered.*`async with`",
+    "await a(); await hub.join('t', websocket)": r"not awaited: async with hub\.join\('t', websocket\)",
+    "await hub.join('t', websocket).__aenter__()": r"an accepted WebSocket to join topic 't': call accept\(\) first",
+    "await a(); hub.join(websocket, 't')": "expected a str, got WebSocket",
+    "await a(); hub.join('t', object())": "expected an antiphon WebSocket",
+    "await a(); hub.join('t', websocket, since='5-e')": r"expected a Position \(Position\.parse reads a str\)",
+    "await a(); hub.join('t', websocket, history=9)": r"history= for topic 't'.*TopicOptions\(history=100\)",
+    "await a(); m = [hub.join('t', websocket) for _ in 'ab']; [await one.__aenter__() for one in m]": (
+        "in topic 't' already, and would get each message twice"
+    ),
+}
+
+AT_REGISTRATION: dict[str, tuple[Mistake, str]] = {
+    "no slash": (lambda: App().websocket("ws")(serves), "A path must start with '/'"),
+    "no path": (lambda: App().websocket(serves), r"a route needs a path, as in @app\.websocket\('/path'\)"),  # type: ignore[arg-type]
+    "a def": (lambda: App().websocket("/ws")(lambda_like), "must be an `async def`"),
+    "get": (lambda: App().get("/ws")(serves), "is a WebSocket, which a HTTP route does not have"),
+    "request": (lambda: App().websocket("/ws")(asks_request), "is a Request, which a WebSocket route does not have"),
+    "called": (
+        lambda: App().websocket("/", dependencies=[Depends(5)])(serves),  # type: ignore[arg-type]
+        r"dependencies take Depends\(callable\)",
+    ),
+    "converter": (
+        lambda: App().websocket("/{n:integer}")(serves),
+        r"Unknown path convertor 'integer' \(converters: str",
+    ),
+    "twice": (lambda: twice(), "serves is never reached: '/ws' is served by"),
+    "include": (lambda: App().include_router(App()), "takes an APIRouter.*mount"),  # type: ignore[arg-type]
+    "prefix": (lambda: APIRouter(prefix="chat"), "A path prefix must start with '/'"),
+    "option": (lambda: TopicOptions(histroy=1), "unexpected keyword argument 'histroy'"),  # type: ignore[call-arg]
+    "overflow": (lambda: TopicOptions(overflow="drop"), "expected an Overflow, got 'drop'"),  # type: ignore[arg-type]
+    "scheme": (lambda: Hub("http://redis"), "expected a hub URL with one of memory://, relay://, redis://"),
+    "url": (lambda: Hub("redis://["), r"expected redis://.*host.*Invalid IPv6 URL"),
+    "class": (lambda: App(hub=Hub), r"takes a Hub, as in Hub\('redis://localhost'\)"),  # type: ignore[arg-type]
+    "middleware": (lambda: App(middleware=[BaseHTTPMiddleware]), r"takes Middleware\(factory, \.\.\.\)"),  # type: ignore[list-item]
+}
+
+
+async def serves(websocket: WebSocket) -> None: ...
+
+
+def lambda_like(websocket: WebSocket) -> None: ...
+
+
+async def asks_request(request: Request) -> None: ...
+
+
+def twice() -> None:
+    app = App()
+    app.websocket("/ws")(serves)
+    app.websocket("/ws")(serves)
+
+
+def read(mistake: Mistake, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything that the developer gets to read."""
+    said: list[str] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: said.append(str(unraisable.exc_value)))
+    caplog.set_level(logging.INFO)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            mistake()
+        except Exception as error:
+            said.append(str(error))
+        gc.collect()
+    return "\n".join([*said, *(str(one.message) for one in caught), caplog.text])
+
+
+@pytest.mark.parametrize("body", IN_AN_ENDPOINT)
+def test_what_is_wrong_in_an_endpoint_is_said_in_words_that_mend_it(
+    body: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: dict[str, Any] = {"WebSocketException": WebSocketException, "WebSocket": WebSocket, "Hub": Hub}
+    source = f"async def endpoint(websocket: WebSocket, hub: Hub):\n a = websocket.accept\n {body}\n"
+    exec(compile(source, "<endpoint>", "exec"), names)
+    app = App()
+    app.websocket("/ws")(names["endpoint"])
+
+    def talk() -> None:
+        with TestClient(app).websocket_connect("/ws") as session:
+            session.receive()
+
+    assert matches(IN_AN_ENDPOINT[body], read(talk, caplog, monkeypatch))
+
+
+@pytest.mark.parametrize("name", AT_REGISTRATION)
+def test_what_is_wrong_at_registration_is_said_in_words_that_mend_it(
+    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mistake, words = AT_REGISTRATION[name]
+    assert matches(words, read(mistake, caplog, monkeypatch))
+
+
+def matches(words: str, text: str) -> bool:
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(text)
+    return True

@@ -1,0 +1,116 @@
+"""Held wrong: what a join asks for in vain, a membership nobody enters, a topic joined twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from typing import Any
+
+import pytest
+
+from antiphon.exceptions import RegistrationWarning
+from antiphon.hub import AlreadyJoined, Hub, Position, TopicOptions
+from antiphon.testing.hub_sinks import Connection
+
+
+@pytest.mark.parametrize(
+    "asked", [{"history": 5}, {"since": Position(1, "x")}, {"history": 5, "since": Position(1, "x")}]
+)
+async def test_history_of_a_topic_that_keeps_none_is_warned_of_once_and_at_the_join(asked: dict[str, Any]) -> None:
+    hub = Hub()
+    name = next(iter(asked))
+    with pytest.warns(RegistrationWarning, match=rf"{name}= for topic 't', .* TopicOptions\(history=100\)") as caught:
+        async with hub.join("t", Connection(), **asked):
+            pass
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with hub.join("other", Connection(), **asked):
+            pass
+
+
+async def test_so_is_a_subscription() -> None:
+    with pytest.warns(RegistrationWarning, match="history="):
+        async with Hub().subscribe("t", history=1):
+            pass
+
+
+async def test_what_the_topic_has_is_given_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub(topics={"t": TopicOptions(history=5, presence=True), "listed": TopicOptions(presence=False)})
+    async with hub.join("t", Connection(), history=5, presence="ann"), hub.join("listed", Connection(), presence="ann"):
+        pass
+    async with hub.join("plain", Connection(), user="ann"):
+        pass
+    assert caplog.records == []
+
+
+async def test_presence_where_nobody_is_told_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    hub = Hub()
+    for topic in ("t", "t", "other"):
+        async with hub.join(topic, Connection(), presence="ann"):
+            assert list(await hub.presence(topic)) == ["ann"]
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("antiphon.hub", logging.WARNING)
+    assert "presence= for topic 't'" in record.getMessage()
+    assert "TopicOptions(presence=True)" in record.getMessage()
+
+
+async def test_a_membership_that_is_never_entered_is_warned_of_where_it_was_made() -> None:
+    hub = Hub()
+    with pytest.warns(RegistrationWarning, match=r"a membership of topic 't' was never entered.*async with") as caught:
+        hub.join("t", Connection())
+    assert caught[0].filename == __file__
+
+
+async def test_a_membership_is_neither_awaited_nor_entered_without_async() -> None:
+    membership = Hub().join("t", Connection())
+    with pytest.raises(TypeError, match=r"not awaited: async with hub\.join\('t', websocket\)"):
+        await membership  # type: ignore[misc]
+    with pytest.raises(TypeError, match=r"with async: async with hub\.join\('t', websocket\)"):
+        with membership:  # type: ignore[attr-defined]
+            pass
+    async with membership:
+        assert membership.active
+
+
+async def test_a_connection_is_in_a_topic_once() -> None:
+    hub, connection = Hub(topics={"kept": TopicOptions(history=9, presence=True)}), Connection()
+    for topic in ("t", "kept"):
+        async with hub.join(topic, connection, presence="ann") as first:
+            with pytest.raises(AlreadyJoined, match=f"in topic '{topic}' already"):
+                await hub.join(topic, connection, presence="eve").__aenter__()
+            assert first.active
+            assert list(await hub.presence(topic)) == ["ann"]
+            async with hub.join(topic, Connection()), hub.join("another", connection):
+                await hub.publish(topic, "once")
+        async with hub.join(topic, connection):
+            pass
+    assert [one for one in connection.received if one == "once"] == ["once", "once"]
+    assert hub.stats().memberships == 0
+
+
+async def test_who_left_may_join_again_and_so_may_the_loser_of_a_race() -> None:
+    hub, connection = Hub(topics={"kept": TopicOptions(history=9)}), Connection()
+    outcomes = await asyncio.gather(
+        *(hub.join("kept", connection, history=9).__aenter__() for _ in range(5)), return_exceptions=True
+    )
+    first, *others = sorted(outcomes, key=lambda one: isinstance(one, AlreadyJoined))
+    assert not isinstance(first, BaseException)
+    assert [type(other) for other in others] == [AlreadyJoined] * 4
+    await first.leave()
+    async with hub.join("kept", connection):
+        assert hub.stats().memberships == 1
+
+
+async def test_a_pattern_is_no_topic_and_braces_are_no_pattern() -> None:
+    hub = Hub(topics={"room/*": TopicOptions()})
+    with pytest.warns(RegistrationWarning, match=r"'room/\*' is used as a topic, and is a pattern") as caught:
+        async with hub.join("room/*", Connection()):
+            pass
+    assert caught[0].filename == __file__
+    with pytest.warns(
+        RegistrationWarning, match=r"topics\['room/\{id\}'\] .* the wildcard of a pattern is \*"
+    ) as caught:
+        Hub(topics={"room/{id}": TopicOptions()})
+    assert caught[0].filename == __file__
