@@ -166,12 +166,13 @@ async def serve_process(
     app_dir: Path | str | None = None,
     command: Sequence[str] = (sys.executable, "-W", "error", "-m", "uvicorn"),
     env: Mapping[str, str] | None = None,
+    listen: Sequence[str] = ("--host", HOST, "--port", "0"),
 ) -> AsyncGenerator[ServedProcess]:
     """Run `uvicorn target *args` on a free port, with `app_dir` importable; SIGTERM at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         *command,
         target,
-        *("--host", HOST, "--port", "0"),
+        *listen,
         *args,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -190,13 +191,14 @@ async def serve_process(
         await reading
 
 
+_LISTENS = re.compile(rf"(?:[Rr]unning on|Listening at:) \w+://(?:{HOST}|0\.0\.0\.0):(\d+)")
+
+
 async def _read_lines(served: ServedProcess, started: asyncio.Future[int]) -> None:
     assert served.process.stdout is not None
     async for line in served.process.stdout:
         served.lines.append(line.decode(errors="replace"))
-        if not started.done() and (
-            match := re.search(rf"running on \w+://(?:{HOST}|0\.0\.0\.0):(\d+)", served.lines[-1])
-        ):
+        if not started.done() and (match := _LISTENS.search(served.lines[-1])):
             started.set_result(int(match[1]))
     if not started.done():
         started.set_exception(RuntimeError(f"the server ended before it was ready:\n{served.log}"))

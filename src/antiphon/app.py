@@ -24,8 +24,6 @@ from .connection import ConnectionOptions
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
 from .hub import Hub, HubError
-from .hub.backends import default_url
-from .hub.backends.memory import MemoryBackend
 from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
@@ -173,7 +171,7 @@ class App(RouteMethods):
     def hub(self) -> Hub:
         """The app's hub; endpoints get it by annotating a parameter with `Hub`.
 
-        Without `hub=` it serves this process, or all workers of this host where `antiphon run` has started a relay.
+        Without `hub=` it serves all workers that `antiphon run` or `antiphon relay` started, else this process.
         """
         if self._hub is None:
             self._hub = Hub()
@@ -326,10 +324,6 @@ class App(RouteMethods):
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[Any]:
-        if isinstance(self.hub.backend, MemoryBackend) and default_url() == "relay://":
-            logger.warning(
-                "the hub's memory:// does not reach the other workers of this server: leave the URL out for relay://"
-            )
         self._hub_failure = None
         try:
             await self.hub.start()

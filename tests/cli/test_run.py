@@ -415,7 +415,7 @@ async def test_a_startup_that_fails_exits_with_3(folder: Path, workers: str) -> 
     assert "no database" in finished.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["connect"], ["publish"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["connect"], ["publish"], ["relay"]])
 async def test_every_command_has_a_help_page(command: list[str]) -> None:
     finished = await antiphon(*command, "--help")
     assert finished.code == 0

@@ -65,7 +65,7 @@ class Hub:
     """Topics across connections, processes and machines.
 
     `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
-    `redis://…` (many hosts); without one, what reaches all workers of `antiphon run --workers`,
+    `redis://…` (many hosts); without one, what reaches all workers of `antiphon run` and `antiphon relay`,
     else this process. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the lifespan of the `App`
     that owns it. Where nobody starts it (its app is mounted in another one) it starts at its first use, and stops with
     the event loop of that. All methods may be called from any task of any event loop; none waits for a receiver.

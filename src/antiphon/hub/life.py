@@ -20,10 +20,12 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 
 from .attendance import PAUSES
+from .backends.memory import MemoryBackend
 from .errors import BackendUnavailable, HubError, HubNotRunning
 from .link import Link, Trouble
 from .loops import in_loop
 from .rooms import Rooms
+from .workers import warn_of_others
 
 
 class _Change:
@@ -52,6 +54,8 @@ class Life:
         self._link = link
         self._rooms = rooms
         self._url = url
+        self._unseen = isinstance(link.backend, MemoryBackend)
+        """It was not looked yet whether a hub in memory is enough here."""
         self._before = before
         """Called before each start."""
         self._stopped = False
@@ -66,7 +70,10 @@ class Life:
         return not self._stopped and not self._link.ready
 
     def check(self) -> None:
-        """Raises `HubNotRunning` once it was stopped."""
+        """Before each use. Raises `HubNotRunning` once it was stopped."""
+        if self._unseen:
+            self._unseen = False
+            warn_of_others()
         if self._stopped and not self._link.always_open:
             raise HubNotRunning(
                 f"the hub at {self._url} was stopped (its `async with` or its app's lifespan is over): start it again "
@@ -78,6 +85,7 @@ class Life:
         loop = _running_loop()
         self._stopped = False
         if self._link.always_open:
+            self.check()
             await self._link.start()
         while not self._link.ready:
             change, mine = self._begin(loop)
