@@ -22,7 +22,7 @@ fi
 # The index is PyPI whatever this machine is set up to use: the hashes must be those that everybody gets.
 unset UV_INDEX UV_DEFAULT_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_CONSTRAINT UV_OVERRIDE
 compile() {
-	"$tools/bin/uv" pip compile --quiet --no-config --cache-dir "$tools/cache" --default-index https://pypi.org/simple \
+	"$tools/bin/uv" pip compile --quiet --no-config --cache-dir "$tools/cache" \
 		--universal --python-version 3.11 --no-annotate --generate-hashes --custom-compile-command "make lock" "$@"
 }
 
