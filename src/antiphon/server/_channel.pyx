@@ -320,6 +320,9 @@ cdef class Channel:
             self.inbox_bytes = 0
         else:
             self.inbox_bytes -= cost(payload)
+            if self._head >= 1024 and self._head * 2 >= PyList_GET_SIZE(self._inbox):
+                del self._inbox[: self._head]  # an app may be behind for as long as the connection lives
+                self._head = 0
         if self.reading_paused and self.inbox_bytes * 2 <= self.inbound_limit:
             self.resume_reading()
         if kind == READ:
