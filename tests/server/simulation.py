@@ -268,7 +268,7 @@ class Life:
         assert not engine.sessions, f"sessions left: {engine.sessions}"
         assert not engine.connections, f"connections left: {engine.connections}"
         assert (engine.admission.count, engine.admission._addresses) == (0, {}), "still counted"
-        assert (engine._unfinished, engine._unfinished_bytes) == ({}, 0), "unfinished messages counted"
+        assert (engine.unfinished._addresses, engine.unfinished.total) == ({}, 0), "unfinished messages counted"
         assert len(engine.deadlines) == 0, "deadlines left"
         loop: Any = asyncio.get_running_loop()
         timers = [timer for timer in loop._scheduled if not timer.cancelled()]

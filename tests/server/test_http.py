@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import websockets
@@ -227,7 +227,7 @@ async def test_who_has_connected_before_a_stop_and_asks_then_is_told_to_come_aga
             raw = await clients.enter_async_context(connect(served.port))
             await raw.send(asked[:before])
             await until(lambda: state.connections)
-            (protocol,) = state.connections
+            (protocol,) = cast(Any, state.connections)
             served.server.should_exit = True
             await until(lambda: protocol._engine.stopping)
             await raw.send(asked[before:])

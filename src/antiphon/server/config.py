@@ -31,8 +31,9 @@ class ServerConfig:
     """Received messages the app has not read yet; then the socket is paused. Two reads of 64 KiB keep a pipe full, and
     ten thousand apps that read nothing cost about a gigabyte at most. Never less than one message gets through."""
     unfinished_bytes: int | None = 1024 * MIB
-    """Unfinished messages of all connections of this process, those beyond 128 KiB; then the one begun first is given
-    up, with 1013. Room for sixty of the largest, and not for a thousand clients that begin one and stop."""
+    """Unfinished messages of all connections of this process, those beyond 128 KiB; then the largest of the address
+    that holds most is given up, with 1013. Room for sixty of the largest, and not for a thousand clients that begin one
+    and stop."""
     outbox_bytes: int = 256 * KIB
     """Sent and not yet taken by the kernel; then `send` waits. About what a phone receives in a second."""
     send_timeout: float = 20.0

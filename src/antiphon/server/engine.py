@@ -24,7 +24,7 @@ from antiphon.wire.deflate import Agreement
 from .backend import Flusher
 from .config import ServerConfig
 from .deadlines import Deadlines
-from .limits import Admission
+from .limits import Admission, Hoard
 from .scope import ASGI_SPEC_VERSION, SharedHeaders, path_with_query
 from .state import State
 from .stop import StopTimes, staggered, stop_times
@@ -111,8 +111,7 @@ class Engine:
         self.refused: Final[Counter[int]] = Counter()
         """How many handshakes were turned away, by HTTP status."""
         self.stopping = False
-        self._unfinished: Final[dict[Stoppable, int]] = {}  # of sessions with much of one, the oldest first
-        self._unfinished_bytes = 0
+        self.unfinished: Final[Hoard[Stoppable]] = Hoard(self.config.unfinished_bytes)
         self._address: tuple[str, int | None] | None = None
         self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
@@ -155,18 +154,10 @@ class Engine:
             self._address = server
         return self._address
 
-    def note_unfinished(self, session: Stoppable, size: int) -> None:
-        """A session holds so much of an unfinished message. Too much for all together: the oldest are given up."""
-        self._unfinished_bytes += size - self._unfinished.get(session, 0)
-        if size:
-            self._unfinished[session] = size
-        else:
-            self._unfinished.pop(session, None)
-        limit = self.config.unfinished_bytes
-        while limit is not None and self._unfinished_bytes > limit:
-            oldest = next(iter(self._unfinished))
-            self._unfinished_bytes -= self._unfinished.pop(oldest)
-            oldest.give_up_message()
+    def note_unfinished(self, session: Stoppable, address: str, size: int) -> None:
+        """A session holds so much of an unfinished message. Too much for all together: the greediest are given up."""
+        for greedy in self.unfinished.note(session, address, size):
+            greedy.give_up_message()
 
     # ------------------------------------------------------------ who looks on
 

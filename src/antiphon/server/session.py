@@ -412,10 +412,10 @@ class Session(Watched):
     def on_unfinished(self, size: int) -> None:
         """A large message grows, or is complete."""
         self.hoards = size > 0
-        self.engine.note_unfinished(self, size)
+        self.engine.note_unfinished(self, self._address or "", size)
 
     def give_up_message(self) -> None:
-        """`Engine`: the unfinished messages of all are too much, and this one began first."""
+        """`Engine`: the unfinished messages of all are too much, and this one is the greediest."""
         self.hoards = False
         if self.state == State.OPEN:
             self._fail(WS_1013_TRY_AGAIN_LATER, "no room for another large message")
