@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T")
 
 
 class Admission:
