@@ -111,6 +111,13 @@ class InvalidJSON(PeerError, json.JSONDecodeError):
     close_reason = "invalid JSON"
 
 
+class TooMuchJSON(InvalidJSON):
+    """The peer sent JSON of more values than `ConnectionOptions.json_values`. Closes with 1009."""
+
+    close_code = 1009
+    close_reason = "too many JSON values"
+
+
 class _Failures(Exception):
     """A list of what pydantic found wrong."""
 

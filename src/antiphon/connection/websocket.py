@@ -119,9 +119,9 @@ class WebSocket(Channel[StateT], Generic[StateT]):
     async def receive_json(self, mode: str = "text") -> Any:
         """The value of the next message, JSON in text or binary. Errors as `receive_text`, and `InvalidJSON`."""
         if mode == "text":
-            return _decoded(await self.receive_text())
+            return _decoded(await self.receive_text(), self.options.json_values)
         if mode == "binary":
-            return _decoded(await self.receive_bytes())
+            return _decoded(await self.receive_bytes(), self.options.json_values)
         raise _bad_mode(mode)
 
     async def _next(self, method: str) -> str | bytes | None:
@@ -245,9 +245,9 @@ class WebSocket(Channel[StateT], Generic[StateT]):
         await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
 
 
-def _decoded(data: str | bytes) -> Any:
+def _decoded(data: str | bytes, values: int | None) -> Any:
     try:
-        return codec.decode_json(data)
+        return codec.decode_json(data, values)
     except PeerError:
         excuse_disconnects(running_loop())
         raise
