@@ -70,7 +70,7 @@ class WebSocketEndpoint(StarletteWebSocketEndpoint):
         try:
             if self.encoding in ("text", "bytes") and kind != self.encoding:
                 raise WrongEncoding(f"Expected {self.encoding} websocket messages, but got {kind}")
-            return decode_json(payload) if self.encoding == "json" else payload
+            return decode_json(payload, websocket.options.json_values) if self.encoding == "json" else payload
         except InvalidJSON as error:
             await websocket.close(WrongEncoding.close_code)
             raise WrongEncoding("Malformed JSON data received.") from error

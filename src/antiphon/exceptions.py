@@ -169,6 +169,13 @@ class InvalidMessage(PeerError, ValueError):
         return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"
 
 
+class TooMuchJSON(InvalidJSON):
+    """The peer sent JSON of more values than `ConnectionOptions.json_values`. Closes with 1009."""
+
+    close_code = 1009
+    close_reason = "too many JSON values"
+
+
 class _Failures(Exception):
     """A list of what pydantic found wrong."""
 

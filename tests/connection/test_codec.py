@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.connection import codec
-from antiphon.exceptions import InvalidJSON
+from antiphon.exceptions import InvalidJSON, TooMuchJSON
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -87,3 +88,31 @@ def test_bytes_are_taken_as_they_are_at_the_call() -> None:
     taken = codec.check_bytes(data)
     data[0] = 0
     assert taken == b"abc"
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+@pytest.mark.parametrize("unit", ["[],", "1,", '{"a":{}},'])
+def test_more_values_than_allowed_are_refused_undecoded_and_one_long_string_is_not(unit: str, kind: type) -> None:
+    def encoded(text: str) -> str | bytes:
+        return text if kind is str else text.encode()
+
+    much = encoded("[" + unit * 200_000 + "0]")
+    with pytest.raises(TooMuchJSON, match="more than 150000"):
+        codec.decode_json(much, 150_000)
+    assert len(codec.decode_json(much)) == 200_001
+    assert codec.decode_json(encoded('["' + "é" * (1 << 20) + '"]'), 150_000) == ["é" * (1 << 20)]
+    assert codec.decode_json(encoded("[" + "[]," * 10 + "0]"), 1) == [[]] * 10 + [0]  # too short to be long
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_decoding_much_leaves_the_collector_as_it_was(enabled: bool) -> None:
+    try:
+        if not enabled:
+            gc.disable()
+        codec.decode_json("[" + "1," * 100_000 + "1]")
+        assert gc.isenabled() is enabled
+        with pytest.raises(InvalidJSON):
+            codec.decode_json("[" + "1," * 100_000)
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()

@@ -98,7 +98,7 @@ async def test_a_flood_that_waits_in_the_socket_is_parsed_in_turns_with_everythi
         assert longest <= 2 * most // len(one) + 1  # what was left of a chunk, and the next one's beginning
 
 
-async def test_unfinished_messages_of_all_clients_are_bounded_and_the_oldest_is_given_up(caplog: Any) -> None:
+async def test_unfinished_messages_of_all_clients_are_bounded_and_of_equals_the_oldest_is_given_up(caplog: Any) -> None:
     part = frame(BINARY, b"x" * (200 * KIB), fin=False)
     limits = ServerConfig(unfinished_bytes=500 * KIB)
     async with watched(echo, limits, caplog) as (served, _), contextlib.AsyncExitStack() as stack:
@@ -118,6 +118,21 @@ async def test_unfinished_messages_of_all_clients_are_bounded_and_the_oldest_is_
         for raw in (second, third, again):
             await raw.send(close_frame(1000))
             assert (await raw.frame()).code == 1000
+
+
+async def test_an_upload_that_began_before_a_crowd_of_larger_ones_is_not_given_up_for_them(caplog: Any) -> None:
+    limits = ServerConfig(unfinished_bytes=1000 * KIB)
+    async with watched(echo, limits, caplog) as (served, _), contextlib.AsyncExitStack() as stack:
+        honest = await stack.enter_async_context(opened(served.port))
+        await honest.send(frame(BINARY, b"x" * (200 * KIB), fin=False) + frame(PING, b"there"))
+        assert await honest.frame() == (PONG, b"there")
+        for _ in range(5):
+            greedy = await stack.enter_async_context(opened(served.port))
+            await greedy.send(frame(BINARY, b"x" * (400 * KIB), fin=False) + frame(PING, b"there"))
+            answer = await greedy.frame()
+            assert answer == (PONG, b"there") or answer.code == 1013
+        await honest.send(frame(CONT, b"x" * KIB))
+        assert len((await honest.frame()).payload) == 201 * KIB
 
 
 async def test_what_comes_with_the_end_of_tls_is_read_to_its_close(certificate: tuple[Path, Path]) -> None:  # noqa: F811

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,19 +20,34 @@ LIMIT = 300
 Outcome = tuple[list[Event], Violation | None, bool, int, int]
 
 
-def outcome(twin: Twin, pieces: list[bytes], *, role: Role, inflates: bool, forgets: bool) -> Outcome:
+def outcome(
+    twin: Twin, pieces: list[bytes], *, role: Role, inflates: bool, forgets: bool, work: int | None = None
+) -> Outcome:
     agreement = Agreement(server_no_context_takeover=forgets, client_no_context_takeover=forgets)
     inflater = Deflate(agreement, role, DeflateConfig()) if inflates else None
     parser = twin.parser(role=role, max_message_size=LIMIT, inflater=inflater)
     events: list[Event] = []
     for piece in pieces:
-        events += parser.feed(piece)
+        if work is None:
+            events += parser.feed(piece)
+            continue
+        at = 0
+        while at < len(piece) or parser.inflating:
+            at = parser.feed_some(piece, at, len(piece), work, events)
     return events, violation(parser), parser.closed, parser.frames, parser.buffered
 
 
 @pytest.fixture(name="twins", scope="module")
 def both() -> list[Twin]:
     return [twin for twin in (pure_twin(), native_twin()) if twin is not None]
+
+
+@pytest.fixture(autouse=True, params=[None, 7], ids=["", "inflating in steps"], scope="module")
+def steps(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param is not None:
+            patch.setattr("antiphon.wire.deflate.STEP", request.param)
+        yield
 
 
 @given(data=st.data(), inflates=st.booleans(), forgets=st.booleans())
@@ -45,6 +62,11 @@ def test_any_split_gives_the_same_events_from_both_twins(
         outcome(twin, cut, role=Role.SERVER, inflates=inflates, forgets=forgets)
         for twin in twins
         for cut in ([stream], pieces, drips)
+    ]
+    outcomes += [
+        outcome(twin, pieces, role=Role.SERVER, inflates=inflates, forgets=forgets, work=work)
+        for twin in twins
+        for work in (1, 3)
     ]
     assert all(other == outcomes[0] for other in outcomes)
 

@@ -209,6 +209,7 @@ class Life:
             stop_bound=self.stop_bound,
             logger=logger,
             rng=random.Random(self.rng.random()),
+            work_clock=loop.time,
         )
         clients = [loop.create_task(self._be_client(one)) for one in self.connections]
         await asyncio.sleep(self.stop_at)
@@ -268,7 +269,8 @@ class Life:
         assert not engine.sessions, f"sessions left: {engine.sessions}"
         assert not engine.connections, f"connections left: {engine.connections}"
         assert (engine.admission.count, engine.admission._addresses) == (0, {}), "still counted"
-        assert (engine._unfinished, engine._unfinished_bytes) == ({}, 0), "unfinished messages counted"
+        assert (engine.unfinished._addresses, engine.unfinished.total) == ({}, 0), "unfinished messages counted"
+        assert (engine.unread._addresses, engine.unread.total) == ({}, 0), "unread messages counted"
         assert len(engine.deadlines) == 0, "deadlines left"
         loop: Any = asyncio.get_running_loop()
         timers = [timer for timer in loop._scheduled if not timer.cancelled()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import websockets
@@ -88,11 +88,153 @@ async def test_a_head_that_does_not_end_is_refused_by_time() -> None:
     assert [event.status for event in recorder.of(HandshakeRefused)] == [408]
 
 
-async def test_what_is_no_http_is_left_to_uvicorn() -> None:
+@pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\n", b"\r\n\rGET", b"get / "])
+async def test_what_is_no_http_is_refused_at_its_first_byte(noise: bytes) -> None:
+    recorder = Recorder([])
+    async with serving(both, ServerConfig(observers=(recorder.events.append,)), **OURS) as served:
+        async with connect(served.port) as raw:
+            await raw.send(noise)
+            assert (await raw.read_all()).startswith(b"HTTP/1.1 400 ")
+    assert [event.status for event in recorder.of(HandshakeRefused)] == [400]
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_empty_lines_before_a_request_are_skipped(step: int) -> None:
+    async with serving(both, **OURS) as served:
+        for lines in (1, 20):
+            for asked, answer in ((request(), b"101"), (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"200")):
+                async with connect(served.port) as raw:
+                    data = b"\r\n" * lines + asked
+                    for start in range(0, len(data), step):
+                        await raw.send(data[start : start + step])
+                        await asyncio.sleep(0)
+                    assert (await raw.read_head()).startswith(b"HTTP/1.1 " + answer)
+
+
+async def test_empty_lines_without_an_end_are_refused_by_size() -> None:
+    async with serving(both, ServerConfig(handshake_size=2000), **OURS) as served:
+        async with connect(served.port) as raw:
+            await raw.send(b"\r\n" * 2000)
+            assert (await raw.read_all()).startswith(b"HTTP/1.1 4")
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+ENDLESS = {
+    "behind an empty line": (b"", b"\r\nGET / HTTP/1.1\r\nHost: x\r\n"),
+    "of the second request": (GET, b"GET / HTTP/1.1\r\nHost: x\r\n"),
+    "of the second request, behind an empty line": (GET, b"\r\nGET / HTTP/1.1\r\nHost: x\r\n"),
+}
+
+
+@pytest.mark.parametrize("line", [b"X: " + b"x" * 93 + b"\r\n", b"x" * 98], ids=["many headers", "one header"])
+@pytest.mark.parametrize("which", ENDLESS)
+async def test_every_head_that_does_not_end_is_refused_by_size(which: str, line: bytes) -> None:
+    first, head = ENDLESS[which]
+    recorder = Recorder([])
+    limits = ServerConfig(handshake_size=20_000, observers=(recorder.events.append,))
+    async with serving(both, limits, **OURS) as served:
+        async with connect(served.port) as raw:
+            if first:
+                await raw.send(first)
+                assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
+            await raw.send(head + (b"" if line.startswith(b"X:") else b"X: "))
+            with contextlib.suppress(ConnectionError):
+                for _ in range(10_000):
+                    await raw.send(line)
+                    if recorder.of(HandshakeRefused):
+                        break
+            await raw.ended()
+    assert [event.status for event in recorder.of(HandshakeRefused)] == [431]
+
+
+@pytest.mark.parametrize("which", ENDLESS)
+async def test_every_head_that_does_not_end_is_refused_by_time(which: str) -> None:
+    first, head = ENDLESS[which]
+    recorder = Recorder([])
+    limits = ServerConfig(handshake_timeout=0.5, observers=(recorder.events.append,))
+    async with serving(both, limits, **OURS, timeout_keep_alive=600) as served:
+        async with connect(served.port) as raw:
+            if first:
+                await raw.send(first)
+                assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
+            await raw.send(head)
+            while not recorder.of(HandshakeRefused):
+                await raw.send(b"X: x\r\n")
+                await asyncio.sleep(0.05)
+            assert (await raw.read_head()).startswith(b"HTTP/1.1 408 ")
+            await raw.ended()
+        assert served.server is not None
+        state = served.server.server_state
+        await until(lambda: not state.connections)
+
+
+async def test_an_empty_line_between_requests_does_not_hold_the_connection_open_for_ever() -> None:
+    recorder = Recorder([])
+    limits = ServerConfig(handshake_timeout=0.5, observers=(recorder.events.append,))
+    async with serving(both, limits, **OURS) as served:
+        async with connect(served.port) as raw:
+            await raw.send(GET)
+            await raw.read_head()
+            await raw.send(b"\r\n")
+            assert (await raw.read_all()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_body_may_be_larger_and_slower_than_a_head() -> None:
+    limits = ServerConfig(handshake_timeout=0.3, handshake_size=1000)
+    async with serving(both, limits, **OURS) as served:
+        async with connect(served.port) as raw:
+            for _ in range(2):
+                await raw.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n")
+                for _ in range(5):
+                    await asyncio.sleep(0.2)
+                    await raw.send(b"x" * 1000)
+                assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
+                assert len(await raw.reader.readexactly(5000)) == 5000
+
+
+async def test_trailers_without_an_end_are_refused_by_size() -> None:
+    recorder = Recorder([])
+    limits = ServerConfig(handshake_size=20_000, observers=(recorder.events.append,))
+    async with serving(both, limits, **OURS) as served:
+        async with connect(served.port) as raw:
+            await raw.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(10_000):
+                    await raw.send(b"X: " + b"x" * 95 + b"\r\n")
+                    if recorder.of(HandshakeRefused):
+                        break
+            await raw.ended()
+    assert [event.status for event in recorder.of(HandshakeRefused)] == [431]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_a_request_that_does_not_ask_to_upgrade_its_connection_is_plain_http(method: bytes) -> None:
     async with serving(both, **OURS) as served:
         async with connect(served.port) as raw:
-            await raw.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
-            assert (await raw.read_all()).startswith(b"HTTP/1.1 400 ")
+            for connection in (b"", b"Connection: keep-alive\r\n"):
+                fields = b"Host: x\r\nUpgrade: websocket\r\nContent-Length: 0\r\n" + connection
+                await raw.send(method + b" / HTTP/1.1\r\n" + fields + b"\r\n")
+                assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("asked", [request(), GET], ids=["websocket", "http"])
+@pytest.mark.parametrize("before", [0, 10])
+async def test_who_has_connected_before_a_stop_and_asks_then_is_told_to_come_again(asked: bytes, before: int) -> None:
+    async with contextlib.AsyncExitStack() as clients:
+        async with serving(both, **OURS, timeout_graceful_shutdown=None) as served:
+            assert served.server is not None
+            state = served.server.server_state
+            raw = await clients.enter_async_context(connect(served.port))
+            await raw.send(asked[:before])
+            await until(lambda: state.connections)
+            (protocol,) = cast(Any, state.connections)
+            served.server.should_exit = True
+            await until(lambda: protocol._engine.stopping)
+            await raw.send(asked[before:])
+            answer = await raw.read_all()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 5" in answer.lower()
+            await until(lambda: not state.connections)
 
 
 async def test_a_client_gone_before_its_request_leaves_nothing() -> None:

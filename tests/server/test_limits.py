@@ -12,7 +12,7 @@ import pytest
 
 from antiphon.events import ConnectionClosed, ConnectionOpened, HandshakeRefused, ProtocolViolated
 from antiphon.server import ServerConfig
-from antiphon.server.limits import Admission, Rate
+from antiphon.server.limits import Admission, Hoard, Rate
 from antiphon.types import ClosedBy
 from tests.patience import PATIENCE
 
@@ -185,3 +185,31 @@ def test_a_rate_allows_a_burst_of_one_second_and_refills_with_time() -> None:
     assert rate.spend(15, 10**9, 0.5)
     assert rate.spend(25, 10**9, 10.0)
     assert not rate.spend(36, 0, 10.0)
+
+
+def test_a_hoard_gives_up_the_greediest_of_the_address_that_holds_most() -> None:
+    hoard: Hoard[str] = Hoard(100)
+    assert hoard.note("honest", "192.0.2.1", 30) == []
+    for number in range(6):
+        assert hoard.note(f"many {number}", "192.0.2.2", 10) == []
+    assert hoard.note("many 0", "192.0.2.2", 25) == ["many 0"]
+    assert hoard.note("honest", "192.0.2.1", 49) == []
+    assert hoard.note("honest", "192.0.2.1", 60) == ["honest"]  # by now its address does hold most
+    assert hoard.note("many 1", "192.0.2.2", 0) == []
+    for number in range(2, 6):
+        hoard.note(f"many {number}", "192.0.2.2", 0)
+    assert (hoard.total, hoard._addresses, hoard._totals, hoard._address_of) == (0, {}, {}, {})
+
+
+def test_a_hoard_takes_a_network_of_ipv6_for_one_client() -> None:
+    hoard: Hoard[int] = Hoard(100)
+    hoard.note(0, "2001:db8::1", 30)
+    for number in range(1, 7):
+        hoard.note(number, f"2001:db8:0:1::{number}", 10)
+    assert hoard.note(7, "2001:db8:0:1::7", 15) == [7]
+    assert hoard.note(8, "::ffff:192.0.2.1", 1) == []
+
+
+def test_a_hoard_without_a_limit_gives_up_nobody() -> None:
+    hoard: Hoard[int] = Hoard(None)
+    assert hoard.note(1, "", 1 << 40) == []

@@ -1,15 +1,19 @@
-"""What a connection keeps while nothing happens on it."""
+"""What a connection keeps: while nothing happens on it, and while its app never quite catches up."""
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import antiphon
+from antiphon.server import Session
+from antiphon.types import CARRIER_EXTENSION
 from antiphon.wire.backend import NATIVE
 
-from .raw import echo, opened, serving
+from .raw import TEXT, echo, frame, opened, serving
 
 CONNECTIONS = 50
 KEPT = 2000 if NATIVE else 2450
@@ -27,3 +31,29 @@ async def test_an_idle_connection_keeps_two_kilobytes_of_ours_at_most() -> None:
         finally:
             tracemalloc.stop()
     assert sum(line.size for line in kept) / CONNECTIONS <= KEPT, "\n".join(map(str, kept))
+
+
+async def test_an_app_that_is_always_some_messages_behind_does_not_cost_more_with_each_of_them() -> None:
+    grown: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        session.data_received(100 * frame(TEXT, b"x"))
+        tracemalloc.start()
+        try:
+            for _ in range(500):
+                session.data_received(100 * frame(TEXT, b"x"))
+                for _ in range(100):
+                    assert await session.read() == "x"
+                await asyncio.sleep(0)
+            grown.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+
+    async with serving(app, lifespan="off") as served:
+        async with opened(served.port) as raw:
+            await raw.ended()
+    assert grown
+    assert grown[0] < 100 << 10

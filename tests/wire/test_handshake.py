@@ -298,3 +298,16 @@ def test_a_client_learns_the_status_it_was_refused_with() -> None:
 def test_a_refusal_keeps_the_application_s_own_headers() -> None:
     data = refuse_response(599, [(b"Content-Length", b"7"), (b"Content-Type", b"a/b")], content_type=b"text/plain")
     assert data == b"HTTP/1.1 599 \r\nContent-Length: 7\r\nContent-Type: a/b\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("headers", [1, 2])
+def test_more_subprotocols_than_anybody_offers_are_refused(headers: int) -> None:
+    def asking(count: int) -> bytes:
+        names = [f"protocol{number}" for number in range(count)]
+        return head(GOOD, *(f"Sec-WebSocket-Protocol: {', '.join(names[start::headers])}" for start in range(headers)))
+
+    request = parse_request(asking(128))
+    assert request is not None
+    assert len(subprotocols(request)) == 128
+    error = refused(asking(129))
+    assert (error.status, error.reason) == (400, "too many subprotocols")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+import zlib
 
 import pytest
 
+from antiphon.wire.deflate import Agreement, Deflate, DeflateConfig
 from antiphon.wire.errors import Violation
-from antiphon.wire.frames import Close, Event, Ping, Pong
+from antiphon.wire.frames import Close, Event, Ping, Pong, Role
 from tests.wire import raw
 from tests.wire.twins import Twin, drip, violation
 
@@ -146,8 +148,13 @@ def test_a_client_refuses_masked_frames(twin: Twin) -> None:
 
 def test_rsv1_is_for_the_first_frame_of_a_message_only(twin: Twin) -> None:
     class Never:
-        def inflate(self, data: bytes, final: bool, limit: int) -> bytes:
-            return data
+        more = False
+
+        def begin_frame(self, data: bytes, final: bool) -> None:
+            pass
+
+        def inflate_some(self, limit: int) -> bytes:
+            raise AssertionError("there is no more")
 
     for data in (
         raw.frame(2, b"a", fin=False) + raw.frame(0, b"b", rsv=4),
@@ -363,3 +370,53 @@ def test_events_stay_alive_without_their_parser(twin: Twin) -> None:
     del parser
     gc.collect()
     assert events == [b"a" * 10 + b"b" * 10, "text"]
+
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+def test_a_parser_stops_when_its_work_is_done_and_goes_on_from_there(twin: Twin) -> None:
+    data = b"".join(raw.frame(9, b"%d" % number) for number in range(10))
+    parser = twin.server()
+    at = 0
+    events: list[Event] = []
+    for done in (3, 6, 9, 10):
+        at = parser.feed_some(data, at, len(data), 3, events)
+        assert len(events) == done
+    assert at == len(data)
+    assert events == twin.server().feed(data)
+
+
+def test_a_frame_in_pieces_is_a_piece_of_work_where_it_begins(twin: Twin) -> None:
+    data = raw.frame(2, b"x" * 300) + raw.frame(9, b"")
+    parser = twin.server()
+    events: list[Event] = []
+    assert parser.feed_some(data, 0, 1, 1, events) == 1
+    assert parser.feed_some(data, 1, 100, 1, events) == 100
+    assert parser.feed_some(data, 100, len(data), 1, events) == len(data)
+    assert events == [b"x" * 300, Ping(b"")]
+
+
+def test_a_message_is_inflated_in_steps(twin: Twin) -> None:
+    for text, payload in ((True, b"x" * MIB), (False, bytes(MIB))):
+        compressor = zlib.compressobj(wbits=-15)
+        data = (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        data = raw.frame(1 if text else 2, data, rsv=4) + raw.frame(9, b"behind it")
+        agreement = Agreement(server_no_context_takeover=True, client_no_context_takeover=True)
+        parser = twin.server(limit=MIB, inflater=Deflate(agreement, Role.SERVER, DeflateConfig()))
+        events: list[Event] = []
+        at, steps, before = 0, 0, 0
+        while not events:
+            at = parser.feed_some(data, at, len(data), 1, events)
+            assert parser.inflating != bool(events)
+            if parser.inflating:
+                assert before <= parser.buffered <= before + 129 * KIB
+                before = parser.buffered
+            steps += 1
+        assert at < len(data)
+        assert steps >= MIB // (128 * KIB)
+        assert events == [payload.decode() if text else payload]
+        assert parser.feed_some(data, at, len(data), 1, events) == len(data)
+        assert events[1:] == [Ping(b"behind it")]
+        assert parser.buffered == 0

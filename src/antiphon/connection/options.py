@@ -28,6 +28,11 @@ class ConnectionOptions:
     """Bytes read ahead to notice a disconnect while the application does not receive. Beyond them the peer's data
     waits in the server and in TCP, as without reading ahead."""
 
+    json_values: int | None = 100_000
+    """Values (counted by their brackets and commas) of one message that `receive_json` decodes; more is `TooMuchJSON`,
+    Close 1009. Decoding holds up everybody, for some 5 ms with so many; 16 MiB can be five million and take seconds.
+    None: any number."""
+
     overflow: Overflow = Overflow.DISCONNECT
     """What a full outbox does with a foreign sender's message: DISCONNECT (Close 1013) or DROP_NEWEST (counted in
     `WebSocket.dropped`). The other policies need to know messages apart: they belong to the hub's topics."""
@@ -36,5 +41,7 @@ class ConnectionOptions:
         if self.overflow not in (Overflow.DISCONNECT, Overflow.DROP_NEWEST):
             named = getattr(self.overflow, "name", repr(self.overflow))
             raise ValueError(f"a connection's overflow is Overflow.DISCONNECT or Overflow.DROP_NEWEST, not {named}")
+        if self.json_values is not None and self.json_values < 1:
+            raise ValueError(f"json_values is a positive number or None, not {self.json_values}")
         if self.send_timeout <= 0:
             raise ValueError(f"send_timeout is a positive number of seconds, not {self.send_timeout}")

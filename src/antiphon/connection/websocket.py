@@ -137,7 +137,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
     async def receive_json(self, mode: str = "text") -> Any:
         """The value of the next message, JSON in text or binary. Errors as `receive_text`, and `InvalidJSON`."""
-        return _decoded(await self._receive_either(mode))
+        return _decoded(await self._receive_either(mode), self.options.json_values)
 
     def _receive_either(self, mode: str) -> Awaitable[str | bytes]:
         if mode == "text":
@@ -156,7 +156,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             hello = await websocket.receive_as(Hello)
         """
         adapter_of(kind)  # a mistake of ours is told before the peer has to send something
-        return _typed(kind, await self._receive_either(mode))
+        return _typed(kind, await self._receive_either(mode), self.options.json_values)
 
     async def iter_as(
         self, kind: TypeForm[T], mode: str = "text", *, invalid: OnInvalid = OnInvalid.CLOSE
@@ -177,7 +177,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             while True:
                 data = await self._receive_either(mode)
                 try:
-                    message = _typed(kind, data)
+                    message = _typed(kind, data, self.options.json_values)
                 except InvalidMessage as exc:
                     if invalid is OnInvalid.CLOSE:
                         raise
@@ -327,17 +327,18 @@ def _not_this(life: Life, data: str | bytes | None, expected: str) -> Exception:
     return UnexpectedMessageKind(expected, "text" if isinstance(data, str) else "binary")
 
 
-def _typed(kind: TypeForm[T], data: str | bytes) -> T:
+def _typed(kind: TypeForm[T], data: str | bytes, values: int | None) -> T:
     try:
+        codec.check_values(data, values)
         return decode(kind, data)
     except PeerError:
         excuse_disconnects(running_loop())
         raise
 
 
-def _decoded(data: str | bytes) -> Any:
+def _decoded(data: str | bytes, values: int | None) -> Any:
     try:
-        return codec.decode_json(data)
+        return codec.decode_json(data, values)
     except PeerError:
         excuse_disconnects(running_loop())
         raise

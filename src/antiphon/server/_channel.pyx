@@ -16,7 +16,9 @@ from antiphon.wire._native cimport Parser, encode_message
 
 import asyncio
 from asyncio import CancelledError, InvalidStateError
+from collections import deque
 
+from antiphon.wire import Ping
 from antiphon.wire.prepared import encode_compressed
 
 from .errors import ClientDisconnected
@@ -82,77 +84,17 @@ cdef str WEBSOCKET_SEND = "websocket.send"
 cdef str WEBSOCKET_RECEIVE = "websocket.receive"
 cdef str TWO_READERS = "two tasks receive from one WebSocket at the same time"
 cdef dict CURRENT_TASKS = _current_tasks
+cdef object PING = Ping
 
-# The payload sent last, by identity, and its frames: a loop that sends one str to a thousand connections encodes and
-# compresses it once. What is large is not kept alive for that.
-cdef object last_payload = None
-cdef bytes last_frame = None
-cdef bytes last_deflated = None
 cdef Py_ssize_t LARGEST_KEPT = 1 << 16
 cdef Py_ssize_t BURST = 256
 cdef Py_ssize_t SLICE = 128 << 10
-cdef Py_ssize_t COMPRESSED_SLICE = 16 << 10
-cdef Py_ssize_t WRITES = 64  # benchmarks: fanout-64 on antiphon-hub-relay
+cdef Py_ssize_t WORK = 128
+cdef Py_ssize_t PINGS = 16
 
 
 include "_waiting.pxi"  # Receive, Waiter, Done: one module with this, so that they call each other as C does
-
-
-@cython.final
-cdef class Flusher:
-    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
-
-    Between two turns the loop reads: what comes for a channel before its turn leaves in the same write.
-    """
-
-    cdef object loop
-    cdef object run
-    cdef list marked
-    cdef list turn
-    cdef bint scheduled
-    cdef object done  # a future that is done
-
-    def __init__(self, loop):
-        self.loop = loop
-        self.done = loop.create_future()
-        self.done.set_result(None)
-        self.run = self._run
-        self.marked = []
-        self.turn = []
-
-    @property
-    def idle(self):
-        return not self.scheduled
-
-    cdef int add(self, Channel channel) except -1:
-        self.marked.append(channel)
-        if not self.scheduled:
-            self.scheduled = True
-            self.loop.call_soon(self.run)
-        return 0
-
-    def mark(self, Channel channel):
-        self.add(channel)
-
-    def _run(self):
-        cdef list turn = self.turn
-        cdef Channel channel
-        cdef Py_ssize_t left = WRITES
-        if not turn:
-            turn = self.turn = self.marked
-            self.marked = []
-            turn.reverse()
-        while turn and left:
-            left -= 1
-            channel = turn.pop()
-            channel.dirty = False
-            try:
-                channel.write_out()
-            except Exception as error:  # a transport's bug stays with its own connection
-                self.loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
-        self.scheduled = bool(turn or self.marked)
-        if self.scheduled:
-            self.loop.call_soon(self.run)
+include "_turns.pxi"  # Turns, Flusher
 
 
 cdef class Channel:
@@ -160,6 +102,7 @@ cdef class Channel:
 
     cdef readonly object loop
     cdef readonly Flusher flusher
+    cdef readonly Turns turns
     cdef readonly Py_ssize_t inbound_limit
     cdef readonly Py_ssize_t outbox_limit
     cdef public object transport
@@ -172,7 +115,10 @@ cdef class Channel:
     cdef public object close_reason
     cdef public bint connect_taken
     cdef public bint reading_paused
+    cdef public bint stopped
     cdef public bint was_paused
+    cdef public bint queued
+    cdef public bint overfull
     cdef public bint rated
     cdef public bint hoards
     cdef public bint handed
@@ -186,11 +132,15 @@ cdef class Channel:
     cdef Py_ssize_t _head  # what is before it in the inbox has been taken
     cdef Waiter _waiter
     cdef object _out  # None, one frame, or a list of frames
-    cdef object _rest  # None, or bytes of a chunk, for the loop's next turn or until the app has read
+    cdef bytes _chunk  # None, or a chunk, for a later turn or until the app has read;
+    cdef Py_ssize_t _at  # what is before it has been parsed
+    cdef Py_ssize_t _reads  # without waiting,
+    cdef double _reading_since
 
     def __init__(self, engine):
         self.loop = engine.loop
         self.flusher = engine.flusher
+        self.turns = engine.turns
         self.inbound_limit = engine.config.inbound_bytes
         self.outbox_limit = engine.config.outbox_bytes
         self.fd = -1
@@ -210,21 +160,40 @@ cdef class Channel:
 
     def data_received(self, data):
         cdef Py_ssize_t size
+        cdef double began
+        cdef Turns turns = self.turns
         if self.state != OPEN and self.state != CLOSING_SENT:
             self.on_early_data(data)
             return
         if self.parser is None:
             return
-        if self._rest is not None:  # a transport that delivers what it had when we paused it
-            self._rest += data
-            return
+        if type(data) is not bytes:
+            data = bytes(data)
+        if self._chunk is not None or self.queued:
+            self.put_by(data)
+        elif turns.taken >= NEWS:
+            self.put_by(data)
+            self.queued = True
+            turns.enter(self, True)
+        else:
+            size = PyBytes_GET_SIZE(data)
+            began = turns.begin(size)
+            self.work_at(data, 0)
+            turns.end(began, size)
+
+    cdef int put_by(self, bytes data) except -1:
+        """Keep a chunk for this connection's turn."""
+        self._chunk = data if self._chunk is None else self._chunk[self._at :] + data
+        self._at = 0
+        if PyBytes_GET_SIZE(self._chunk) > HELD:
+            self.stop_reading()
+        return 0
+
+    cdef int work_at(self, bytes data, Py_ssize_t start) except -1:
+        """Parse one turn's work of a chunk, let the app have it, send what it says to that."""
         self.busy = True
         try:
-            size = SLICE if self._deflate is None else COMPRESSED_SLICE
-            if len(data) <= size:
-                self.parse(data)
-            else:
-                self.parse_in_turns(data, size)
+            self.parse(data, start)
         finally:
             self.busy = False
             if self._out is not None and not self.dirty:
@@ -233,58 +202,92 @@ cdef class Channel:
                 else:
                     self.dirty = True
                     self.flusher.add(self)
+        return 0
 
-    cdef int parse(self, data) except -1:
+    cdef int parse(self, bytes data, Py_ssize_t start) except -1:
         cdef Parser parser = self.parser
-        cdef list events
-        cdef Py_ssize_t held
+        cdef list events = []
+        cdef Py_ssize_t held, at
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         self.received += 1
-        events = parser.feed(data)
+        at = parser.feed_some(data, start, min(size, start + SLICE), WORK, events)
         if PyList_GET_SIZE(events):
             self.sort(events)
         if self.rated:
-            self.on_rate(len(data))
+            self.on_rate(at - start)
         held = parser._size + parser._wire_size
         if held > SLICE or self.hoards:
             self.on_unfinished(held if held > SLICE else 0)
-        if self._waiter is not None and (self._inbox is not None or self.close_code is not None):
+        if self._waiter is not None and not self.queued and (self._inbox is not None or self.close_code is not None):
             self.step_reader()
         if parser.error is not None and self.parser is not None:
             self.on_violation(parser.error)
-        if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
-            self.pause_reading()
+        if self.inbox_bytes > self.inbound_limit:
+            self.note_overfull()
+        if (at < size or parser.inflating) and self.parser is not None:
+            self._chunk = data
+            self._at = at
+            self.stop_reading()
+            if not self.reading_paused:
+                self.wait()
         return 0
 
-    cdef int parse_in_turns(self, data, Py_ssize_t size) except -1:
-        self.parse(data[:size])
-        if self.parser is None or self.transport is None or self.transport.is_closing():
-            return 0
-        self._rest = bytes(data[size:])
-        if not self.reading_paused:
-            self.transport.pause_reading()
-            self.loop.call_soon(self._go_on)
+    cdef int wait(self) except -1:
+        if not self.queued:
+            self.queued = True
+            self.turns.enter(self, False)
         return 0
 
-    def _go_on(self):
-        """Parse more of what was left, then read on."""
-        cdef object rest = self._rest
-        if self.reading_paused:
-            return
-        self._rest = None
-        if rest is not None:
-            self.data_received(rest)
-        if self._rest is not None or self.reading_paused:
-            return
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
+    cdef int take_turn(self) except -1:
+        """It is this connection's turn. Its reader's, when that has given way, else what was not parsed yet."""
+        cdef bytes chunk
+        self.queued = False
+        if self._waiter is not None and self._inbox is not None:
+            self.work_at_reading()
+        elif self.parser is None or (self.state != OPEN and self.state != CLOSING_SENT):
+            self._chunk = None
+        elif self._chunk is not None and not self.reading_paused:
+            chunk = self._chunk
+            self._chunk = None
+            self.work_at(chunk, self._at)
+        return self.go_on()
+
+    cdef int work_at_reading(self) except -1:
+        self.busy = True
+        try:
+            self.step_reader()
+        finally:
+            self.busy = False
+            if self._out is not None and not self.dirty:
+                self.dirty = True
+                self.flusher.add(self)
+        return 0
+
+    cdef int go_on(self) except -1:
+        """Wait for the next turn, or read on."""
+        if self.parser is None:
+            self._chunk = None
+        if self._chunk is None:
+            if self.stopped and not self.reading_paused and self.transport is not None:
+                self.stopped = False
+                if not self.transport.is_closing():
+                    self.transport.resume_reading()
+        elif not self.reading_paused:
+            self.wait()
+        return 0
 
     def parse_rest(self):
-        while self._rest is not None and not self.reading_paused:
-            self._go_on()
+        cdef bytes chunk
+        while self._chunk is not None and not self.reading_paused and self.parser is not None:
+            chunk = self._chunk
+            self._chunk = None
+            self.work_at(chunk, self._at)
 
     cdef int sort(self, list events) except -1:
         """Messages into the inbox, the rest to where it is handled."""
         cdef object event
+        cdef object last = None  # a ping that came when enough had been answered
+        cdef Py_ssize_t pings = 0
         if PyList_GET_SIZE(events) == 1 and self._inbox is None and self.state == OPEN:
             event = events[0]
             if type(event) is str or type(event) is bytes:
@@ -300,8 +303,18 @@ cdef class Channel:
                         self._head = 0
                     self._inbox.append(event)
                     self.inbox_bytes += cost(event)
-            else:
-                self.on_control(event)
+                continue
+            if type(event) is PING:
+                pings += 1
+                if pings > PINGS:
+                    last = event
+                    continue
+            elif last is not None:
+                self.on_control(last)
+                last = None
+            self.on_control(event)
+        if last is not None:
+            self.on_control(last)
         return 0
 
     cdef object take(self, int kind):
@@ -320,6 +333,12 @@ cdef class Channel:
             self.inbox_bytes = 0
         else:
             self.inbox_bytes -= cost(payload)
+            if self._head >= 1024 and self._head * 2 >= PyList_GET_SIZE(self._inbox):
+                del self._inbox[: self._head]  # an app may be behind for as long as the connection lives
+                self._head = 0
+        if self.overfull and self.inbox_bytes <= self.inbound_limit:
+            self.overfull = False
+            self.on_unread(0)
         if self.reading_paused and self.inbox_bytes * 2 <= self.inbound_limit:
             self.resume_reading()
         if kind == READ:
@@ -328,24 +347,40 @@ cdef class Channel:
             return {TYPE: WEBSOCKET_RECEIVE, TEXT: payload}
         return {TYPE: WEBSOCKET_RECEIVE, BYTES: payload}
 
-    cdef int pause_reading(self) except -1:
-        if self.transport is not None and not self.transport.is_closing():
-            self.reading_paused = self.was_paused = True
-            self.transport.pause_reading()
+    cdef bint has_read_enough(self) except -1:
+        """A message is read without waiting: is it the turn of others?"""
+        cdef double now = self.turns.clock()
+        if not self._reads:
+            self._reading_since = now
+        self._reads += 1 + (<Py_ssize_t>len(self._inbox[self._head]) >> 10)
+        return self._reads > READS or now - self._reading_since > READING
+
+    cdef int note_overfull(self) except -1:
+        """The app has to read before the socket is."""
+        if not self.reading_paused and self.transport is not None and not self.transport.is_closing():
+            self.reading_paused = True
+            self.stop_reading()
             self.on_paused()
+        self.overfull = True
+        self.on_unread(self.inbox_bytes - self.inbound_limit)
+        return 0
+
+    cdef int stop_reading(self) except -1:
+        if not self.stopped and self.transport is not None and not self.transport.is_closing():
+            self.stopped = self.was_paused = True
+            self.transport.pause_reading()
         return 0
 
     def resume_reading(self):
-        if self.reading_paused:
-            self.reading_paused = False
-            if self._rest is not None:
-                self.loop.call_soon(self._go_on)
-            elif self.transport is not None and not self.transport.is_closing():
-                self.transport.resume_reading()
+        self.reading_paused = False
+        self.go_on()
 
     def forget_inbox(self):
         self._inbox = None
         self.inbox_bytes = 0
+        if self.overfull:
+            self.overfull = False
+            self.on_unread(0)
 
     cdef int step_reader(self) except -1:
         cdef Waiter waiter = self._waiter
@@ -398,26 +433,26 @@ cdef class Channel:
 
     cdef bytes frame_of(self, payload):
         """The frame for a message of our own, or of many connections."""
-        global last_payload, last_frame, last_deflated
+        cdef Flusher last = self.flusher
         cdef bytes frame
         if self._deflate is None:
-            if payload is last_payload and last_frame is not None:
-                return last_frame
+            if payload is last.last_payload and last.last_frame is not None:
+                return last.last_frame
             frame = encode_message(payload)
         elif self.shareable:
-            if payload is last_payload and last_deflated is not None:
-                return last_deflated
+            if payload is last.last_payload and last.last_deflated is not None:
+                return last.last_deflated
             frame = encode_compressed(payload, self._deflate)
         else:
             return encode_compressed(payload, self._deflate)
         if (type(payload) is str or type(payload) is bytes) and len(payload) <= LARGEST_KEPT:
-            if payload is not last_payload:
-                last_payload = payload
-                last_frame = last_deflated = None
+            if payload is not last.last_payload:
+                last.last_payload = payload
+                last.last_frame = last.last_deflated = None
             if self._deflate is None:
-                last_frame = frame
+                last.last_frame = frame
             else:
-                last_deflated = frame
+                last.last_deflated = frame
         return frame
 
     def offer(self, message, Py_ssize_t limit):

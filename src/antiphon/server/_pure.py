@@ -1,27 +1,25 @@
 """The readable twin of the channel: messages in and out of one connection (`_channel.pyx` is the native one).
 
-Owns the inbox with its reader, the outbox, and how bytes reach the socket. What is rare is left to the subclass,
-through the methods that only raise NotImplementedError here; how a connection begins and ends is not known here.
+`_reading.py` has the way in. Here is the way out: the outbox, and how bytes reach the socket. What is rare is left to
+the subclass, through the methods that only raise NotImplementedError; how a connection begins and ends is not known.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
-from collections import deque
-from typing import Any, Final, Protocol
+from typing import Final
 
 from antiphon.types import Message, PreparedMessage
-from antiphon.wire import Close, Deflate, Parser, Ping, ProtocolError, encode_message
+from antiphon.wire import encode_message
 from antiphon.wire.prepared import encode_compressed
 
-from .config import ServerConfig
+from ._reading import Reading
+from ._turns import Flusher, Turns
 from .errors import ClientDisconnected
 from .state import State
 
-OVERHEAD: Final = 64
-"""What a message in the inbox costs beside its bytes, so that a flood of empty messages is bounded too."""
+__all__ = ["Channel", "Flusher", "Turns"]
 
 
 class _Last(threading.local):
@@ -36,330 +34,14 @@ class _Last(threading.local):
 _last: Final = _Last()
 _LARGEST_KEPT: Final = 1 << 16  # what is larger is not kept alive for that
 
-SLICE: Final = 128 << 10
-COMPRESSED_SLICE: Final = 16 << 10
-"""So much of a chunk is parsed in one turn of the loop, and before the inbox's bound is looked at again: a chunk may be
-tens of thousands of frames, and of compressed messages it holds a thousand times its bytes."""
-
 BURST: Final = 256
 """Frames sent in one turn of the loop before their sender lets others run, however much the peer takes."""
 
-WRITES: Final = 64
-"""Channels written out in one turn of the loop: some hundred µs of system calls."""
 
+class Channel(Reading):
+    """One connection's two directions."""
 
-class Flusher:
-    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
-
-    Between two turns the loop reads: what comes for a channel before it is written to leaves in the same write.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._marked: deque[Channel] = deque()
-
-    def mark(self, channel: Channel) -> None:
-        """Flush `channel` behind those that were marked before it, at the end of this turn or a later one."""
-        self._marked.append(channel)
-        if len(self._marked) == 1:
-            self._loop.call_soon(self._run)
-
-    @property
-    def idle(self) -> bool:
-        """Nobody else waits to be written out."""
-        return not self._marked
-
-    def _run(self) -> None:
-        marked = self._marked
-        for _ in range(min(len(marked), WRITES)):
-            channel = marked[0]
-            channel.dirty = False
-            try:
-                channel.flush()
-            except Exception as error:  # a transport's bug stays with its own connection
-                self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
-            marked.popleft()
-        if marked:
-            self._loop.call_soon(self._run)
-
-
-class Shared(Protocol):
-    """What the channels of one server share; `engine.Engine` is it."""
-
-    @property
-    def config(self) -> ServerConfig: ...
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-
-    @property
-    def flusher(self) -> Flusher: ...
-
-
-class Channel:
-    """One connection's two directions; an `asyncio.Protocol` as far as data is concerned."""
-
-    __slots__ = (
-        "_inbox",
-        "_out",
-        "_rest",
-        "_waiter",
-        "busy",
-        "close_code",
-        "close_reason",
-        "connect_taken",
-        "deflate",
-        "dirty",
-        "fd",
-        "flusher",
-        "handed",
-        "handed_bytes",
-        "hoards",
-        "inbound_limit",
-        "inbox_bytes",
-        "loop",
-        "out_bytes",
-        "outbox_limit",
-        "parser",
-        "rated",
-        "reading_paused",
-        "received",
-        "state",
-        "transport",
-        "was_paused",
-    )
-
-    def __init__(self, engine: Shared) -> None:
-        self.loop: asyncio.AbstractEventLoop = engine.loop
-        self.flusher = engine.flusher
-        self.inbound_limit: int = engine.config.inbound_bytes
-        self.outbox_limit: int = engine.config.outbox_bytes
-        self.transport: asyncio.Transport | None = None
-        self.fd = -1
-        """The socket, when bytes may be written to it without asking the transport; -1 otherwise."""
-        self.state: int = State.HANDSHAKE
-        self.parser: Parser | None = None
-        self.deflate: Deflate | None = None
-        self.close_code: int | None = None
-        self.close_reason = ""
-        self.connect_taken = False
-        """`asgi_receive` has returned `websocket.connect`."""
-        self.reading_paused = False
-        self.was_paused = False
-        """Reading was paused at some time since somebody last cleared this."""
-        self.rated = False
-        """Call `on_rate` for every chunk."""
-        self.hoards = False
-        """`on_unfinished` was told of an unfinished message that is large."""
-        self.received = 0
-        """Chunks received."""
-        self.inbox_bytes = 0
-        self.out_bytes = 0
-        self.handed = False
-        """The transport holds bytes: everything goes through it until it is empty."""
-        self.handed_bytes = 0
-        """All bytes ever given to the transport."""
-        self.busy = False
-        self.dirty = False
-        self._inbox: deque[str | bytes] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._out: list[bytes] | None = None
-        self._rest: bytes | None = None  # of a chunk, for the loop's next turn or until the app has read
-
-    # ------------------------------------------------------------ what the subclass does
-
-    def on_early_data(self, data: bytes) -> None:
-        """Bytes came while the connection is not open."""
-        raise NotImplementedError
-
-    def on_control(self, event: Ping | Close) -> None:
-        """A control frame came."""
-        raise NotImplementedError
-
-    def on_violation(self, error: ProtocolError) -> None:
-        """The peer broke the protocol. The reader has been woken for what came before."""
-        raise NotImplementedError
-
-    def on_paused(self) -> None:
-        """The socket is read no more until the app has read."""
-        raise NotImplementedError
-
-    def on_rate(self, size: int) -> None:
-        """A chunk of `size` bytes was parsed, and rates are limited."""
-        raise NotImplementedError
-
-    def on_unfinished(self, size: int) -> None:
-        """The unfinished message is `size` bytes now, more than a slice; or 0: it is finished."""
-        raise NotImplementedError
-
-    def on_handed(self) -> None:
-        """The transport holds bytes that the kernel did not take."""
-        raise NotImplementedError
-
-    async def drain_slowly(self) -> None:
-        """Wait for room in the outbox."""
-        raise NotImplementedError
-
-    async def breathe(self) -> None:
-        """Let the loop turn once."""
-        raise NotImplementedError
-
-    async def send_rarely(self, message: Message) -> None:
-        """An ASGI message that is not `websocket.send` on an open connection."""
-        raise NotImplementedError
-
-    # ------------------------------------------------------------ from the peer
-
-    def data_received(self, data: bytes) -> None:
-        """asyncio's callback: bytes came."""
-        if self.state != State.OPEN and self.state != State.CLOSING_SENT:
-            self.on_early_data(data)
-            return
-        if self.parser is None:
-            return
-        if self._rest is not None:  # a transport that delivers what it had when we paused it
-            self._rest += data
-            return
-        self.busy = True
-        try:
-            size = SLICE if self.deflate is None else COMPRESSED_SLICE
-            if len(data) <= size:
-                self._parse(data)
-            else:
-                self._parse_in_turns(data, size)
-        finally:
-            self.busy = False
-            if self._out is not None and not self.dirty:
-                if self.flusher.idle:
-                    self.flush()
-                else:
-                    self.dirty = True
-                    self.flusher.mark(self)
-
-    def _parse(self, data: bytes) -> None:
-        parser = self.parser
-        assert parser is not None
-        self.received += 1
-        for event in parser.feed(data):
-            if isinstance(event, str | bytes):
-                if self.state == State.OPEN:
-                    self._keep(event)
-            else:
-                self.on_control(event)
-        if self.rated:
-            self.on_rate(len(data))
-        held = parser.buffered
-        if held > SLICE or self.hoards:
-            self.on_unfinished(held if held > SLICE else 0)
-        if self._inbox or self.close_code is not None:
-            self.wake()
-        if parser.error is not None and self.parser is not None:
-            self.on_violation(parser.error)
-        if self.inbox_bytes > self.inbound_limit and not self.reading_paused:
-            self._pause_reading()
-
-    def _parse_in_turns(self, data: bytes, size: int) -> None:
-        """Parse a slice, and the others in the loop's next turns: meanwhile the socket is not read, since some loops
-        read one that is full thirty times in a turn."""
-        self._parse(data[:size])
-        if self.parser is None or self.transport is None or self.transport.is_closing():
-            return
-        self._rest = data[size:]
-        if not self.reading_paused:
-            self.transport.pause_reading()
-            self.loop.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        """Parse more of what was left, then read on."""
-        if self.reading_paused:
-            return
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            self.data_received(rest)
-        if self._rest is not None or self.reading_paused:
-            return
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def parse_rest(self) -> None:
-        """Parse what was left now, unless the app has to read first: nothing will come behind it."""
-        while self._rest is not None and not self.reading_paused:
-            self._go_on()
-
-    def _keep(self, payload: str | bytes) -> None:
-        if self._inbox is None:
-            self._inbox = deque()
-        self._inbox.append(payload)
-        self.inbox_bytes += _cost(payload)
-
-    def _take(self) -> str | bytes:
-        assert self._inbox is not None
-        payload = self._inbox.popleft()
-        if not self._inbox:
-            self._inbox = None  # an idle connection holds no empty deque: they are large
-        self.inbox_bytes -= _cost(payload)
-        if self.reading_paused and self.inbox_bytes * 2 <= self.inbound_limit:
-            self.resume_reading()
-        return payload
-
-    def _pause_reading(self) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.reading_paused = self.was_paused = True
-            self.transport.pause_reading()
-            self.on_paused()
-
-    def resume_reading(self) -> None:
-        """Read from the socket again, if we had paused."""
-        if self.reading_paused:
-            self.reading_paused = False
-            if self._rest is not None:
-                self.loop.call_soon(self._go_on)
-            elif self.transport is not None and not self.transport.is_closing():
-                self.transport.resume_reading()
-
-    def forget_inbox(self) -> None:
-        """Drop what was received and not read."""
-        self._inbox = None
-        self.inbox_bytes = 0
-
-    def wake(self) -> None:
-        """Let the reader that waits look again."""
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def _message(self) -> str | bytes | None:
-        while self._inbox is None:
-            if self.close_code is not None:
-                return None
-            if self._waiter is not None:
-                raise RuntimeError("two tasks receive from one WebSocket at the same time")
-            self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return self._take()
-
-    async def read(self) -> str | bytes | None:
-        """The next message's payload; None when the connection has ended. `types.Carrier` has the whole promise."""
-        return await self._message()
-
-    async def asgi_receive(self) -> Message:
-        """ASGI's `receive`. Once it has returned `websocket.disconnect` it raises ClientDisconnected."""
-        if not self.connect_taken:
-            self.connect_taken = True
-            return {"type": "websocket.connect"}
-        payload = await self._message()
-        if isinstance(payload, str):
-            return {"type": "websocket.receive", "text": payload}
-        if payload is not None:
-            return {"type": "websocket.receive", "bytes": payload}
-        return self.take_disconnect()
-
-    def take_disconnect(self) -> dict[str, Any]:
-        """The `websocket.disconnect` message, once."""
-        raise NotImplementedError
+    __slots__ = ()
 
     # ------------------------------------------------------------ to the peer
 
@@ -503,9 +185,3 @@ def payload_of(message: Message) -> str | bytes:
     if data is None:
         raise ValueError("a websocket.send message needs 'text' or 'bytes'")
     return data if isinstance(data, bytes) else bytes(memoryview(data))
-
-
-def _cost(payload: str | bytes) -> int:
-    if isinstance(payload, str) and not payload.isascii():
-        return payload.__sizeof__() + OVERHEAD
-    return len(payload) + OVERHEAD

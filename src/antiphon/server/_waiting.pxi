@@ -146,18 +146,26 @@ cdef class Receive:
         cdef Channel channel = self.channel
         cdef Waiter waiter
         cdef object value
+        cdef bint gives_way = False
+        result[0] = NULL
         if channel is None:
             raise RuntimeError("cannot await the same receive twice")
-        if channel._inbox is None and channel.close_code is None and (self.kind == READ or channel.connect_taken):
-            if channel._waiter is not None and channel._waiter is not self.waiter:
-                raise RuntimeError(TWO_READERS)
-            waiter = Waiter.__new__(Waiter)
-            waiter.channel = channel
-            waiter._asyncio_future_blocking = True
-            channel._waiter = self.waiter = waiter
-            Py_INCREF(waiter)
-            result[0] = <PyObject *>waiter
-            return SEND_NEXT
+        if self.kind == READ or channel.connect_taken:
+            if channel._inbox is not None:
+                gives_way = self.waiter is None and channel.has_read_enough()
+            if gives_way or (channel._inbox is None and channel.close_code is None):
+                if channel._waiter is not None and channel._waiter is not self.waiter:
+                    raise RuntimeError(TWO_READERS)
+                channel._reads = 0
+                if gives_way:
+                    channel.wait()
+                waiter = Waiter.__new__(Waiter)
+                waiter.channel = channel
+                waiter._asyncio_future_blocking = True
+                channel._waiter = self.waiter = waiter
+                Py_INCREF(waiter)
+                result[0] = <PyObject *>waiter
+                return SEND_NEXT
         self.channel = None
         self.waiter = None
         value = channel.take(self.kind)

@@ -8,19 +8,19 @@ native: bool
 """Whether the native twin runs."""
 
 if TYPE_CHECKING:
-    from ._pure import Channel, Flusher
+    from ._pure import Channel, Flusher, Turns
 else:
     from antiphon.wire import NATIVE
 
     try:
         if not NATIVE:
             raise ImportError("the parser is the pure one, so the channel is")
-        from ._channel import Channel, Flusher
+        from ._channel import Channel, Flusher, Turns
 
         native = True
     except ImportError:
-        from ._pure import Channel, Flusher
+        from ._pure import Channel, Flusher, Turns
 
         native = False
 
-__all__ = ["Channel", "Flusher", "native"]
+__all__ = ["Channel", "Flusher", "Turns", "native"]

@@ -31,8 +31,13 @@ class ServerConfig:
     """Received messages the app has not read yet; then the socket is paused. Two reads of 64 KiB keep a pipe full, and
     ten thousand apps that read nothing cost about a gigabyte at most. Never less than one message gets through."""
     unfinished_bytes: int | None = 1024 * MIB
-    """Unfinished messages of all connections of this process, those beyond 128 KiB; then the one begun first is given
-    up, with 1013. Room for sixty of the largest, and not for a thousand clients that begin one and stop."""
+    """Unfinished messages of all connections of this process, those beyond 128 KiB; then the largest of the address
+    that holds most is given up, with 1013. Room for sixty of the largest, and not for a thousand clients that begin one
+    and stop."""
+    unread_bytes: int | None = 256 * MIB
+    """Whole messages that apps have not read, of all connections of this process: what each holds beyond
+    `inbound_bytes`, in memory (a text with one emoji takes four bytes for each character). Then the largest inbox of
+    the address that holds most is given up, with 1013. Room for sixteen of the largest messages."""
     outbox_bytes: int = 256 * KIB
     """Sent and not yet taken by the kernel; then `send` waits. About what a phone receives in a second."""
     send_timeout: float = 20.0
@@ -86,7 +91,7 @@ class ServerConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in (
-            *("handshake_timeout", "ping_interval", "ping_timeout", "unfinished_bytes"),
+            *("handshake_timeout", "ping_interval", "ping_timeout", "unfinished_bytes", "unread_bytes"),
             *("max_frames_per_second", "max_bytes_per_second", "max_connections", "max_connections_per_address"),
         ):
             value = getattr(self, name)

@@ -11,6 +11,7 @@ import contextvars
 import inspect
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -22,10 +23,10 @@ from antiphon.types import ASGIApp, Scope
 from antiphon.wire import Deflate, Role, negotiate
 from antiphon.wire.deflate import Agreement
 
-from .backend import Flusher
+from .backend import Flusher, Turns
 from .config import ServerConfig
 from .deadlines import Deadlines
-from .limits import Admission
+from .limits import Admission, Hoard
 from .scope import ASGI_SPEC_VERSION, SharedHeaders, path_with_query
 from .state import State
 from .stop import StopTimes, staggered, stop_times
@@ -60,6 +61,9 @@ class Stoppable(Protocol):
     def give_up_message(self) -> None:
         """Close: there is no room for the message it is receiving."""
 
+    def give_up_inbox(self) -> None:
+        """Close: there is no room for what its app has not read."""
+
     def abort(self) -> None:
         """Drop the connection."""
 
@@ -87,6 +91,7 @@ class Engine:
         stop_bound: float | None = None,
         logger: logging.Logger | None = None,
         rng: random.Random | None = None,
+        work_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.app: Final = app
         self.config: Final = config or ServerConfig()
@@ -105,6 +110,7 @@ class Engine:
         self.app_is_coroutine_function: Final = _is_coroutine_function(app)
         self.sessions: Final[dict[Stoppable, None]] = {}  # for large numbers a third of a set's size
         self.flusher: Final = Flusher(self.loop)
+        self.turns: Final = Turns(self.loop, work_clock)
         self.headers: Final = SharedHeaders()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
@@ -113,8 +119,8 @@ class Engine:
         self.refused: Final[Counter[int]] = Counter()
         """How many handshakes were turned away, by HTTP status."""
         self.stopping = False
-        self._unfinished: Final[dict[Stoppable, int]] = {}  # of sessions with much of one, the oldest first
-        self._unfinished_bytes = 0
+        self.unfinished: Final[Hoard[Stoppable]] = Hoard(self.config.unfinished_bytes)
+        self.unread: Final[Hoard[Stoppable]] = Hoard(self.config.unread_bytes)
         self._address: tuple[str, int | None] | None = None
         self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
@@ -157,18 +163,15 @@ class Engine:
             self._address = server
         return self._address
 
-    def note_unfinished(self, session: Stoppable, size: int) -> None:
-        """A session holds so much of an unfinished message. Too much for all together: the oldest are given up."""
-        self._unfinished_bytes += size - self._unfinished.get(session, 0)
-        if size:
-            self._unfinished[session] = size
-        else:
-            self._unfinished.pop(session, None)
-        limit = self.config.unfinished_bytes
-        while limit is not None and self._unfinished_bytes > limit:
-            oldest = next(iter(self._unfinished))
-            self._unfinished_bytes -= self._unfinished.pop(oldest)
-            oldest.give_up_message()
+    def note_unfinished(self, session: Stoppable, address: str, size: int) -> None:
+        """A session holds so much of an unfinished message. Too much for all together: the greediest are given up."""
+        for greedy in self.unfinished.note(session, address, size):
+            greedy.give_up_message()
+
+    def note_unread(self, session: Stoppable, address: str, size: int) -> None:
+        """A session's inbox is so much beyond its bound. Too much for all together: the greediest are given up."""
+        for greedy in self.unread.note(session, address, size):
+            greedy.give_up_inbox()
 
     # ------------------------------------------------------------ who looks on
 

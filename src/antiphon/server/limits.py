@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+import ipaddress
+from collections.abc import Hashable
+from typing import Final, Generic, TypeVar
 
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1009_MESSAGE_TOO_BIG, WS_1013_TRY_AGAIN_LATER
 
 from .config import ServerConfig
+
+T = TypeVar("T")
 
 
 class Admission:
@@ -71,3 +75,58 @@ def limit_behind(code: int, config: ServerConfig) -> str:
         WS_1008_POLICY_VIOLATION: f"too many (max_frames_per_second={frames}, max_bytes_per_second={size})",
         WS_1013_TRY_AGAIN_LATER: f"all unfinished messages beyond {config.unfinished_bytes} bytes (unfinished_bytes)",
     }.get(code, "")
+
+
+class Hoard(Generic[T]):
+    """What connections hold of a thing that has a bound for all of them together, and who gives up when it is passed.
+
+    The greediest does: of the address that holds most, the one that holds most. So nobody is given up who holds less
+    than an equal share of what its address does, and no address that holds less than an equal share of all.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit: Final = limit
+        self._addresses: dict[Hashable, dict[T, int]] = {}
+        self._totals: dict[Hashable, int] = {}
+        self._address_of: dict[T, Hashable] = {}
+        self.total = 0
+
+    def note(self, holder: T, address: str, size: int) -> list[T]:
+        """`holder` holds so much now. Whom this makes too much are returned, and counted no more."""
+        known = self._address_of.get(holder)
+        if known is None:
+            if not size:
+                return []
+            known = self._address_of[holder] = network_of(address)
+        self._set(holder, known, size)
+        greedy = []
+        while self._limit is not None and self.total > self._limit:
+            of_one = self._addresses[max(self._totals, key=self._totals.__getitem__)]
+            greediest = max(of_one, key=of_one.__getitem__)
+            self._set(greediest, self._address_of[greediest], 0)
+            greedy.append(greediest)
+        return greedy
+
+    def _set(self, holder: T, address: Hashable, size: int) -> None:
+        holders = self._addresses.setdefault(address, {})
+        more = size - holders.get(holder, 0)
+        self.total += more
+        self._totals[address] = self._totals.get(address, 0) + more
+        if size:
+            holders[holder] = size
+            return
+        holders.pop(holder, None)
+        del self._address_of[holder]
+        if not holders:
+            del self._addresses[address], self._totals[address]
+
+
+def network_of(address: str) -> Hashable:
+    """What one client has of addresses: an IPv4 address, or an IPv6 network of 64 bits."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(parsed.ipv4_mapped) if parsed.ipv4_mapped else parsed.packed[:8]

@@ -263,6 +263,7 @@ class Session(Watched):
 
     def _leave(self) -> None:
         """The connection is over and so is the app: until then a stop has to hear of both."""
+        self.forget_inbox()
         self.engine.connections.discard(self)
         self.engine.sessions.pop(self, None)
 
@@ -416,15 +417,26 @@ class Session(Watched):
     def on_unfinished(self, size: int) -> None:
         """A large message grows, or is complete."""
         self.hoards = size > 0
-        self.engine.note_unfinished(self, size)
+        self.engine.note_unfinished(self, self._address or "", size)
 
     def give_up_message(self) -> None:
-        """`Engine`: the unfinished messages of all are too much, and this one began first."""
+        """`Engine`: the unfinished messages of all are too much, and this one is the greediest."""
         self.hoards = False
         if self.state == State.OPEN:
             self._fail(WS_1013_TRY_AGAIN_LATER, "no room for another large message")
         else:
             self.abort()
+
+    def on_unread(self, size: int) -> None:
+        """What the app has not read is too much for this connection, or no longer."""
+        self.engine.note_unread(self, self._address or "", size)
+
+    def give_up_inbox(self) -> None:
+        """`Engine`: what all apps have not read is too much, and this one's is the most."""
+        self.overfull = False
+        self.forget_inbox()
+        if self.state == State.OPEN:
+            self._fail(WS_1013_TRY_AGAIN_LATER, "no room for messages that wait unread")
 
     def _fail(self, code: int, reason: str) -> None:
         """Close for the peer's fault. What came before is still delivered; what comes after is dropped unread.

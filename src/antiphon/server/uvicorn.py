@@ -1,7 +1,8 @@
 """The one module that touches uvicorn: `WebSocketProtocol` for its `ws` setting, `HTTPProtocol` for its `http` setting.
 
 What is used of uvicorn: the constructor's arguments, `Config`'s attributes named below, `ServerState`'s `connections`,
-`tasks` and `default_headers`, `shutdown()` on a connection, its HTTP protocol as it is, and the logger "uvicorn.error".
+`tasks` and `default_headers`, `shutdown()` on a connection, the logger "uvicorn.error", and its HTTP protocol: the
+callbacks of its parser, `parser`, `cycle` and `transport`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from antiphon.wire import DeflateConfig
@@ -67,19 +68,23 @@ class WebSocketProtocol(Session):
         self.engine.begin_stop()
 
 
-_ASKS_FOR_WEBSOCKET: Final = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE)
+_UPGRADES_TO_WEBSOCKET: Final = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE)
+_UPGRADES: Final = re.compile(rb"\r\nconnection[ \t]*:[^\r\n]*upgrade", re.IGNORECASE)
+_EMPTY_LINE: Final = b"\r\n"
 _MAY_BE_HTTP: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_LAST_WAIT: Final = 0.5
+"""Seconds at a stop, at most, for the request of who has connected already: it is on its way, and gets a 503."""
 
 
 class HTTPProtocol(asyncio.Protocol):
     """The first request of a connection, within `handshake_timeout` and `handshake_size`; uvicorn's protocol for HTTP.
 
     For uvicorn's `http` setting, beside our `ws`: a WebSocket's request then reaches us as the client sent it, frames
-    behind it included, and costs one parse instead of two. What is not a WebSocket's goes on to the HTTP protocol that
-    uvicorn would have chosen, untouched.
+    behind it included, and costs one parse instead of two. What is not a WebSocket's goes on to uvicorn's own HTTP
+    protocol, untouched, which keeps the same two limits for every later request (`_LaterRequests`).
     """
 
-    __slots__ = ("_arguments", "_config", "_data", "_engine", "_state", "_transport", "slot")
+    __slots__ = ("_arguments", "_config", "_data", "_dropped", "_engine", "_state", "_transport", "slot")
 
     def __init__(
         self,
@@ -98,6 +103,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._arguments = {"config": config, "server_state": server_state, "app_state": app_state}
         self._engine = engine_for(limits, config, server_state, app_state, _loop)
         self._data = b""
+        self._dropped = 0  # bytes of empty lines before the request
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -105,22 +111,39 @@ class HTTPProtocol(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         self._state.connections.add(self)  # type: ignore[arg-type]
         timeout = self._engine.config.handshake_timeout
-        if timeout is not None:
+        if self._engine.stopping:
+            self.shutdown()
+        elif timeout is not None:
             self._engine.deadlines.enter(self, self._engine.clock() + timeout)
 
     def data_received(self, data: bytes) -> None:
         """asyncio's callback: collect the head of the first request, then hand everything to whom it is for."""
         if self._transport is None:
             return
-        data = self._data = self._data + data if self._data else data
+        data = self._data + data if self._data else data
+        while data.startswith(_EMPTY_LINE):  # RFC 9112 §2.2
+            stripped = data.lstrip(_EMPTY_LINE) if data.startswith(_EMPTY_LINE * 8) else data[2:]
+            self._dropped += len(data) - len(stripped)
+            data = stripped
+        self._data = data
         end = data.find(b"\r\n\r\n")
-        if end >= 0 and _ASKS_FOR_WEBSOCKET.search(data, 0, end) and self._speaks_websocket():
-            self._hand_over(self._config.ws_protocol_class)
-        elif end >= 0 or data[0] not in _MAY_BE_HTTP:
-            self._hand_over(AutoHTTPProtocol)
-        elif len(data) > self._engine.config.handshake_size:
+        if data and data[0] not in _MAY_BE_HTTP and data != b"\r":
+            self._refuse(400, "this is not HTTP")
+        elif end >= 0:
+            self._answer(data, end)
+        elif len(data) + self._dropped > self._engine.config.handshake_size:
             ours = self._config.ws_protocol_class if self._speaks_websocket() else WebSocketProtocol
             self._hand_over(ours)  # which refuses it
+
+    def _answer(self, data: bytes, end: int) -> None:
+        """Lead a request whose head is whole to who answers it."""
+        asks = _UPGRADES_TO_WEBSOCKET.search(data, 0, end) and _UPGRADES.search(data, 0, end)
+        if asks and self._speaks_websocket():
+            self._hand_over(self._config.ws_protocol_class)
+        elif self._engine.stopping:
+            self._refuse(503, "the server stops", self._engine.retry_headers)
+        else:
+            self._hand_over(_LaterRequests)
 
     def _speaks_websocket(self) -> bool:
         websocket = self._config.ws_protocol_class
@@ -132,20 +155,17 @@ class HTTPProtocol(asyncio.Protocol):
         self._leave()
         assert transport is not None
         protocol = protocol_class(**self._arguments)
+        if protocol_class is _LaterRequests:
+            protocol.engine = self._engine
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         protocol.data_received(data)
 
-    def _refuse(self, status: int, reason: str) -> None:
+    def _refuse(self, status: int, reason: str, headers: Headers = ()) -> None:
         transport, self._transport = self._transport, None
         self._leave()
-        self._engine.note_refusal("", status, reason)
         if transport is not None:
-            headers = tuple(self._state.default_headers)
-            transport.write(
-                refuse_response(status, headers, reason.encode(), content_type=b"text/plain; charset=utf-8")
-            )
-            transport.close()
+            _refuse(transport, self._engine, status, reason, (*self._state.default_headers, *headers))
 
     def _leave(self) -> None:
         self._state.connections.discard(self)
@@ -153,11 +173,14 @@ class HTTPProtocol(asyncio.Protocol):
 
     def on_deadline(self, now: float) -> float | None:
         """`Deadlines`: the request has not come in time."""
-        if self._transport is not None:
-            if self._data:
-                self._refuse(408, "the request did not come in time")
-            else:
-                self._transport.close()
+        if self._transport is None:
+            return None
+        if not self._data and not self._dropped:
+            self._transport.close()
+        elif self._engine.stopping:
+            self._refuse(503, "the server stops", self._engine.retry_headers)
+        else:
+            self._refuse(408, "the request did not come in time")
         return None
 
     def eof_received(self) -> None:
@@ -169,9 +192,106 @@ class HTTPProtocol(asyncio.Protocol):
         self._leave()
 
     def shutdown(self) -> None:
-        """uvicorn stops, and nothing was asked yet."""
+        """uvicorn stops, and nothing was asked yet; a request that is on its way is answered."""
+        engine = self._engine
+        wait = min(_LAST_WAIT, engine.begin_stop().window)
         if self._transport is not None:
-            self._transport.close()
+            engine.deadlines.enter(self, engine.clock() + wait)
+
+
+class _LaterRequests(HttpToolsProtocol):
+    """uvicorn's protocol for HTTP, with the bounds of the first head for each one that follows it on the connection.
+
+    A head, and what may follow a body (trailers), take `handshake_size` bytes at most, beside the chunk in which they
+    begin. A head is complete `handshake_timeout` after the server began to wait for it.
+    """
+
+    engine: Engine
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.slot = -1
+        self._waits = False
+        """For the end of a head that has begun, or for any beginning after bytes that were none."""
+        self._passed = False  # a body's part, or the end of a message, since this chunk began
+        self._held = 0  # bytes since then
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio's callback: bytes came."""
+        self._passed = False
+        super().data_received(data)
+        if self.parser is None or self.transport.is_closing():  # handed over, or refused
+            self._stop_waiting()
+            return
+        self._held = 0 if self._passed else self._held + len(data)
+        if self._held > self.engine.config.handshake_size:
+            self._turn_away(431, "the HTTP head is too long")
+        elif not self._waits and not self._is_busy():
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio's callback: the end."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """The parser's callback: a request begins."""
+        super().on_message_begin()
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        """The parser's callback: a head is whole."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """The parser's callback: a part of a body."""
+        self._passed = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The parser's callback: a request ends."""
+        self._passed = True
+        super().on_message_complete()
+
+    def on_deadline(self, now: float) -> float | None:
+        """`Deadlines`: a head has not come in time."""
+        if not self._waits:
+            return None
+        if self._is_busy():  # its socket may be unread while we work at the request before it
+            assert self.engine.config.handshake_timeout is not None
+            return now + self.engine.config.handshake_timeout
+        self._turn_away(408, "the request did not come in time")
+        return None
+
+    def _is_busy(self) -> bool:
+        """A request is answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait(self) -> None:
+        self._waits = True
+        timeout = self.engine.config.handshake_timeout
+        if timeout is not None:
+            self.engine.deadlines.enter(self, self.engine.clock() + timeout)
+
+    def _stop_waiting(self) -> None:
+        self._waits = False
+        self.engine.deadlines.leave(self)
+
+    def _turn_away(self, status: int, reason: str) -> None:
+        self._stop_waiting()
+        if self._is_busy():  # an answer is under way: another one amid it would be taken for a part of it
+            self.engine.note_refusal("", status, reason)
+            self.transport.close()
+        else:
+            _refuse(self.transport, self.engine, status, reason, self.server_state.default_headers)
+
+
+def _refuse(transport: asyncio.Transport, engine: Engine, status: int, reason: str, headers: Headers) -> None:
+    """Answer a request before it is whole, and close."""
+    engine.note_refusal("", status, reason)
+    transport.write(refuse_response(status, headers, reason.encode(), content_type=b"text/plain; charset=utf-8"))
+    transport.close()
 
 
 def engine_for(

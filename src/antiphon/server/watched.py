@@ -305,9 +305,9 @@ class Watched(Channel, asyncio.Protocol):
             assert config.ping_timeout is not None
             self._pong_due = now + config.ping_timeout
             self._received_at_ping = self.received
-            self.was_paused = self.reading_paused
+            self.was_paused = self.stopped
         if now >= self._ping_due and not self._pong_due:
-            if self.reading_paused or self.handed:
+            if self.stopped or self.handed:
                 self._ping_due = now + self.engine.ping_after
             else:
                 self._send_ping(now)
@@ -366,7 +366,7 @@ class Watched(Channel, asyncio.Protocol):
 
     def _is_excused(self) -> bool:
         """The missing pong is not the peer's fault: we did not read, could not send, or it is amid a long frame."""
-        if self.reading_paused or self.was_paused or self.handed:
+        if self.stopped or self.was_paused or self.handed:
             return True
         return self.parser is not None and self.parser.buffered > 0 and self.received != self._received_at_ping
 

@@ -84,7 +84,13 @@ class Server:
     async def __aenter__(self) -> Self:
         self._lifespan = Lifespan(self._app)
         await self._lifespan.startup()
-        self._engine = Engine(self._app, self._config, app_state=self._lifespan.state, root_path=self._root_path)
+        self._engine = Engine(
+            self._app,
+            self._config,
+            app_state=self._lifespan.state,
+            root_path=self._root_path,
+            work_clock=asyncio.get_running_loop().time,
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

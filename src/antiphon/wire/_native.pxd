@@ -29,18 +29,24 @@ cdef class Parser:
     cdef PyObject *_wire  # payload of a compressed one
     cdef Py_ssize_t _wire_size
     cdef bytes _pending  # None, or an unfinished header or control frame
+    cdef readonly bint inflating  # the frame is whole, `_wire_size` its bytes; the inflater has them
+    cdef Py_ssize_t _work  # left of what `feed_some` may do
 
     cpdef list feed(self, data)
-    # As `feed`, for memory that stays as it is until the call returns; appends to `events`.
-    cdef int feed_memory(self, const unsigned char *data, Py_ssize_t size, list events) except -1
+    cpdef Py_ssize_t feed_some(self, bytes data, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t work, list events) except -1
+    # For memory that stays as it is until the call returns; returns where to go on.
+    cdef Py_ssize_t feed_memory(
+        self, const unsigned char *data, Py_ssize_t size, Py_ssize_t work, list events
+    ) except -1
 
-    cdef int _take(self, const unsigned char *data, Py_ssize_t size, list events) except -1
+    cdef Py_ssize_t _take(self, const unsigned char *data, Py_ssize_t size, list events) except -1
     cdef Py_ssize_t _parse(self, const unsigned char *data, Py_ssize_t size, list events) except -1
     cdef int _check_header(self, unsigned char first, unsigned char second, unsigned char opcode) except -1
     cdef int _control(self, unsigned char opcode, const unsigned char *data, Py_ssize_t size, list events) except -1
     cdef Py_ssize_t _continue_frame(self, const unsigned char *data, Py_ssize_t size, list events) except -1
     cdef int _whole(self, const unsigned char *data, Py_ssize_t size, unsigned char fin, list events) except -1
-    cdef int _inflate(self, bytes data, unsigned char fin, list events) except -1
+    cdef int _begin_inflating(self, bytes data, unsigned char fin) except -1
+    cdef int _inflate(self, list events) except -1
     cdef int _collect(self, const unsigned char *data, Py_ssize_t size, Py_ssize_t to_come, const unsigned char *key) except -1
     cdef int _finish(self, list events) except -1
     cdef inline const unsigned char *_key_or_null(self) noexcept

@@ -210,30 +210,46 @@ cdef class Parser:
         cdef list events = []
         cdef Py_buffer view
         if PyBytes_CheckExact(data):
-            self.feed_memory(<const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), events)
+            self.feed_memory(
+                <const unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), NO_LIMIT, events
+            )
             return events
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)  # while it is held a bytearray cannot be resized
         try:
-            self.feed_memory(<const unsigned char *>view.buf, view.len, events)
+            self.feed_memory(<const unsigned char *>view.buf, view.len, NO_LIMIT, events)
         finally:
             PyBuffer_Release(&view)
         return events
 
-    cdef int feed_memory(self, const unsigned char *data, Py_ssize_t size, list events) except -1:
+    cpdef Py_ssize_t feed_some(
+        self, bytes data, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t work, list events
+    ) except -1:
+        """As `feed`, for `data[start:stop]`, until so much work is done; append to `events`, return where to go on."""
+        if not 0 <= start <= stop <= PyBytes_GET_SIZE(data):
+            raise IndexError("no such part of the data")
+        return start + self.feed_memory(
+            <const unsigned char *>PyBytes_AS_STRING(data) + start, stop - start, work, events
+        )
+
+    cdef Py_ssize_t feed_memory(
+        self, const unsigned char *data, Py_ssize_t size, Py_ssize_t work, list events
+    ) except -1:
         if self.error is not None or self.closed:
-            return 0
+            return size
+        self._work = work
         try:
-            self._take(data, size, events)
+            return self._take(data, size, events)
         except _ProtocolError as error:
             self.error = error
             self._forget()
-        return 0
+        return size
 
-    cdef int _take(self, const unsigned char *data, Py_ssize_t size, list events) except -1:
+    cdef Py_ssize_t _take(self, const unsigned char *data, Py_ssize_t size, list events) except -1:
         cdef unsigned char joint[288]
         cdef Py_ssize_t held
         cdef Py_ssize_t taken
         cdef Py_ssize_t used
+        cdef Py_ssize_t first = 0  # bytes of `data` that were read in `joint`
         if self._pending is not None:
             # Enough of the new bytes to complete any header or control frame; the rest is read where it is.
             held = PyBytes_GET_SIZE(self._pending)
@@ -244,18 +260,23 @@ cdef class Parser:
             used = self._parse(joint, held + taken, events)
             if used == 0:  # still not complete, so all new bytes are in `joint`
                 self._pending = PyBytes_FromStringAndSize(<const char *>joint, held + taken)
-                return 0
+                return size
             if self.closed:
-                return 0
-            data += used - held
-            size -= used - held
-        used = self._parse(data, size, events)
-        if used < size and not self.closed:
+                return size
+            first = used - held
+            if self.inflating or self._work <= 0:
+                return first
+        used = first + self._parse(data + first, size - first, events)
+        if self.closed:
+            return size
+        if used < size and not self.inflating and self._work > 0:
             self._pending = PyBytes_FromStringAndSize(<const char *>data + used, size - used)
-        return 0
+            return size
+        return used
 
     cdef Py_ssize_t _parse(self, const unsigned char *data, Py_ssize_t size, list events) except -1:
-        """Read frames; return where an incomplete header or control frame begins (`size`: there is none)."""
+        """Read frames; return where an incomplete header or control frame begins (`size`: there is none), or, where the
+        work that was allowed is done, how far it got."""
         cdef Py_ssize_t position = 0
         cdef Py_ssize_t start
         cdef unsigned long long length
@@ -265,10 +286,14 @@ cdef class Parser:
         cdef bint compressed
         cdef int i
         while True:
-            if self._remaining >= 0:
+            if self._remaining >= 0 and not self.inflating:
                 position += self._continue_frame(data + position, size - position, events)
                 if self._remaining >= 0:
                     return position
+            if self.inflating:
+                self._inflate(events)
+            if self._work <= 0 or self.inflating:
+                return position
             if size - position < 2:
                 return position
             first = data[position]
@@ -313,6 +338,7 @@ cdef class Parser:
                     return position
                 continue
             self.frames += 1
+            self._work -= 1
             if opcode:
                 self._opcode = opcode
                 self._compressed = first & 0x40 != 0
@@ -352,6 +378,7 @@ cdef class Parser:
     cdef int _control(self, unsigned char opcode, const unsigned char *data, Py_ssize_t size, list events) except -1:
         cdef bytes payload = _unmasked(data, size, self._key_or_null())
         self.frames += 1
+        self._work -= 1
         if opcode == 0x9:
             events.append(_ping(payload))
         elif opcode == 0xA:
@@ -367,7 +394,7 @@ cdef class Parser:
         cdef unsigned char opcode
         cdef const unsigned char *key = self._key_or_null()
         if self._compressed:
-            return self._inflate(_unmasked(data, size, key), fin, events)
+            return self._begin_inflating(_unmasked(data, size, key), fin)
         if not fin or self._size:
             self._collect(data, size, size if fin else NO_LIMIT, key)
             return self._finish(events) if fin else 0
@@ -417,26 +444,47 @@ cdef class Parser:
             self._wire = NULL
             self._wire_size = 0
             Py_XDECREF(wire)
-            self._inflate(payload, self._fin, events)
+            self._begin_inflating(payload, self._fin)
         elif self._fin:
             self._finish(events)
         return size
 
-    cdef int _inflate(self, bytes data, unsigned char fin, list events) except -1:
-        cdef bytes payload = self._inflater.inflate(data, fin != 0, self._limit - self._size)
+    cdef int _begin_inflating(self, bytes data, unsigned char fin) except -1:
+        self._inflater.begin_frame(data, fin != 0)
+        self._wire_size = PyBytes_GET_SIZE(data)
+        self._fin = fin
+        self.inflating = True
+        return 0
+
+    cdef int _inflate(self, list events) except -1:
+        """Inflate as much of a whole frame as there is work left for."""
+        cdef bytes payload = b""
+        cdef Py_ssize_t size
         cdef unsigned char opcode = self._opcode
-        if not fin or self._size:
+        while self._inflater.more:
+            size = PyBytes_GET_SIZE(payload)
+            if size:
+                self._collect(<const unsigned char *>PyBytes_AS_STRING(payload), size, self._limit - self._size, NULL)
+                payload = b""
+            if self._work <= 0:
+                return 0
+            payload = self._inflater.inflate_some(self._limit - self._size)
+            self._work -= 1 + (len(payload) >> 10)
+        self.inflating = False
+        self._wire_size = 0
+        size = PyBytes_GET_SIZE(payload)
+        if not self._fin or self._size:
             self._collect(
-                <const unsigned char *>PyBytes_AS_STRING(payload), len(payload), len(payload) if fin else NO_LIMIT, NULL
+                <const unsigned char *>PyBytes_AS_STRING(payload), size, size if self._fin else NO_LIMIT, NULL
             )
-            return self._finish(events) if fin else 0
+            return self._finish(events) if self._fin else 0
         self._opcode = 0
         self._compressed = False
         if opcode == 2:
             events.append(payload)
             return 0
         try:
-            events.append(PyUnicode_DecodeUTF8(PyBytes_AS_STRING(payload), len(payload), NULL))
+            events.append(PyUnicode_DecodeUTF8(PyBytes_AS_STRING(payload), size, NULL))
         except UnicodeDecodeError:
             raise _ProtocolError(TEXT) from None
         return 0
@@ -491,6 +539,7 @@ cdef class Parser:
         self._wire = NULL
         self._size = 0
         self._wire_size = 0
+        self.inflating = False
         self._pending = None
         Py_XDECREF(buffer)
         Py_XDECREF(wire)

@@ -32,6 +32,8 @@ _SYNC: Final = b"\x00\x00\xff\xff"  # ends every flush; left out on the wire (RF
 _END: Final = b"\x01\x00\x00\xff\xff"  # an empty final block: zlib reports its end only when it began where a block may
 _WINDOW: Final = 1 << MAX_BITS
 _MAX_FINAL_BLOCKS: Final = 64  # each costs a new zlib state; nobody has a use for more in one message
+STEP: Final = 128 << 10
+"""Bytes inflated in one call at most: a third of a millisecond, however few bytes they were on the wire."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +86,18 @@ class Deflate:
     """
 
     __slots__ = (
+        "_at",
+        "_blocks",
         "_compressor",
         "_decompressor",
+        "_final",
+        "_input",
         "_inside",
+        "_recent",
         "agreement",
         "level",
         "memory_level",
+        "more",
         "read_bits",
         "read_takeover",
         "shareable",
@@ -120,6 +128,13 @@ class Deflate:
         self._compressor: _Compress | None = None
         self._decompressor: _Decompress | None = None
         self._inside = False  # bytes of the message being inflated have come
+        self._input = b""  # of the frame being inflated,
+        self._at = 0  # and how far zlib has read it
+        self._final = False  # it is the last of its message
+        self._recent = b""  # what was inflated of it last, for the window
+        self._blocks = 0  # blocks with BFINAL set in it
+        self.more = False
+        """The frame being inflated is not at its end."""
 
     def compress(self, payload: bytes) -> bytes | None:
         """A whole message as it goes on the wire with RSV1 set; None: send it as it is.
@@ -137,43 +152,85 @@ class Deflate:
         return data if len(data) < len(payload) else None
 
     def inflate(self, data: bytes, final: bool, limit: int) -> bytes:
-        """Inflate one frame of a message (`Inflater`)."""
+        """Inflate one frame of a message; `final` for its last. Raises as `inflate_some`."""
+        self.begin_frame(data, final)
+        parts = []
+        while self.more:
+            parts.append(self.inflate_some(limit))
+            limit -= len(parts[-1])
+        return b"".join(parts)
+
+    def begin_frame(self, data: bytes, final: bool) -> None:
+        """`Inflater`: the payload of one frame of a message; `final` for its last."""
         if not data and not self._inside:  # not RFC 7692 §7.2.3.6, but some send the empty message so
-            return b""
+            return
         self._inside = not final
-        decompressor = self._decompressor or zlib.decompressobj(-self.read_bits)
-        self._decompressor = None if final and not self.read_takeover else decompressor
+        self._final = final
+        self._at = self._blocks = 0
+        self._recent = b""
+        self._input = data if not final else data + _SYNC if self.read_takeover else data + _SYNC + _END
+        if self._decompressor is None:
+            self._decompressor = zlib.decompressobj(-self.read_bits)
+        self.more = True
+
+    def inflate_some(self, limit: int) -> bytes:
+        """`Inflater`: what comes next of the frame, `STEP` bytes at most. Asked while there is `more`.
+
+        Raises ProtocolError: 1009 when the message would pass `limit` bytes, 1007 when the data is corrupt or
+        cut short.
+        """
         try:
-            if not final:
-                return self._inflate_part(decompressor, data, limit)
-            if not self.read_takeover:
-                return self._inflate_rest(decompressor, data + _SYNC + _END, limit)
-            payload = self._inflate_part(decompressor, data + _SYNC, limit)
-            self._check_end()
-            return payload
+            payload = self._step(limit)
         except zlib.error:
             raise ProtocolError(Violation.DEFLATE) from None
-
-    def _inflate_part(self, decompressor: _Decompress, data: bytes, limit: int) -> bytes:
-        """Inflate and stay ready for more of the same message, or the next."""
-        payload = decompressor.decompress(data, limit + 1)
         if len(payload) > limit:
             raise ProtocolError(Violation.TOO_BIG)
-        if not decompressor.eof:
-            return payload
-        payload, self._decompressor = _after_final_block(decompressor, payload, limit, self.read_bits)
         return payload
 
-    def _inflate_rest(self, decompressor: _Decompress, data: bytes, limit: int) -> bytes:
-        """Inflate the end of a message, after which its window is forgotten."""
-        payload = decompressor.decompress(data, limit + 1)
-        if len(payload) > limit:
-            raise ProtocolError(Violation.TOO_BIG)
-        if decompressor.eof and decompressor.unused_data:
-            payload, decompressor = _after_final_block(decompressor, payload, limit, self.read_bits)
+    def _step(self, limit: int) -> bytes:
+        decompressor = self._decompressor
+        assert decompressor is not None
+        most = min(limit + 1, STEP)
+        piece = self._input[self._at : self._at + STEP]  # zlib copies what it does not read
+        payload = decompressor.decompress(piece, most)
+        unread = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+        self._at += len(piece) - len(unread)
+        left = self._at < len(self._input)
         if not decompressor.eof:
+            if left or len(payload) == most:  # in the second case zlib may hold more of what it has read
+                self._recent = payload
+                return payload
+            if self._final and not self.read_takeover:
+                raise ProtocolError(Violation.DEFLATE)  # cut short
+        elif left or not self._final or self.read_takeover:
+            self._begin_anew(payload)
+            if left:
+                return payload
+        self._end_frame()
+        return payload
+
+    def _begin_anew(self, payload: bytes) -> None:
+        """Go on behind a block with BFINAL set (RFC 7692 §7.2.3.4): zlib ends there, the message need not.
+
+        Of the window only this frame's part is kept. That is more than any writer uses who ends a stream to start
+        another.
+        """
+        self._blocks += 1
+        if self._blocks > _MAX_FINAL_BLOCKS:
             raise ProtocolError(Violation.DEFLATE)
-        return payload
+        window = self._recent = (self._recent[-_WINDOW:] + payload)[-_WINDOW:]
+        bits = self.read_bits
+        self._decompressor = zlib.decompressobj(-bits, zdict=window) if window else zlib.decompressobj(-bits)
+
+    def _end_frame(self) -> None:
+        self.more = False
+        self._input = self._recent = b""
+        if not self._final:
+            return
+        if self.read_takeover:
+            self._check_end()
+        else:
+            self._decompressor = None
 
     def _check_end(self) -> None:
         """With context takeover: the message ended where a block may begin (RFC 7692 §7.2.2)."""
@@ -216,29 +273,6 @@ def _flush(compressor: _Compress, payload: bytes, mode: int) -> bytes:
     head = compressor.compress(payload)
     tail = compressor.flush(mode)
     return head + tail[:-4] if head else tail[:-4]
-
-
-def _after_final_block(decompressor: _Decompress, payload: bytes, limit: int, bits: int) -> tuple[bytes, _Decompress]:
-    """Go on behind a block with BFINAL set (RFC 7692 §7.2.3.4): zlib ends there, the message need not.
-
-    Of the window only this frame's part is kept. That is more than any writer uses who ends a stream to start another.
-    """
-    parts = [payload]
-    size = len(payload)
-    window = payload
-    for _ in range(_MAX_FINAL_BLOCKS):
-        rest = decompressor.unused_data
-        window = window[-_WINDOW:]
-        decompressor = zlib.decompressobj(-bits, zdict=window) if window else zlib.decompressobj(-bits)
-        part = decompressor.decompress(rest, limit + 1 - size)
-        size += len(part)
-        if size > limit:
-            raise ProtocolError(Violation.TOO_BIG)
-        parts.append(part)
-        window += part
-        if not decompressor.eof or not decompressor.unused_data:
-            return b"".join(parts), decompressor
-    raise ProtocolError(Violation.DEFLATE)
 
 
 # ---------------------------------------------------------------- negotiation, server

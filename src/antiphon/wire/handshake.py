@@ -24,6 +24,8 @@ VERSION: Final = b"13"
 MAX_HEAD: Final = 64 * 1024
 """Bytes of request line and headers: what uvicorn and most proxies let through, cookies and tokens included."""
 MAX_HEADERS: Final = 256
+MAX_SUBPROTOCOLS: Final = 128
+"""Far more than any client offers; thirty thousand fit into a head, and into every connection's memory."""
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 (\d{3})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
@@ -132,6 +134,8 @@ def subprotocols(request: Request) -> list[str]:
     values = request.values(b"sec-websocket-protocol")
     if not values:
         return []
+    if sum(value.count(b",") for value in values) + len(values) > MAX_SUBPROTOCOLS:
+        raise HandshakeError(400, "too many subprotocols")
     offered = parse_tokens(values)
     if not offered or len(set(offered)) != len(offered):
         raise HandshakeError(400, "malformed Sec-WebSocket-Protocol header")

@@ -20,11 +20,18 @@ _NO_LIMIT: Final = 1 << 62
 class Inflater(Protocol):
     """The receiving half of permessage-deflate for one connection."""
 
-    def inflate(self, data: bytes, final: bool, limit: int) -> bytes:
-        """Inflate one frame of a message; `final` for its last.
+    @property
+    def more(self) -> bool:
+        """The frame being inflated is not at its end."""
 
-        Never makes more than `limit` + 1 bytes. Raises ProtocolError: 1009 when the message would pass `limit` bytes,
-        1007 when the data is corrupt or cut short.
+    def begin_frame(self, data: bytes, final: bool) -> None:
+        """The payload of one frame of a message; `final` for its last."""
+
+    def inflate_some(self, limit: int) -> bytes:
+        """What comes next of the frame, some hundred KiB at most. Asked while there is `more`.
+
+        Raises ProtocolError: 1009 when the message would pass `limit` bytes, 1007 when the data is corrupt or
+        cut short.
         """
 
 
@@ -44,6 +51,7 @@ class Parser:
         "_buffer",
         "_compressed",
         "_fin",
+        "_inflated",
         "_inflater",
         "_key",
         "_limit",
@@ -54,9 +62,11 @@ class Parser:
         "_tail",
         "_wire",
         "_wire_limit",
+        "_work",
         "closed",
         "error",
         "frames",
+        "inflating",
     )
 
     def __init__(self, *, role: Role, max_message_size: int, inflater: Inflater | None = None) -> None:
@@ -68,6 +78,8 @@ class Parser:
         """The violation that ended parsing, if any."""
         self.closed = False
         """A Close frame was parsed."""
+        self.inflating = False
+        """A frame is whole and not inflated to its end: `feed_some` has work without a byte more."""
         self._masked: Final = frames.MASKED if role is Role.SERVER else 0
         self._limit: Final = min(max_message_size, _NO_LIMIT)
         self._inflater = inflater
@@ -81,37 +93,53 @@ class Parser:
         self._key = b""  # of the frame in progress, turned to where its payload has got to
         self._remaining = -1  # bytes of its payload to come; -1: no frame is in progress
         self._fin = 0
+        self._inflated = 0  # bytes on the wire of the frame being inflated
+        self._work = 0  # left of what `feed_some` may do
 
     @property
     def buffered(self) -> int:
         """Bytes held for an unfinished message."""
-        return len(self._pending) + len(self._buffer) + len(self._wire)
+        return len(self._pending) + len(self._buffer) + len(self._wire) + self._inflated
 
     def feed(self, data: Buffer) -> list[Event]:
         """Take the next bytes; return the messages and control frames they complete, in order."""
         events: list[Event] = []
+        data = data if isinstance(data, bytes) else bytes(data)
+        self.feed_some(data, 0, len(data), _NO_LIMIT, events)
+        return events
+
+    def feed_some(self, data: bytes, start: int, stop: int, work: int, events: list[Event]) -> int:
+        """As `feed`, for `data[start:stop]`, until so much work is done; append to `events`, return where to go on.
+
+        A frame is a piece of work, and so is each KiB that is inflated. All is done when `stop` was reached and nothing
+        is `inflating`.
+        """
         if self.error is not None or self.closed:
-            return events
+            return stop
+        self._work = work
+        ahead = 0
         if self._pending:
-            data = b"".join((self._pending, data))
+            ahead = start - len(self._pending)
+            data = b"".join((self._pending, data[start:stop]))
+            start, stop = 0, stop - ahead
             self._pending = b""
-        elif not isinstance(data, bytes):
-            data = bytes(data)
         try:
-            self._parse(data, events)
+            return ahead + self._parse(data, start, stop, events)
         except ProtocolError as error:
             self.error = error
             self._forget()
-        return events
+            return ahead + stop
 
-    def _parse(self, data: bytes, events: list[Event]) -> None:
-        position = 0
-        size = len(data)
+    def _parse(self, data: bytes, position: int, size: int, events: list[Event]) -> int:
         while True:
-            if self._remaining >= 0:
-                position = self._continue_frame(data, position, events)
+            if self._remaining >= 0 and not self.inflating:
+                position = self._continue_frame(data, position, size, events)
                 if self._remaining >= 0:
-                    return
+                    return size
+            if self.inflating:
+                self._inflate(events)
+            if self._work <= 0 or self.inflating:
+                return position
             header = self._read_header(data, position, size)
             if header is None:
                 break
@@ -122,18 +150,19 @@ class Parser:
                     break
                 events.append(self._control(first & 0x0F, self._unmask(data[start:stop])))
                 if self.closed:
-                    return
+                    return size
                 position = stop
                 continue
             self._begin_frame(first)
             if stop <= size:
-                self._end_frame(self._unmask(data[start:stop]), first & frames.FIN, events)
                 position = stop
+                self._end_frame(self._unmask(data[start:stop]), first & frames.FIN, events)
             else:
                 self._remaining = length
                 self._fin = first & frames.FIN
                 position = start
-        self._pending = data[position:]
+        self._pending = data[position:size]
+        return size
 
     def _read_header(self, data: bytes, position: int, size: int) -> tuple[int, int, int] | None:
         """The first byte, the payload's length and where it starts; None: the header is not complete. Keeps the key."""
@@ -194,6 +223,7 @@ class Parser:
 
     def _control(self, opcode: int, payload: bytes) -> Event:
         self.frames += 1
+        self._work -= 1
         if opcode == frames.PING:
             return Ping(payload)
         if opcode == frames.PONG:
@@ -205,14 +235,15 @@ class Parser:
 
     def _begin_frame(self, first: int) -> None:
         self.frames += 1
+        self._work -= 1
         opcode = first & 0x0F
         if opcode:
             self._opcode = opcode
             self._compressed = bool(first & frames.RSV1)
 
-    def _continue_frame(self, data: bytes, position: int, events: list[Event]) -> int:
+    def _continue_frame(self, data: bytes, position: int, size: int, events: list[Event]) -> int:
         """Take what is there of an incomplete frame's payload; return where it ends."""
-        chunk = self._unmask(data[position : position + self._remaining])
+        chunk = self._unmask(data[position : min(size, position + self._remaining)])
         size = len(chunk)
         self._remaining -= size
         turn = size & 3
@@ -234,7 +265,32 @@ class Parser:
         """The last bytes of a frame's payload are there."""
         if self._compressed:
             assert self._inflater is not None  # RSV1 was refused without one
-            payload = self._inflater.inflate(payload, bool(fin), self._limit - len(self._buffer))
+            self._inflater.begin_frame(payload, bool(fin))
+            self._inflated = len(payload)
+            self._fin = fin
+            self.inflating = True
+        else:
+            self._end_payload(payload, fin, events)
+
+    def _inflate(self, events: list[Event]) -> None:
+        """Inflate as much of a whole frame as there is work left for."""
+        inflater = self._inflater
+        assert inflater is not None
+        payload = b""
+        while inflater.more:
+            if payload:
+                self._collect(payload)
+                payload = b""
+            if self._work <= 0:
+                return
+            payload = inflater.inflate_some(self._limit - len(self._buffer))
+            self._work -= 1 + (len(payload) >> 10)
+        self.inflating = False
+        self._inflated = 0
+        self._end_payload(payload, self._fin, events)
+
+    def _end_payload(self, payload: bytes, fin: int, events: list[Event]) -> None:
+        """The last bytes that a frame says are there."""
         if not fin:
             self._collect(payload)
             return
@@ -272,6 +328,8 @@ class Parser:
         self._pending = b""
         self._buffer = bytearray()
         self._wire = bytearray()
+        self._inflated = 0
+        self.inflating = False
         self._inflater = None
 
 

@@ -1,0 +1,419 @@
+"""The readable twin of the channel's first half: from the peer to the app (`_channel.pyx` is native, and has both).
+
+Owns what was received and not parsed yet, the inbox with its reader, and whether the socket is read. What is rare is
+left to the subclass, through the methods that only raise NotImplementedError here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final, Protocol
+
+from antiphon.types import Message
+from antiphon.wire import Close, Deflate, Parser, Ping, ProtocolError
+from antiphon.wire.frames import Event
+
+from ._turns import HELD, READS, Flusher, Turns
+from .config import ServerConfig
+from .state import State
+
+OVERHEAD: Final = 64
+"""What a message in the inbox costs beside its bytes, so that a flood of empty messages is bounded too."""
+
+SLICE: Final = 128 << 10
+WORK: Final = 128
+"""So many bytes, and pieces of work (frames, KiB inflated), of a chunk are parsed in one turn of a connection, and
+before the inbox's bound is looked at again: a chunk may be tens of thousands of frames, and of compressed messages it
+holds a thousand times its bytes."""
+
+SHORT: Final = 8
+"""So many messages the reader may read in the turn after, which is not counted here."""
+
+PINGS: Final = 16
+"""Pings of one turn that are answered each; of those beyond only the last (RFC 6455 §5.5.3)."""
+
+
+class Shared(Protocol):
+    """What the channels of one server share; `engine.Engine` is it."""
+
+    @property
+    def config(self) -> ServerConfig: ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
+    def flusher(self) -> Flusher: ...
+
+    @property
+    def turns(self) -> Turns: ...
+
+
+class Reading:
+    """What one connection receives; an `asyncio.Protocol` as far as data is concerned."""
+
+    __slots__ = (
+        "_at",
+        "_chunk",
+        "_inbox",
+        "_out",
+        "_reading_since",
+        "_reads",
+        "_waiter",
+        "busy",
+        "close_code",
+        "close_reason",
+        "connect_taken",
+        "deflate",
+        "dirty",
+        "fd",
+        "flusher",
+        "handed",
+        "handed_bytes",
+        "hoards",
+        "inbound_limit",
+        "inbox_bytes",
+        "loop",
+        "out_bytes",
+        "outbox_limit",
+        "overfull",
+        "parser",
+        "queued",
+        "rated",
+        "reading_paused",
+        "received",
+        "state",
+        "stopped",
+        "transport",
+        "turns",
+        "was_paused",
+    )
+
+    def __init__(self, engine: Shared) -> None:
+        self.loop: asyncio.AbstractEventLoop = engine.loop
+        self.flusher = engine.flusher
+        self.turns = engine.turns
+        self.inbound_limit: int = engine.config.inbound_bytes
+        self.outbox_limit: int = engine.config.outbox_bytes
+        self.transport: asyncio.Transport | None = None
+        self.fd = -1
+        """The socket, when bytes may be written to it without asking the transport; -1 otherwise."""
+        self.state: int = State.HANDSHAKE
+        self.parser: Parser | None = None
+        self.deflate: Deflate | None = None
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self.connect_taken = False
+        """`asgi_receive` has returned `websocket.connect`."""
+        self.reading_paused = False
+        """Until the app has read."""
+        self.stopped = False
+        """The socket is not read: for that reason, or until what was read of it has been parsed."""
+        self.was_paused = False
+        """It was stopped at some time since somebody last cleared this."""
+        self.queued = False
+        """Waits for its turn."""
+        self.rated = False
+        """Call `on_rate` for every chunk."""
+        self.hoards = False
+        """`on_unfinished` was told of an unfinished message that is large."""
+        self.overfull = False
+        """`on_unread` was told of an inbox beyond its bound."""
+        self.received = 0
+        """Chunks received."""
+        self.inbox_bytes = 0
+        self.out_bytes = 0
+        self.handed = False
+        """The transport holds bytes: everything goes through it until it is empty."""
+        self.handed_bytes = 0
+        """All bytes ever given to the transport."""
+        self.busy = False
+        self.dirty = False
+        self._inbox: deque[str | bytes] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._out: list[bytes] | None = None
+        self._chunk: bytes | None = None  # for a later turn, or until the app has read;
+        self._at = 0  # what is before it has been parsed
+        self._reads = 0  # without waiting,
+        self._reading_since = 0.0
+
+    # ------------------------------------------------------------ what the subclass does
+
+    def on_early_data(self, data: bytes) -> None:
+        """Bytes came while the connection is not open."""
+        raise NotImplementedError
+
+    def on_control(self, event: Ping | Close) -> None:
+        """A control frame came."""
+        raise NotImplementedError
+
+    def on_violation(self, error: ProtocolError) -> None:
+        """The peer broke the protocol. The reader has been woken for what came before."""
+        raise NotImplementedError
+
+    def on_paused(self) -> None:
+        """The socket is read no more until the app has read."""
+        raise NotImplementedError
+
+    def on_rate(self, size: int) -> None:
+        """A chunk of `size` bytes was parsed, and rates are limited."""
+        raise NotImplementedError
+
+    def on_unfinished(self, size: int) -> None:
+        """The unfinished message is `size` bytes now, more than a slice; or 0: it is finished."""
+        raise NotImplementedError
+
+    def on_unread(self, size: int) -> None:
+        """The inbox holds `size` bytes beyond its bound; or 0: it does not."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Write out what there is."""
+        raise NotImplementedError
+
+    def on_handed(self) -> None:
+        """The transport holds bytes that the kernel did not take."""
+        raise NotImplementedError
+
+    async def drain_slowly(self) -> None:
+        """Wait for room in the outbox."""
+        raise NotImplementedError
+
+    async def breathe(self) -> None:
+        """Let the loop turn once."""
+        raise NotImplementedError
+
+    async def send_rarely(self, message: Message) -> None:
+        """An ASGI message that is not `websocket.send` on an open connection."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ from the peer
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio's callback: bytes came."""
+        if self.state != State.OPEN and self.state != State.CLOSING_SENT:
+            self.on_early_data(data)
+            return
+        if self.parser is None:
+            return
+        turns = self.turns
+        if self._chunk is not None or self.queued:
+            self._put_by(data)
+        elif turns.spent:
+            self._put_by(data)
+            self.queued = True
+            turns.enter(self, late=True)
+        else:
+            size = len(data)
+            began = turns.begin(size)
+            self._work_at(data if type(data) is bytes else bytes(data), 0)
+            turns.end(began, size)
+
+    def _put_by(self, data: bytes) -> None:
+        """Keep a chunk for this connection's turn."""
+        self._chunk = bytes(data) if self._chunk is None else self._chunk[self._at :] + data
+        self._at = 0
+        if len(self._chunk) > HELD:
+            self._stop_reading()
+
+    def _work_at(self, data: bytes, start: int) -> None:
+        """Parse one turn's work of a chunk, let the app have it, send what it says to that."""
+        self.busy = True
+        try:
+            self._parse(data, start)
+        finally:
+            self.busy = False
+            if self._out is not None and not self.dirty:
+                if self.flusher.idle:
+                    self.flush()
+                else:
+                    self.dirty = True
+                    self.flusher.mark(self)
+
+    def _parse(self, data: bytes, start: int) -> None:
+        parser = self.parser
+        assert parser is not None
+        self.received += 1
+        events: list[Event] = []
+        at = parser.feed_some(data, start, min(len(data), start + SLICE), WORK, events)
+        self._sort(events)
+        if self.rated:
+            self.on_rate(at - start)
+        held = parser.buffered
+        if held > SLICE or self.hoards:
+            self.on_unfinished(held if held > SLICE else 0)
+        if self._waiter is not None and not self.queued and (self._inbox or self.close_code is not None):
+            self.wake()
+            if len(events) > SHORT:
+                self.turns.owe()
+        if parser.error is not None and self.parser is not None:
+            self.on_violation(parser.error)
+        if self.inbox_bytes > self.inbound_limit:
+            self._note_overfull()
+        if self.parser is not None and (at < len(data) or parser.inflating):
+            self._chunk = data
+            self._at = at
+            self._stop_reading()
+            if not self.reading_paused:
+                self._wait()
+
+    def _sort(self, events: list[Event]) -> None:
+        """Messages into the inbox, the rest to where it is handled."""
+        pings = 0
+        last: Ping | None = None  # that came when enough had been answered
+        for event in events:
+            if isinstance(event, str | bytes):
+                if self.state == State.OPEN:
+                    self._keep(event)
+                continue
+            if type(event) is Ping:
+                pings += 1
+                if pings > PINGS:
+                    last = event
+                    continue
+            elif last is not None:
+                self.on_control(last)
+                last = None
+            self.on_control(event)
+        if last is not None:
+            self.on_control(last)
+
+    def _wait(self) -> None:
+        if not self.queued:
+            self.queued = True
+            self.turns.enter(self)
+
+    def take_turn(self) -> None:
+        """`Turns`: it is the turn of its reader, when that has given way, or of what was not parsed yet."""
+        self.queued = False
+        if self._waiter is not None and self._inbox is not None:
+            self.wake()
+            self.turns.owe()
+        elif self.parser is None or self.state not in (State.OPEN, State.CLOSING_SENT):
+            self._chunk = None
+        elif self._chunk is not None and not self.reading_paused:
+            chunk, self._chunk = self._chunk, None
+            self._work_at(chunk, self._at)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Wait for the next turn, or read on."""
+        if self.parser is None:
+            self._chunk = None
+        if self._chunk is None:
+            if self.stopped and not self.reading_paused and self.transport is not None:
+                self.stopped = False
+                if not self.transport.is_closing():
+                    self.transport.resume_reading()
+        elif not self.reading_paused:
+            self._wait()
+
+    def parse_rest(self) -> None:
+        """Parse what was left now, unless the app has to read first: nothing will come behind it."""
+        while self._chunk is not None and not self.reading_paused and self.parser is not None:
+            chunk, self._chunk = self._chunk, None
+            self._work_at(chunk, self._at)
+
+    def _note_overfull(self) -> None:
+        """The app has to read before the socket is."""
+        if not self.reading_paused and self.transport is not None and not self.transport.is_closing():
+            self.reading_paused = True
+            self._stop_reading()
+            self.on_paused()
+        self.overfull = True
+        self.on_unread(self.inbox_bytes - self.inbound_limit)
+
+    def _stop_reading(self) -> None:
+        if not self.stopped and self.transport is not None and not self.transport.is_closing():
+            self.stopped = self.was_paused = True
+            self.transport.pause_reading()
+
+    def _keep(self, payload: str | bytes) -> None:
+        if self._inbox is None:
+            self._inbox = deque()
+        self._inbox.append(payload)
+        self.inbox_bytes += _cost(payload)
+
+    def _take(self) -> str | bytes:
+        assert self._inbox is not None
+        payload = self._inbox.popleft()
+        if not self._inbox:
+            self._inbox = None  # an idle connection holds no empty deque: they are large
+        self.inbox_bytes -= _cost(payload)
+        if self.overfull and self.inbox_bytes <= self.inbound_limit:
+            self.overfull = False
+            self.on_unread(0)
+        if self.reading_paused and self.inbox_bytes * 2 <= self.inbound_limit:
+            self.resume_reading()
+        return payload
+
+    def resume_reading(self) -> None:
+        """Read from the socket again, if we had stopped."""
+        self.reading_paused = False
+        self._go_on()
+
+    def forget_inbox(self) -> None:
+        """Drop what was received and not read."""
+        self._inbox = None
+        self.inbox_bytes = 0
+        if self.overfull:
+            self.overfull = False
+            self.on_unread(0)
+
+    def wake(self) -> None:
+        """Let the reader that waits look again."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _message(self) -> str | bytes | None:
+        gives_way = self._inbox is not None and self._has_read_enough(self._inbox[0])
+        while self._inbox is None or gives_way:
+            if self.close_code is not None and self._inbox is None:
+                return None
+            if self._waiter is not None:
+                raise RuntimeError("two tasks receive from one WebSocket at the same time")
+            self._reads = 0
+            if gives_way:
+                gives_way = False
+                self._wait()
+            self._waiter = self.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._take()
+
+    def _has_read_enough(self, payload: str | bytes) -> bool:
+        """A message is read without waiting: is it the turn of others?"""
+        if not self._reads:
+            self._reading_since = self.turns.now()
+        self._reads += 1 + (len(payload) >> 10)
+        return self._reads > READS or self.turns.is_over(self._reading_since)
+
+    async def read(self) -> str | bytes | None:
+        """The next message's payload; None when the connection has ended. `types.Carrier` has the whole promise."""
+        return await self._message()
+
+    async def asgi_receive(self) -> Message:
+        """ASGI's `receive`. Once it has returned `websocket.disconnect` it raises ClientDisconnected."""
+        if not self.connect_taken:
+            self.connect_taken = True
+            return {"type": "websocket.connect"}
+        payload = await self._message()
+        if isinstance(payload, str):
+            return {"type": "websocket.receive", "text": payload}
+        if payload is not None:
+            return {"type": "websocket.receive", "bytes": payload}
+        return self.take_disconnect()
+
+    def take_disconnect(self) -> dict[str, Any]:
+        """The `websocket.disconnect` message, once."""
+        raise NotImplementedError
+
+
+def _cost(payload: str | bytes) -> int:
+    if isinstance(payload, str) and not payload.isascii():
+        return payload.__sizeof__() + OVERHEAD
+    return len(payload) + OVERHEAD

@@ -1,0 +1,150 @@
+# Whose turn it is: `Turns` for what connections receive, `Flusher` for what they send. A part of `_channel.pyx`, in a file
+# of its own to be read by itself; `_turns.py` is the readable twin, and says what each name promises.
+
+cdef Py_ssize_t WRITES = 64  # benchmarks: fanout-64 on antiphon-hub-relay
+cdef Py_ssize_t READS = 256
+cdef double READING = 0.0005
+cdef double SHARE = 0.001
+cdef double NEWS = 0.004
+cdef double SETTLED = 0.001
+cdef Py_ssize_t STEPS = 64
+cdef unsigned int SAMPLED = 8
+cdef Py_ssize_t SMALL = 512
+cdef Py_ssize_t HELD = 16 << 10
+
+
+@cython.final
+cdef class Turns:
+    """Whose turn it is: connections that have more to do than fits into one turn go one after the other."""
+
+    cdef object loop
+    cdef object clock
+    cdef object run
+    cdef object late  # deques of channels
+    cdef object waiting
+    cdef bint scheduled
+    cdef unsigned int small
+    cdef double taken  # seconds on news, since the loop turned, or somewhat longer
+
+    def __init__(self, loop, clock):
+        self.loop = loop
+        self.clock = clock
+        self.run = self._run
+        self.late = deque()
+        self.waiting = deque()
+
+    @property
+    def spent(self):
+        return self.taken >= NEWS
+
+    cdef double begin(self, Py_ssize_t size) except? -2.0:
+        if size <= SMALL:
+            self.small += 1
+            if self.small % SAMPLED:
+                return -1.0
+        return self.clock()
+
+    cdef int end(self, double began, Py_ssize_t size) except -1:
+        cdef double took
+        if began >= 0.0:
+            took = <double>self.clock() - began
+            self.taken += took * SAMPLED if size <= SMALL else took
+            if self.taken >= SETTLED:
+                self.schedule()
+        return 0
+
+    cdef int enter(self, Channel channel, bint late) except -1:
+        (self.late if late else self.waiting).append(channel)
+        self.schedule()
+        return 0
+
+    cdef int schedule(self) except -1:
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self.run)
+        return 0
+
+    def _run(self):
+        cdef double until = <double>self.clock() + SHARE
+        cdef object late = self.late
+        cdef object waiting = self.waiting
+        cdef Py_ssize_t left = STEPS
+        while late and left and (left == STEPS or <double>self.clock() < until):
+            left -= 1
+            self.give_turn(late.popleft())
+        if waiting:
+            self.give_turn(waiting.popleft())
+        while waiting and left and <double>self.clock() < until:
+            left -= 1
+            self.give_turn(waiting.popleft())
+        self.scheduled = False
+        self.taken = 0.0
+        if late or waiting:
+            self.schedule()
+
+    cdef int give_turn(self, Channel channel) except -1:
+        try:
+            channel.take_turn()
+        except Exception as error:  # a transport's bug stays with its own connection
+            self.loop.call_exception_handler({"message": "reading a WebSocket failed", "exception": error})
+        return 0
+
+
+@cython.final
+cdef class Flusher:
+    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
+
+    Between two turns the loop reads: what comes for a channel before its turn leaves in the same write.
+    """
+
+    cdef object loop
+    cdef object run
+    cdef list marked
+    cdef list turn
+    cdef bint scheduled
+    cdef object done  # a future that is done
+    cdef object last_payload  # the one sent last, by identity, and its frames: a loop that sends one str to a thousand
+    cdef bytes last_frame  # connections encodes and compresses it once. What is large is not kept alive for that.
+    cdef bytes last_deflated
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.done = loop.create_future()
+        self.done.set_result(None)
+        self.run = self._run
+        self.marked = []
+        self.turn = []
+
+    @property
+    def idle(self):
+        return not self.scheduled
+
+    cdef int add(self, Channel channel) except -1:
+        self.marked.append(channel)
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self.run)
+        return 0
+
+    def mark(self, Channel channel):
+        self.add(channel)
+
+    def _run(self):
+        cdef list turn = self.turn
+        cdef Channel channel
+        cdef Py_ssize_t left = WRITES
+        if not turn:
+            turn = self.turn = self.marked
+            self.marked = []
+            turn.reverse()
+        while turn and left:
+            left -= 1
+            channel = turn.pop()
+            channel.dirty = False
+            try:
+                channel.write_out()
+            except Exception as error:  # a transport's bug stays with its own connection
+                self.loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
+        self.scheduled = bool(turn or self.marked)
+        if self.scheduled:
+            self.loop.call_soon(self.run)

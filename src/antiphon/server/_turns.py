@@ -1,0 +1,172 @@
+"""The readable twin of who has a turn when: `Turns` for what connections receive, `Flusher` for what they send.
+
+Knows of a connection that it has something to do, and what it may take; `_turns.pxi` is the native twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+
+class Turning(Protocol):
+    """What has turns; `_pure.Channel` is it."""
+
+    dirty: bool
+
+    def take_turn(self) -> None:
+        """Do one turn's work."""
+
+    def flush(self) -> None:
+        """Write out what there is."""
+
+
+READS: Final = 256
+READING: Final = 0.0005
+"""Messages (a large one counts once for each KiB), and seconds, that an app reads without waiting before others have
+their turn."""
+
+WRITES: Final = 64
+"""Channels written out in one turn of the loop: some hundred µs of system calls."""
+
+SHARE: Final = 0.001
+"""Seconds of one turn of the loop for connections that had more than one turn's work, all together; one of them has its
+turn in any case."""
+
+NEWS: Final = 0.004
+"""Seconds of one turn of the loop for what has just come, all connections together; what comes then waits, too."""
+
+SETTLED: Final = 0.001
+"""Seconds of work after which it is found out when the loop turns: to ask each time would cost more than a message."""
+
+STEPS: Final = 64
+"""Turns of connections in one turn of the loop, for a clock that stands still."""
+
+SAMPLED: Final = 8
+SMALL: Final = 512
+"""Of chunks up to so many bytes one in `SAMPLED` is timed, for all."""
+
+HELD: Final = 16 << 10
+"""So many bytes of a connection that waits for its turn before its socket is read no more."""
+
+
+class Turns:
+    """Whose turn it is: connections that have more to do than fits into one turn go one after the other.
+
+    Each turn of the loop has a bounded time for them (`SHARE`), and one for what has just come (`NEWS`). `clock` tells
+    how long things take, in seconds.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._late: deque[Turning] = deque()  # with news for which this turn of the loop had no time
+        self._waiting: deque[Turning] = deque()  # with more than one turn's work
+        self._scheduled = False
+        self._small = 0
+        self._spent = 0.0  # on news, since the loop turned, or somewhat longer
+        self._until = 0.0  # when the time is over for those who wait
+
+    @property
+    def spent(self) -> bool:
+        """The time for news is over, in this turn of the loop."""
+        return self._spent >= NEWS
+
+    def begin(self, size: int) -> float:
+        """A chunk of so many bytes is about to be worked at; pass the answer to `end`."""
+        if size <= SMALL:
+            self._small += 1
+            if self._small % SAMPLED:
+                return -1.0
+        return self._clock()
+
+    def end(self, began: float, size: int) -> None:
+        """It has been."""
+        if began >= 0.0:
+            took = self._clock() - began
+            self._spent += took * SAMPLED if size <= SMALL else took
+            if self._spent >= SETTLED:
+                self._schedule()
+
+    def owe(self) -> None:
+        """A reader has been woken that has much to read, in a turn of its own."""
+        self._spent += READING
+        self._until -= READING
+
+    def now(self) -> float:
+        """The clock's time."""
+        return self._clock()
+
+    def is_over(self, since: float) -> bool:
+        """A reader that has read without waiting since then lets others read."""
+        return self._clock() - since > READING
+
+    def enter(self, channel: Turning, *, late: bool = False) -> None:
+        """Let `channel` have a turn, behind those that wait already."""
+        (self._late if late else self._waiting).append(channel)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._until = self._clock() + SHARE
+        late, waiting = self._late, self._waiting
+        left = STEPS
+        while late and left and (left == STEPS or self._clock() < self._until):
+            left -= 1
+            self._give_turn(late.popleft())
+        if waiting:
+            self._give_turn(waiting.popleft())
+        while waiting and left and self._clock() < self._until:
+            left -= 1
+            self._give_turn(waiting.popleft())
+        self._scheduled = False
+        self._spent = 0.0
+        if late or waiting:
+            self._schedule()
+
+    def _give_turn(self, channel: Turning) -> None:
+        try:
+            channel.take_turn()
+        except Exception as error:  # a transport's bug stays with its own connection
+            self._loop.call_exception_handler({"message": "reading a WebSocket failed", "exception": error})
+
+
+class Flusher:
+    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
+
+    Between two turns the loop reads: what comes for a channel before it is written to leaves in the same write.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._marked: deque[Turning] = deque()
+
+    def mark(self, channel: Turning) -> None:
+        """Flush `channel` behind those that were marked before it, at the end of this turn or a later one."""
+        self._marked.append(channel)
+        if len(self._marked) == 1:
+            self._loop.call_soon(self._run)
+
+    @property
+    def idle(self) -> bool:
+        """Nobody else waits to be written out."""
+        return not self._marked
+
+    def _run(self) -> None:
+        marked = self._marked
+        for _ in range(min(len(marked), WRITES)):
+            channel = marked[0]
+            channel.dirty = False
+            try:
+                channel.flush()
+            except Exception as error:  # a transport's bug stays with its own connection
+                self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
+            marked.popleft()
+        if marked:
+            self._loop.call_soon(self._run)

@@ -1,0 +1,234 @@
+"""One turn for everybody: what one connection, and all together, may do in a turn of the loop, and hold unread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from antiphon.events import ProtocolViolated
+from antiphon.server import Engine, ServerConfig, Session
+from antiphon.types import CARRIER_EXTENSION
+
+from .raw import PING, PONG, TEXT, Recorder, close_frame, frame, opened, request, serving, until
+from .simulated_line import Habits, MemoryLine
+
+KIB = 1 << 10
+MIB = 1 << 20
+OFFER = "Sec-WebSocket-Extensions: permessage-deflate"
+LINE = Habits(tls=False, kernel=1 << 20, chunk=1 << 16, per_turn=1, late=False, delay=0.0)
+
+
+def slow_clock() -> Callable[[], float]:
+    """Whatever is timed takes long."""
+    return itertools.count(0.0, 1.0).__next__
+
+
+def bomb(payload: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return frame(TEXT, (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4], rsv1=True)
+
+
+async def sleeper(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    await asyncio.get_running_loop().create_future()
+
+
+async def lines_to(app: Any, count: int, *headers: str) -> tuple[list[Session], list[MemoryLine]]:
+    engine = Engine(app, work_clock=slow_clock())
+    sessions = [Session(engine) for _ in range(count)]
+    lines = [MemoryLine(session, LINE, random.Random(0), number) for number, session in enumerate(sessions)]
+    for line in lines:
+        line.send(request("/", *headers))
+    await until(lambda: all(session.parser is not None for session in sessions))
+    return sessions, lines
+
+
+async def most_in_a_turn(done: Callable[[], int], total: int) -> int:
+    """The most that `done` grew between two turns of the loop, until it came to `total`."""
+    most = before = 0
+    while before < total:
+        await asyncio.sleep(0)
+        now = done()
+        most, before = max(most, now - before), now
+    return most
+
+
+@pytest.mark.parametrize("count", [1, 20])
+async def test_in_a_turn_of_the_loop_a_bounded_number_of_frames_is_parsed_however_many_connections_send(
+    count: int,
+) -> None:
+    sessions, lines = await lines_to(sleeper, count)
+    for line in lines:
+        line.send(frame(PONG) * 2000)
+    parsed = await most_in_a_turn(lambda: sum(session.parser.frames for session in sessions if session.parser), 2000)
+    assert parsed <= 5 * 128
+    for line in lines:
+        line.leave()
+
+
+async def test_of_many_pings_in_one_turn_the_first_and_the_last_are_answered() -> None:
+    async with serving(sleeper, lifespan="off") as served:
+        async with opened(served.port) as raw:
+            await raw.send(b"".join(frame(PING, b"%d" % number) for number in range(120)))
+            answers = [await raw.frame()]
+            while answers[-1] != (PONG, b"119"):
+                answers.append(await raw.frame())
+    assert [int(payload) for _, payload in answers[:16]] == list(range(16))
+    assert len(answers) < 60  # the kernel may cut them into chunks
+
+
+async def test_a_ping_is_answered_before_the_close_behind_it() -> None:
+    async with serving(sleeper, lifespan="off") as served:
+        async with opened(served.port) as raw:
+            await raw.send(frame(PING, b"x") * 40 + close_frame(1000))
+            for _ in range(17):
+                assert await raw.frame() == (PONG, b"x")
+            assert (await raw.frame()).code == 1000
+
+
+async def test_an_app_that_reads_without_waiting_lets_others_have_their_turn() -> None:
+    read = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal read
+        await receive()
+        await send({"type": "websocket.accept"})
+        await ready.wait()
+        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        while await session.read() is not None:
+            read += 1
+
+    ready = asyncio.Event()
+    engine = Engine(app, work_clock=slow_clock())
+    session = Session(engine)
+    line = MemoryLine(session, LINE, random.Random(0), 0)
+    line.send(request() + frame(TEXT, b"x") * 1500)
+    await until(lambda: session.inbox_bytes >= 1500 * 65)
+    ready.set()
+    assert await most_in_a_turn(lambda: read, 1500) <= 256
+    line.leave()
+
+
+async def test_messages_read_in_turns_keep_their_order_and_the_end_comes_behind_them() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            seen.append(int(message["text"]))
+        seen.append(message["code"])
+
+    data = b"".join(frame(TEXT, b"%d" % number) for number in range(5000))
+    async with serving(app, lifespan="off") as served:
+        async with opened(served.port) as raw:
+            await raw.send(data + close_frame(4000))
+            await until(lambda: seen and seen[-1] == 4000)
+    assert seen == [*range(5000), 4000]
+
+
+async def test_a_reader_that_has_given_way_can_be_cancelled_and_another_reads_on() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        await until(lambda: session.inbox_bytes >= 600 * 65)
+        while len(seen) < 600:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    while (payload := await session.read()) is not None:
+                        seen.append(payload)
+
+    async with serving(app, lifespan="off") as served:
+        async with opened(served.port) as raw:
+            await raw.send(frame(TEXT, b"x") * 600)
+            await until(lambda: len(seen) == 600)
+
+
+async def test_a_message_that_is_small_on_the_wire_is_inflated_over_many_turns_of_the_loop() -> None:
+    sessions, lines = await lines_to(sleeper, 2, OFFER)
+    for line in lines:
+        line.send(bomb(b"x" * (8 * MIB)))
+
+    def inflated() -> int:
+        return sum(session.parser.buffered + session.inbox_bytes for session in sessions if session.parser)
+
+    assert await most_in_a_turn(inflated, 2 * 8 * MIB) <= 512 * KIB
+    for line in lines:
+        line.leave()
+
+
+@pytest.mark.parametrize("last", ["x", "😀"])
+async def test_what_apps_have_not_read_is_bounded_for_all_connections_together(last: str) -> None:
+    recorder = Recorder([])
+    ended: list[Any] = []
+    ready = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if scope["path"] == "/echo":
+            while (message := await receive())["type"] == "websocket.receive":
+                await send({"type": "websocket.send", "text": message["text"][:10]})
+            return
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        await ready.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            pass
+        ended.append(message["code"])
+
+    sessions: list[Session] = []
+    limits = ServerConfig(unread_bytes=3 * MIB, observers=(recorder.events.append,))
+    one = bomb(b"x" * (700 * KIB) + last.encode())
+    async with serving(app, limits, lifespan="off") as served, contextlib.AsyncExitStack() as stack:
+        little = await stack.enter_async_context(opened(served.port))
+        await little.send(frame(TEXT, b"x" * (200 * KIB)))
+        await until(lambda: sessions and sessions[0].inbox_bytes)
+        for _ in range(8):
+            raw = await stack.enter_async_context(opened(served.port, "/", OFFER))
+            await raw.send(one)
+        await until(lambda: len(sessions) == 9 and all(one.inbox_bytes or not one.alive for one in sessions))
+        assert sum(one.inbox_bytes for one in sessions) <= 3 * MIB + 9 * limits.inbound_bytes
+        given_up = [one for one in sessions if not one.alive]
+        assert {one.close_code for one in given_up} == {1013}
+        assert sessions[0] not in given_up
+        assert len(recorder.of(ProtocolViolated)) == len(given_up) >= 2
+        other = await stack.enter_async_context(opened(served.port, "/echo"))
+        await other.send(frame(TEXT, b"there"))
+        assert await other.frame() == (TEXT, b"there")
+        engine = sessions[0].engine
+        ready.set()
+        await until(lambda: engine.unread.total == 0)
+    assert sorted(ended)[-len(given_up) :] == [1013] * len(given_up)
+
+
+async def test_what_was_received_from_a_client_that_is_gone_is_counted_until_the_app_has_ended() -> None:
+    sessions: list[Session] = []
+    done = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        await done.wait()
+
+    async with serving(app, lifespan="off") as served:
+        async with opened(served.port, "/", OFFER) as raw:
+            await raw.send(bomb(b"x" * MIB))
+            await until(lambda: sessions and sessions[0].inbox_bytes)
+            raw.reset()
+            await until(lambda: sessions[0].transport is None)
+        engine = sessions[0].engine
+        assert engine.unread.total > 800 * KIB
+        done.set()
+        await until(lambda: engine.unread.total == 0)
