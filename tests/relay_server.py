@@ -12,6 +12,8 @@ import time
 from typing import Self
 
 from antiphon.hub.backends.relay_process import native_address
+from antiphon.hub.backends.relay_trust import new_key, target
+from antiphon.hub.backends.relay_wire import ENVIRONMENT
 from tests.patience import PATIENCE
 
 START_TIMEOUT = PATIENCE
@@ -22,11 +24,12 @@ class RelayServer:
 
     def __init__(self) -> None:
         self.address = f"@antiphon-test-{secrets.token_hex(8)}"
+        self.key = new_key()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"relay://{self.address}"
+        return f"relay://{target(self.key, self.address)}"
 
     @property
     def pid(self) -> int:
@@ -36,7 +39,8 @@ class RelayServer:
     def start(self) -> None:
         """Start, and return when it takes connections."""
         command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", self.address, "--with-parent"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        environment = os.environ | {ENVIRONMENT: target(self.key, self.address)}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             with socket.socket(socket.AF_UNIX) as probe:

@@ -21,6 +21,7 @@ from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
 from antiphon.hub.backends import relay_process, relay_wire
 from antiphon.hub.backends.relay import RelayBackend, Supervisor
 from antiphon.hub.backends.relay_process import native_address
+from antiphon.hub.backends.relay_trust import ANSWER, Worker, new_key, target
 from antiphon.hub.backends.relay_wire import DamagedStream, Op, Splitter, frame
 from antiphon.hub.events import BackendLost, BackendRestored
 from antiphon.testing.hub_sinks import Connection, eventually
@@ -80,7 +81,7 @@ async def test_two_hubs_meet_in_the_relay_that_the_environment_names(monkeypatch
 
 async def test_a_relay_that_dies_is_started_again_and_the_clients_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with Supervisor() as relay:
-        monkeypatch.setenv(relay_wire.ENVIRONMENT, relay.address)
+        monkeypatch.setenv(relay_wire.ENVIRONMENT, relay.environment[relay_wire.ENVIRONMENT])
         async with Hub("relay://", topics=KEPT) as hub:
             connection = Connection()
             before = await hub.publish("kept", "before")
@@ -161,7 +162,8 @@ def test_hubs_of_forked_workers_have_connections_of_their_own() -> None:
         from antiphon.testing.hub_sinks import Connection, eventually
 
         relay = Supervisor()
-        os.environ |= {"ANTIPHON_RELAY": relay.start()}
+        relay.start()
+        os.environ |= relay.environment
         hub = Hub("relay://")
 
         async def warm_up():
@@ -246,9 +248,10 @@ async def test_a_relay_that_goes_on_dying_is_one_loss_until_it_is_back(tmp_path:
             self.transport = cast(asyncio.Transport, transport)
 
     events: list[Event] = []
-    process, path = relay_process.Relay(), str(tmp_path / "relay")
+    key, path = new_key(), str(tmp_path / "relay")
+    process = relay_process.Relay(key)
     server = await asyncio.get_running_loop().create_unix_server(lambda: Dying(process), path)
-    async with Hub(f"relay://{path}", observer=events.append) as hub, hub.join("t", Connection()):
+    async with Hub(f"relay://{target(key, path)}", observer=events.append) as hub, hub.join("t", Connection()):
         for _ in range(2):
             dying = 3
             with pytest.raises(BackendUnavailable):
@@ -287,7 +290,9 @@ def test_a_relay_url_is_nothing_or_a_path_or_an_abstract_name(url: str) -> None:
 async def test_who_sends_rubbish_is_cut_and_nobody_else_is(relay: RelayServer, rubbish: bytes) -> None:
     async with Hub(relay.url) as hub:
         reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
-        writer.write(rubbish)
+        peer = Worker(relay.key)
+        writer.write(peer.asking)
+        writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)) + rubbish)
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
         writer.close()
         connection = Connection()

@@ -243,9 +243,10 @@ class BackendFactory(Protocol):
 
 # To the last @, past what ends a host: a password that should have been percent-encoded is one all the same.
 _USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
+_RELAY_KEY = re.compile(r"(?<=://)[0-9a-f]{64}:")
 _SECRET_QUERY = re.compile(r"(?<=[?&])(\w*password|username)=[^&#]*", re.IGNORECASE)
 
 
 def redact(url: str) -> str:
-    """`url` without its user and password, to be shown in errors and logs."""
-    return _SECRET_QUERY.sub(r"\1=***", _USERINFO.sub("***@", url))
+    """`url` without its user, password and key, to be shown in errors and logs."""
+    return _SECRET_QUERY.sub(r"\1=***", _RELAY_KEY.sub("***:", _USERINFO.sub("***@", url)))

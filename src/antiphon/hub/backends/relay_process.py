@@ -1,8 +1,9 @@
 """The relay: one small process that holds a `Store` and passes entries between the workers of one host.
 
 Run by `relay_supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay_process ADDRESS`. Takes
-connections of processes of the same user only. A worker that does not read is cut off when `MAX_BACKLOG` bytes wait
-for it; it connects again and catches up by position. All state is in memory: a new process has a new epoch.
+connections of processes of the same user only that know its key (relay_trust.py). A worker that does not read is cut
+off when `MAX_BACKLOG` bytes wait for it; it connects again and catches up by position. All state is in memory: a new
+process has a new epoch.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, cast
 
 from ..store import Store
 from .base import Change, Entry, Keep, Page, Position, Track
-from .relay_wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
+from .relay_trust import PATIENCE, Door, NotTrusted, key_file, new_key, read_target, same_user
+from .relay_wire import ENVIRONMENT, MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
 
 log = logging.getLogger("antiphon.hub.relay")
 
@@ -40,7 +41,9 @@ SLACK: Final = 0.005
 class Relay:
     """The store, and who wants to hear of what."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, key: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`key`: what workers have to know."""
+        self.key = key
         self.clock = clock
         self.store = Store(epoch=uuid.uuid4().hex[:12], version=time.time_ns() // 1000)
         self.clients: set[Client] = set()
@@ -215,6 +218,9 @@ class Client(asyncio.Protocol):
         """When the lease ends; None: it did, and the worker has been told."""
         self.topics: set[str] = set()
         self.outgoing: list[bytes] = []
+        self._door: Door | None = Door(relay.key)
+        """None: the peer has shown that it knows the key. Before that nothing it sends is unmarshalled."""
+        self._patience: asyncio.TimerHandle | None = None
         self._splitter = Splitter(MAX_REQUEST)
         self._transport: asyncio.Transport | None = None
 
@@ -224,14 +230,18 @@ class Client(asyncio.Protocol):
             log.warning("relay: refused a connection of another user")
             self._transport.abort()
             return
-        self.relay.clients.add(self)
+        self._patience = asyncio.get_running_loop().call_later(PATIENCE, self._transport.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        if self._patience is not None:
+            self._patience.cancel()
         self.relay.forget(self)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
+            return
+        if self._door is not None and not (data := self._at_the_door(self._transport, self._door, data)):
             return
         try:
             for words in self._splitter.feed(data):
@@ -240,6 +250,24 @@ class Client(asyncio.Protocol):
             log.warning("relay: cut a worker that sent %s", error)
             self._transport.abort()
         self.relay.flush()
+
+    def _at_the_door(self, transport: asyncio.Transport, door: Door, data: bytes) -> bytes:
+        """What came behind the proof."""
+        try:
+            answer, behind = door.feed(data)
+        except NotTrusted as error:
+            log.warning("relay: refused %s", error)
+            transport.abort()
+            return b""
+        if answer:
+            transport.write(answer)
+        if behind is None:
+            return b""
+        self._door = None
+        if self._patience is not None:
+            self._patience.cancel()
+        self.relay.clients.add(self)
+        return behind
 
     def flush(self) -> None:
         data, self.outgoing = self.outgoing, []
@@ -280,14 +308,6 @@ def unpack_page(words: Words) -> Page:
     return Page(made, Position(offset, epoch), recovered)
 
 
-def same_user(connection: socket.socket) -> bool:
-    """Whether the peer of a Unix socket runs as our user (root may do anything anyway)."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True  # there the socket is a file in a directory that only our user may enter
-    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return bool(user in (os.getuid(), 0))
-
-
 def listen(address: str) -> socket.socket:
     """A listening socket: `@name` is an abstract one (Linux, no file), anything else a path."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -316,7 +336,7 @@ def native_address(address: str) -> str:
     return "\0" + address[1:] if address.startswith("@") else address
 
 
-async def serve(server: socket.socket, *, with_parent: bool) -> None:
+async def serve(server: socket.socket, key: str, *, with_parent: bool) -> None:
     """Serve until SIGTERM, or, with `with_parent`, until standard input ends: the parent is gone."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
@@ -324,7 +344,7 @@ async def serve(server: socket.socket, *, with_parent: bool) -> None:
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the whole group; workers still say goodbye
     if with_parent:
         loop.add_reader(sys.stdin.fileno(), over.set)
-    relay = Relay()
+    relay = Relay(key)
     listening = await loop.create_unix_server(lambda: Client(relay), sock=server)
     await over.wait()
     listening.close()
@@ -337,19 +357,46 @@ def main() -> None:
     parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    address = arguments.address
+    key = _given_key(address)
+    if not key and address.startswith("@"):
+        parser.error(f"expected the key in {ENVIRONMENT}=KEY:{address}, as the workers have it (64 hexadecimal digits)")
     inherited = arguments.fd is not None
-    server = socket.socket(fileno=arguments.fd) if inherited else listen(arguments.address)
+    server = socket.socket(fileno=arguments.fd) if inherited else listen(address)
     try:
-        run = asyncio.run
-        with contextlib.suppress(ImportError):
-            import uvloop
+        with contextlib.nullcontext(key) if key else _key_beside(address) as key:
+            run = asyncio.run
+            with contextlib.suppress(ImportError):
+                import uvloop
 
-            run = uvloop.run
-        run(serve(server, with_parent=arguments.with_parent))
+                run = uvloop.run
+            run(serve(server, key, with_parent=arguments.with_parent))
     finally:
-        if not inherited and not arguments.address.startswith("@"):
+        if not inherited and not address.startswith("@"):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(arguments.address)
+                os.unlink(address)
+
+
+def _given_key(address: str) -> str:
+    with contextlib.suppress(ValueError):
+        key, named = read_target(os.environ.get(ENVIRONMENT, ""))
+        return key if named == address else ""
+    return ""
+
+
+@contextlib.contextmanager
+def _key_beside(address: str) -> Iterator[str]:
+    """A new key in a file beside the socket, for whoever may read our user's files."""
+    key, path = new_key(), key_file(address)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()  # of a relay that was killed
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key)
+    try:
+        yield key
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from .relay_process import listen
+from .relay_trust import new_key, target
 from .relay_wire import ENVIRONMENT
 
 log = logging.getLogger("antiphon.hub.relay")
@@ -45,6 +46,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.address = ""
+        self.key = ""
         self._listener: socket.socket | None = None
         self._directory: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,7 +57,7 @@ class Supervisor:
     @property
     def environment(self) -> dict[str, str]:
         """What the workers' environment must hold for `relay://` to find this relay."""
-        return {ENVIRONMENT: self.address}
+        return {ENVIRONMENT: target(self.key, self.address)}
 
     @property
     def pid(self) -> int | None:
@@ -64,11 +66,11 @@ class Supervisor:
         return None if process is None else process.pid
 
     def start(self) -> str:
-        """Start the relay; returns its address. Workers may connect at once."""
+        """Start the relay; returns its address. Workers that know `environment` may connect at once."""
         if self._thread is not None:
             raise RuntimeError("this supervisor was started already")
         self._owner = os.getpid()
-        self.address = self._choose_address()
+        self.address, self.key = self._choose_address(), new_key()
         self._listener = listen(self.address)
         self._stopping.clear()
         self._spawn()
@@ -111,7 +113,11 @@ class Supervisor:
         command = [sys.executable, "-c", _PROGRAM, str(_PACKAGE), self.address, "--fd", str(descriptor)]
         # a session of its own: Ctrl-C must reach the workers first, they still say goodbye to the relay
         self._process = subprocess.Popen(
-            [*command, "--with-parent"], stdin=subprocess.PIPE, pass_fds=(descriptor,), start_new_session=True
+            [*command, "--with-parent"],
+            stdin=subprocess.PIPE,
+            pass_fds=(descriptor,),
+            start_new_session=True,
+            env=os.environ | self.environment,
         )
 
     def _end(self) -> None:
@@ -164,7 +170,7 @@ class Supervisor:
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 
-# The relay needs five small modules of the package, not all of it: importing the package's door would cost it
+# The relay needs six small modules of the package, not all of it: importing the package's door would cost it
 # a second at every start and fifty megabytes for good.
 _PROGRAM = """\
 import sys, types
