@@ -16,7 +16,7 @@ from antiphon.types import SupportsSink
 
 from .arguments import read_close, read_count, read_position, read_sink, read_user, user_in, user_of
 from .backends import build, default_url
-from .backends.base import Backend, BackendConfig, Position, Track, redact
+from .backends.base import ENTRY_COST, Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
 from .envelope import Envelope, Form, encode, encode_json, pack
 from .errors import HubError, HubNotRunning, UnencodableData
@@ -25,6 +25,7 @@ from .joining import Joining
 from .link import Link, Trouble
 from .membership import PLAIN, Membership, Request, Subscription
 from .message import History, infos, to_message
+from .pages import PART_BYTES, Pages
 from .rooms import Rooms
 from .station import Receiver
 from .subscription import QueueSink
@@ -98,7 +99,8 @@ class Hub:
         self.url = redact(url) if backend is None else type(backend).__name__
         """Without password."""
         self._link = Link(self._backend, self._rooms, on_trouble, trouble_timeout)
-        self._joining = Joining(self._rooms, self._link)
+        self._pages = Pages(self._link)
+        self._joining = Joining(self._rooms, self._link, self._pages)
         self._serial = itertools.count(1)
         self._published = 0
         if isinstance(self._backend, MemoryBackend):
@@ -245,8 +247,16 @@ class Hub:
         if options.keep is None:
             return History((), None, False)
         limit = None if limit is None else read_count("limit", limit)
-        page = await self._link.call("history", self._backend.history, topic, options.keep, read_position(since), limit)
-        return History((to_message(topic, entry) for entry in page.entries), page.position, page.recovered)
+        page = await self._pages.whole(topic, options.keep, read_position(since), limit)
+        found = History((), page.position, page.recovered)
+        size = 0
+        for entry in page.entries:
+            found.append(to_message(topic, entry))
+            size += len(entry.data) + ENTRY_COST
+            if size > PART_BYTES:
+                size = 0
+                await asyncio.sleep(0)  # others have their turn while a long page is decoded
+        return found
 
     # People
 

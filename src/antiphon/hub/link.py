@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final, ParamSpec, TypeVar
 
-from .backends.base import Backend, Change, Entry, Track
+from .backends.base import Backend, Change, Entry, Page, Position, Track
 from .backends.memory import MemoryBackend
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
@@ -26,6 +26,10 @@ P = ParamSpec("P")
 
 RETRY_PAUSE: Final = 0.05
 """Seconds between two attempts when the backend fails without being lost."""
+
+
+RECOVERED_BYTES: Final = 256 << 10
+"""Of what a room missed, passed on at a time."""
 
 
 class Trouble(Enum):
@@ -53,6 +57,7 @@ class Link:
         self._rooms = rooms
         self._on_trouble = on_trouble
         self._trouble_timeout = trouble_timeout
+        self.recovered_bytes = RECOVERED_BYTES
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._present: dict[str, tuple[str, Track]] = {}
@@ -149,6 +154,14 @@ class Link:
                 await self._once("untrack", self.backend.untrack, topic, ref, grace)
                 self._absent.pop(ref, None)
 
+    async def back(self) -> None:
+        """A call has failed: wait until another may succeed."""
+        await asyncio.sleep(RETRY_PAUSE)
+        await self._at_home(self._up_again())
+
+    async def _up_again(self) -> None:
+        await self._up.wait()
+
     async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
         home = self.backend.loop
         return await work if home is None else await in_loop(home, work)
@@ -225,17 +238,26 @@ class Link:
                 return
 
     async def _recover_room(self, room: Room, generation: int) -> None:
-        """Deliver what was missed, then what came meanwhile; or tell that there is a gap."""
+        """Deliver what was missed, part by part, then what came meanwhile; or tell that there is a gap."""
         assert room.keep is not None
-        page = await self._once("history", self.backend.history, room.topic, room.keep, room.last, None)
-        if self._rooms.generation != generation or room.held is None:
-            return
-        self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries)))
-        held = tuple(room.held)
-        if page.recovered:
-            for entry in page.entries:
+        page, told = Page((), Position(0, ""), False, 1), False
+        while page.rest:
+            page = await self._once(
+                "history", self.backend.history, room.topic, room.keep, room.last, None, self.recovered_bytes
+            )
+            if self._rooms.generation != generation or room.held is None:
+                return
+            if not told:
+                self._rooms.tell(
+                    Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries) + page.rest)
+                )
+                told = True
+            for entry in page.entries if page.recovered else ():
                 self._rooms.pass_on(room, entry)
-            held = tuple(entry for entry in held if entry.position is not None and not room.reached(entry.position))
+            if page.recovered and page.rest:
+                self._rooms.flush()
+                await asyncio.sleep(0)
+        held = tuple(one for one in room.held or () if one.position is not None and not room.reached(one.position))
         if not page.recovered or (held and not _follows(held[0], room)):
             self._rooms.spread(room, resync(room.topic))
         self._let_go(room, held)

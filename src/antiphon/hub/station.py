@@ -19,7 +19,7 @@ from antiphon.types import PreparedMessage, Sink
 from .backends.base import Change, Position, Roster
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .message import Kind, Parcel, presence_diff
-from .outbox import Outbox, sink_limit
+from .outbox import Outbox, Replay, sink_limit
 from .presence import Diff, Picture
 from .topics import TopicOptions
 
@@ -225,11 +225,20 @@ class LocalTopic:
         self.outbox(receiver).hold()
         self.fast = None
 
-    def release(self, receiver: Receiver, owed: Iterable[Parcel], behind: Position | None) -> None:
-        """The receiver has caught up to `behind`: it gets `owed`, then the live messages that are not in it."""
+    def release(
+        self,
+        receiver: Receiver,
+        page: Iterable[Parcel],
+        behind: Position | None,
+        *,
+        rest: Replay | None = None,
+        owed: Iterable[Parcel] = (),
+    ) -> None:
+        """The receiver gets the page, which reaches to `behind`, what it is owed besides, then the live messages that
+        are not in the page."""
         receiver.behind = behind
         self.fast = None
-        self.outbox(receiver).release(owed, lambda parcel: not receiver.knows(parcel))
+        self.outbox(receiver).release(page, lambda parcel: not receiver.knows(parcel), rest=rest, owed=owed)
 
     def forget_page(self, receiver: Receiver) -> None:
         """Nothing that was in the receiver's page can come any more."""

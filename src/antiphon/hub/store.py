@@ -59,13 +59,13 @@ class Store:
         ring = self._rings.get(topic)
         return Position(self._forgotten, self.epoch) if ring is None else ring.position
 
-    def page(self, topic: str, since: Position | None, limit: int | None, now: float) -> Page:
+    def page(self, topic: str, since: Position | None, limit: int | None, now: float, size: int | None = None) -> Page:
         """As `Backend.history`."""
         ring = self._rings.get(topic)
         if ring is None:
             head = Position(self._forgotten, self.epoch)
             return Page((), head, since == head)
-        return ring.page(since, limit, now)
+        return ring.page(since, limit, now, size)
 
     # Presence
 

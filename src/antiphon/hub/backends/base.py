@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MAX_PREFIX: Final = 100
 """Characters: it is a part of every key and channel."""
 
+ENTRY_COST: Final = 512
+"""What an entry counts besides the bytes of its data where a page is bounded: passing on a short one costs, too."""
+
 MAX_EPOCH: Final = 64
 """Characters of an epoch, at most; all of them printable."""
 
@@ -83,6 +86,13 @@ class Page(NamedTuple):
     """Behind the last entry of the page; for a page cut by no limit: the head of the topic."""
     recovered: bool
     """`since` was given and everything behind it is there. When False with `since` given, `entries` is empty."""
+    rest: int = 0
+    """Entries behind `position` that belong to what was asked for and were left out: ask on, `since` this position."""
+
+    @property
+    def end(self) -> Position:
+        """Behind the rest."""
+        return Position(self.position.offset + self.rest, self.position.epoch)
 
 
 class Track(NamedTuple):
@@ -206,8 +216,14 @@ class Backend(Protocol):
         Entries one process publishes one after the other keep that order.
         """
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
         """With `since`: the entries behind it, oldest first, at most `limit`. Without: the newest `limit`.
+
+        `size`: of these, the oldest that have together at most so many bytes (each counts its data and `ENTRY_COST`),
+        but one at least; `Page.rest` says how many are left. A backend may leave out more, also without `size`: no
+        answer needs to be long.
 
         All or nothing: when the epoch differs, `since` is ahead of the head, or an entry behind `since` is no longer
         there, the page is empty, not recovered, and its position is the head. An entry in a page may still be

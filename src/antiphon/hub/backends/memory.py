@@ -74,9 +74,11 @@ class MemoryBackend:
             self._arm(keep.ttl)
         return entry.position
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
         with self._lock:
-            return self._store.page(topic, since, limit, self._clock())
+            return self._store.page(topic, since, limit, self._clock(), size)
 
     async def track(self, topic: str, track: Track) -> None:
         self.sweep()

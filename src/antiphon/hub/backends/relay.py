@@ -158,24 +158,11 @@ class RelayBackend:
         position = await self._ready().request(Op.PUBLISH, topic, data, None if keep is None else tuple(keep))
         return None if position is None else Position(*position)
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
-        while True:
-            page = await self._whole_page(topic, since, limit)
-            if page is not None:
-                return page
-
-    async def _whole_page(self, topic: str, since: Position | None, limit: int | None) -> Page | None:
-        """All parts of a page. None: while they came, the rest of a page without `since` was overtaken; ask again."""
-        link = self._ready()
-        *words, rest = await link.request(Op.HISTORY, topic, None if since is None else tuple(since), limit)
-        page = unpack_page(tuple(words))
-        while rest:
-            *words, rest = await link.request(Op.HISTORY, topic, tuple(page.position), rest)
-            more = unpack_page(tuple(words))
-            if not more.recovered:
-                return None if since is None else more
-            page = Page((*page.entries, *more.entries), more.position, page.recovered)
-        return page
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
+        position = None if since is None else tuple(since)
+        return unpack_page(await self._ready().request(Op.HISTORY, topic, position, limit, size))
 
     async def track(self, topic: str, track: Track) -> None:
         await self._ready().request(Op.TRACK, topic, *track)

@@ -31,8 +31,8 @@ log = logging.getLogger("antiphon.hub.relay")
 MAX_BACKLOG: Final = 32 << 20
 """Bytes waiting for one worker before it is cut: seconds of traffic for one that is only busy."""
 
-PAGE_BYTES: Final = 4 << 20
-"""A longer page of history is answered in parts: as one answer it could itself be the backlog that cuts the worker."""
+PAGE_BYTES: Final = 1 << 20
+"""A longer page of history is answered in parts: all workers wait while one answer is made."""
 
 SLACK: Final = 0.005
 """Seconds a sweep runs behind its deadline, so that it finds the deadline passed."""
@@ -139,19 +139,12 @@ class Relay:
         client.topics.discard(topic)
         self._unsubscribed(client, topic)
 
-    def history(self, client: Client, topic: str, since: tuple[int, str] | None, limit: int | None) -> Words:
-        """A part of a page, and how many entries are still to be asked for behind its position."""
+    def history(
+        self, client: Client, topic: str, since: tuple[int, str] | None, limit: int | None, size: int | None
+    ) -> Words:
         position = None if since is None else Position(*since)
-        page = self.store.page(topic, position, limit, self.clock())
-        size = 0
-        for count, entry in enumerate(page.entries):
-            size += len(entry.data)
-            if size > PAGE_BYTES and count:
-                last = page.entries[count - 1].position
-                assert last is not None
-                part = Page(page.entries[:count], last, page.recovered)
-                return (*pack_page(part), len(page.entries) - count)
-        return (*pack_page(page), 0)
+        size = PAGE_BYTES if size is None else min(size, PAGE_BYTES)
+        return pack_page(self.store.page(topic, position, limit, self.clock(), size))
 
     def track(self, client: Client, topic: str, ref: str, user: str, meta: bytes) -> None:
         self._renew(client)
@@ -299,13 +292,14 @@ def pack_page(page: Page) -> Words:
         tuple((entry.data, None if entry.position is None else entry.position.offset) for entry in page.entries),
         tuple(page.position),
         page.recovered,
+        page.rest,
     )
 
 
 def unpack_page(words: Words) -> Page:
-    entries, (offset, epoch), recovered = words
+    entries, (offset, epoch), recovered, rest = words
     made = tuple(Entry(data, None if number is None else Position(number, epoch)) for data, number in entries)
-    return Page(made, Position(offset, epoch), recovered)
+    return Page(made, Position(offset, epoch), recovered, rest)
 
 
 def listen(address: str) -> socket.socket:
