@@ -365,6 +365,57 @@ async def test_a_worker_that_does_not_read_is_cut_and_comes_back_without_a_gap(r
         assert [int(str(one).partition(":")[0]) for one in connection.received] == list(range(n + 2))
 
 
+async def test_a_worker_that_asks_for_much_and_reads_nothing_is_waited_for_and_nobody_waits_with_it() -> None:
+    """What it asked for is flow control, not backlog."""
+    questions, size = 100, relay_process.PAGE_BYTES - 1000
+    topics = {"long": TopicOptions(history=1)}
+    with RelayServer() as relay:
+        async with Hub(relay.url, topics=topics) as hub:
+            await hub.publish("long", b"x" * size)
+            reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
+            peer = Worker(relay.key)
+            writer.write(peer.asking)
+            writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)))
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(frame(Op.HELLO, 1, "greedy", 100.0))
+            for number in range(questions):
+                writer.write(frame(Op.HISTORY, 2 + number, "long", None, 1, None))
+            before = resident(relay.pid)
+            connection = Connection()
+            async with hub.join("long", connection, history=1):
+                for number in range(20):
+                    await hub.publish("t", f"{number}")
+                await eventually(lambda: len(connection.received) == 1)
+            assert resident(relay.pid) - before < 16 << 20
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            splitter, answers = Splitter(), 0
+            while answers < 1 + questions:
+                data = await asyncio.wait_for(reader.read(1 << 20), PATIENCE)
+                assert data, "the relay has cut a worker for what it asked"
+                answers += len(splitter.feed(data))
+            writer.close()
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_unsent_answers_are_counted_among_what_others_published() -> None:
+    answers = relay_process.Unsent()
+    answers.add(100)
+    assert answers.unsent == 100
+    answers.written(1000, waiting=1000)
+    answers.written(500, waiting=1500)  # nothing but entries
+    assert answers.unsent == 100
+    answers.left(550)
+    assert answers.unsent == 50
+    answers.add(30)
+    answers.written(30, waiting=530)
+    assert answers.unsent == 30
+    answers.left(0)
+    assert answers.unsent == 0
+
+
 def test_frames_come_out_whole_however_the_stream_is_cut() -> None:
     wanted = [(1, 2, "topic", b"data" * 20), (2,), (3, None, 1.5, (1, {"a": (b"x",)}))]
     stream = b"".join(frame(*words) for words in wanted)

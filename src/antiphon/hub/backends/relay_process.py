@@ -2,8 +2,9 @@
 
 Run by `relay_supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay_process ADDRESS`. Takes
 connections of processes of the same user only that know its key (relay_trust.py). A worker that does not read is cut
-off when `MAX_BACKLOG` bytes wait for it; it connects again and catches up by position. All state is in memory: a new
-process has a new epoch.
+off when `MAX_BACKLOG` bytes of what others published wait for it; it connects again and catches up by position. What it
+asked for itself is no backlog: with more than `MAX_ANSWERS` unsent it is not read until it has read. All state is in
+memory: a new process has a new epoch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import socket
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, cast
 
@@ -30,6 +32,9 @@ log = logging.getLogger("antiphon.hub.relay")
 
 MAX_BACKLOG: Final = 32 << 20
 """Bytes waiting for one worker before it is cut: seconds of traffic for one that is only busy."""
+
+MAX_ANSWERS: Final = 2 << 20
+"""Bytes of answers that wait for one worker before its next request is looked at."""
 
 PAGE_BYTES: Final = 1 << 20
 """A longer page of history is answered in parts: all workers wait while one answer is made."""
@@ -216,9 +221,15 @@ class Client(asyncio.Protocol):
         self._patience: asyncio.TimerHandle | None = None
         self._splitter = Splitter(MAX_REQUEST)
         self._transport: asyncio.Transport | None = None
+        self._requests: deque[Words] = deque()
+        """Read and not looked at yet; the socket is not read meanwhile."""
+        self._paused = False
+        self._answers = Unsent()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        # Below MAX_ANSWERS: whoever has so many unsent will hear of `resume_writing`.
+        self._transport.set_write_buffer_limits(high=MAX_ANSWERS // 2, low=MAX_ANSWERS // 4)
         if not same_user(transport.get_extra_info("socket")):
             log.warning("relay: refused a connection of another user")
             self._transport.abort()
@@ -237,12 +248,42 @@ class Client(asyncio.Protocol):
         if self._door is not None and not (data := self._at_the_door(self._transport, self._door, data)):
             return
         try:
-            for words in self._splitter.feed(data):
-                self._answer(words)
+            self._requests += self._splitter.feed(data)
         except DamagedStream as error:
-            log.warning("relay: cut a worker that sent %s", error)
-            self._transport.abort()
+            self._cut(error)
+        self._work()
+
+    def resume_writing(self) -> None:
+        self._work()
+
+    def _work(self) -> None:
+        """Answer what was asked, while the worker takes the answers."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._answers.left(transport.get_write_buffer_size())
+        try:
+            while self._requests and self._answers.unsent < MAX_ANSWERS:
+                self._answer(self._requests.popleft())
+        except DamagedStream as error:
+            self._cut(error)
         self.relay.flush()
+        if not self._requests:
+            if self._paused:
+                self._paused = False
+                transport.resume_reading()
+            return
+        if not self._paused:
+            self._paused = True
+            transport.pause_reading()
+        if self._answers.unsent < MAX_ANSWERS:  # it took them at once: others have their turn before its next
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _cut(self, error: DamagedStream) -> None:
+        log.warning("relay: cut a worker that sent %s", error)
+        self._requests.clear()
+        if self._transport is not None:
+            self._transport.abort()
 
     def _at_the_door(self, transport: asyncio.Transport, door: Door, data: bytes) -> bytes:
         """What came behind the proof."""
@@ -266,9 +307,11 @@ class Client(asyncio.Protocol):
         data, self.outgoing = self.outgoing, []
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(b"".join(data) if len(data) > 1 else data[0])
+        batch = b"".join(data) if len(data) > 1 else data[0]
+        self._transport.write(batch)
         waiting = self._transport.get_write_buffer_size()
-        if waiting > MAX_BACKLOG:
+        self._answers.written(len(batch), waiting)
+        if waiting - self._answers.unsent > MAX_BACKLOG:
             log.warning("relay: cut worker %s, %d bytes behind", self.process, waiting)
             self._transport.abort()
 
@@ -281,10 +324,54 @@ class Client(asyncio.Protocol):
             result = request(self.relay, self, *arguments)
         except Exception as error:  # one request's fault must not end what all workers share
             log.exception("relay: request %s failed", op)
-            self.relay.send(self, frame(Op.FAILED, number, f"{type(error).__name__}: {error}"))
+            self._reply(frame(Op.FAILED, number, f"{type(error).__name__}: {error}"))
             return
         if number:
-            self.relay.send(self, frame(Op.REPLY, number, result))
+            self._reply(frame(Op.REPLY, number, result))
+
+    def _reply(self, data: bytes) -> None:
+        self._answers.add(len(data))
+        self.relay.send(self, data)
+
+
+class Unsent:
+    """How many bytes of answers, among what else is sent, have not left yet. Pure.
+
+    What leaves in one batch is counted as if the answers came last: they may be fewer by then, never more.
+    """
+
+    def __init__(self) -> None:
+        self._fresh = 0
+        self._end = 0
+        self._batches: deque[tuple[int, int]] = deque()
+        self._old = 0
+
+    @property
+    def unsent(self) -> int:
+        return self._fresh + self._old
+
+    def add(self, size: int) -> None:
+        """An answer of the batch to come."""
+        self._fresh += size
+
+    def written(self, size: int, waiting: int) -> None:
+        """A batch of this size was written; so many bytes wait now, it included."""
+        self._end += size
+        if self._fresh:
+            self._batches.append((self._end, self._fresh))
+            self._old += self._fresh
+            self._fresh = 0
+        self.left(waiting)
+
+    def left(self, waiting: int) -> None:
+        """So many bytes wait now."""
+        sent = self._end - waiting
+        while self._batches and self._batches[0][0] <= sent:
+            self._old -= self._batches.popleft()[1]
+        if self._batches:
+            end, size = self._batches[0]
+            self._old -= size - min(size, end - sent)
+            self._batches[0] = (end, min(size, end - sent))
 
 
 def pack_page(page: Page) -> Words:
