@@ -271,6 +271,13 @@ class Line:
 
         return await self._ask(work)
 
+    async def presence_count(self, topic: str) -> int:
+        def work() -> int:
+            self._center.sweep()
+            return self._center.store.count(topic)
+
+        return await self._ask(work)
+
     async def control(self, payload: bytes) -> None:
         def work() -> None:
             for line in self._center.lines:

@@ -275,7 +275,7 @@ class Hub:
         topic, _ = self._topics.find(topic)
         self._check_running()
         await self._link.settle()
-        return len((await self._link.call("presence", self._backend.presence, topic)).members)
+        return await self._link.call("presence", self._backend.presence_count, topic)
 
     async def close_connections(
         self,
@@ -304,23 +304,18 @@ class Hub:
         await self._link.call("control", self._backend.control, encode_json(command))
 
     def stats(self) -> HubStats:
-        """Cheap enough for every scrape: one pass over the memberships of this process."""
-        receivers = [
-            receiver
-            for station in tuple(self._rooms.stations.values())
-            for local in tuple(station.topics.values())
-            for receiver in tuple(local.receivers)
-        ]
+        """Cheap enough for every scrape, however many memberships there are."""
+        stations = tuple(self._rooms.stations.values())
         dropped: dict[str, int] = {}
-        for receiver in receivers:
-            if receiver.dropped and receiver.local is not None:
-                dropped[receiver.local.name] = dropped.get(receiver.local.name, 0) + receiver.dropped
+        for station in stations:
+            for topic, count in tuple(station.lost.items()):
+                dropped[topic] = dropped.get(topic, 0) + count
         return HubStats(
             backend=self.url,
             connected=self._link.connected,
-            connections=len({id(receiver.sink) for receiver in receivers}),
+            connections=sum(len(station.sinks) for station in stations),
             topics=len(self._rooms.rooms),
-            memberships=len(receivers),
+            memberships=sum(station.memberships for station in stations),
             published=self._published,
             delivered=self._rooms.counters.delivered,
             dropped=self._rooms.counters.dropped,

@@ -47,6 +47,10 @@ class Members:
     def __contains__(self, ref: str) -> bool:
         return ref in self._connections
 
+    @property
+    def users(self) -> int:
+        return len(self._users)
+
     def metas(self, user: str) -> tuple[bytes, ...]:
         """One per connection, oldest first; empty when the user is not there."""
         return tuple(self._connections[ref].meta for ref in self._users.get(user, ()))

@@ -329,6 +329,11 @@ class Station:
         self.loop = loop
         self.observer: Observer | None = None
         self.topics: dict[str, LocalTopic] = {}
+        self.memberships = 0
+        self.sinks: dict[int, int] = {}
+        """Memberships by the identity of their sink."""
+        self.lost: dict[str, int] = {}
+        """By topic: messages lost for the receivers that are in it now; topics without losses are not in here."""
         self.counters = counters
         self.process = process
         self._mailbox: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
@@ -377,6 +382,10 @@ class Station:
         local.receivers[receiver] = None
         local.fast = None
         receiver.local = local
+        self.memberships += 1
+        sink = id(receiver.sink)
+        self.sinks[sink] = self.sinks.get(sink, 0) + 1
+        self._lose(topic, receiver.dropped)
         return local
 
     def remove(self, receiver: Receiver) -> None:
@@ -385,12 +394,24 @@ class Station:
             return
         receiver.local = None
         receiver.watching = False
+        self.memberships -= 1
+        sink = id(receiver.sink)
+        self.sinks[sink] -= 1
+        if not self.sinks[sink]:
+            del self.sinks[sink]
+        self._lose(local.name, -receiver.dropped)
         if receiver.outbox is not None:
             receiver.outbox.close()
         del local.receivers[receiver]
         local.fast = None
         if not local.receivers:
             del self.topics[local.name]
+
+    def _lose(self, topic: str, count: int) -> None:
+        if count:
+            self.lost[topic] = self.lost.get(topic, 0) + count
+            if not self.lost[topic]:
+                del self.lost[topic]
 
     def excluded(self, parcel: Parcel) -> tuple[int, int] | None:
         """The sink that does not get it, by identity, and the newest membership that can be meant."""
@@ -410,6 +431,7 @@ class Station:
             if self.observer is not None:
                 self.observer(ReceiverTooSlow(topic=local.name))
         if lost:
+            self._lose(local.name, lost)
             self.counters.add(dropped=lost)
             if self.observer is not None:
                 self.observer(Dropped(topic=local.name, policy=outbox.policy, count=lost))

@@ -104,6 +104,11 @@ class Store:
         members = self._members.get(topic)
         return Roster(self._version, {} if members is None else members.snapshot())
 
+    def count(self, topic: str) -> int:
+        """How many members `roster` would have."""
+        members = self._members.get(topic)
+        return 0 if members is None else members.users
+
     def drop_process(self, process: str) -> list[tuple[str, Change]]:
         """Its members leave, now."""
         self._leases.pop(process, None)

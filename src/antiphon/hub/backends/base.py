@@ -246,6 +246,9 @@ class Backend(Protocol):
     async def presence(self, topic: str) -> Roster:
         """All members. A process sees its own earlier `track` and `untrack` in it."""
 
+    async def presence_count(self, topic: str) -> int:
+        """How many members `presence` would have now: users, not connections. Counted where they are kept."""
+
     async def control(self, payload: bytes) -> None:
         """Tell `payload` to every process's `controlled`, this one included."""
 

@@ -102,6 +102,11 @@ class MemoryBackend:
         with self._lock:
             return self._store.roster(topic)
 
+    async def presence_count(self, topic: str) -> int:
+        self.sweep()
+        with self._lock:
+            return self._store.count(topic)
+
     async def control(self, payload: bytes) -> None:
         with self._lock:
             if self._listener is not None:

@@ -242,6 +242,9 @@ class RedisBackend:
     async def presence(self, topic: str) -> Roster:
         return await self._bounded(self._present().roster(topic))
 
+    async def presence_count(self, topic: str) -> int:
+        return await self._bounded(self._present().count(topic))
+
     async def control(self, payload: bytes) -> None:
         await self._call(("PUBLISH", self._names.control, payload))
 

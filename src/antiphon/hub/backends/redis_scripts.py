@@ -47,7 +47,8 @@ PUBLISH: Final = Script("publish")
 HEADS: Final = Script("heads")
 HISTORY: Final = Script("history")
 PRESENCE: Final = Script("presence")
-SCRIPTS: Final = (PUBLISH, HEADS, HISTORY, PRESENCE)
+COUNT: Final = Script("count")
+SCRIPTS: Final = (PUBLISH, HEADS, HISTORY, PRESENCE, COUNT)
 
 
 async def load(client: Client) -> None:

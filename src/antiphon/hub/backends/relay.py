@@ -173,6 +173,9 @@ class RelayBackend:
     async def presence(self, topic: str) -> Roster:
         return Roster(*await self._ready().request(Op.PRESENCE, topic))
 
+    async def presence_count(self, topic: str) -> int:
+        return int(await self._ready().request(Op.COUNT, topic))
+
     async def control(self, payload: bytes) -> None:
         await self._ready().request(Op.CONTROL, payload)
 

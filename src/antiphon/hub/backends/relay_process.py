@@ -169,6 +169,10 @@ class Relay:
         roster = self.store.roster(topic)
         return (roster.version, dict(roster.members))
 
+    def count(self, client: Client, topic: str) -> int:
+        self._let_go(self.clock())
+        return self.store.count(topic)
+
     def control(self, client: Client, payload: bytes) -> None:
         data = frame(Op.CONTROLLED, payload)
         for other in self.clients:
@@ -202,6 +206,7 @@ REQUESTS: Final[dict[int, Callable[..., object]]] = {
     Op.RENEW: Relay.renew,
     Op.GOODBYE: Relay.goodbye,
     Op.STATS: Relay.stats,
+    Op.COUNT: Relay.count,
 }
 
 

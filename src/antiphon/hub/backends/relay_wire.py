@@ -41,6 +41,7 @@ class Op:
     RENEW = 10
     GOODBYE = 11
     STATS = 12
+    COUNT = 13
     # relay to worker
     REPLY = 32
     FAILED = 33
