@@ -271,6 +271,22 @@ async def test_a_resync_ends_the_page_it_finds(remote: Remote) -> None:
             assert len(texts) < 100
 
 
+def test_event_loops_that_are_over_are_forgotten() -> None:
+    hub = Hub(topics=TOPICS)
+
+    async def read() -> None:
+        await fill(hub, "t", 3)
+        connections = [Connection() for _ in range(10)]
+        async with contextlib.AsyncExitStack() as stack:
+            for connection in connections:
+                await stack.enter_async_context(hub.join("t", connection, history=3))
+            assert len(await hub.history("t", limit=3)) == 3
+
+    for _ in range(3):
+        asyncio.run(read())
+    assert len(hub._pages._loops) == 1
+
+
 async def test_a_long_history_is_read_whole_and_with_turns(remote: Remote) -> None:
     for hub in (Hub(topics={"*": TopicOptions(history=1000)}), Hub(backend=remote, topics=TOPICS)):
         hub._pages.part_bytes = 5000

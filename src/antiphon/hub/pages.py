@@ -7,7 +7,6 @@ of receivers; joining.py hands over what comes out here. hub/README.md: long pag
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -37,7 +36,7 @@ class Pages:
     def __init__(self, link: Link) -> None:
         self.part_bytes = PART_BYTES
         self._link = link
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Asked] = weakref.WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, _Asked] = {}
 
     async def first(
         self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int, needed: Position | None
@@ -87,6 +86,8 @@ class Pages:
         loop = asyncio.get_running_loop()
         asked = self._loops.get(loop)
         if asked is None:
+            for closed in [one for one in tuple(self._loops) if one.is_closed()]:
+                self._loops.pop(closed, None)
             asked = self._loops[loop] = _Asked()
         return asked
 
