@@ -13,6 +13,8 @@ from typing import Self
 
 from antiphon.hub.backends import relay_supervisor
 from antiphon.hub.backends.relay_process import native_address
+from antiphon.hub.backends.relay_trust import new_key, target
+from antiphon.hub.backends.relay_wire import ENVIRONMENT
 from tests.patience import PATIENCE
 
 START_TIMEOUT = PATIENCE
@@ -25,11 +27,12 @@ class RelayServer:
         """`options` of its command line; with any it is ended by SIGTERM, as by hand, and does not end with us."""
         self._options = options
         self.address = f"@antiphon-test-{secrets.token_hex(8)}"
+        self.key = new_key()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"relay://{self.address}"
+        return f"relay://{target(self.key, self.address)}"
 
     @property
     def pid(self) -> int:
@@ -41,7 +44,8 @@ class RelayServer:
         # As the supervisor does: without the packages around it, a relay starts in a quarter of the time.
         relay = ("-c", relay_supervisor._PROGRAM, str(relay_supervisor._PACKAGE))
         command = [sys.executable, *relay, self.address, *(self._options or ["--with-parent"])]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        environment = os.environ | {ENVIRONMENT: target(self.key, self.address)}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             with socket.socket(socket.AF_UNIX) as probe:

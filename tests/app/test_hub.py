@@ -13,6 +13,7 @@ import pytest
 
 from antiphon import App, BackendUnavailable, Hub
 from antiphon.hub import workers
+from antiphon.hub.backends.relay_trust import target
 from antiphon.hub.backends.relay_wire import ENVIRONMENT
 from antiphon.hub.errors import HubError, HubNotRunning
 from antiphon.testclient import TestClient
@@ -124,7 +125,7 @@ def test_a_memory_hub_among_several_workers_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv(ENVIRONMENT, relay.address)
+    monkeypatch.setenv(ENVIRONMENT, target(relay.key, relay.address))
     monkeypatch.setattr(workers, "_told", set())
     with TestClient(App(hub=Hub(url))):
         lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]

@@ -22,6 +22,7 @@ import uvloop
 
 from antiphon.hub import BackendUnavailable, Hub
 from antiphon.hub.backends.relay_process import native_address
+from antiphon.hub.backends.relay_trust import target
 from tests.hub.simulation import HUBS, TOPICS, Life, lived, restart
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
@@ -132,7 +133,7 @@ class Real:
             if isinstance(self._server, RedisServer):
                 url = f"redis://127.0.0.1:{await proxy.listen_tcp()}"
             else:
-                url = f"relay://{await proxy.listen_unix()}"
+                url = f"relay://{target(self._server.key, await proxy.listen_unix())}"
             self.hubs.append(Hub(url, topics=TOPICS, presence_lease=LEASE))
 
     async def close(self) -> None:

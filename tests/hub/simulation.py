@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol, TypeVar
 from antiphon.hub import BackendUnavailable, Framing, Hub, HubNotRunning, Position, TopicOptions
 from antiphon.hub.backends.base import Change, Keep, Listener, Page, Roster, Track
 from antiphon.hub.membership import Membership
+from antiphon.hub.pages import PART_BYTES
 from antiphon.hub.store import Store
 from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection
@@ -49,6 +50,7 @@ def _kept(history: int, **options: Any) -> TopicOptions:
 TOPICS: Final = {
     "kept": _kept(20, presence=True, presence_grace=0.5),
     "short": _kept(3),
+    "parts": _kept(20, outbox_bytes=4000, presence=True),
     "oldest": _kept(20, overflow=Overflow.DROP_OLDEST, outbox_bytes=2000, presence=True, presence_grace=0.5),
     "newest": _kept(20, overflow=Overflow.DROP_NEWEST, outbox_bytes=2000, presence=True, presence_grace=0),
     "conflated": _kept(20, overflow=Overflow.CONFLATE, outbox_bytes=2000, conflate_by="key"),
@@ -249,8 +251,10 @@ class Line:
 
         return await self._ask(work)
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
-        return await self._ask(lambda: self._center.store.page(topic, since, limit, self._center.now))
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
+        return await self._ask(lambda: self._center.store.page(topic, since, limit, self._center.now, size))
 
     async def track(self, topic: str, track: Track) -> None:
         def work() -> None:
@@ -269,6 +273,13 @@ class Line:
         def work() -> Roster:
             self._center.sweep()
             return self._center.store.roster(topic)
+
+        return await self._ask(work)
+
+    async def presence_count(self, topic: str) -> int:
+        def work() -> int:
+            self._center.sweep()
+            return self._center.store.count(topic)
 
         return await self._ask(work)
 
@@ -314,6 +325,9 @@ class Simulated:
         kinds = [self._break, self._lose_data, self._lease_over, self._restart, self._refuse]
         self._kinds = rng.sample(kinds, rng.choice([0, 1, 2, len(kinds)]))
         self.hubs = [Hub(backend=line, topics=TOPICS) for line in self._lines]
+        for hub in self.hubs:
+            hub._pages.part_bytes = rng.choice([700, 2000, PART_BYTES])
+            hub._link.recovered_bytes = rng.choice([700, PART_BYTES])
 
     async def open(self) -> None:
         self._sweeping = asyncio.create_task(self._center.sweep_forever())

@@ -38,9 +38,11 @@ class Pausing(MemoryBackend):
         await asyncio.sleep(0)
         return position
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
         await asyncio.sleep(0)
-        page = await super().history(topic, keep, since, limit)
+        page = await super().history(topic, keep, since, limit, size)
         await asyncio.sleep(0)
         return page
 

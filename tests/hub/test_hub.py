@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import tracemalloc
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -25,8 +26,9 @@ from antiphon.hub import (
     Trouble,
     UnknownBackend,
 )
-from antiphon.hub.backends.base import BackendConfig, redact
+from antiphon.hub.backends.base import BackendConfig, Roster, redact
 from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.station import Receiver
 from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection, RecordingSink, eventually
 from antiphon.types import PreparedMessage
@@ -434,3 +436,46 @@ async def test_text_in_an_event_is_json_whatever_it_holds() -> None:
     async with hub.join("e", connection):
         await hub.publish("e", 'quote " and \\ and \u2028')
     assert connection.sink.events[-1] == {"type": "message", "topic": "e", "data": 'quote " and \\ and \u2028'}
+
+
+async def test_numbers_are_kept_and_not_counted_anew_at_every_scrape() -> None:
+    class Untouchable(dict[Receiver, None]):
+        def __iter__(self) -> Iterator[Receiver]:
+            raise AssertionError("stats() walked over the memberships")
+
+    small = TopicOptions(outbox_bytes=1, overflow=Overflow.DROP_NEWEST)
+    async with Hub("memory://", topics={"small-*": small}) as hub:
+        slow, fast = Connection(), Connection()
+        slow.sink.stall()
+        memberships = [hub.join(topic, slow) for topic in ("small-a", "small-b", "c")]
+        for membership in (*memberships, hub.join("c", fast)):
+            await membership.__aenter__()
+        for _ in range(3):
+            await hub.publish("small-a", "x")
+            await hub.publish("small-b", "x")
+        for local in next(iter(hub._rooms.stations.values())).topics.values():
+            local.receivers = Untouchable(local.receivers)
+        stats = hub.stats()
+        assert (stats.connections, stats.topics, stats.memberships) == (2, 3, 4)
+        assert stats.dropped_now == {"small-a": 2, "small-b": 3}
+        await memberships[0].leave()
+        stats = hub.stats()
+        assert (stats.connections, stats.topics, stats.memberships) == (2, 2, 3)
+        assert stats.dropped_now == {"small-b": 3}
+        assert stats.dropped == 5
+        slow.sink.die()
+        stats = hub.stats()
+        assert (stats.connections, stats.topics, stats.memberships) == (1, 1, 1)
+        assert stats.dropped_now == {}
+
+
+async def test_members_are_counted_where_they_are_kept() -> None:
+    class Counting(MemoryBackend):
+        async def presence(self, topic: str) -> Roster:
+            raise AssertionError("presence_count() fetched all members")
+
+    async with Hub(backend=Counting("memory://", BackendConfig())) as hub, contextlib.AsyncExitStack() as stack:
+        assert await hub.presence_count("t") == 0
+        for user in ("ann", "bob", "ann"):
+            await stack.enter_async_context(hub.join("t", Connection(), presence=user))
+        assert await hub.presence_count("t") == 2

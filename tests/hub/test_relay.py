@@ -21,6 +21,7 @@ from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
 from antiphon.hub.backends import relay_process, relay_wire
 from antiphon.hub.backends.relay import RelayBackend, Supervisor
 from antiphon.hub.backends.relay_process import native_address
+from antiphon.hub.backends.relay_trust import ANSWER, Worker, new_key, target
 from antiphon.hub.backends.relay_wire import DamagedStream, Op, Splitter, frame
 from antiphon.hub.events import BackendLost, BackendRestored
 from antiphon.testing.hub_sinks import Connection, eventually
@@ -80,7 +81,7 @@ async def test_two_hubs_meet_in_the_relay_that_the_environment_names(monkeypatch
 
 async def test_a_relay_that_dies_is_started_again_and_the_clients_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with Supervisor() as relay:
-        monkeypatch.setenv(relay_wire.ENVIRONMENT, relay.address)
+        monkeypatch.setenv(relay_wire.ENVIRONMENT, relay.environment[relay_wire.ENVIRONMENT])
         async with Hub("relay://", topics=KEPT) as hub:
             connection = Connection()
             before = await hub.publish("kept", "before")
@@ -161,7 +162,8 @@ def test_hubs_of_forked_workers_have_connections_of_their_own() -> None:
         from antiphon.testing.hub_sinks import Connection, eventually
 
         relay = Supervisor()
-        os.environ |= {"ANTIPHON_RELAY": relay.start()}
+        relay.start()
+        os.environ |= relay.environment
         hub = Hub("relay://")
 
         async def warm_up():
@@ -246,9 +248,10 @@ async def test_a_relay_that_goes_on_dying_is_one_loss_until_it_is_back(tmp_path:
             self.transport = cast(asyncio.Transport, transport)
 
     events: list[Event] = []
-    process, path = relay_process.Relay(), str(tmp_path / "relay")
+    key, path = new_key(), str(tmp_path / "relay")
+    process = relay_process.Relay(key)
     server = await asyncio.get_running_loop().create_unix_server(lambda: Dying(process), path)
-    async with Hub(f"relay://{path}", observer=events.append) as hub, hub.join("t", Connection()):
+    async with Hub(f"relay://{target(key, path)}", observer=events.append) as hub, hub.join("t", Connection()):
         for _ in range(2):
             dying = 3
             with pytest.raises(BackendUnavailable):
@@ -287,7 +290,9 @@ def test_a_relay_url_is_nothing_or_a_path_or_an_abstract_name(url: str) -> None:
 async def test_who_sends_rubbish_is_cut_and_nobody_else_is(relay: RelayServer, rubbish: bytes) -> None:
     async with Hub(relay.url) as hub:
         reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
-        writer.write(rubbish)
+        peer = Worker(relay.key)
+        writer.write(peer.asking)
+        writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)) + rubbish)
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
         writer.close()
         connection = Connection()
@@ -358,6 +363,57 @@ async def test_a_worker_that_does_not_read_is_cut_and_comes_back_without_a_gap(r
             await writer.publish("big", f"{n + 1}:end")
             await eventually(lambda: str(connection.received[-1:]).endswith("end']"))
         assert [int(str(one).partition(":")[0]) for one in connection.received] == list(range(n + 2))
+
+
+async def test_a_worker_that_asks_for_much_and_reads_nothing_is_waited_for_and_nobody_waits_with_it() -> None:
+    """What it asked for is flow control, not backlog."""
+    questions, size = 100, relay_process.PAGE_BYTES - 1000
+    topics = {"long": TopicOptions(history=1)}
+    with RelayServer() as relay:
+        async with Hub(relay.url, topics=topics) as hub:
+            await hub.publish("long", b"x" * size)
+            reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
+            peer = Worker(relay.key)
+            writer.write(peer.asking)
+            writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)))
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(frame(Op.HELLO, 1, "greedy", 100.0))
+            for number in range(questions):
+                writer.write(frame(Op.HISTORY, 2 + number, "long", None, 1, None))
+            before = resident(relay.pid)
+            connection = Connection()
+            async with hub.join("long", connection, history=1):
+                for number in range(20):
+                    await hub.publish("t", f"{number}")
+                await eventually(lambda: len(connection.received) == 1)
+            assert resident(relay.pid) - before < 16 << 20
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            splitter, answers = Splitter(), 0
+            while answers < 1 + questions:
+                data = await asyncio.wait_for(reader.read(1 << 20), PATIENCE)
+                assert data, "the relay has cut a worker for what it asked"
+                answers += len(splitter.feed(data))
+            writer.close()
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_unsent_answers_are_counted_among_what_others_published() -> None:
+    answers = relay_process.Unsent()
+    answers.add(100)
+    assert answers.unsent == 100
+    answers.written(1000, waiting=1000)
+    answers.written(500, waiting=1500)  # nothing but entries
+    assert answers.unsent == 100
+    answers.left(550)
+    assert answers.unsent == 50
+    answers.add(30)
+    answers.written(30, waiting=530)
+    assert answers.unsent == 30
+    answers.left(0)
+    assert answers.unsent == 0
 
 
 def test_frames_come_out_whole_however_the_stream_is_cut() -> None:

@@ -14,6 +14,7 @@ from antiphon.hub import Kind
 from antiphon.hub.backends import relay_process
 from antiphon.hub.backends.base import BackendConfig, Keep
 from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.backends.relay_trust import new_key
 from antiphon.hub.backends.relay_wire import MAX_REQUEST, Op, Splitter, frame
 from antiphon.hub.clock import LoopClock
 from antiphon.server import ServerConfig
@@ -84,7 +85,7 @@ async def test_a_message_is_kept_for_its_ttl_and_no_longer() -> None:
 
 @virtual_time
 async def test_a_relay_forgets_a_silent_worker_when_its_lease_is_over() -> None:
-    loop, relay = asyncio.get_running_loop(), relay_process.Relay()
+    loop, relay = asyncio.get_running_loop(), relay_process.Relay(new_key())
     told: list[tuple[float, int]] = []
     splitter = Splitter(MAX_REQUEST)
 
@@ -103,11 +104,12 @@ async def test_a_relay_forgets_a_silent_worker_when_its_lease_is_over() -> None:
 
 
 class Unguarded(relay_process.Client):
-    """A transport in memory has no user to ask for."""
+    """A transport in memory has no user to ask for, and shows no key."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._door = None
         self.relay.clients.add(self)
 
 

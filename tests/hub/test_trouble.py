@@ -82,10 +82,12 @@ class Fragile(MemoryBackend):
         self._check()
         return await super().publish(topic, data, keep)
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
         await asyncio.sleep(0)
         self._check()
-        page = await super().history(topic, keep, since, limit)
+        page = await super().history(topic, keep, since, limit, size)
         self.on_history()
         await asyncio.sleep(0)
         return page

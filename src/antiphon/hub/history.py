@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
-from .backends.base import Entry, Keep, Page, Position
+from .backends.base import ENTRY_COST, Entry, Keep, Page, Position
 
 
 class Ring:
@@ -61,23 +61,34 @@ class Ring:
             self._deadlines.append(now + left)
         self.expire(now)
 
-    def page(self, since: Position | None, limit: int | None, now: float) -> Page:
+    def page(self, since: Position | None, limit: int | None, now: float, size: int | None = None) -> Page:
         """As `Backend.history`."""
         self.expire(now)
         if since is None:
-            count = len(self._entries) if limit is None else min(max(limit, 0), len(self._entries))
-            return Page(self._newest(count), self.position, False)
+            missed = len(self._entries) if limit is None else min(max(limit, 0), len(self._entries))
+            return self._part(missed, missed, size, recovered=False)
         missed = self.head - since.offset
         if since.epoch != self.epoch or not 0 <= missed <= len(self._entries):
             return Page((), self.position, False)
-        entries = self._newest(missed)
-        if limit is None or limit >= missed:
-            return Page(entries, self.position, True)
-        limit = max(limit, 0)
-        return Page(entries[:limit], Position(since.offset + limit, self.epoch), True)
+        return self._part(missed, missed if limit is None else min(max(limit, 0), missed), size, recovered=True)
 
-    def _newest(self, count: int) -> tuple[Entry, ...]:
-        return tuple(islice(self._entries, len(self._entries) - count, None))
+    def _part(self, missed: int, count: int, size: int | None, *, recovered: bool) -> Page:
+        """The first `count` of the last `missed` entries, or as many of them as `size` allows."""
+        start = len(self._entries) - missed
+        entries = tuple(islice(self._entries, start, start + count)) if size is None else self._few(start, count, size)
+        position = Position(self.head - missed + len(entries), self.epoch)
+        return Page(entries, position, recovered, count - len(entries))
+
+    def _few(self, start: int, count: int, size: int) -> tuple[Entry, ...]:
+        """By index, which a deque finds in blocks: a part from the middle of a long history must not cost all of it."""
+        found: list[Entry] = []
+        for index in range(start, start + count):
+            entry = self._entries[index]
+            size -= len(entry.data) + ENTRY_COST
+            if size < 0 and found:
+                break
+            found.append(entry)
+        return tuple(found)
 
     def _drop_oldest(self) -> None:
         self._entries.popleft()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import uuid
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,7 +17,7 @@ from antiphon.types import SupportsSink
 
 from .arguments import Told, read_close, read_count, read_position, read_sink, read_user, user_in, user_of
 from .backends import build, default_url
-from .backends.base import Backend, BackendConfig, Position, Track, redact
+from .backends.base import ENTRY_COST, Backend, BackendConfig, Position, Track, redact
 from .backends.memory import MemoryBackend
 from .envelope import Envelope, Form, encode, encode_json, pack
 from .errors import HubError, UnencodableData
@@ -29,6 +28,7 @@ from .life import Life
 from .link import Link, Trouble
 from .membership import PLAIN, Membership, Request, Subscription
 from .message import History, infos, to_message
+from .pages import PART_BYTES, Pages
 from .rooms import Rooms
 from .station import Receiver
 from .subscription import QueueSink
@@ -106,7 +106,8 @@ class Hub:
         """Without password."""
         self._link = Link(self._backend, self._rooms, on_trouble, trouble_timeout)
         self._life = Life(self._link, self._rooms, self.url, self._name_process)
-        self._joining = Joining(self._rooms, self._link, check_heartbeat(heartbeat))
+        self._pages = Pages(self._link)
+        self._joining = Joining(self._rooms, self._link, self._pages, check_heartbeat(heartbeat))
         self._serial = itertools.count(1)
         self._told = Told()
         self._published = 0
@@ -265,8 +266,16 @@ class Hub:
         if options.keep is None:
             return History((), None, False)
         limit = None if limit is None else read_count("limit", limit)
-        page = await self._link.call("history", self._backend.history, topic, options.keep, read_position(since), limit)
-        return History((to_message(topic, entry) for entry in page.entries), page.position, page.recovered)
+        page = await self._pages.whole(topic, options.keep, read_position(since), limit)
+        found = History((), page.position, page.recovered)
+        size = 0
+        for entry in page.entries:
+            found.append(to_message(topic, entry))
+            size += len(entry.data) + ENTRY_COST
+            if size > PART_BYTES:
+                size = 0
+                await asyncio.sleep(0)  # others have their turn while a long page is decoded
+        return found
 
     # People
 
@@ -285,7 +294,7 @@ class Hub:
         topic, _ = self._topics.find(topic)
         self._life.check()
         await self._link.settle(topic)
-        return len((await self._link.call("presence", self._backend.presence, topic)).members)
+        return await self._link.call("presence", self._backend.presence_count, topic)
 
     async def close_connections(
         self,
@@ -313,13 +322,13 @@ class Hub:
         command = {"user": who, "topic": topic, "code": code, "reason": reason}
         await self._link.call("control", self._backend.control, encode_json(command))
 
-    def stats(self, *, by_topic: bool = True) -> HubStats:
-        """This process in numbers: one pass over its memberships, or none at all without `by_topic` (`dropped_now`)."""
+    def stats(self) -> HubStats:
+        """Cheap enough for every scrape, however many memberships there are."""
         stations = tuple(self._rooms.stations.values())
-        dropped = Counter[str]()
-        if by_topic:
-            for local in (local for station in stations for local in tuple(station.topics.values())):
-                dropped[local.name] += sum(receiver.dropped for receiver in tuple(local.receivers))
+        dropped: dict[str, int] = {}
+        for station in stations:
+            for topic, count in tuple(station.lost.items()):
+                dropped[topic] = dropped.get(topic, 0) + count
         return HubStats(
             backend=self.url,
             connected=self.connected,
@@ -331,7 +340,7 @@ class Hub:
             dropped=self._rooms.counters.dropped,
             disconnected=self._rooms.counters.disconnected,
             high_water=self._rooms.counters.high_water,
-            dropped_now=dict(+dropped),
+            dropped_now=dropped,
         )
 
     def _name_process(self) -> None:

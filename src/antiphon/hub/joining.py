@@ -5,30 +5,32 @@ Everything here runs in the loop of the receiver's sink.
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+import functools
 
-from .backends.base import Change, Position
-from .errors import HubError
+from .backends.base import Change, Page, Position
+from .errors import BackendUnavailable
 from .events import Recovery
 from .heartbeat import Hearts
 from .link import Link
 from .membership import Membership, Request
-from .message import Parcel, joined, unwrap
+from .message import Parcel, joined, resync
+from .outbox import Outbox, Replay
+from .pages import Pages
 from .rooms import Room, Rooms
 from .station import LocalTopic, Receiver
 from .subscription import QueueSink
 from .topics import Framing
 
-NOTHING: Final[tuple[Parcel, ...]] = ()
-
 
 class Joining:
     """How receivers come and go."""
 
-    def __init__(self, rooms: Rooms, link: Link, heartbeat: float | None = None) -> None:
+    def __init__(self, rooms: Rooms, link: Link, pages: Pages, heartbeat: float | None = None) -> None:
         """`heartbeat`: seconds between heartbeats on connections with events; None: none."""
         self._rooms = rooms
         self._link = link
+        self._pages = pages
         self._heartbeat = heartbeat
         self._hearts = None if heartbeat is None else Hearts(heartbeat)
 
@@ -83,9 +85,10 @@ class Joining:
         came: list[Change] = []
         try:
             position = room.position if room.opened else await self._open(room)
-            owed: list[Parcel] = []
+            page = None
             if request.wants_page and room.keep is not None:
-                position, owed = await self._page(membership, room, request)
+                page = await self._page(membership, room, request, position)
+                position = page.end
             if request.track is not None:
                 tracked = True
                 await self._link.track(membership.topic, request.track)
@@ -99,20 +102,83 @@ class Joining:
                 self._disown(membership, request, tracked)
                 return
             membership.position = position
-            if greeted:
-                owed.insert(0, joined(membership.topic, position, membership.recovered, self._heartbeat))
-            if request.watch:
-                owed.append(local.watch(receiver, roster, came))
-            local.release(receiver, owed, position)
+            first = [joined(membership.topic, position, membership.recovered, self._heartbeat)] if greeted else []
+            owed = [local.watch(receiver, roster, came)] if request.watch else []
+            self._release(receiver, room, first, page, owed, position)
             if greeted and self._hearts is not None:
                 self._hearts.add(receiver.sink)
-            if position is None or room.reached(position):
-                local.forget_page(receiver)
         except BaseException:
             local.give_up(came)
             self._remove(receiver)
             self._disown(membership, request, tracked)
             raise
+
+    def _release(
+        self,
+        receiver: Receiver,
+        room: Room,
+        first: list[Parcel],
+        page: Page | None,
+        owed: list[Parcel],
+        position: Position | None,
+    ) -> None:
+        assert receiver.local is not None
+        rest = None
+        if page is not None:
+            first += self._rooms.shelf.take(room.topic, page.entries, room.options.framing)
+            if page.rest:
+                rest = Replay(page.position, page.rest, functools.partial(self._ask_on, room, receiver))
+        receiver.local.release(receiver, first, position, rest=rest, owed=owed)
+        if receiver.local is not None and (position is None or room.reached(position)):
+            receiver.local.forget_page(receiver)
+
+    def _ask_on(self, room: Room, receiver: Receiver, replay: Replay) -> None:
+        behind = replay.position
+
+        def done(_: object) -> None:
+            """Also when it was cancelled before it had begun."""
+            if replay.position is behind:
+                self._cut(receiver, replay)
+
+        self._link.spawn(self._go_on, room, receiver, replay).add_done_callback(done)
+
+    async def _go_on(self, room: Room, receiver: Receiver, replay: Replay) -> None:
+        """Hand over the next part of a long page. README: long pages."""
+        outbox = receiver.outbox
+        while outbox is not None and outbox.replay is replay:
+            try:
+                async with self._pages.turn():
+                    if outbox.replay is replay and not await self._supply(room, outbox, replay):
+                        return
+                    # A turn of the loop for the others: this peer may take all of its page at once.
+                    await asyncio.sleep(0)
+                    return
+            except BackendUnavailable:
+                await self._link.back()
+
+    async def _supply(self, room: Room, outbox: Outbox, replay: Replay) -> bool:
+        """False: the rest is not there any more. Raises `BackendUnavailable`."""
+        size, shelf = self._pages.size(room.options), self._rooms.shelf
+        found = shelf.run(room.topic, replay.position, replay.rest, size)
+        if not found:
+            assert room.keep is not None
+            behind = replay.position
+            needed = Position(behind.offset + 1, behind.epoch)
+            page = await self._pages.first(room.topic, room.keep, behind, None, size, needed)
+            if not page.recovered or not page.entries:
+                return False
+            entries = page.entries[: replay.rest]
+            outbox.supply(replay, shelf.take(room.topic, entries, room.options.framing), len(entries))
+        else:
+            outbox.supply(replay, [parcel for parcel in found if parcel is not None], len(found))
+        return True
+
+    def _cut(self, receiver: Receiver, replay: Replay) -> None:
+        """What was asked for last did not come, and will not."""
+        local, outbox = receiver.local, receiver.outbox
+        if local is not None and outbox is not None and outbox.replay is replay:
+            outbox.cut(replay, resync(local.name))
+            local.station.account(local, outbox, replay.rest)
 
     def _disown(self, membership: Membership, request: Request, tracked: bool) -> None:
         if tracked and request.track is not None:
@@ -125,20 +191,15 @@ class Joining:
         room.opened = True
         return position if position is None else room.promise(position)
 
-    async def _page(self, membership: Membership, room: Room, request: Request) -> tuple[Position, list[Parcel]]:
+    async def _page(self, membership: Membership, room: Room, request: Request, needed: Position | None) -> Page:
+        """The first part of what the joiner asked for."""
         assert room.keep is not None
-        since = request.since
+        since, size = request.since, self._pages.size(room.options)
         if since is not None:
-            page = await self._link.call("history", self._link.backend.history, room.topic, room.keep, since, None)
+            page = await self._pages.first(room.topic, room.keep, since, None, size, needed)
             membership.recovered = page.recovered
-            self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries)))
+            messages = len(page.entries) + page.rest
+            self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=messages))
         if since is None or (not page.recovered and request.history):
-            limit = request.history
-            page = await self._link.call("history", self._link.backend.history, room.topic, room.keep, None, limit)
-        owed = []
-        for entry in page.entries:
-            try:
-                owed.append(unwrap(room.topic, entry, room.options.framing))
-            except (HubError, UnicodeDecodeError):
-                continue
-        return page.position, owed
+            page = await self._pages.first(room.topic, room.keep, None, request.history, size, needed)
+        return page

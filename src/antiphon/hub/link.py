@@ -13,7 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from antiphon.shown import shown
 
 from .attendance import PAUSES, Attendance
-from .backends.base import Backend, Change, Entry, Track
+from .backends.base import Backend, Change, Entry, Page, Position, Track
 from .backends.memory import MemoryBackend
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
@@ -26,6 +26,10 @@ logger: Final = logging.getLogger("antiphon.hub")
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+RECOVERED_BYTES: Final = 256 << 10
+"""Of what a room missed, passed on at a time."""
 
 
 class Trouble(Enum):
@@ -55,6 +59,7 @@ class Link:
         self.wake: Callable[[], Awaitable[None]] = self.start
         """Be started for a call that needs it; `life.Life` has it."""
         self._rooms = rooms
+        self.recovered_bytes = RECOVERED_BYTES
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._attendance = Attendance(backend, self._once, lambda: self.connected)
@@ -175,6 +180,14 @@ class Link:
         if self.running and self._attendance.claim(topic):
             self.spawn(self._attendance.tell_until_told, topic)
 
+    async def back(self) -> None:
+        """A call has failed: wait until another may succeed."""
+        await asyncio.sleep(PAUSES[0])
+        await self._at_home(self._up_again())
+
+    async def _up_again(self) -> None:
+        await self._up.wait()
+
     async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
         home = self.backend.loop
         return await work if home is None else await in_loop(home, work)
@@ -253,17 +266,26 @@ class Link:
                 return
 
     async def _recover_room(self, room: Room, generation: int) -> None:
-        """Deliver what was missed, then what came meanwhile; or tell that there is a gap."""
+        """Deliver what was missed, part by part, then what came meanwhile; or tell that there is a gap."""
         assert room.keep is not None
-        page = await self._once("history", self.backend.history, room.topic, room.keep, room.last, None)
-        if self._rooms.generation != generation or room.held is None:
-            return
-        self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries)))
-        held = tuple(room.held)
-        if page.recovered:
-            for entry in page.entries:
+        page, told = Page((), Position(0, ""), False, 1), False
+        while page.rest:
+            page = await self._once(
+                "history", self.backend.history, room.topic, room.keep, room.last, None, self.recovered_bytes
+            )
+            if self._rooms.generation != generation or room.held is None:
+                return
+            if not told:
+                self._rooms.tell(
+                    Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries) + page.rest)
+                )
+                told = True
+            for entry in page.entries if page.recovered else ():
                 self._rooms.pass_on(room, entry)
-            held = tuple(entry for entry in held if entry.position is not None and not room.reached(entry.position))
+            if page.recovered and page.rest:
+                self._rooms.flush()
+                await asyncio.sleep(0)
+        held = tuple(one for one in room.held or () if one.position is not None and not room.reached(one.position))
         if not page.recovered or (held and not _follows(held[0], room)):
             self._rooms.spread(room, resync(room.topic))
             room.last = None  # the gap is told: whatever comes next is none

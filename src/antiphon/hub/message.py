@@ -9,7 +9,7 @@ from typing import Any
 
 from antiphon.types import PreparedMessage
 
-from .backends.base import Entry, Position
+from .backends.base import ENTRY_COST, Entry, Position
 from .envelope import Form, decode, decode_json, encode_json, unpack
 from .presence import Diff, Listed
 from .topics import Framing
@@ -74,6 +74,11 @@ class Parcel(PreparedMessage):
         self.key: str | None = None
         """For CONFLATE; None is never replaced."""
         self.excluded = ""
+
+    @property
+    def cost(self) -> int:
+        """What it counts as a part of a page."""
+        return self.size + ENTRY_COST
 
     def message(self) -> Message:
         data = None if self.kind is Kind.RESYNC else decode(self.form, self.raw)

@@ -13,6 +13,7 @@ from typing import Final
 from antiphon.status import WS_1013_TRY_AGAIN_LATER
 from antiphon.types import Overflow, Sink
 
+from .backends.base import Position
 from .message import Kind, Parcel
 
 TOO_SLOW: Final = "too slow: outbox full"
@@ -26,11 +27,30 @@ def sink_limit(policy: Overflow, limit: int) -> int:
     return max(limit // 2, 1) if policy in HOLDS_BACK else limit
 
 
+class Replay:
+    """The rest of a page, which comes part by part: each is asked for when the one before has left."""
+
+    __slots__ = ("_ask", "asked", "position", "rest")
+
+    def __init__(self, position: Position, rest: int, ask: Callable[[Replay], None]) -> None:
+        """`rest` entries behind `position`. `ask` leads to `Outbox.supply`, later."""
+        self.position = position
+        self.rest = rest
+        self.asked = False
+        self._ask = ask
+
+    def ask(self) -> None:
+        if not self.asked:
+            self.asked = True
+            self._ask(self)
+
+
 class Outbox:
     """The messages one receiver is owed, or may still get.
 
-    *Owed* messages (a page of history) are never dropped and wait for room. *Pending* ones are live: bounded in bytes,
-    and the policy applies to them. While `waiting`, every message has to come through `put`, to keep the order.
+    The *page* of history comes first, then what is *owed* besides: both are never dropped and wait for room. *Pending*
+    messages are live: bounded in bytes, and the policy applies to them. While `waiting`, every message has to come
+    through `put`, to keep the order.
     """
 
     __slots__ = (
@@ -38,6 +58,7 @@ class Outbox:
         "_held",
         "_idle",
         "_owed",
+        "_page",
         "_pending",
         "_pending_bytes",
         "_serial",
@@ -45,6 +66,7 @@ class Outbox:
         "dropped",
         "limit",
         "policy",
+        "replay",
         "sink",
     )
 
@@ -59,6 +81,9 @@ class Outbox:
         self._idle = idle
         self._held = False
         self._armed = False
+        self._page: deque[Parcel] = deque()
+        self.replay: Replay | None = None
+        """What of the page is still to be asked for."""
         self._owed: deque[Parcel] = deque()
         self._pending: OrderedDict[object, Parcel] = OrderedDict()
         self._pending_bytes = 0
@@ -66,7 +91,7 @@ class Outbox:
 
     @property
     def waiting(self) -> bool:
-        return self._held or bool(self._owed) or bool(self._pending)
+        return self._held or bool(self._page or self._owed or self._pending) or self.replay is not None
 
     @property
     def pending_bytes(self) -> int:
@@ -81,13 +106,42 @@ class Outbox:
         """Keep everything until `release`: the receiver is catching up."""
         self._held = True
 
-    def release(self, owed: Iterable[Parcel], wanted: Callable[[Parcel], bool]) -> None:
-        """End `hold`: first what is owed, then what came meanwhile and is `wanted`."""
+    def release(
+        self,
+        page: Iterable[Parcel],
+        wanted: Callable[[Parcel], bool],
+        *,
+        rest: Replay | None = None,
+        owed: Iterable[Parcel] = (),
+    ) -> None:
+        """End `hold`: first the page and its rest, then what is owed, then what came meanwhile and is `wanted`."""
+        self._page.extend(page)
+        self.replay = rest
         self._owed.extendleft(reversed(tuple(owed)))  # a resync that came meanwhile speaks of what is behind it
         for key in [key for key, parcel in self._pending.items() if not wanted(parcel)]:
             self._pending_bytes -= self._pending.pop(key).size
         self._held = False
         self.flush()
+
+    def supply(self, replay: Replay, parcels: Iterable[Parcel], count: int) -> None:
+        """The next part of a page: `count` entries of it. Nothing, if the receiver does not wait for it any more."""
+        if self.replay is not replay:
+            return
+        replay.asked = False
+        replay.position = Position(replay.position.offset + count, replay.position.epoch)
+        replay.rest -= count
+        if replay.rest <= 0:
+            self.replay = None
+        self._page.extend(parcels)
+        self.flush()
+
+    def cut(self, replay: Replay, notice: Parcel) -> None:
+        """The rest of the page is not to be had: the receiver is told, in its place."""
+        if self.replay is replay:
+            self.dropped += replay.rest
+            self.replay = None
+            self._owed.appendleft(notice)
+            self.flush()
 
     def put(self, parcel: Parcel) -> None:
         """One live message, in its turn."""
@@ -114,19 +168,36 @@ class Outbox:
     def flush(self) -> None:
         """Give the sink what it takes."""
         limit = sink_limit(self.policy, self.limit)
-        while self._owed and self.sink.offer(self._owed[0], limit):
-            self._owed.popleft()
-        while not self._owed and self._pending:
-            key, parcel = next(iter(self._pending.items()))
-            if not self.sink.offer(parcel, limit):
-                break
-            # The sink may have died in `offer` and this outbox been cleared with it.
-            if self._pending.pop(key, None) is not None:
-                self._pending_bytes -= parcel.size
-        if self._owed or self._pending:
+        # Half of it for a page, so that page and live messages together are never twice the bound.
+        if self._hand_over(self._page, max(limit // 2, 1)):
+            if self.replay is not None:
+                self.replay.ask()
+                return
+            if self._hand_over(self._owed, limit):
+                self._hand_over_pending(limit)
+        if self._page or self._owed or self._pending:
             self._arm()
         else:
             self._idle()
+
+    def _hand_over(self, parcels: deque[Parcel], limit: int) -> bool:
+        """True when all of them are gone."""
+        while parcels:
+            parcel = parcels[0]
+            if not self.sink.offer(parcel, limit):
+                return False
+            # The sink may have died in `offer` and this outbox been cleared with it.
+            if parcels and parcels[0] is parcel:
+                parcels.popleft()
+        return True
+
+    def _hand_over_pending(self, limit: int) -> None:
+        while self._pending:
+            key, parcel = next(iter(self._pending.items()))
+            if not self.sink.offer(parcel, limit):
+                break
+            if self._pending.pop(key, None) is not None:
+                self._pending_bytes -= parcel.size
 
     def close(self) -> None:
         """The receiver has left. What was lost can still be read."""
@@ -136,6 +207,8 @@ class Outbox:
     def clear(self) -> None:
         """Forget what waits."""
         self._held = False
+        self._page.clear()
+        self.replay = None
         self._owed.clear()
         self._pending.clear()
         self._pending_bytes = 0
@@ -147,6 +220,10 @@ class Outbox:
             self._pending.clear()
             self._pending_bytes = 0
             self._owed.append(parcel)
+            if self.replay is not None:
+                self.dropped += self.replay.rest
+                self.replay = None
+                self.flush()  # the sink may be empty: what waited did not wait for it
         else:
             self._wait_bounded(parcel)
         if not self._held and self.waiting:
@@ -183,7 +260,7 @@ class Outbox:
         return self._serial
 
     def _arm(self) -> None:
-        if not self._armed:
+        if not self._armed and (self._page or self.replay is None):
             self._armed = True
             self.sink.on_writable(self._writable)
 

@@ -61,6 +61,10 @@ class Members:
     def __contains__(self, ref: str) -> bool:
         return ref in self._connections
 
+    @property
+    def users(self) -> int:
+        return len(self._users)
+
     def listed(self, user: str) -> Listed:
         refs = self._users.get(user, [])
         return Listed(tuple(self._connections[ref].meta for ref in refs[-LISTED:]), max(len(refs) - LISTED, 0))

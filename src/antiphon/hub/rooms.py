@@ -22,6 +22,7 @@ from .backends.base import Change, Entry, Position
 from .envelope import BadEnvelope
 from .events import BackendLost, BackendRestored
 from .message import Parcel, resync, unwrap
+from .shelf import Shelf
 from .station import Counters, LocalTopic, Receiver, Station
 from .topics import TopicOptions
 
@@ -86,6 +87,7 @@ class Rooms:
         self.on_lost: Callable[[], None] = lambda: None
         self.on_forgotten: Callable[[], None] = lambda: None
         self.counters = Counters()
+        self.shelf = Shelf()
         self._observer: Observer | None = None
         self._lock = threading.Lock()
 
@@ -215,6 +217,7 @@ class Rooms:
 
     def lost(self) -> None:
         self.generation += 1
+        self.shelf.clear()
         for room in tuple(self.rooms.values()):
             room.promised = None
             if room.keep is not None and room.last is not None:

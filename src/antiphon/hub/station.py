@@ -20,7 +20,7 @@ from .arguments import refuse_second
 from .backends.base import Change, Position, Roster
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .message import Kind, Parcel, presence_diff, resync
-from .outbox import Outbox, sink_limit
+from .outbox import Outbox, Replay, sink_limit
 from .presence import Diff, Listed, Picture
 from .topics import TopicOptions
 
@@ -238,15 +238,24 @@ class LocalTopic:
         self.outbox(receiver).hold()
         self.fast = None
 
-    def release(self, receiver: Receiver, owed: Iterable[Parcel], behind: Position | None) -> None:
-        """The receiver has caught up to `behind`: it gets `owed`, then the live messages that are not in it."""
+    def release(
+        self,
+        receiver: Receiver,
+        page: Iterable[Parcel],
+        behind: Position | None,
+        *,
+        rest: Replay | None = None,
+        owed: Iterable[Parcel] = (),
+    ) -> None:
+        """The receiver gets the page, which reaches to `behind`, what it is owed besides, then the live messages that
+        are not in the page."""
         receiver.behind = behind
         self.fast = None
         outbox = self.outbox(receiver)
         if behind is not None and any(one.position and one.position.epoch != behind.epoch for one in outbox.pending):
             # The data was lost on the way. Which epoch is the new one, nobody knows here.
             owed = [*owed, resync(self.name)]
-        outbox.release(owed, lambda parcel: not receiver.knows(parcel))
+        outbox.release(page, lambda parcel: not receiver.knows(parcel), rest=rest, owed=owed)
 
     def forget_page(self, receiver: Receiver) -> None:
         """Nothing that was in the receiver's page can come any more."""
@@ -338,11 +347,13 @@ class Station:
         self.loop = loop
         self.observer: Observer | None = None
         self.topics: dict[str, LocalTopic] = {}
-        self.counters = counters
-        self.process = process
         self.memberships = 0
         self.sinks: dict[int, int] = {}
-        """Memberships of each connection, by its sink's identity: counted here, because a count is asked for often."""
+        """Memberships by the identity of their sink."""
+        self.lost: dict[str, int] = {}
+        """By topic: messages lost for the receivers that are in it now; topics without losses are not in here."""
+        self.counters = counters
+        self.process = process
         self._mailbox: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
         self._draining = False
         self._scheduled = False
@@ -390,9 +401,10 @@ class Station:
         local.receivers[receiver] = None
         local.fast = None
         receiver.local = local
+        self.memberships += 1
         sink = id(receiver.sink)
         self.sinks[sink] = self.sinks.get(sink, 0) + 1
-        self.memberships += 1
+        self._lose(topic, receiver.dropped)
         return local
 
     def remove(self, receiver: Receiver) -> None:
@@ -401,20 +413,25 @@ class Station:
             return
         receiver.local = None
         receiver.watching = False
+        self.memberships -= 1
+        sink = id(receiver.sink)
+        self.sinks[sink] -= 1
+        if not self.sinks[sink]:
+            del self.sinks[sink]
+        self._lose(local.name, -receiver.dropped)
         if receiver.outbox is not None:
             receiver.outbox.close()
         del local.receivers[receiver]
         local.sinks.discard(id(receiver.sink))
         local.fast = None
-        sink = id(receiver.sink)
-        left = self.sinks[sink] - 1
-        if left:
-            self.sinks[sink] = left
-        else:
-            del self.sinks[sink]
-        self.memberships -= 1
         if not local.receivers:
             del self.topics[local.name]
+
+    def _lose(self, topic: str, count: int) -> None:
+        if count:
+            self.lost[topic] = self.lost.get(topic, 0) + count
+            if not self.lost[topic]:
+                del self.lost[topic]
 
     def excluded(self, parcel: Parcel) -> tuple[int, int] | None:
         """The sink that does not get it, by identity, and the newest membership that can be meant."""
@@ -434,6 +451,7 @@ class Station:
             if self.observer is not None:
                 self.observer(ReceiverTooSlow(topic=local.name))
         if lost:
+            self._lose(local.name, lost)
             self.counters.add(dropped=lost)
             if self.observer is not None:
                 self.observer(Dropped(topic=local.name, policy=outbox.policy, count=lost))

@@ -113,13 +113,13 @@ class Store:
         ring = self._rings.get(topic)
         return Position(self._forgotten, self.epoch) if ring is None else ring.position
 
-    def page(self, topic: str, since: Position | None, limit: int | None, now: float) -> Page:
+    def page(self, topic: str, since: Position | None, limit: int | None, now: float, size: int | None = None) -> Page:
         """As `Backend.history`."""
         ring = self._rings.get(topic)
         if ring is None:
             head = Position(self._forgotten, self.epoch)
             return Page((), head, since == head)
-        return ring.page(since, limit, now)
+        return ring.page(since, limit, now, size)
 
     # Presence
 
@@ -159,6 +159,11 @@ class Store:
         listed = {} if members is None else members.snapshot()
         more = {user: one.more for user, one in listed.items() if one.more}
         return Roster(self._version, {user: one.metas for user, one in listed.items()}, more)
+
+    def count(self, topic: str) -> int:
+        """How many members `roster` would have."""
+        members = self._members.get(topic)
+        return 0 if members is None else members.users
 
     def drop_process(self, process: str) -> list[tuple[str, Change]]:
         """Its members leave, now."""

@@ -140,7 +140,7 @@ class _Stats:
             "delivered": ("Messages handed to receivers", lambda s: s.delivered),
             "disconnected": ("Receivers disconnected for being too slow", lambda s: s.disconnected),
         }
-        stats = [hub.stats(by_topic=False) for hub in self._hubs]
+        stats = [hub.stats() for hub in self._hubs]
         for name, (text, read) in gauges.items():
             yield self._fill(GaugeMetricFamily(f"antiphon_hub_{name}", text, labels=["backend"]), stats, read)
         for name, (text, read) in counters.items():

@@ -22,6 +22,8 @@ MAX_PREFIX: Final = 100
 LISTED: Final = 8
 """Connections of one member that are told of, at most: the newest. All of them in each change to each of them would be
 the cube of their number. redis_presence.lua has the same number."""
+ENTRY_COST: Final = 512
+"""What an entry counts besides the bytes of its data where a page is bounded: passing on a short one costs, too."""
 
 MAX_EPOCH: Final = 64
 """Characters of an epoch, at most; all of them printable."""
@@ -88,6 +90,13 @@ class Page(NamedTuple):
     """Behind the last entry of the page; for a page cut by no limit: the head of the topic."""
     recovered: bool
     """`since` was given and everything behind it is there. When False with `since` given, `entries` is empty."""
+    rest: int = 0
+    """Entries behind `position` that belong to what was asked for and were left out: ask on, `since` this position."""
+
+    @property
+    def end(self) -> Position:
+        """Behind the rest."""
+        return Position(self.position.offset + self.rest, self.position.epoch)
 
 
 class Track(NamedTuple):
@@ -218,8 +227,14 @@ class Backend(Protocol):
         Entries one process publishes one after the other keep that order.
         """
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
         """With `since`: the entries behind it, oldest first, at most `limit`. Without: the newest `limit`.
+
+        `size`: of these, the oldest that have together at most so many bytes (each counts its data and `ENTRY_COST`),
+        but one at least; `Page.rest` says how many are left. A backend may leave out more, also without `size`: no
+        answer needs to be long.
 
         All or nothing: when the epoch differs, `since` is ahead of the head, or an entry behind `since` is no longer
         there, the page is empty, not recovered, and its position is the head. An entry in a page may still be
@@ -242,6 +257,9 @@ class Backend(Protocol):
     async def presence(self, topic: str) -> Roster:
         """All members. A process sees its own earlier `track` and `untrack` in it."""
 
+    async def presence_count(self, topic: str) -> int:
+        """How many members `presence` would have now: users, not connections. Counted where they are kept."""
+
     async def control(self, payload: bytes) -> None:
         """Tell `payload` to every process's `controlled`, this one included."""
 
@@ -255,9 +273,10 @@ class BackendFactory(Protocol):
 
 # To the last @, past what ends a host: a password that should have been percent-encoded is one all the same.
 _USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
+_RELAY_KEY = re.compile(r"(?<=://)[0-9a-f]{64}:")
 _SECRET_QUERY = re.compile(r"(?<=[?&])(\w*password|username)=[^&#]*", re.IGNORECASE)
 
 
 def redact(url: str) -> str:
-    """`url` without its user and password, to be shown in errors and logs."""
-    return _SECRET_QUERY.sub(r"\1=***", _USERINFO.sub("***@", url))
+    """`url` without its user, password and key, to be shown in errors and logs."""
+    return _SECRET_QUERY.sub(r"\1=***", _RELAY_KEY.sub("***:", _USERINFO.sub("***@", url)))

@@ -105,9 +105,11 @@ class MemoryBackend:
             self._arm(keep.ttl)
         return entry.position
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
         with self._lock:
-            return self._store.page(topic, since, limit, self._clock())
+            return self._store.page(topic, since, limit, self._clock(), size)
 
     async def track(self, topic: str, track: Track) -> None:
         self.sweep()
@@ -130,6 +132,11 @@ class MemoryBackend:
         self.sweep()
         with self._lock:
             return self._store.roster(topic)
+
+    async def presence_count(self, topic: str) -> int:
+        self.sweep()
+        with self._lock:
+            return self._store.count(topic)
 
     async def control(self, payload: bytes) -> None:
         with self._lock:

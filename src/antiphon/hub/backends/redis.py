@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 
 from ..errors import BackendUnavailable, UnknownBackend
 from . import redis_scripts as scripts
-from .base import BackendConfig, Entry, Keep, Listener, Page, Position, Roster, Track, redact
+from .base import ENTRY_COST, BackendConfig, Entry, Keep, Listener, Page, Position, Roster, Track, redact
 from .redis_feed import Feed
 from .redis_heads import Heads
 from .redis_line import Line
@@ -42,6 +42,9 @@ T = TypeVar("T")
 
 POOL: Final = 16
 """Connections for requests, at most; hearing, publishing and presence have one each besides."""
+
+PAGE_BYTES: Final = 1 << 20
+"""A longer page of history is answered in parts: everybody waits while Redis makes one answer."""
 
 TICKS: Final = 3
 """Renewals per lease: two may be late before anybody is taken for dead."""
@@ -238,12 +241,16 @@ class RedisBackend:
         offset, epoch = await self._bounded(self._publishing.call(command))
         return Position(offset, self._text(epoch))
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
         offset, epoch = ("", "") if since is None else since
         most = "" if limit is None else max(limit, 0)
-        command = scripts.HISTORY.command(self._names.key(topic), self._word, topic, offset, epoch, most)
-        found, last, recovered, entries = await self._read(command)
-        return _page(entries, Position(last, self._text(found)), bool(recovered))
+        size = PAGE_BYTES if size is None else min(size, PAGE_BYTES)
+        words = (topic, offset, epoch, most, size, ENTRY_COST)
+        command = scripts.HISTORY.command(self._names.key(topic), self._word, *words)
+        found, last, recovered, entries, rest = await self._read(command)
+        return _page(entries, Position(last, self._text(found)), bool(recovered), rest)
 
     async def track(self, topic: str, track: Track) -> None:
         await self._bounded(self._present().track(topic, track))
@@ -253,6 +260,9 @@ class RedisBackend:
 
     async def presence(self, topic: str) -> Roster:
         return await self._bounded(self._present().roster(topic))
+
+    async def presence_count(self, topic: str) -> int:
+        return await self._bounded(self._present().count(topic))
 
     async def control(self, payload: bytes) -> None:
         self._ready()
@@ -498,9 +508,9 @@ def _read_url(url: str) -> dict[str, Any]:
         raise UnknownBackend(f"expected redis://[user:password@]host[:port][/db]; got {redact(url)!r}: {why}") from None
 
 
-def _page(raw: list[bytes], position: Position, recovered: bool) -> Page:
+def _page(raw: list[bytes], position: Position, recovered: bool, rest: int) -> Page:
     entries = []
     for each in raw:
         offset, _ = _ENTRY_HEAD.unpack_from(each)
         entries.append(Entry(each[_ENTRY_HEAD.size :], Position(int(offset), position.epoch)))
-    return Page(tuple(entries), position, recovered)
+    return Page(tuple(entries), position, recovered, rest)

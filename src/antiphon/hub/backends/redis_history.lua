@@ -1,21 +1,43 @@
--- One page of a topic's history: {epoch, offset behind the page, recovered (0 or 1), {entry, ...}}.
--- ARGV: word, topic, since offset or '', since epoch, limit or ''
+-- One page of a topic's history, or the first part of it:
+-- {epoch, offset behind the part, recovered (0 or 1), {entry, ...}, entries of the page behind the part}.
+-- ARGV: word, topic, since offset or '', since epoch, limit or '', size (bytes), what an entry counts besides its data
+
+local BATCH = 64  -- entries looked at a time: one read more than is sent, at most
 
 local topic, since, since_epoch, limit = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local size, cost = tonumber(ARGV[6]), tonumber(ARGV[7])
 local epoch, head, length = look(topic)
 local ring = ring_key(epoch, topic)
 length = trim_expired(ring, length)
 
-if not since then
-  local count = math.min(limit or length, length)
-  local entries = count > 0 and redis.call('LRANGE', ring, -count, -1) or {}
-  return { epoch, head, 0, entries }
+-- Of the first `count` of the last `missed` entries as many as `size` allows, but one at least.
+local function part(missed, count)
+  local entries, bytes = {}, 0
+  while #entries < count do
+    local from = #entries - missed
+    local batch = redis.call('LRANGE', ring, from, from + math.min(BATCH, count - #entries) - 1)
+    if #batch == 0 then
+      return entries
+    end
+    for _, entry in ipairs(batch) do
+      bytes = bytes + #entry - 16 + cost
+      if bytes > size and #entries > 0 then
+        return entries
+      end
+      entries[#entries + 1] = entry
+    end
+  end
+  return entries
 end
 
-local missed = head - since
-if since_epoch ~= epoch or missed < 0 or missed > length then
-  return { epoch, head, 0, {} }
+local recovered, missed = 0, math.min(limit or length, length)
+local count = missed
+if since then
+  missed = head - since
+  if since_epoch ~= epoch or missed < 0 or missed > length then
+    return { epoch, head, 0, {}, 0 }
+  end
+  recovered, count = 1, math.min(limit or missed, missed)
 end
-local count = math.min(limit or missed, missed)
-local entries = count > 0 and redis.call('LRANGE', ring, -missed, count - missed - 1) or {}
-return { epoch, since + count, 1, entries }
+local entries = part(missed, count)
+return { epoch, head - missed + #entries, recovered, entries, count - #entries }

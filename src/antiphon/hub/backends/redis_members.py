@@ -83,6 +83,13 @@ class MemberKeeper:
                 more[user.decode()] = others
         return Roster(version, members, more)
 
+    async def count(self, topic: str) -> int:
+        """Who is there, counted where they are; behind what was tracked before, and without who is over by now."""
+        bucket = bucket_of(topic)
+        count = self._line.call(scripts.COUNT.command(self._names.state_key(bucket), self._word, topic))
+        _, found = await asyncio.gather(self._call(bucket, "tick", "", self._lease), count)
+        return int(found)
+
     async def leave(self) -> None:
         """All of them, now."""
         # Those who leave meanwhile are forgotten one by one.

@@ -51,7 +51,8 @@ PUBLISH: Final = Script("publish")
 HEADS: Final = Script("heads")
 HISTORY: Final = Script("history")
 PRESENCE: Final = Script("presence")
-SCRIPTS: Final = (PUBLISH, HEADS, HISTORY, PRESENCE)
+COUNT: Final = Script("count")
+SCRIPTS: Final = (PUBLISH, HEADS, HISTORY, PRESENCE, COUNT)
 
 
 LOADS: Final[tuple[Command, ...]] = tuple(("SCRIPT", "LOAD", script.source) for script in SCRIPTS)

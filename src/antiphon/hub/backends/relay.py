@@ -2,7 +2,7 @@
 
 Where the relay is: `relay://` alone takes it from the environment variable `ANTIPHON_RELAY`, which
 `antiphon run --workers N` sets; without it this process runs one of its own. `relay:///run/app.sock` and
-`relay://@name` (an abstract socket) join one that somebody else runs.
+`relay://@name` (an abstract socket) join one that somebody else runs; `relay://KEY:@name` says its key, too.
 
 Owns one connection: made in `start`, made again when it is lost, never shared with a forked child.
 """
@@ -21,8 +21,9 @@ from typing import Any, Final, NamedTuple, cast
 from ..errors import BackendUnavailable, UnknownBackend
 from . import handover
 from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
-from .relay_process import native_address, same_user, unpack_page
+from .relay_process import native_address, unpack_page
 from .relay_supervisor import Supervisor
+from .relay_trust import ANSWER, NotTrusted, Worker, find_key, read_target, same_user
 from .relay_wire import ENVIRONMENT, MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
 
 __all__ = ["RelayBackend", "RelayStats", "Supervisor"]
@@ -52,12 +53,16 @@ class RelayBackend:
     # Of a start, each made anew by the next one.
     _listener: Listener
     _target: str
+    _target_key: str
 
     def __init__(self, url: str, config: BackendConfig) -> None:
-        scheme, separator, address = url.partition("://")
-        if scheme != "relay" or not separator or (address and not address.startswith(("/", "@"))) or address == "@":
+        scheme, separator, named = url.partition("://")
+        try:
+            self._key, self._address = read_target(named) if named else ("", "")
+        except ValueError:
+            separator = ""
+        if scheme != "relay" or not separator:
             raise UnknownBackend(f"expected relay://, relay:///path or relay://@name; got {redact(url)!r}")
-        self._address = address
         self._config = config
         self._reset()
 
@@ -86,18 +91,13 @@ class RelayBackend:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-        address = self._address or os.environ.get(ENVIRONMENT, "")
-        if not address:
-            self._handover = handover.claim()
-            self._supervisor = Supervisor(None if self._handover is None else self._handover.path)
-            address = self._supervisor.start()
-        self._target = address
+        self._target, self._target_key = address, _ = self._find()
         try:
             async with asyncio.timeout(self._config.start_timeout):
                 self._link = await self._connect()
         except BaseException as error:
             self._stop_supervisor()
-            if isinstance(error, (OSError, TimeoutError)):
+            if isinstance(error, (OSError, TimeoutError, LookupError)):
                 raise BackendUnavailable(f"no relay answers at {address!r}: {error or 'no answer in time'}") from error
             raise
         if self._link.closed:
@@ -105,6 +105,21 @@ class RelayBackend:
             raise BackendUnavailable(f"the relay at {address!r} closed the connection at once")
         self._link.ready = True
         self._renewing = asyncio.create_task(self._renew())
+
+    def _find(self) -> tuple[str, str]:
+        """Address and key; without a key it is looked up on connecting. Raises BackendUnavailable."""
+        if self._address:
+            return self._address, self._key
+        named = os.environ.get(ENVIRONMENT, "")
+        if named:
+            try:
+                key, address = read_target(named)
+            except ValueError as error:
+                raise BackendUnavailable(f"{ENVIRONMENT} in the environment names no relay: {error}") from None
+            return address, key
+        self._handover = handover.claim()
+        self._supervisor = Supervisor(None if self._handover is None else self._handover.path)
+        return self._supervisor.start(), self._supervisor.key
 
     async def stop(self) -> None:
         if self._stopped or self._pid != os.getpid():
@@ -147,24 +162,11 @@ class RelayBackend:
         position = await self._ready().request(Op.PUBLISH, topic, data, None if keep is None else tuple(keep))
         return None if position is None else Position(*position)
 
-    async def history(self, topic: str, keep: Keep, since: Position | None, limit: int | None) -> Page:
-        while True:
-            page = await self._whole_page(topic, since, limit)
-            if page is not None:
-                return page
-
-    async def _whole_page(self, topic: str, since: Position | None, limit: int | None) -> Page | None:
-        """All parts of a page. None: while they came, the rest of a page without `since` was overtaken; ask again."""
-        link = self._ready()
-        *words, rest = await link.request(Op.HISTORY, topic, None if since is None else tuple(since), limit)
-        page = unpack_page(tuple(words))
-        while rest:
-            *words, rest = await link.request(Op.HISTORY, topic, tuple(page.position), rest)
-            more = unpack_page(tuple(words))
-            if not more.recovered:
-                return None if since is None else more
-            page = Page((*page.entries, *more.entries), more.position, page.recovered)
-        return page
+    async def history(
+        self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
+    ) -> Page:
+        position = None if since is None else tuple(since)
+        return unpack_page(await self._ready().request(Op.HISTORY, topic, position, limit, size))
 
     async def track(self, topic: str, track: Track) -> None:
         await self._ready().request(Op.TRACK, topic, *track)
@@ -174,6 +176,9 @@ class RelayBackend:
 
     async def presence(self, topic: str) -> Roster:
         return Roster(*await self._ready().request(Op.PRESENCE, topic))
+
+    async def presence_count(self, topic: str) -> int:
+        return int(await self._ready().request(Op.COUNT, topic))
 
     async def control(self, payload: bytes) -> None:
         await self._ready().request(Op.CONTROL, payload)
@@ -200,13 +205,16 @@ class RelayBackend:
         try:
             await loop.run_in_executor(None, sock.connect, native_address(self._target))
             sock.setblocking(False)
+            # looked up anew each time: a relay that was started again by hand has a new one
+            key = self._target_key or await loop.run_in_executor(None, find_key, self._target)
             _, link = await loop.create_unix_connection(
-                lambda: _Link(listener, self._lost, config.call_timeout), sock=sock
+                lambda: _Link(listener, self._lost, config.call_timeout, key), sock=sock
             )
         except BaseException:
             sock.close()
             raise
         try:
+            await link.trusted
             await link.request(Op.HELLO, uuid.uuid4().hex, config.presence_lease)
         except BaseException as error:
             link.close()
@@ -234,7 +242,7 @@ class RelayBackend:
             try:
                 async with asyncio.timeout(self._config.call_timeout):
                     link = await self._connect()
-            except (OSError, TimeoutError):
+            except (OSError, TimeoutError, LookupError):
                 continue
             self._link = link
             try:
@@ -272,7 +280,9 @@ class RelayBackend:
 class _Link(asyncio.Protocol):
     """One connection: requests out, answers and news in."""
 
-    def __init__(self, listener: Listener, lost: Callable[[_Link], None], timeout: float) -> None:
+    def __init__(self, listener: Listener, lost: Callable[[_Link], None], timeout: float, key: str) -> None:
+        self.trusted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when both ends have shown that they know the key; before that nothing is unmarshalled."""
         self.ready = False
         """Subscriptions stand and the hub knows it."""
         self._listener = listener
@@ -280,6 +290,8 @@ class _Link(asyncio.Protocol):
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._worker: Worker | None = Worker(key)
+        self._answer = b""
         self._splitter = Splitter()
         self._number = 0
         self._waiting: dict[int, tuple[float, asyncio.Future[Any]]] = {}
@@ -354,6 +366,8 @@ class _Link(asyncio.Protocol):
         if not same_user(transport.get_extra_info("socket")):
             log.error("the relay runs as another user: not joined")
             self._transport.abort()
+        elif self._worker is not None:
+            self._transport.write(self._worker.asking)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -365,9 +379,17 @@ class _Link(asyncio.Protocol):
             if not future.done():
                 future.set_exception(BackendUnavailable("the connection to the relay was lost", uncertain=True))
         self._callbacks.clear()
+        if not self.trusted.done():
+            self.trusted.set_exception(ConnectionError("the relay closed the connection: not its key, or not its user"))
+            self.trusted.exception()  # whoever awaits it gets it
         self._lost(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._worker is not None:
+            self._answer += data
+            if len(self._answer) < ANSWER:
+                return
+            data = self._trust(self._worker)
         try:
             batch = self._splitter.feed(data)
         except DamagedStream as error:
@@ -377,6 +399,21 @@ class _Link(asyncio.Protocol):
         for words in batch:
             _RECEIVERS[words[0]](self, words)
         self._listener.flush()
+
+    def _trust(self, worker: Worker) -> bytes:
+        """The relay has answered; what came behind that."""
+        assert self._transport is not None
+        try:
+            self._transport.write(worker.answered(self._answer))
+        except NotTrusted as error:
+            log.error("not joined: %s", error)
+            self._transport.abort()
+            return b""
+        behind, self._answer = self._answer[ANSWER:], b""
+        self._worker = None
+        if not self.trusted.done():
+            self.trusted.set_result(None)
+        return behind
 
     # What the relay says
 

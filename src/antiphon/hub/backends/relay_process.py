@@ -1,9 +1,11 @@
 """The relay: one small process that holds a `Store` and passes entries between the workers of one host.
 
 Run by `relay_supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay_process ADDRESS`. Takes
-connections of processes of the same user only. A worker that does not read is cut off when `MAX_BACKLOG` bytes wait
-for it; it connects again and catches up by position. All state is in memory: a new process has a new epoch, unless
-the one before was stopped in order and handed its histories over (handover.py).
+connections of processes of the same user only that know its key (relay_trust.py). A worker that does not read is cut
+off when `MAX_BACKLOG` bytes of what others published wait for it; it connects again and catches up by position. What it
+asked for itself is no backlog: with more than `MAX_ANSWERS` unsent it is not read until it has read. All state is in
+memory: a new process has a new epoch, unless the one before was stopped in order and handed its histories over
+(handover.py).
 """
 
 from __future__ import annotations
@@ -15,25 +17,29 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, cast
 
 from ..store import Store
 from .base import Change, Entry, Keep, Page, Position, Track
 from .handover import Handover
-from .relay_wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
+from .relay_trust import PATIENCE, Door, NotTrusted, key_file, new_key, read_target, same_user
+from .relay_wire import ENVIRONMENT, MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
 
 log = logging.getLogger("antiphon.hub.relay")
 
 MAX_BACKLOG: Final = 32 << 20
 """Bytes waiting for one worker before it is cut: seconds of traffic for one that is only busy."""
 
-PAGE_BYTES: Final = 4 << 20
-"""A longer page of history is answered in parts: as one answer it could itself be the backlog that cuts the worker."""
+MAX_ANSWERS: Final = 2 << 20
+"""Bytes of answers that wait for one worker before its next request is looked at."""
+
+PAGE_BYTES: Final = 1 << 20
+"""A longer page of history is answered in parts: all workers wait while one answer is made."""
 
 STOP: Final = b"."
 """What a parent writes to standard input to end the relay in order. An end without it: the parent was killed."""
@@ -45,7 +51,9 @@ SLACK: Final = 0.005
 class Relay:
     """The store, and who wants to hear of what."""
 
-    def __init__(self, handover: Handover | None = None, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, key: str, handover: Handover | None = None, clock: Callable[[], float] | None = None) -> None:
+        """`key`: what workers have to know."""
+        self.key = key
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time if clock is None else clock
         self._handover = handover
@@ -160,19 +168,12 @@ class Relay:
         client.topics.discard(topic)
         self._unsubscribed(client, topic)
 
-    def history(self, client: Client, topic: str, since: tuple[int, str] | None, limit: int | None) -> Words:
-        """A part of a page, and how many entries are still to be asked for behind its position."""
+    def history(
+        self, client: Client, topic: str, since: tuple[int, str] | None, limit: int | None, size: int | None
+    ) -> Words:
         position = None if since is None else Position(*since)
-        page = self.store.page(topic, position, limit, self.clock())
-        size = 0
-        for count, entry in enumerate(page.entries):
-            size += len(entry.data)
-            if size > PAGE_BYTES and count:
-                last = page.entries[count - 1].position
-                assert last is not None
-                part = Page(page.entries[:count], last, page.recovered)
-                return (*pack_page(part), len(page.entries) - count)
-        return (*pack_page(page), 0)
+        size = PAGE_BYTES if size is None else min(size, PAGE_BYTES)
+        return pack_page(self.store.page(topic, position, limit, self.clock(), size))
 
     def track(self, client: Client, topic: str, ref: str, user: str, meta: bytes) -> None:
         self._renew(client)
@@ -191,6 +192,10 @@ class Relay:
         self._let_go(self.clock())
         roster = self.store.roster(topic)
         return (roster.version, dict(roster.members), dict(roster.more))
+
+    def count(self, client: Client, topic: str) -> int:
+        self._let_go(self.clock())
+        return self.store.count(topic)
 
     def control(self, client: Client, payload: bytes) -> None:
         data = frame(Op.CONTROLLED, payload)
@@ -225,6 +230,7 @@ REQUESTS: Final[dict[int, Callable[..., object]]] = {
     Op.RENEW: Relay.renew,
     Op.GOODBYE: Relay.goodbye,
     Op.STATS: Relay.stats,
+    Op.COUNT: Relay.count,
 }
 
 
@@ -239,31 +245,92 @@ class Client(asyncio.Protocol):
         """When the lease ends; None: it did, and the worker has been told."""
         self.topics: set[str] = set()
         self.outgoing: list[bytes] = []
+        self._door: Door | None = Door(relay.key)
+        """None: the peer has shown that it knows the key. Before that nothing it sends is unmarshalled."""
+        self._patience: asyncio.TimerHandle | None = None
         self._splitter = Splitter(MAX_REQUEST)
         self._transport: asyncio.Transport | None = None
+        self._requests: deque[Words] = deque()
+        """Read and not looked at yet; the socket is not read meanwhile."""
+        self._paused = False
+        self._answers = Unsent()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        # Below MAX_ANSWERS: whoever has so many unsent will hear of `resume_writing`.
+        self._transport.set_write_buffer_limits(high=MAX_ANSWERS // 2, low=MAX_ANSWERS // 4)
         if not same_user(transport.get_extra_info("socket")):
             log.warning("relay: refused a connection of another user")
             self._transport.abort()
             return
-        self.relay.clients.add(self)
+        self._patience = asyncio.get_running_loop().call_later(PATIENCE, self._transport.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        if self._patience is not None:
+            self._patience.cancel()
         self.relay.forget(self)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
             return
+        if self._door is not None and not (data := self._at_the_door(self._transport, self._door, data)):
+            return
         try:
-            for words in self._splitter.feed(data):
-                self._answer(words)
+            self._requests += self._splitter.feed(data)
         except DamagedStream as error:
-            log.warning("relay: cut a worker that sent %s", error)
-            self._transport.abort()
+            self._cut(error)
+        self._work()
+
+    def resume_writing(self) -> None:
+        self._work()
+
+    def _work(self) -> None:
+        """Answer what was asked, while the worker takes the answers."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._answers.left(transport.get_write_buffer_size())
+        try:
+            while self._requests and self._answers.unsent < MAX_ANSWERS:
+                self._answer(self._requests.popleft())
+        except DamagedStream as error:
+            self._cut(error)
         self.relay.flush()
+        if not self._requests:
+            if self._paused:
+                self._paused = False
+                transport.resume_reading()
+            return
+        if not self._paused:
+            self._paused = True
+            transport.pause_reading()
+        if self._answers.unsent < MAX_ANSWERS:  # it took them at once: others have their turn before its next
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _cut(self, error: DamagedStream) -> None:
+        log.warning("relay: cut a worker that sent %s", error)
+        self._requests.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _at_the_door(self, transport: asyncio.Transport, door: Door, data: bytes) -> bytes:
+        """What came behind the proof."""
+        try:
+            answer, behind = door.feed(data)
+        except NotTrusted as error:
+            log.warning("relay: refused %s", error)
+            transport.abort()
+            return b""
+        if answer:
+            transport.write(answer)
+        if behind is None:
+            return b""
+        self._door = None
+        if self._patience is not None:
+            self._patience.cancel()
+        self.relay.clients.add(self)
+        return behind
 
     def cut(self) -> None:
         """Nothing more is read from this worker."""
@@ -274,9 +341,11 @@ class Client(asyncio.Protocol):
         data, self.outgoing = self.outgoing, []
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(b"".join(data) if len(data) > 1 else data[0])
+        batch = b"".join(data) if len(data) > 1 else data[0]
+        self._transport.write(batch)
         waiting = self._transport.get_write_buffer_size()
-        if waiting > MAX_BACKLOG:
+        self._answers.written(len(batch), waiting)
+        if waiting - self._answers.unsent > MAX_BACKLOG:
             log.warning("relay: cut worker %s, %d bytes behind", self.process, waiting)
             self._transport.abort()
 
@@ -289,10 +358,54 @@ class Client(asyncio.Protocol):
             result = request(self.relay, self, *arguments)
         except Exception as error:  # one request's fault must not end what all workers share
             log.exception("relay: request %s failed", op)
-            self.relay.send(self, frame(Op.FAILED, number, f"{type(error).__name__}: {error}"))
+            self._reply(frame(Op.FAILED, number, f"{type(error).__name__}: {error}"))
             return
         if number:
-            self.relay.send(self, frame(Op.REPLY, number, result))
+            self._reply(frame(Op.REPLY, number, result))
+
+    def _reply(self, data: bytes) -> None:
+        self._answers.add(len(data))
+        self.relay.send(self, data)
+
+
+class Unsent:
+    """How many bytes of answers, among what else is sent, have not left yet. Pure.
+
+    What leaves in one batch is counted as if the answers came last: they may be fewer by then, never more.
+    """
+
+    def __init__(self) -> None:
+        self._fresh = 0
+        self._end = 0
+        self._batches: deque[tuple[int, int]] = deque()
+        self._old = 0
+
+    @property
+    def unsent(self) -> int:
+        return self._fresh + self._old
+
+    def add(self, size: int) -> None:
+        """An answer of the batch to come."""
+        self._fresh += size
+
+    def written(self, size: int, waiting: int) -> None:
+        """A batch of this size was written; so many bytes wait now, it included."""
+        self._end += size
+        if self._fresh:
+            self._batches.append((self._end, self._fresh))
+            self._old += self._fresh
+            self._fresh = 0
+        self.left(waiting)
+
+    def left(self, waiting: int) -> None:
+        """So many bytes wait now."""
+        sent = self._end - waiting
+        while self._batches and self._batches[0][0] <= sent:
+            self._old -= self._batches.popleft()[1]
+        if self._batches:
+            end, size = self._batches[0]
+            self._old -= size - min(size, end - sent)
+            self._batches[0] = (end, min(size, end - sent))
 
 
 def pack_page(page: Page) -> Words:
@@ -300,21 +413,14 @@ def pack_page(page: Page) -> Words:
         tuple((entry.data, None if entry.position is None else entry.position.offset) for entry in page.entries),
         tuple(page.position),
         page.recovered,
+        page.rest,
     )
 
 
 def unpack_page(words: Words) -> Page:
-    entries, (offset, epoch), recovered = words
+    entries, (offset, epoch), recovered, rest = words
     made = tuple(Entry(data, None if number is None else Position(number, epoch)) for data, number in entries)
-    return Page(made, Position(offset, epoch), recovered)
-
-
-def same_user(connection: socket.socket) -> bool:
-    """Whether the peer of a Unix socket runs as our user (root may do anything anyway)."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True  # there the socket is a file in a directory that only our user may enter
-    _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return bool(user in (os.getuid(), 0))
+    return Page(made, Position(offset, epoch), recovered, rest)
 
 
 def listen(address: str) -> socket.socket:
@@ -345,7 +451,7 @@ def native_address(address: str) -> str:
     return "\0" + address[1:] if address.startswith("@") else address
 
 
-async def serve(server: socket.socket, *, with_parent: bool, state: str | None) -> None:
+async def serve(server: socket.socket, key: str, *, with_parent: bool, state: str | None) -> None:
     """Serve until SIGTERM; with `with_parent` until the parent says so, or is gone.
 
     `state`: the file by which a relay that is stopped in order hands over to the next one.
@@ -362,7 +468,7 @@ async def serve(server: socket.socket, *, with_parent: bool, state: str | None) 
     loop.add_signal_handler(signal.SIGTERM, (lambda: None) if with_parent else (lambda: end(True)))
     if with_parent:
         loop.add_reader(sys.stdin.fileno(), lambda: end(os.read(sys.stdin.fileno(), 1) == STOP))
-    relay = Relay(None if state is None else Handover(state))
+    relay = Relay(key, None if state is None else Handover(state))
     listening = await loop.create_unix_server(lambda: Client(relay), sock=server)
     clean = await over
     listening.close()
@@ -378,19 +484,46 @@ def main() -> None:
     parser.add_argument("--state", metavar="FILE", help="hand histories over to the next relay in this file")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    address = arguments.address
+    key = _given_key(address)
+    if not key and address.startswith("@"):
+        parser.error(f"expected the key in {ENVIRONMENT}=KEY:{address}, as the workers have it (64 hexadecimal digits)")
     inherited = arguments.fd is not None
-    server = socket.socket(fileno=arguments.fd) if inherited else listen(arguments.address)
+    server = socket.socket(fileno=arguments.fd) if inherited else listen(address)
     try:
-        run = asyncio.run
-        with contextlib.suppress(ImportError):
-            import uvloop
+        with contextlib.nullcontext(key) if key else _key_beside(address) as key:
+            run = asyncio.run
+            with contextlib.suppress(ImportError):
+                import uvloop
 
-            run = uvloop.run
-        run(serve(server, with_parent=arguments.with_parent, state=arguments.state))
+                run = uvloop.run
+            run(serve(server, key, with_parent=arguments.with_parent, state=arguments.state))
     finally:
-        if not inherited and not arguments.address.startswith("@"):
+        if not inherited and not address.startswith("@"):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(arguments.address)
+                os.unlink(address)
+
+
+def _given_key(address: str) -> str:
+    with contextlib.suppress(ValueError):
+        key, named = read_target(os.environ.get(ENVIRONMENT, ""))
+        return key if named == address else ""
+    return ""
+
+
+@contextlib.contextmanager
+def _key_beside(address: str) -> Iterator[str]:
+    """A new key in a file beside the socket, for whoever may read our user's files."""
+    key, path = new_key(), key_file(address)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()  # of a relay that was killed
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key)
+    try:
+        yield key
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from .relay_process import STOP, listen
+from .relay_trust import new_key, target
 from .relay_wire import ENVIRONMENT
 
 log = logging.getLogger("antiphon.hub.relay")
@@ -50,6 +51,7 @@ class Supervisor:
         """`state`: the file by which histories get over a clean stop to the next start, of one server at a time."""
         self.address = ""
         self._state = state
+        self.key = ""
         self._listener: socket.socket | None = None
         self._directory: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,7 +62,7 @@ class Supervisor:
     @property
     def environment(self) -> dict[str, str]:
         """What the workers' environment must hold for `relay://` to find this relay."""
-        return {ENVIRONMENT: self.address}
+        return {ENVIRONMENT: target(self.key, self.address)}
 
     @property
     def pid(self) -> int | None:
@@ -69,11 +71,11 @@ class Supervisor:
         return None if process is None else process.pid
 
     def start(self) -> str:
-        """Start the relay; returns its address. Workers may connect at once."""
+        """Start the relay; returns its address. Workers that know `environment` may connect at once."""
         if self._thread is not None:
             raise RuntimeError("this supervisor was started already")
         self._owner = os.getpid()
-        self.address = self._choose_address()
+        self.address, self.key = self._choose_address(), new_key()
         self._listener = listen(self.address)
         self._stopping.clear()
         self._spawn()
@@ -118,7 +120,11 @@ class Supervisor:
             command += ["--state", self._state]
         # a session of its own: Ctrl-C must reach the workers first, they still say goodbye to the relay
         self._process = subprocess.Popen(
-            [*command, "--with-parent"], stdin=subprocess.PIPE, pass_fds=(descriptor,), start_new_session=True
+            [*command, "--with-parent"],
+            stdin=subprocess.PIPE,
+            pass_fds=(descriptor,),
+            start_new_session=True,
+            env=os.environ | self.environment,
         )
 
     def _end(self) -> None:
@@ -172,7 +178,7 @@ class Supervisor:
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 
-# The relay needs five small modules of the package, not all of it: importing the package's door would cost it
+# The relay needs six small modules of the package, not all of it: importing the package's door would cost it
 # a second at every start and fifty megabytes for good.
 _PROGRAM = """\
 import sys, types

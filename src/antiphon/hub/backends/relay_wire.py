@@ -1,7 +1,7 @@
 """What workers and the relay process say to each other: one frame is a length and a marshalled tuple.
 
-Pure, no I/O. `marshal` because both ends are processes of one user on one host (the relay checks that, see
-relay_process.py), run the same interpreter, and one C call per frame is all the codec a fast path wants. It is no
+Pure, no I/O. `marshal` because both ends are processes of one user on one host that have shown each other a key (see
+relay_trust.py), run the same interpreter, and one C call per frame is all the codec a fast path wants. It is no
 format for strangers, and none gets to send here.
 """
 
@@ -12,7 +12,7 @@ import struct
 from typing import Any, Final, TypeAlias
 
 ENVIRONMENT: Final = "ANTIPHON_RELAY"
-"""Environment variable with the address of the relay; set for the workers by whoever runs the `Supervisor`."""
+"""Environment variable that names the relay, as KEY:ADDRESS; set for the workers by whoever runs the `Supervisor`."""
 
 MAX_REQUEST: Final = 64 << 20
 """Bytes of one request. Larger ones can only be damage, or a payload no WebSocket would take."""
@@ -41,6 +41,7 @@ class Op:
     RENEW = 10
     GOODBYE = 11
     STATS = 12
+    COUNT = 13
     # relay to worker
     REPLY = 32
     FAILED = 33

@@ -26,6 +26,7 @@ TOPICS: dict[str, dict[str, Any]] = {
     "kept*": {"history": 1000},
     "all*": {"history": 100_000},
     "few*": {"history": 3},
+    "pages": {"history": 101, "outbox_bytes": 20_000},
     "brief*": {"history": 10, "ttl": TTL},
     "people*": {"presence": True, "presence_grace": 0.5},
     "unhurried*": {"presence": True, "presence_grace": 5.0},
@@ -42,6 +43,7 @@ OPTIONS = {pattern: TopicOptions(**options) for pattern, options in TOPICS.items
     "small-newest": TopicOptions(outbox_bytes=1000, overflow=Overflow.DROP_NEWEST),
     "small-oldest": TopicOptions(outbox_bytes=1000, overflow=Overflow.DROP_OLDEST),
     "small-conflate": TopicOptions(outbox_bytes=1000, overflow=Overflow.CONFLATE, conflate_by="key"),
+    "lossy-pages": TopicOptions(history=100, outbox_bytes=20_000, overflow=Overflow.DROP_OLDEST),
     "tiny-*": TopicOptions(outbox_bytes=1),
 }
 

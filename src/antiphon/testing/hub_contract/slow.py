@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 
-from antiphon.hub import Hub
+from antiphon.hub import Hub, Position
 from antiphon.testing.hub_sinks import Connection, eventually
 
 from .base import Contract
@@ -53,6 +53,44 @@ class SlowReceiversContract(Contract):
             assert numbers == sorted(numbers)
             assert membership.dropped == 100 - len(numbers)
 
+    async def test_many_who_stall_in_a_long_page_hold_the_same_messages_and_few_of_them(self, hub: Hub) -> None:
+        for n in range(100):
+            await hub.publish("pages", f"{n:<1000}")
+        connections = [Connection() for _ in range(20)]
+        for connection in connections:
+            connection.sink.stall()
+        async with contextlib.AsyncExitStack() as stack:
+            for connection in connections:
+                await stack.enter_async_context(hub.join("pages", connection, history=100))
+            await hub.publish("pages", "100")
+            await self.settle(hub)
+            assert all(0 < connection.sink.buffered <= 20_000 for connection in connections)
+            assert len({id(one) for connection in connections for one in connection.sink._buffer}) <= 20
+            for connection in connections:
+                connection.sink.read_on()
+            await eventually(lambda: all(len(connection.received) == 101 for connection in connections))
+            assert all([int(one) for one in connection.received] == list(range(101)) for connection in connections)
+
+    async def test_a_long_page_is_all_there_or_its_gap_is_told(self, hub: Hub) -> None:
+        for n in range(100):
+            first = await hub.publish("lossy-pages", f"{n:<1000}")
+        since = None if first is None else Position(first.offset - 99, first.epoch)
+        connection = Connection()
+        connection.sink.stall()
+        async with hub.join("lossy-pages", connection, since=since) as membership:
+            assert membership.recovered
+            assert membership.position == first
+            for n in range(100, 201):
+                await hub.publish("lossy-pages", f"{n:<1000}")
+            await self.settle(hub)
+            connection.sink.read_on()
+            await eventually(lambda: str(connection.received[-1]).strip() == "200")
+            texts = [str(one).strip() for one in connection.received]
+            gap = next((n for n, one in enumerate(texts) if "resync" in one), 99)
+            assert texts[:gap] == [str(1 + n) for n in range(gap)]
+            numbers = [int(one) for one in texts if "resync" not in one]
+            assert numbers == sorted(set(numbers))
+
     async def _overflow(self, hub: Hub, topic: str) -> tuple[list[int], int]:
         """100 messages of 100 bytes at a receiver that holds 1000."""
         connection, other = Connection(), Connection()
@@ -89,6 +127,10 @@ class SlowReceiversContract(Contract):
             await hub.publish("kept", "live")
             await self.settle(hub)
             assert connection.sink.alive
-            for _ in range(60):
+
+            def read_one() -> bool:
                 connection.sink.read(1)
+                return len(connection.received) > 50
+
+            await eventually(read_one)
             assert [str(one).strip() for one in connection.received] == [*map(str, range(50)), "live"]
