@@ -14,6 +14,7 @@ import contextlib
 import logging
 import random
 import secrets
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
@@ -21,7 +22,7 @@ from typing import Any, Final, TypeAlias
 import uvloop
 
 from antiphon.hub import BackendUnavailable, Hub
-from antiphon.hub.backends.relay_process import native_address
+from antiphon.hub.backends.relay_process import listen, native_address
 from antiphon.hub.backends.relay_trust import target
 from tests.hub.simulation import HUBS, TOPICS, Life, lived, restart
 from tests.patience import PATIENCE
@@ -59,7 +60,10 @@ class Proxy:
     async def listen_unix(self) -> str:
         """The abstract address."""
         address = f"@antiphon-proxy-{secrets.token_hex(8)}"
-        self._server = await asyncio.start_unix_server(self._accept, native_address(address))
+        # The socket is made here: uvloop takes a path up to its first NUL, which an abstract address begins with.
+        server = listen(address)
+        server.setblocking(False)
+        self._server = await asyncio.start_unix_server(self._accept, sock=server)
         return address
 
     def cut(self, share: float = 1.0) -> None:
@@ -176,7 +180,14 @@ class Real:
     async def _dial(self) -> Streams:
         if isinstance(self._server, RedisServer):
             return await asyncio.open_connection("127.0.0.1", self._server.port)
-        return await asyncio.open_unix_connection(native_address(self._server.address))
+        relay = socket.socket(socket.AF_UNIX)
+        try:
+            relay.setblocking(False)
+            relay.connect(native_address(self._server.address))
+            return await asyncio.open_unix_connection(sock=relay)
+        except BaseException:
+            relay.close()
+            raise
 
     async def _cut(self, rng: random.Random) -> None:
         rng.choice(self._proxies).cut(rng.choice([0.5, 1.0]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import time
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
@@ -22,6 +24,9 @@ TOPICS = {
     "crowd": TopicOptions(presence_grace=0),
 }
 LEASE = 0.6
+LEAVERS = 1000
+ROUND_TRIPS = (0.02, 0.1)
+"""Seconds: where the machine was too slow for the first, the next tells."""
 
 
 @pytest.fixture(scope="module")
@@ -158,32 +163,42 @@ async def test_a_full_server_is_told_in_the_stats_and_is_no_loss(server: RedisSe
 # Round trips
 
 
-@pytest.mark.parametrize("members", [1000])
-async def test_who_joins_elsewhere_does_not_wait_for_all_who_leave(server: RedisServer, members: int) -> None:
-    """A switch reboots: all of them are cut at once, and each leave is a round trip of 20 ms."""
+async def test_who_joins_elsewhere_does_not_wait_for_all_who_leave(server: RedisServer) -> None:
+    """A switch reboots: all of them are cut at once, and each leave is a round trip."""
+    for round_trip in ROUND_TRIPS:
+        took = await joining_beside_leaves(server, LEAVERS, round_trip)
+        if took < LEAVERS * round_trip / 4:
+            return
+    pytest.fail(f"{took:.2f} s, with round trips of {round_trip} s: it waited for the others")
+
+
+async def joining_beside_leaves(server: RedisServer, members: int, round_trip: float) -> float:
+    """Seconds."""
     address = Address(server)
-    async with address as url, Hub(url, topics=TOPICS, presence_lease=30) as hub:
+    async with address as url, Hub(url, topics=TOPICS, presence_lease=60) as hub:
         crowd = [Connection() for _ in range(members)]
-        await asyncio.gather(
-            *(hub.join("crowd", one, presence=f"user {n}").__aenter__() for n, one in enumerate(crowd))
-        )
-        address.proxy.latency = 0.01
-        loop = asyncio.get_running_loop()
+        joining = (hub.join("crowd", one, presence=f"user {n}").__aenter__() for n, one in enumerate(crowd))
+        await asyncio.gather(*joining)
+        address.proxy.latency = round_trip / 2
         for one in crowd:
             one.sink.die()
-        started = loop.time()
+        started = time.monotonic()
         async with hub.join("people", Connection(), presence="innocent"):
-            took = loop.time() - started
-        assert took < members * 0.02 / 4, f"{took:.2f} s: it waited for the others"
+            took = time.monotonic() - started
+        address.proxy.latency = 0
         await until(lambda: hub.presence_count("crowd"), 0)
+    return took
 
 
 async def test_a_start_takes_few_round_trips(server: RedisServer) -> None:
     address = Address(server)
     async with address as url:
-        address.proxy.latency = 0.05
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        async with Hub(url, topics=TOPICS):
-            took = loop.time() - started
-    assert took < 0.1 * 6, f"{took:.2f} s for round trips of 0.1 s"
+        for round_trip in (0.1, 0.4, 0.7):
+            address.proxy.latency = round_trip / 2
+            started = time.monotonic()
+            with contextlib.suppress(BackendUnavailable):  # on a busy machine: not within 5 seconds
+                async with Hub(url, topics=TOPICS):
+                    took = time.monotonic() - started
+                if took < 6 * round_trip:
+                    return
+    pytest.fail(f"{took:.2f} s for round trips of {round_trip} s")

@@ -489,3 +489,22 @@ async def test_who_joins_waits_for_the_leaves_of_its_own_topic_only(hub: Hub, ba
         backend.confirm_leaving.set()
         assert await waiting == {}
         await leaving
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_gives_up_waiting_for_a_leave_as_it_is_told_stops_nobody(
+    hub: Hub, backend: Fragile, turns: int
+) -> None:
+    connection = Connection()
+    await hub.join("people", connection, presence="ann").__aenter__()
+    backend.confirm_leaving.clear()
+    connection.sink.die()
+    asking = asyncio.create_task(hub.presence("people"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    backend.confirm_leaving.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    assert await hub.presence("people") == {}

@@ -79,7 +79,9 @@ class Attendance:
             self._told_by.clear()  # a task that is cancelled before it has begun does not get to its end
 
     def untold(self, topic: str) -> bool:
-        return topic in self._topics
+        # Not whether it has an entry: one whose last waiter was cancelled has it until that one has run.
+        entry = self._topics.get(topic)
+        return entry is not None and bool(entry.refs)
 
     # Telling
 
