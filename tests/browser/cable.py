@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Self
 
 
@@ -73,7 +72,7 @@ class Cable:
             writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := await reader.read(1 << 16):
                 await self._flowing.wait()
                 if self._over:
@@ -81,3 +80,5 @@ class Cable:
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()
+        except OSError:
+            writer.transport.abort()  # one end was reset: so is the other
