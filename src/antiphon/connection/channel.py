@@ -52,7 +52,6 @@ from .state import (
     Closed,
     WebSocketState,
     closed_by_message,
-    misused,
     normalised,
     spec_version,
     unexpected,
@@ -281,7 +280,7 @@ class Channel(HTTPConnection[StateT], Generic[StateT]):
                 return  # the endpoint could not know
             raise self._gone(ENDING_METHODS.get(kind, "send"))
         if kind not in expected:
-            raise RuntimeError(misused(self.application_state, kind))
+            raise RuntimeError(unexpected(expected, kind))
         ended = self._has_ended()
         if ended and kind in ("websocket.accept", "websocket.send"):
             if kind == "websocket.send" and self._is_handling():
