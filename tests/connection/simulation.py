@@ -363,7 +363,8 @@ class Check:
 
     def log(self) -> None:
         life = self.life
-        records = [record for record in self.world.records if f"({life.path})" in record.getMessage()]
+        named = [record for record in self.world.records if f"({life.path})" in record.getMessage()]
+        records = [record for record in named if record.levelno > logging.INFO]  # why one was refused is told there
         level = max((record.levelno for record in records), default=0)
         promise = promised(life.left, accepted=life.accepted)
         traceback = promise.status == 500 and level < logging.ERROR

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
@@ -257,6 +259,22 @@ def test_an_answer_that_nobody_gets_is_a_warning_once_for_each_endpoint(caplog: 
             pass
     (line,) = [record.getMessage() for record in caplog.records if record.name == "antiphon"]
     assert line.endswith("answers returned a dict, which nobody gets: await websocket.send_json(...) sends it")
+
+
+def test_an_endpoint_whose_exception_a_dependency_swallows_has_returned_nothing() -> None:
+    async def swallows(websocket: WebSocket) -> AsyncIterator[None]:
+        await websocket.accept()
+        with contextlib.suppress(ZeroDivisionError):
+            yield
+
+    app = App()
+
+    @app.websocket("/ws", dependencies=[Depends(swallows)])
+    async def raises(websocket: WebSocket) -> None:
+        raise ZeroDivisionError
+
+    with TestClient(app).websocket_connect("/ws") as session:
+        assert session.receive()["code"] == 1000
 
 
 def test_an_app_is_no_middleware() -> None:

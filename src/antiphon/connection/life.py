@@ -22,7 +22,7 @@ from .state import (
     SENDS,
     Closed,
     WebSocketState,
-    misused,
+    unexpected,
 )
 from .unretrieved import excuse_disconnects
 from .ways import Way
@@ -105,7 +105,7 @@ class Life:
                 return None  # the endpoint could not know
             raise self.gone(ENDING_METHODS.get(kind, "send"))
         if kind not in expected:
-            raise RuntimeError(misused(self.application_state, kind))
+            raise RuntimeError(unexpected(expected, kind))
         return expected
 
     def may_send_to_nobody(self, kind: str) -> bool:

@@ -61,16 +61,15 @@ MISTAKES: Final[Mapping[tuple[WebSocketState, str], str]] = {
         "send_denial_response() was called on a connection that is accepted already; close(code, reason) ends it"
     ),
     (RESPONSE, "websocket.accept"): "accept() was called on a connection that is being refused with a response",
-    (RESPONSE, "websocket.close"): "close() was called on a connection that is being refused with a response",
 }
-"""What the methods of `WebSocket` are called in vain, by `application_state` and message; others speak raw ASGI."""
+"""How methods of `WebSocket` are held wrong, by `application_state` and message. Raw messages are told of as such."""
 
 
-def misused(state: WebSocketState, message_type: str) -> str:
-    """The text of the error for a message that the application may not send now."""
-    raw = unexpected(SENDS[state], message_type)
+def check_method(state: WebSocketState, message_type: str) -> None:
+    """Raise RuntimeError for a method that cannot be meant in this state, in words about the method."""
     mistake = MISTAKES.get((state, message_type))
-    return raw if mistake is None else f"{mistake} ({raw})"
+    if mistake is not None:
+        raise RuntimeError(f"{mistake} ({unexpected(SENDS[state], message_type)})")
 
 
 def unexpected(expected: Iterable[str], message_type: object) -> str:

@@ -32,7 +32,7 @@ from . import codec
 from .life import Life
 from .owner import current_owner, running_loop
 from .raw import RawWebSocket
-from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST
+from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST, check_method
 from .typed import InvalidLimit, OnInvalid, adapter_of, decode, encode, error_reply
 from .unretrieved import excuse_disconnects
 
@@ -64,9 +64,10 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
         A subprotocol that the client did not offer may not be selected (RFC 6455 §4.1): the connection opens without
         one. Raises `WebSocketDisconnect` when the client is gone already, TypeError or ValueError for headers that are
-        not pairs of bytes fit for HTTP.
+        not pairs of bytes fit for HTTP, RuntimeError the second time.
         """
         pairs = codec.check_headers(headers)
+        check_method(self.application_state, "websocket.accept")
         if self.client_state is CONNECTING:
             try:
                 await self.receive()
@@ -101,6 +102,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             raise TypeError(f"send_denial_response takes a Response, as JSONResponse({{...}}, 403), got {response!r}")
         if "websocket.http.response" not in (self.scope.get("extensions") or {}):
             raise RuntimeError("The server doesn't support the Websocket Denial Response extension.")
+        check_method(self.application_state, "websocket.http.response.start")
         if self.client_state is CONNECTING:
             await self.receive()
         await response(self.scope, self.receive, self.send)

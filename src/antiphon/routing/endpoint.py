@@ -75,6 +75,7 @@ async def run(
     """
     websocket: WebSocket = WebSocket(scope, receive, send)
     solving: Solved | None = None
+    result: object = None  # also where a dependency swallows what the endpoint raised
     try:
         if plan.connection_only is not None:
             result = await _awaitable(endpoint(**{plan.connection_only: websocket}), endpoint)
