@@ -204,6 +204,17 @@ async def _read_lines(served: ServedProcess, started: asyncio.Future[int]) -> No
         started.set_exception(RuntimeError(f"the server ended before it was ready:\n{served.log}"))
 
 
+async def somebody_listens(server: ServedProcess) -> None:
+    """uvicorn says where its workers listen before they do."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                _, writer = await asyncio.open_connection(HOST, server.port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
+
+
 async def _terminate(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.terminate()

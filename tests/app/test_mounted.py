@@ -20,7 +20,7 @@ from tests.commands import ANTIPHON
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 from tests.relay_server import RelayServer
-from tests.serving import HOST, ServedProcess, serve_process
+from tests.serving import ServedProcess, serve_process, somebody_listens
 
 LIVE = """
 import os
@@ -67,23 +67,12 @@ async def served(
         assert noise not in server.log, server.log
 
 
-async def somebody_listens(server: ServedProcess) -> None:
-    """uvicorn says where its workers listen before they do."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                _, writer = await asyncio.open_connection(HOST, server.port)
-                writer.close()
-                return
-            await asyncio.sleep(0.05)
-
-
 RUN = (*ANTIPHON, "run")
 UVICORN = (sys.executable, "-W", "error", "-m", "uvicorn")
 
 
 async def enter(url: str, stack: contextlib.AsyncExitStack) -> tuple[ClientConnection, str]:
-    client = await stack.enter_async_context(connect(f"{url}/ws/room"))
+    client = await stack.enter_async_context(connect(f"{url}/ws/room", open_timeout=PATIENCE))
     return client, str(await client.recv())
 
 
@@ -92,9 +81,10 @@ async def everybody_hears_everybody(server: ServedProcess, *, workers: int) -> N
         clients: list[ClientConnection] = []
         seen: set[str] = set()
         while len(seen) < workers or len(clients) < 4:
-            client, worker = await enter(server.url, stack)
-            clients.append(client)
-            seen.add(worker)
+            # Many at once: of those that come one by one, the quickest worker may take each.
+            for client, worker in await asyncio.gather(*(enter(server.url, stack) for _ in range(4))):
+                clients.append(client)
+                seen.add(worker)
         for number, client in enumerate(clients):
             await client.send(str(number))
         for client in clients:
@@ -126,7 +116,7 @@ async def test_so_it_does_over_redis_and_without_our_command(tmp_path: Path, red
 async def test_a_guest_whose_backend_is_away_says_try_again_and_serves_when_it_is_there(tmp_path: Path) -> None:
     relay = RelayServer()
     async with served(tmp_path, program(tmp_path, "mounted app", relay.url), command=UVICORN) as server:
-        async with connect(f"{server.url}/ws/room") as client:
+        async with connect(f"{server.url}/ws/room", open_timeout=PATIENCE) as client:
             with pytest.raises(ConnectionClosed):
                 await client.recv()
             assert client.close_code == 1013

@@ -14,9 +14,9 @@ from websockets.asyncio.client import connect
 
 from tests.commands import ANTIPHON, antiphon
 from tests.patience import PATIENCE, until
-from tests.serving import HOST, serve_process
+from tests.serving import HOST, serve_process, somebody_listens
 
-from .test_mounted import everybody_hears_everybody, program, served, somebody_listens
+from .test_mounted import everybody_hears_everybody, program, served
 
 PYTHON = (sys.executable, "-W", "error", "-m")
 SERVERS = {
@@ -44,7 +44,7 @@ async def test_a_hub_in_memory_says_once_per_worker_that_it_misses_the_others(
         async with asyncio.timeout(PATIENCE):
             while len(seen) < workers:
                 for _ in range(3):
-                    async with connect(f"{server.url}/ws/room") as client:
+                    async with connect(f"{server.url}/ws/room", open_timeout=PATIENCE) as client:
                         seen.add(str(await client.recv()))
     assert server.log.count(WARNING) == (0 if workers == 1 else 2), server.log
     if workers == 2:
@@ -56,7 +56,7 @@ async def test_a_hub_in_memory_says_once_per_worker_that_it_misses_the_others(
 async def test_one_process_that_serves_is_nothing_to_warn_of(tmp_path: Path, args: tuple[str, ...]) -> None:
     target = program(tmp_path, "mounted app")
     async with served(tmp_path, target, *args, command=(*PYTHON, "uvicorn"), env={"WEB_CONCURRENCY": "4"}) as server:
-        async with connect(f"{server.url}/ws/room") as client:
+        async with connect(f"{server.url}/ws/room", open_timeout=PATIENCE) as client:
             await client.recv()
     assert WARNING not in server.log
 

@@ -175,7 +175,7 @@ async def test_a_probe_sees_that_redis_was_killed_and_that_it_is_back(tmp_path: 
     with RedisServer() as redis:
         (tmp_path / "main.py").write_text(PROGRAM.format(url=redis.url, app=app, how=how))
         async with serve_process("main:app", app_dir=tmp_path, command=(*ANTIPHON, "run")) as server:
-            async with httpx.AsyncClient(base_url=server.http_url, follow_redirects=False) as probe:
+            async with httpx.AsyncClient(base_url=server.http_url, follow_redirects=False, timeout=PATIENCE) as probe:
                 assert await becomes(probe, 200)
                 redis.kill()
                 assert await becomes(probe, 503)

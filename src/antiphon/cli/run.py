@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import sys
@@ -63,6 +64,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--state", metavar="PATH", help="File that hands histories over a restart.  [default: one of this app]")
 @click.option("--no-state", is_flag=True, help="A restart ends all histories.")
 @click.option("--limit-concurrency", type=click.IntRange(1), metavar="N", help="More connections than this get 503.")
+@click.option("--metrics", is_flag=True, help="Show Prometheus the numbers of all workers, at --metrics-path.")
+@click.option("--metrics-path", default="/metrics", metavar="PATH", help="Where --metrics shows them.")
 @click.option(
     "--timeout-graceful-shutdown",
     type=click.IntRange(0),
@@ -106,6 +109,7 @@ def configure(target: Target, **options: Any) -> Config:
         check_certificate(options["ssl_certfile"], options["ssl_keyfile"], options["ssl_keyfile_password"])
     if options["reload"] and (options["workers"] or 1) > 1:
         raise WrongUsage("--reload serves with one process", "leave out --workers while developing")
+    metrics_path = _metrics_path(options["metrics_path"]) if options["metrics"] else None
     sizes = {"ws_max_size": options["ws_max_size"]} if options["ws_max_size"] else {}
     return Config(
         str(target),
@@ -134,6 +138,7 @@ def configure(target: Target, **options: Any) -> Config:
         ssl_certfile=options["ssl_certfile"],
         ssl_keyfile_password=options["ssl_keyfile_password"],
         factory=options["factory"],
+        metrics_path=metrics_path,
         **sizes,
     )
 
@@ -144,6 +149,14 @@ def _check_limits() -> None:
         ServerConfig.from_environ(os.environ)
     except ValueError as error:
         raise Problem(str(error)) from None
+
+
+def _metrics_path(path: str) -> str:
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise Problem("--metrics needs a package: pip install antiphon[metrics]")
+    if not path.startswith("/") or path == "/":
+        raise WrongUsage(f"--metrics-path begins with a slash, and {path!r} is none", "for example: /internal/metrics")
+    return path.rstrip("/")
 
 
 def _listen(host: str, port: int, uds: str | None, fd: int | None) -> list[Any]:

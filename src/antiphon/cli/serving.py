@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import importlib
 import importlib.util
 import logging
 import multiprocessing
@@ -65,8 +66,17 @@ class Config(uvicorn.Config):
     """uvicorn's settings. A worker loads them too, and ends with the process that supervises it, however that ends:
     an orphan would keep the port, with a hub that has lost its relay."""
 
+    def __init__(self, *args: Any, metrics_path: str | None = None, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.metrics_path = metrics_path
+        """Where the numbers of all workers are shown."""
+        self.metrics_folder: str | None = None
+        """Where several workers keep them."""
+
     def load(self) -> None:
         super().load()
+        if self.metrics_path is not None:
+            importlib.import_module("antiphon.cli.metrics").install(self, self.metrics_path, self.metrics_folder)
         supervisor = multiprocessing.parent_process()
         if supervisor is not None:
             threading.Thread(target=_end_after, args=(supervisor,), daemon=True).start()
@@ -103,7 +113,7 @@ def serve(
             _tell(config, where)
             ChangeReload(config, target=_Reloaded(config, check, state).run, sockets=sockets).run()
         elif config.workers > 1:
-            with _relay(state):
+            with _relay(state), _metrics(config):
                 _tell(config, f"{where} with {config.workers} workers")
                 _serve_in_workers(config, sockets)
         else:
@@ -183,6 +193,17 @@ def _tell(config: uvicorn.Config, where: str) -> None:
     logger.info("Antiphon running on %s (press CTRL+C to stop)", where)
     if config.ws == Engine.ANTIPHON.setting and not native:
         logger.info("The engine is the pure Python one, slower: installed with a C compiler it is native")
+
+
+@contextmanager
+def _metrics(config: uvicorn.Config) -> Iterator[None]:
+    """Where the workers put their numbers together."""
+    if getattr(config, "metrics_path", None) is None:
+        yield
+        return
+    with importlib.import_module("antiphon.cli.metrics").shared_folder() as folder:
+        config.metrics_folder = folder  # type: ignore[attr-defined]
+        yield
 
 
 @contextmanager

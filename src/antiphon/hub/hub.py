@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import uuid
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -114,6 +115,9 @@ class Hub:
         if isinstance(self._backend, MemoryBackend):
             self._backend.listen(self._rooms)
         self.observer = observer
+        _hubs.add(self)
+        for greet in _greeters:
+            greet(self)
 
     @property
     def observer(self) -> Observer | None:
@@ -350,6 +354,17 @@ class Hub:
 
     def _name_of(self, websocket: SupportsSink) -> str:
         return f"{self._rooms.process}:{id(read_sink(websocket))}:{next(self._serial)}"
+
+
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+_greeters: list[Callable[[Hub], None]] = []
+
+
+def greet_hubs(greet: Callable[[Hub], None]) -> None:
+    """Call `greet` with every hub of this process, and with each that is made later: for who watches all of it."""
+    _greeters.append(greet)
+    for hub in tuple(_hubs):
+        greet(hub)
 
 
 def _process() -> str:
