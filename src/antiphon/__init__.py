@@ -1,48 +1,148 @@
-"""Real-time WebSockets for Python: FastAPI's endpoint API, a strict and fast protocol engine, and a hub."""
+"""Real-time WebSockets for Python: FastAPI's endpoint API, a strict and fast protocol engine, and a hub.
 
-from . import status as status
-from .app import App as App
-from .background import BackgroundTasks as BackgroundTasks
-from .connection import OnInvalid as OnInvalid
-from .connection import WebSocket as WebSocket
-from .connection import WebSocketState as WebSocketState
-from .dependencies import Body as Body
-from .dependencies import Cookie as Cookie
-from .dependencies import Depends as Depends
-from .dependencies import File as File
-from .dependencies import Form as Form
-from .dependencies import Header as Header
-from .dependencies import Path as Path
-from .dependencies import Query as Query
-from .dependencies import Security as Security
-from .dependencies import UploadFile as UploadFile
-from .exceptions import HTTPException as HTTPException
-from .exceptions import InvalidMessage as InvalidMessage
-from .exceptions import WebSocketDisconnect as WebSocketDisconnect
-from .exceptions import WebSocketDisconnected as WebSocketDisconnected
-from .exceptions import WebSocketException as WebSocketException
-from .hub import BackendUnavailable as BackendUnavailable
-from .hub import Framing as Framing
-from .hub import Hub as Hub
-from .hub import HubError as HubError
-from .hub import InvalidTopic as InvalidTopic
-from .hub import Kind as Kind
-from .hub import Membership as Membership
-from .hub import Message as Message
-from .hub import Overflow as Overflow
-from .hub import Position as Position
-from .hub import SlowSubscriber as SlowSubscriber
-from .hub import Subscription as Subscription
-from .hub import TopicOptions as TopicOptions
-from .hub import Trouble as Trouble
-from .hub import UnencodableData as UnencodableData
-from .requests import HTTPConnection as HTTPConnection
-from .requests import Request as Request
-from .responses import FileResponse as FileResponse
-from .responses import HTMLResponse as HTMLResponse
-from .responses import JSONResponse as JSONResponse
-from .responses import PlainTextResponse as PlainTextResponse
-from .responses import RedirectResponse as RedirectResponse
-from .responses import Response as Response
-from .responses import StreamingResponse as StreamingResponse
-from .routing import APIRouter as APIRouter
+What is public is listed here and in docs/stability.md; other modules may change in any release.
+"""
+
+from . import status
+from .app import App
+from .background import BackgroundTasks
+from .connection import (
+    Closed,
+    ConnectionOptions,
+    OnInvalid,
+    WebSocket,
+    WebSocketState,
+)
+from .dependencies import (
+    Body,
+    Cookie,
+    Depends,
+    File,
+    Form,
+    Header,
+    Path,
+    Query,
+    Security,
+    UploadFile,
+)
+from .exceptions import (
+    HTTPException,
+    InvalidJSON,
+    InvalidMessage,
+    NotAccepted,
+    PeerError,
+    RegistrationError,
+    RegistrationWarning,
+    TooMuchJSON,
+    UnencodableText,
+    UnexpectedMessageKind,
+    WebSocketDisconnect,
+    WebSocketDisconnected,
+    WebSocketException,
+)
+from .hub import (
+    AlreadyJoined,
+    BackendUnavailable,
+    Framing,
+    History,
+    Hub,
+    HubError,
+    HubNotRunning,
+    HubStats,
+    InvalidTopic,
+    Kind,
+    Membership,
+    Message,
+    Overflow,
+    Position,
+    SlowSubscriber,
+    Subscription,
+    TopicOptions,
+    Trouble,
+    UnencodableData,
+    UnknownBackend,
+)
+from .requests import (
+    HTTPConnection,
+    Request,
+)
+from .responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from .routing import APIRouter
+from .server import ServerConfig
+from .types import ClosedBy
+from .version import __version__
+
+__all__ = [
+    "APIRouter",
+    "AlreadyJoined",
+    "App",
+    "BackendUnavailable",
+    "BackgroundTasks",
+    "Body",
+    "Closed",
+    "ClosedBy",
+    "ConnectionOptions",
+    "Cookie",
+    "Depends",
+    "File",
+    "FileResponse",
+    "Form",
+    "Framing",
+    "HTMLResponse",
+    "HTTPConnection",
+    "HTTPException",
+    "Header",
+    "History",
+    "Hub",
+    "HubError",
+    "HubNotRunning",
+    "HubStats",
+    "InvalidJSON",
+    "InvalidMessage",
+    "InvalidTopic",
+    "JSONResponse",
+    "Kind",
+    "Membership",
+    "Message",
+    "NotAccepted",
+    "OnInvalid",
+    "Overflow",
+    "Path",
+    "PeerError",
+    "PlainTextResponse",
+    "Position",
+    "Query",
+    "RedirectResponse",
+    "RegistrationError",
+    "RegistrationWarning",
+    "Request",
+    "Response",
+    "Security",
+    "ServerConfig",
+    "SlowSubscriber",
+    "StreamingResponse",
+    "Subscription",
+    "TooMuchJSON",
+    "TopicOptions",
+    "Trouble",
+    "UnencodableData",
+    "UnencodableText",
+    "UnexpectedMessageKind",
+    "UnknownBackend",
+    "UploadFile",
+    "WebSocket",
+    "WebSocketDisconnect",
+    "WebSocketDisconnected",
+    "WebSocketException",
+    "WebSocketState",
+    "__version__",
+    "status",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from starlette.datastructures import State, URLPath
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -34,7 +34,7 @@ from .routing.router import RouteMethods
 from .routing.stock import http_exception_handler, request_validation_exception_handler
 from .types import ASGIApp, Message, Receive, Scope, Send
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -80,12 +80,15 @@ class App(RouteMethods):
             async for text in websocket.iter_text():
                 await websocket.send_text(f"{name}: {text}")
 
-    `dependencies` run before everything else, for every route. `exception_handlers` maps exception classes or HTTP
-    statuses to `handler(connection, exc)`. `lifespan(app)` is an async context manager; the mapping it yields becomes
-    `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets. FastAPI's keywords about
-    OpenAPI are accepted and not used; `app.metadata` holds them. `hub` starts and stops with the lifespan, or where
-    nobody runs that (the app is mounted) at its first use; without one, `app.hub` makes it. `connection_options` are
-    the limits of a connection on servers other than antiphon's own.
+    `routes` are routes that exist already. `middleware` is a list of Starlette's `Middleware(factory, ...)`, the
+    first outermost. `dependencies` run before everything else, for every route. `exception_handlers` maps exception
+    classes or HTTP statuses to `handler(connection, exc)`. `lifespan(app)` is an async context manager; the mapping
+    it yields becomes `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets.
+    FastAPI's keywords about OpenAPI are accepted and not used; `app.metadata` holds them. `on_startup` and
+    `on_shutdown` are functions without parameters, for apps without a `lifespan`. `default_response_class` and
+    `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
+    stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
+    makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
     Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
@@ -118,12 +121,12 @@ class App(RouteMethods):
         self.root_path = root_path
         self.connection_options = connection_options
         self.metadata = metadata
-        self.state = State()
+        self.state: State = State()
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self.exception_handlers: dict[Any, ExceptionHandler] = dict(exception_handlers or {})
         self.user_middleware: list[Middleware] = list(middleware or ())
         self.middleware_stack: ASGIApp | None = None
-        self.router = APIRouter(
+        self.router: APIRouter = APIRouter(
             routes=routes,
             redirect_slashes=redirect_slashes,
             default_response_class=default_response_class,

@@ -108,7 +108,7 @@ class UnexpectedMessageKind(PeerError, KeyError):
         super().__init__(expected)
         self.expected = expected
         self.received = received
-        self.close_reason = f"expected a {expected} message"
+        self.close_reason: str = f"expected a {expected} message"
 
     def __str__(self) -> str:
         return f"expected a {self.expected} message, but the peer sent {self.received}"

@@ -66,9 +66,9 @@ class _Scheme(SecurityBase):
     """What all schemes share: a name, a description, and what happens without credentials."""
 
     def __init__(self, *, scheme_name: str | None, description: str | None, auto_error: bool) -> None:
-        self.scheme_name = scheme_name or type(self).__name__
+        self.scheme_name: str = scheme_name or type(self).__name__
         self.auto_error = auto_error
-        self.model = SimpleNamespace(description=description)
+        self.model: SimpleNamespace = SimpleNamespace(description=description)
         """What FastAPI's schemes keep for OpenAPI and subclasses written for them read, such as `model.name`."""
 
     def make_authenticate_headers(self) -> dict[str, str]:
@@ -336,7 +336,7 @@ class OAuth2PasswordRequestForm:
         self.grant_type = grant_type
         self.username = username
         self.password = password
-        self.scopes = scope.split()
+        self.scopes: list[str] = scope.split()
         self.client_id = client_id
         self.client_secret = client_secret
 

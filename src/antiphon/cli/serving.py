@@ -35,7 +35,7 @@ from .problem import Problem
 
 STARTUP_FAILURE: Final = 3
 
-logger = logging.getLogger("antiphon.cli")
+logger: Final = logging.getLogger("antiphon.cli")
 
 
 class Engine(Enum):

@@ -56,7 +56,7 @@ class Terminal:
     """Shows messages and reads lines; `pretty` is whether JSON is laid out."""
 
     def __init__(self, *, pretty: bool | None) -> None:
-        self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        self.interactive: Any | bool = sys.stdin.isatty() and sys.stdout.isatty()
         self._on_screen = sys.stdout.isatty()
         dumb = os.environ.get("TERM") == "dumb"  # one that shows escape sequences instead of obeying them
         self._colour = self._on_screen and not dumb and not os.environ.get("NO_COLOR")

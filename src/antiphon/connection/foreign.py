@@ -21,7 +21,7 @@ from .options import ConnectionOptions
 from .owner import run_in, running_loop
 from .state import CONNECTED, CONNECTING, WebSocketState
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 ROOM_TURNS: Final = 16
 """Turns of the loop that a foreign sender waits for room at most."""
@@ -69,8 +69,8 @@ class ForeignSenders:
         self._options = options
         self._path = path
         self._loop = loop
-        self.dropped = 0
-        self.handed_over = 0
+        self.dropped: int = 0
+        self.handed_over: int = 0
         """Bytes on their way from other threads and loops."""
         self._unheeded = 0
         self._pressed = False

@@ -46,16 +46,16 @@ class Life:
     way: Way
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.client_state = CONNECTING
-        self.application_state = CONNECTING
-        self.clock = clock
-        self.read_at = -HANDLING_SECONDS
+        self.client_state: WebSocketState = CONNECTING
+        self.application_state: WebSocketState = CONNECTING
+        self.clock: Callable[[], float] = clock
+        self.read_at: float = -HANDLING_SECONDS
         """When the endpoint last read a message of the peer."""
         self.ended: Closed | None = None
         """How the connection ended, as far as a message told; `closed` knows more."""
         self.closing: Closed | None = None
         """The Close that the endpoint has given, and that may still wait for the peer to read."""
-        self.ended_by_foreign = False
+        self.ended_by_foreign: bool = False
 
     # What is known
 

@@ -17,7 +17,7 @@ current_owner: ContextVar[object] = ContextVar("antiphon.owner", default=None)
 
 OWNER_EXTENSION: Final = "antiphon.owner"
 
-running_loop = asyncio._get_running_loop
+running_loop: Final = asyncio._get_running_loop
 
 
 def owner_token(scope: Scope) -> object:

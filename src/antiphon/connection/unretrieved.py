@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from antiphon.exceptions import PeerError, WebSocketDisconnect
 from antiphon.shown import shown
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 Handler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 

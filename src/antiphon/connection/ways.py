@@ -85,9 +85,9 @@ class Direct:
     is_served = True
 
     def __init__(self, carrier: Carrier, receive: Receive, send: Send) -> None:
-        self.carrier = carrier
-        self.receive = receive
-        self.send = send
+        self.carrier: Carrier = carrier
+        self.receive: Receive = receive
+        self.send: Send = send
 
     @property
     def sink(self) -> Sink:
@@ -141,12 +141,12 @@ class OverAsgi:
     ) -> None:
         version = spec_version(scope)
         self._tells_reason = version >= (2, 3)
-        self.forgets_sends = (0,) < version < (2, 4)
-        self.is_served = version > (0,)
+        self.forgets_sends: bool = (0,) < version < (2, 4)
+        self.is_served: bool = version > (0,)
         self._loop = loop
         self._connection = connection
-        self.reader = AsgiReader(receive, limit=options.inbox_bytes, on_disconnect=self._on_disconnect)
-        self.writer = AsgiWriter(
+        self.reader: AsgiReader = AsgiReader(receive, limit=options.inbox_bytes, on_disconnect=self._on_disconnect)
+        self.writer: AsgiWriter = AsgiWriter(
             send, loop=loop, timeout=options.send_timeout, on_ended=connection.on_ended, watch=self._watch
         )
         self.receive: Receive = self.reader.get

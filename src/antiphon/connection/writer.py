@@ -16,13 +16,14 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from antiphon.types import ClosedBy, Message, PreparedMessage, Send
 
 from .deadline import rest_of, within
 from .state import LOST, Closed
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 
 class QueuedSend:
@@ -31,9 +32,9 @@ class QueuedSend:
     __slots__ = ("done", "message", "size")
 
     def __init__(self, message: Message, size: int, done: asyncio.Future[None] | None = None) -> None:
-        self.message = message
-        self.size = size
-        self.done = done
+        self.message: Message = message
+        self.size: int = size
+        self.done: asyncio.Future[None] | None = done
 
 
 class AsgiWriter:

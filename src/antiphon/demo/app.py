@@ -69,7 +69,7 @@ class Typing(BaseModel):
 
 INCOMING: Final = TypeAdapter[Say | Typing](Annotated[Say | Typing, Field(discriminator="type")])
 
-app = App(
+app: App = App(
     hub=Hub(
         heartbeat=HEARTBEAT,
         topics={

@@ -106,7 +106,7 @@ class Param(FieldInfo):  # type: ignore[misc]
 class Path(Param):  # type: ignore[misc]
     """Read from the path; always required. Raises ParameterDeclarationError when given a default."""
 
-    location = Location.PATH
+    location: ClassVar[Location] = Location.PATH
 
     def __init__(self, default: Any = ..., **options: Any) -> None:
         if default is not ... and default is not PydanticUndefined:
@@ -117,13 +117,13 @@ class Path(Param):  # type: ignore[misc]
 class Query(Param):  # type: ignore[misc]
     """Read from the query string."""
 
-    location = Location.QUERY
+    location: ClassVar[Location] = Location.QUERY
 
 
 class Header(Param):  # type: ignore[misc]
     """Read from the request headers; underscores of the name become hyphens unless told otherwise."""
 
-    location = Location.HEADER
+    location: ClassVar[Location] = Location.HEADER
 
     def __init__(self, default: Any = PydanticUndefined, *, convert_underscores: bool = True, **options: Any) -> None:
         self.convert_underscores = convert_underscores
@@ -133,13 +133,13 @@ class Header(Param):  # type: ignore[misc]
 class Cookie(Param):  # type: ignore[misc]
     """Read from the `Cookie` header."""
 
-    location = Location.COOKIE
+    location: ClassVar[Location] = Location.COOKIE
 
 
 class Body(Param):  # type: ignore[misc]
     """Read from the JSON body; HTTP routes only. `embed` puts a single parameter under its name."""
 
-    location = Location.BODY
+    location: ClassVar[Location] = Location.BODY
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Body(Param):  # type: ignore[misc]
 class Form(Body):  # type: ignore[misc]
     """Read from a form body; HTTP routes only. Needs the package python-multipart."""
 
-    location = Location.FORM
+    location: ClassVar[Location] = Location.FORM
 
     def __init__(
         self, default: Any = PydanticUndefined, *, media_type: str = "application/x-www-form-urlencoded", **options: Any

@@ -38,7 +38,7 @@ from .params import LifeScope, Location
 from .plan import Injected, Injection, Plan, Step, overridden
 from .values import Errors
 
-logger = logging.getLogger("antiphon.dependencies")
+logger: Final = logging.getLogger("antiphon.dependencies")
 
 TEARDOWN_SECONDS: Final = 30.0
 """How long the teardown of a cancelled connection may take: long enough for a slow commit, shorter than what process

@@ -91,7 +91,8 @@ class Hub:
         call does while the backend is away; `trouble_timeout`: seconds after which WAIT gives up.
         `presence_lease`: seconds after which the members of a killed process have left. `heartbeat`: seconds between
         two `{"type": "heartbeat"}` on connections in topics with `Framing.EVENT`; None sends none. `prefix`: of keys in
-        a shared store. `backend`: instead of `url`, one of your own.
+        a shared store. `observer`: is told what happens (`antiphon.hub.events`). `backend`: instead of `url`, one of
+        your own.
         Raises `UnknownBackend`, `InvalidTopic`, TypeError and ValueError for options that are none.
         """
         if not isinstance(on_trouble, Trouble):

@@ -82,6 +82,7 @@ class TopicOptions:
     """With CONFLATE: the field of the data, or a function of it, that says which messages replace each other. None: all
     messages of the topic do."""
     framing: Framing = Framing.RAW
+    """What goes over the wire: the data alone, or `Framing.EVENT`: JSON events that carry positions and presence."""
 
     def __post_init__(self) -> None:
         if check_number("history", self.history, int) < 0:

@@ -44,7 +44,7 @@ class Metrics:
     def __init__(
         self, registry: CollectorRegistry | None = None, *, folder: str | os.PathLike[str] | None = None
     ) -> None:
-        self.registry = CollectorRegistry() if registry is None else registry
+        self.registry: CollectorRegistry = CollectorRegistry() if registry is None else registry
         """Its own by default, so that several apps of one process do not collide."""
         self._ledger = Ledger(folder, holds_on)
         self._hubs: list[Hub] = []

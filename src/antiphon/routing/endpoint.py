@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -45,7 +45,7 @@ from .endings import DISCONNECTS, NOT_FOUND, UNHANDLED, Ending, ending_of, endin
 if TYPE_CHECKING:
     from antiphon.dependencies import Plan
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 GONE = (*DISCONNECTS, RuntimeError, OSError)
 """What sending a last message raises when the connection has ended meanwhile, whatever server is underneath."""

@@ -13,7 +13,7 @@ from antiphon.types import Message, Scope, Send
 
 from .endpoint import describe, quietly
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 GATE_KEY: Final = "antiphon.gate"
 """The `Gate` of the innermost app whose middleware this connection has entered."""

@@ -6,6 +6,7 @@ No part of OpenAPI: what documents a route in FastAPI is accepted and not used. 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypedDict, Unpack, get_type_hints
 
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from starlette.background import BackgroundTask, BackgroundTasks
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route, compile_path, get_name
@@ -20,6 +22,7 @@ from starlette.routing import Match, Route, compile_path, get_name
 from antiphon.dependencies import Kind, Solved, analyze, solve
 from antiphon.dependencies.inspection import CallKind, unpartial
 from antiphon.dependencies.params import Depends
+from antiphon.dependencies.plan import Plan
 from antiphon.encoders import attributes_of
 from antiphon.exceptions import (
     GeneratorError,
@@ -28,7 +31,7 @@ from antiphon.exceptions import (
     RequestValidationError,
     ResponseValidationError,
 )
-from antiphon.types import Receive, Scope, Send
+from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import handlers
 from .context import APP_KEY, OverridesProvider, endpoint_of, overrides_of, resources_of
@@ -112,20 +115,23 @@ class APIRoute(Route):
         self.endpoint = endpoint
         self.options = options
         name = options.get("name")
-        self.name = get_name(endpoint) if name is None else name
-        self.methods = {method.upper() for method in methods or ("GET",)}
-        self.status_code = options.get("status_code")
-        self.response_class = options.get("response_class")
+        self.name: str = get_name(endpoint) if name is None else name
+        self.methods: set[str] = {method.upper() for method in methods or ("GET",)}
+        self.status_code: int | None = options.get("status_code")
+        self.response_class: type[Response] | None = options.get("response_class")
         self.dependencies: list[Depends] = list(options.get("dependencies") or ())
         self.dependency_overrides_provider = dependency_overrides_provider
-        self.include_in_schema = options.get("include_in_schema", True)
-        self.tags = list(options.get("tags") or ())
+        self.include_in_schema: bool = options.get("include_in_schema", True)
+        self.tags: list[str] = list(options.get("tags") or ())
+        self.path_regex: re.Pattern[str]
+        self.path_format: str
+        self.param_convertors: dict[str, Convertor[Any]]
         self.path_regex, self.path_format, self.param_convertors = compile_path(path)
-        self.plan = analyze(endpoint, path=self.path_format, dependencies=self.dependencies, kind=Kind.HTTP)
-        self.response_model = _response_model(endpoint, options.get("response_model", UNSET))
+        self.plan: Plan = analyze(endpoint, path=self.path_format, dependencies=self.dependencies, kind=Kind.HTTP)
+        self.response_model: Any = _response_model(endpoint, options.get("response_model", UNSET))
         self._adapter = None if self.response_model is None else TypeAdapter(self.response_model)
         self._dump = _dump_options(options)
-        self.app = self._respond
+        self.app: ASGIApp = self._respond
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As Starlette's, and names this route in `scope["route"]`."""

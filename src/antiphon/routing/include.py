@@ -53,7 +53,7 @@ class IncludedRouter(BaseRoute):
     ) -> None:
         self.router = router
         self.prefix = prefix
-        self.dependencies = list(dependencies)
+        self.dependencies: list[Depends] = list(dependencies)
         self.provider = provider
         self.options = options
         self._source: list[BaseRoute] = []

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from starlette.convertors import Convertor
 from starlette.middleware import Middleware
 from starlette.routing import Match, compile_path, get_name
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
@@ -17,7 +19,8 @@ from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 from antiphon.dependencies import Kind, analyze
 from antiphon.dependencies.inspection import unpartial
 from antiphon.dependencies.params import Depends
-from antiphon.types import Receive, Scope, Send
+from antiphon.dependencies.plan import Plan
+from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import OverridesProvider
@@ -41,9 +44,9 @@ class WebSocketRoute(StarletteWebSocketRoute):
     ) -> None:
         check_path(path, endpoint)
         super().__init__(path, endpoint, name=name)
-        self.middleware = list(middleware or ())
+        self.middleware: list[Middleware] = list(middleware or ())
         run = runner.run_session if _is_function(endpoint) else runner.run_asgi
-        self.app = functools.partial(run, endpoint)
+        self.app: ASGIApp = functools.partial(run, endpoint)
         for factory, args, kwargs in reversed(self.middleware):
             self.app = factory(self.app, *args, **kwargs)
 
@@ -80,12 +83,15 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         self.own_path = path
         """Without the prefixes of routers."""
         self.endpoint = endpoint
-        self.name = get_name(endpoint) if name is None else name
-        self.dependencies = list(dependencies or ())
+        self.name: str = get_name(endpoint) if name is None else name
+        self.dependencies: list[Depends] = list(dependencies or ())
         self.dependency_overrides_provider = dependency_overrides_provider
+        self.path_regex: re.Pattern[str]
+        self.path_format: str
+        self.param_convertors: dict[str, Convertor[Any]]
         self.path_regex, self.path_format, self.param_convertors = compile_path(path)
-        self.plan = analyze(endpoint, path=self.path_format, dependencies=self.dependencies, kind=Kind.WEBSOCKET)
-        self.app = self.handle
+        self.plan: Plan = analyze(endpoint, path=self.path_format, dependencies=self.dependencies, kind=Kind.WEBSOCKET)
+        self.app: ASGIApp = self.handle
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As Starlette's, and names this route in `scope["route"]`."""

@@ -40,7 +40,7 @@ from .near import no_route
 from .route import APIWebSocketRoute, WebSocketRoute
 from .suspects import warn_of_suspects, warn_of_unreachable
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -171,8 +171,7 @@ class RouteMethods:
 class APIRouter(RouteMethods, Guest, Router):
     """A group of routes with a common prefix and common dependencies (FastAPI's `APIRouter`); an ASGI app as well.
 
-    Keywords that only describe routes in OpenAPI are accepted and not used. `default_response_class` is for the
-    companion HTTP routes.
+    Keywords that only describe routes in OpenAPI are accepted and not used.
     """
 
     def __init__(
@@ -191,6 +190,15 @@ class APIRouter(RouteMethods, Guest, Router):
         lifespan: Any = None,
         **documentation: Unpack[Documentation],
     ) -> None:
+        """All keywords are FastAPI's.
+
+        `prefix`: of every path, "/chat". `dependencies`: run for every route, before its own. `routes`: routes that
+        exist already. `redirect_slashes`: an HTTP path that only lacks or has a slash at its end is redirected.
+        `default`: the ASGI app for what no route matches. `default_response_class`, `route_class`: for the companion
+        HTTP routes. `dependency_overrides_provider`: the object whose `dependency_overrides` hold here, an `App`.
+        `on_startup`, `on_shutdown`: functions without parameters; `lifespan(app)`: an async context manager, in their
+        place. Raises TypeError and ValueError for keywords and values that are none.
+        """
         check_keywords(documentation, Documentation, "APIRouter")
         check_prefix(prefix)
         super().__init__(routes=routes, redirect_slashes=redirect_slashes, default=default)
@@ -199,11 +207,11 @@ class APIRouter(RouteMethods, Guest, Router):
         self.default_response_class = default_response_class
         self.dependency_overrides_provider = dependency_overrides_provider
         self.route_class = route_class
-        self.on_startup = list(on_startup or ())
-        self.on_shutdown = list(on_shutdown or ())
+        self.on_startup: list[Callable[[], Any]] = list(on_startup or ())
+        self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
         self.documentation = documentation
         self._lifespan = lifespans.normalize(lifespan)
-        self.lifespan_context = self._whole_lifespan
+        self.lifespan_context: lifespans.Lifespan = self._whole_lifespan
 
     @property
     def _registrar(self) -> APIRouter:
@@ -418,7 +426,9 @@ class APIRouter(RouteMethods, Guest, Router):
         return lifespans.events(self.on_startup, self.on_shutdown)
 
     __hash__ = object.__hash__  # two routers are never one, whatever Starlette's `__eq__` makes of their routes
-    __eq__ = object.__eq__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
 def _check_paths(routes: Sequence[BaseRoute]) -> None:

@@ -38,7 +38,7 @@ class HandshakeRefused(Exception):
     def __init__(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         super().__init__(f"the handshake was refused with HTTP {status}: {body.decode(errors='replace')[:200]}")
         self.status = status
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        self.headers: dict[str, str] = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         self.body = body
 
     def json(self) -> Any:

@@ -17,15 +17,15 @@ class RecordingSink:
     """Keeps what a peer would have received, in order. Lives in the event loop it was made in."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.alive = True
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.alive: bool = True
         self.received: list[str | bytes] = []
         """What has left for the peer."""
         self.closed: tuple[int, str] | None = None
         """How the hub disconnected it."""
         self.close_code: int | None = None
-        self.close_reason = ""
-        self.most_buffered = 0
+        self.close_reason: str = ""
+        self.most_buffered: int = 0
         self._stalled = False
         self._buffer: list[str | bytes] = []
         self._bytes = 0
@@ -119,7 +119,7 @@ class Connection:
     """Something to join a topic with."""
 
     def __init__(self) -> None:
-        self.sink = RecordingSink()
+        self.sink: RecordingSink = RecordingSink()
 
     @property
     def received(self) -> list[str | bytes]:

@@ -47,12 +47,12 @@ class Connection:
     ) -> None:
         self.role: Final = role
         self.deflate: Final = deflate
-        self.phase = Phase.OPEN
+        self.phase: Phase = Phase.OPEN
         self.error: ProtocolError | None = None
         """How the peer broke the protocol, if it did."""
         self.close_code: int | None = None
         """None until a side has said goodbye or is gone; 1005: a Close without a code, 1006: no Close at all."""
-        self.close_reason = ""
+        self.close_reason: str = ""
         self.closed_by: ClosedBy | None = None
         self._tcp = Tcp.KEEP
         self._random = random

@@ -133,7 +133,7 @@ class Deflate:
         self._final = False  # it is the last of its message
         self._recent = b""  # what was inflated of it last, for the window
         self._blocks = 0  # blocks with BFINAL set in it
-        self.more = False
+        self.more: bool = False
         """The frame being inflated is not at its end."""
 
     def compress(self, payload: bytes) -> bytes | None:

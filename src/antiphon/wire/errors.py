@@ -48,8 +48,8 @@ class ProtocolError(WireError):
     def __init__(self, violation: Violation) -> None:
         super().__init__(violation.reason)
         self.violation = violation
-        self.close_code = violation.close_code
-        self.reason = violation.reason
+        self.close_code: int = violation.close_code
+        self.reason: str = violation.reason
 
 
 class LocalError(WireError, RuntimeError):
@@ -70,7 +70,7 @@ class HandshakeError(WireError):
         super().__init__(f"{status} {reason}" if status else reason)
         self.status = status
         self.reason = reason
-        self.headers = tuple(headers)
+        self.headers: tuple[tuple[bytes, bytes], ...] = tuple(headers)
 
     @property
     def body(self) -> bytes:

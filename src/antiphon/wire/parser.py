@@ -72,13 +72,13 @@ class Parser:
     def __init__(self, *, role: Role, max_message_size: int, inflater: Inflater | None = None) -> None:
         if max_message_size < 1:
             raise ValueError(f"max_message_size must be positive, not {max_message_size}")
-        self.frames = 0
+        self.frames: int = 0
         """Frames seen so far, control frames included: whoever limits a rate reads it."""
         self.error: ProtocolError | None = None
         """The violation that ended parsing, if any."""
-        self.closed = False
+        self.closed: bool = False
         """A Close frame was parsed."""
-        self.inflating = False
+        self.inflating: bool = False
         """A frame is whole and not inflated to its end: `feed_some` has work without a byte more."""
         self._masked: Final = frames.MASKED if role is Role.SERVER else 0
         self._limit: Final = min(max_message_size, _NO_LIMIT)
