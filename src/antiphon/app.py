@@ -27,11 +27,11 @@ from .hub import Hub, HubError
 from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
-from .routing.gate import GATE_KEY, Gate
+from .routing.default_handlers import http_exception_handler, request_validation_exception_handler
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
 from .routing.http import Documentation, RouteOptions, check_keywords
+from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
 from .routing.router import RouteMethods
-from .routing.stock import http_exception_handler, request_validation_exception_handler
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 logger: Final = logging.getLogger("antiphon")
@@ -372,17 +372,17 @@ class App(RouteMethods):
         return self.middleware_stack
 
     async def _through_middleware(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[GATE_KEY] = gate = Gate(scope, send)
-        await self._chain(scope, receive, gate.send)
-        await gate.close()
+        scope[ANSWER_KEY] = answered = MiddlewareAnswer(scope, send)
+        await self._chain(scope, receive, answered.send)
+        await answered.close()
 
     async def _innermost(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             assert self._http_errors is not None, "built together with the stack that leads here"
             await self._http_errors(scope, receive, send)
             return
-        gate: Gate | None = scope.get(GATE_KEY)
-        await self.router.dispatch(scope, receive, send if gate is None else gate.leave(send))
+        answered: MiddlewareAnswer | None = scope.get(ANSWER_KEY)
+        await self.router.dispatch(scope, receive, send if answered is None else answered.leave(send))
 
 
 def _check(name: str, value: object, kind: type, expected: str) -> None:

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from antiphon import APIRouter, App, Depends, HTTPException, JSONResponse, Query, WebSocket, WebSocketException
 from antiphon.middleware.trustedhost import TrustedHostMiddleware
-from antiphon.routing.near import _Search, near_misses
+from antiphon.routing.near_misses import _Search, near_misses
 from antiphon.security import OAuth2PasswordBearer
 from antiphon.staticfiles import StaticFiles
 from antiphon.testclient import TestClient

@@ -97,7 +97,7 @@ def _ascii(host: str) -> str:
         raise BadAddress(f"{host!r} is not a host name") from None
 
 
-class Client:
+class TerminalClient:
     """An open connection. `open` makes one; `events` yields what comes until the end; then `close_code` tells how."""
 
     def __init__(

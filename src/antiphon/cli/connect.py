@@ -15,7 +15,7 @@ import click
 
 from antiphon.wire import Close, Ping, Pong
 
-from .client import Address, BadAddress, Client, Refused, Unreachable
+from .client import Address, BadAddress, Refused, TerminalClient, Unreachable
 from .parameters import Seconds
 from .problem import Problem, WrongUsage
 from .terminal import Terminal, name_of_close
@@ -142,7 +142,7 @@ class _Session:
         insecure: bool,
         compress: bool,
     ) -> int:
-        client = await Client.open(
+        client = await TerminalClient.open(
             address, headers=headers, subprotocols=subprotocols, insecure=insecure, compress=compress
         )
         stop = asyncio.Event()
@@ -162,7 +162,7 @@ class _Session:
             writing.result()  # its problem is ours
         return code
 
-    def _greet(self, address: Address, client: Client) -> None:
+    def _greet(self, address: Address, client: TerminalClient) -> None:
         details = f", subprotocol {client.subprotocol}" if client.subprotocol else ""
         self._terminal.note(f"connected to {address}{details}")
         if self._verbose:
@@ -171,7 +171,7 @@ class _Session:
         if self._terminal.interactive:
             self._terminal.note(HELP)
 
-    def _farewell(self, client: Client) -> int:
+    def _farewell(self, client: TerminalClient) -> int:
         code = client.close_code
         good = client.closed_by_us or code in GOOD_ENDINGS
         reason = f": {client.close_reason}" if client.close_reason else ""
@@ -181,7 +181,7 @@ class _Session:
         )
         return 0 if good else ENDED_BADLY
 
-    async def _read(self, client: Client) -> None:
+    async def _read(self, client: TerminalClient) -> None:
         async for event in client.events():
             if isinstance(event, str | bytes):
                 self._heard.set()
@@ -194,7 +194,7 @@ class _Session:
             elif self._verbose and isinstance(event, Close):
                 self._terminal.note("close frame received")
 
-    async def _write(self, client: Client) -> None:
+    async def _write(self, client: TerminalClient) -> None:
         lines = self._terminal.lines()
         try:
             while isinstance(line := await lines.get(), str):
@@ -219,7 +219,7 @@ class _Session:
             except TimeoutError:
                 return
 
-    async def _typed(self, client: Client, line: str) -> None:
+    async def _typed(self, client: TerminalClient, line: str) -> None:
         try:
             if line.startswith("/") and not line.startswith("//"):
                 await self._command(client, *line[1:].split(" ", 1))
@@ -230,7 +230,7 @@ class _Session:
         except ValueError as error:
             self._terminal.note(str(error), colour="red")
 
-    async def _command(self, client: Client, name: str, rest: str = "") -> None:
+    async def _command(self, client: TerminalClient, name: str, rest: str = "") -> None:
         if name == "ping":
             payload = rest.encode()
             self._pinged[payload] = time.monotonic()
@@ -243,7 +243,7 @@ class _Session:
         else:
             self._terminal.note(HELP)
 
-    async def _close_when(self, stop: asyncio.Event, client: Client) -> None:
+    async def _close_when(self, stop: asyncio.Event, client: TerminalClient) -> None:
         await stop.wait()
         await client.close()
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from . import sockets as listening
-from .serving import Config, Engine, log_config, serve
+from .serving import Config, WsEngine, log_config, serve
 from .state import choose
 
 APP: Final = "antiphon.demo:app"
@@ -49,8 +49,8 @@ def command(host: str, port: int, workers: int, open_browser: bool, log_level: s
         host=host,
         port=port,
         workers=workers,
-        http=Engine.ANTIPHON.http,
-        ws=Engine.ANTIPHON.setting,
+        http=WsEngine.ANTIPHON.http,
+        ws=WsEngine.ANTIPHON.setting,
         log_config=log_config(log_level),
         log_level=log_level,
         access_log=log_level == "debug",

@@ -19,7 +19,7 @@ from .certificates import check_certificate
 from .loading import Target, check_exists, load, locate
 from .parameters import Seconds
 from .problem import Problem, WrongUsage
-from .serving import Config, Engine, log_config, serve
+from .serving import Config, WsEngine, log_config, serve
 from .state import choose
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
@@ -43,8 +43,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--access-log/--no-access-log", default=True, help="One line per HTTP request and handshake.")
 @click.option(
     "--ws",
-    type=click.Choice([engine.value for engine in Engine]),
-    default=Engine.ANTIPHON.value,
+    type=click.Choice([engine.value for engine in WsEngine]),
+    default=WsEngine.ANTIPHON.value,
     help="WebSocket protocol engine.",
 )
 @click.option("--ws-max-size", type=click.IntRange(1), metavar="BYTES", help="Longest message.  [default: 16 MiB]")
@@ -98,10 +98,10 @@ def command(app: str, **options: Any) -> None:
 
 def configure(target: Target, **options: Any) -> Config:
     """uvicorn's configuration from the command's options; raises `Problem` for what does not fit together."""
-    engine = Engine(options["ws"])
+    engine = WsEngine(options["ws"])
     if engine.missing_package:
         raise Problem(f"--ws {engine.value} needs a package: pip install {engine.missing_package}")
-    if engine is Engine.ANTIPHON:
+    if engine is WsEngine.ANTIPHON:
         _check_limits()
     if options["ssl_keyfile"] and not options["ssl_certfile"]:
         raise WrongUsage("--ssl-keyfile is given without --ssl-certfile")

@@ -38,7 +38,7 @@ STARTUP_FAILURE: Final = 3
 logger: Final = logging.getLogger("antiphon.cli")
 
 
-class Engine(Enum):
+class WsEngine(Enum):
     """Which WebSocket protocol runs under uvicorn."""
 
     ANTIPHON = "antiphon"
@@ -48,17 +48,17 @@ class Engine(Enum):
     @property
     def setting(self) -> str:
         """The value for uvicorn's `ws`."""
-        return "antiphon.server:WebSocketProtocol" if self is Engine.ANTIPHON else self.value
+        return "antiphon.server:WebSocketProtocol" if self is WsEngine.ANTIPHON else self.value
 
     @property
     def http(self) -> str:
         """The value for uvicorn's `http`: ours leads a WebSocket's request straight to ours."""
-        return "antiphon.server:HTTPProtocol" if self is Engine.ANTIPHON else "httptools"
+        return "antiphon.server:HTTPProtocol" if self is WsEngine.ANTIPHON else "httptools"
 
     @property
     def missing_package(self) -> str | None:
         """The package to install before this engine can run."""
-        package = {Engine.WEBSOCKETS_SANSIO: "websockets", Engine.WSPROTO: "wsproto"}.get(self)
+        package = {WsEngine.WEBSOCKETS_SANSIO: "websockets", WsEngine.WSPROTO: "wsproto"}.get(self)
         return package if package and importlib.util.find_spec(package) is None else None
 
 
@@ -191,7 +191,7 @@ class _Reloaded(uvicorn.Server):
 
 def _tell(config: uvicorn.Config, where: str) -> None:
     logger.info("Antiphon running on %s (press CTRL+C to stop)", where)
-    if config.ws == Engine.ANTIPHON.setting and not native:
+    if config.ws == WsEngine.ANTIPHON.setting and not native:
         logger.info("The engine is the pure Python one, slower: installed with a C compiler it is native")
 
 

@@ -32,11 +32,11 @@ from .errors import (
     check_prefix,
     warn_of_missing_path_parameters,
 )
-from .guest import Guest
+from .fastapi_include import FastAPIInclude
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, flatten, select
 from .leaf import LeafRoute, is_leaf
-from .near import no_route
+from .near_misses import no_route
 from .route import APIWebSocketRoute, WebSocketRoute
 from .suspects import warn_of_suspects, warn_of_unreachable
 
@@ -168,7 +168,7 @@ class RouteMethods:
         return register
 
 
-class APIRouter(RouteMethods, Guest, Router):
+class APIRouter(RouteMethods, FastAPIInclude, Router):
     """A group of routes with a common prefix and common dependencies (FastAPI's `APIRouter`); an ASGI app as well.
 
     Keywords that only describe routes in OpenAPI are accepted and not used.

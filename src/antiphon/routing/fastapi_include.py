@@ -17,7 +17,7 @@ from antiphon.types import Receive, Scope, Send
 from .include import Includable, IncludedRouter
 
 
-class Guest:
+class FastAPIInclude:
     """The methods of FastAPI's router that its `include_router` and its matching use."""
 
     _low_priority_routes: tuple[BaseRoute, ...] = ()

@@ -15,14 +15,14 @@ from .endpoint import describe, quietly
 
 logger: Final = logging.getLogger("antiphon")
 
-GATE_KEY: Final = "antiphon.gate"
-"""The `Gate` of the innermost app whose middleware this connection has entered."""
+ANSWER_KEY: Final = "antiphon.middleware_answer"
+"""The `MiddlewareAnswer` of the innermost app whose middleware this connection has entered."""
 
 _REFUSALS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.close"})
 _HTTP: Final = frozenset({"http.response.start", "http.response.body"})
 
 
-class Gate:
+class MiddlewareAnswer:
     """One connection on its way through the middleware of an app."""
 
     __slots__ = ("_answered", "_original", "_passed", "_scope", "send")
