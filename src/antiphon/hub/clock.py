@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from collections.abc import Callable
 from typing import Final
 
 SAME_CLOCK: Final = 1.0
@@ -28,17 +29,16 @@ class LoopClock:
         """What is to be added to the system's clock; None: nobody has needed it yet."""
         self._own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float] = weakref.WeakKeyDictionary()
         """What is to be added to the clocks of loops that have been seen."""
-        self._last: tuple[weakref.ref[asyncio.AbstractEventLoop], float] | None = None
+        self._last: tuple[Callable[[], asyncio.AbstractEventLoop | None], float] = lambda: None, 0.0
         """The loop that asked last: it asks again at once, and a look-up costs as much as all the rest."""
 
     def __call__(self) -> float:
         loop = asyncio._get_running_loop()
+        latest, offset = self._last
         if loop is None:
             now = time.monotonic() + self._system_offset()
-        elif self._last is not None and self._last[0]() is loop:
-            now = loop.time() + self._last[1]
         else:
-            now = loop.time() + self._offset_of(loop)
+            now = loop.time() + (offset if latest() is loop else self._offset_of(loop))
         if now < self._latest:
             return self._latest
         self._latest = now

@@ -82,7 +82,7 @@ class MemoryBackend:
             self._store = Store.restored(snapshot, version=time.time_ns() // 1000, now=now)
             deadline = self._store.deadline
         if deadline is not None:
-            self._arm(max(deadline - now, 0.0))
+            self._arm(max(deadline - now, 0.0), now)
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         if keep is None:
@@ -96,13 +96,17 @@ class MemoryBackend:
     async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
         listener = self._listener
         with self._lock:
-            entry = Entry(data, None) if keep is None else self._store.publish(topic, data, keep, self._clock())
+            if keep is None:
+                now, entry = 0.0, Entry(data, None)
+            else:
+                now = self._clock()
+                entry = self._store.publish(topic, data, keep, now)
             if listener is not None:
                 listener.deliver(topic, entry)
         if listener is not None:
             listener.flush()
         if keep is not None:
-            self._arm(keep.ttl)
+            self._arm(keep.ttl, now)
         return entry.position
 
     async def history(
@@ -121,12 +125,13 @@ class MemoryBackend:
 
     async def untrack(self, topic: str, ref: str, grace: float) -> None:
         with self._lock:
-            change = self._store.untrack(topic, ref, grace, self._clock())
+            now = self._clock()
+            change = self._store.untrack(topic, ref, grace, now)
             if change is not None:
                 self._tell([(topic, change)])
         self._flush()
         if grace > 0:
-            self._arm(grace)
+            self._arm(grace, now)
 
     async def presence(self, topic: str) -> Roster:
         self.sweep()
@@ -150,16 +155,16 @@ class MemoryBackend:
             self._tell(self._store.sweep(self._clock()))
         self._flush()
 
-    def _arm(self, delay: float) -> None:
-        """Sweep in `delay` seconds, unless that is going to happen earlier.
+    def _arm(self, delay: float, now: float) -> None:
+        """Sweep `delay` seconds after `now`, unless that is going to happen earlier.
 
         The timer lives in the caller's loop. A loop that ends takes it along; the next call then arms another, for
         whatever is due first.
         """
-        now, armed = self._clock(), self._armed
-        loop = asyncio.get_running_loop()
+        armed = self._armed
         if armed is not None and now < armed.when <= now + delay + SLACK and armed.loop.is_running():
             return
+        loop = asyncio.get_running_loop()
         with self._lock:
             deadline = self._store.deadline
             if deadline is None:
@@ -175,7 +180,8 @@ class MemoryBackend:
         with self._lock:
             deadline = self._store.deadline
         if deadline is not None:
-            self._arm(max(deadline - self._clock(), 0.0))
+            now = self._clock()
+            self._arm(max(deadline - now, 0.0), now)
 
     def _tell(self, changes: list[tuple[str, Change]]) -> None:
         if self._listener is not None:
