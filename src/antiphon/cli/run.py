@@ -153,7 +153,7 @@ def _check_limits() -> None:
 
 def _metrics_path(path: str) -> str:
     if importlib.util.find_spec("prometheus_client") is None:
-        raise Problem("--metrics needs a package: pip install antiphon[metrics]")
+        raise Problem("--metrics needs a package: pip install prometheus-client")
     if not path.startswith("/") or path == "/":
         raise WrongUsage(f"--metrics-path begins with a slash, and {path!r} is none", "for example: /internal/metrics")
     return path.rstrip("/")
