@@ -193,8 +193,8 @@ class App(RouteMethods):
         """Serve one ASGI scope."""
         if self.root_path:
             scope["root_path"] = self.root_path
+        stack = self.middleware_stack or self._start(scope)
         scope["app"] = scope[APP_KEY] = self
-        stack = self.middleware_stack or self._start()
         if scope["type"] == "http":
             await stack(scope, receive, send)
             return
@@ -349,8 +349,9 @@ class App(RouteMethods):
 
         return tell
 
-    def _start(self) -> ASGIApp:
-        """Build what middleware can no longer be added to; returns the stack for HTTP."""
+    def _start(self, scope: Scope) -> ASGIApp:
+        """With the first scope: build what middleware can no longer be added to; returns the stack for HTTP."""
+        self.router.warn_of_missed_lifespan(scope)
         self._chain = self._innermost
         for factory, args, kwargs in reversed(self.user_middleware):
             self._chain = factory(self._chain, *args, **kwargs)

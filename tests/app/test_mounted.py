@@ -147,6 +147,53 @@ async def test_a_host_may_run_the_guests_life_itself(tmp_path: Path) -> None:
     assert b"no relay answers" in told
 
 
+LIVED = """
+import contextlib
+
+@contextlib.asynccontextmanager
+async def life(app):
+    print("the guest's life began", flush=True)
+    yield
+
+"""
+
+GUESTS = {
+    "app": ("App(lifespan=life)", "live.router.lifespan_context(live)"),
+    "old app": ('App(on_startup=[lambda: print("the guest\'s life began")])', "live.router.lifespan_context(live)"),
+    "router": ("APIRouter(lifespan=life)", "live.lifespan_context(app)"),
+}
+
+
+@pytest.mark.parametrize("entered", [False, True])
+@pytest.mark.parametrize("guest", GUESTS)
+async def test_a_guest_whose_lifespan_nobody_enters_says_so_once(tmp_path: Path, guest: str, entered: bool) -> None:
+    live, entering = GUESTS[guest]
+    text = LIVED + LIVE.format(live=live) + 'app.state.hub = Hub()\napp.mount("/ws", live)\n'
+    if entered:
+        text += (
+            "@contextlib.asynccontextmanager\nasync def outer(app):\n"
+            f"    async with {entering}:\n        yield\n\napp.router.lifespan_context = outer\n"
+        )
+    (tmp_path / "main.py").write_text(text)
+    async with served(tmp_path, "main:app", command=RUN) as server, contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            await enter(server.url, stack)
+    assert ("the guest's life began" in server.log) is entered
+    told = [line for line in server.lines if "the lifespan of what is mounted at '/ws' has not run" in line]
+    assert len(told) == (0 if entered else 1), server.log
+    assert all("lifespan_context(" in line for line in told)
+
+
+async def test_the_lifespan_of_an_included_router_runs_in_the_host(tmp_path: Path) -> None:
+    text = LIVED + LIVE.format(live="APIRouter(lifespan=life)")
+    text += 'app.state.hub = Hub()\napp.include_router(live, prefix="/ws")\n'
+    (tmp_path / "main.py").write_text(text)
+    async with served(tmp_path, "main:app", command=RUN) as server, contextlib.AsyncExitStack() as stack:
+        await enter(server.url, stack)
+    assert "the guest's life began" in server.log
+    assert "has not run" not in server.log
+
+
 def chat(live: App | APIRouter) -> None:
     @live.websocket("/room")
     async def room(websocket: WebSocket, hub: Hub) -> None:

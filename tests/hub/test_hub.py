@@ -111,8 +111,8 @@ def test_patterns_are_checked_and_the_exact_name_wins() -> None:
     assert [history(topic) for topic in ("room:a", "room:b", "room:b:log", "room", "abc", "a.c")] == [2, 1, 1, 0, 0, 4]
 
 
-@pytest.mark.parametrize("text", ["", "5", "-", "x-y", "-1-e", "٣-e", "9" * 30 + "-e", " 5-e"])
-def test_text_that_is_no_position_is_a_value_error(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "5", "-", "x-y", "-1-e", "٣-e", "9" * 30 + "-e", " 5-e", 5, None])
+def test_what_is_no_position_is_a_value_error(text: Any) -> None:
     with pytest.raises(ValueError, match="position"):
         Position.parse(text)
 

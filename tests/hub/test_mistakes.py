@@ -36,6 +36,16 @@ async def test_so_is_a_subscription() -> None:
             pass
 
 
+async def test_so_is_asking_for_it_once_and_where_it_was_asked() -> None:
+    hub = Hub()
+    with pytest.warns(RegistrationWarning, match=r"hub\.history\(\) for topic 't', .*history=100") as caught:
+        assert await hub.history("t") == []
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert await hub.history("other") == []
+
+
 async def test_what_the_topic_has_is_given_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     hub = Hub(topics={"t": TopicOptions(history=5, presence=True), "listed": TopicOptions(presence=False)})
     async with hub.join("t", Connection(), history=5, presence="ann"), hub.join("listed", Connection(), presence="ann"):

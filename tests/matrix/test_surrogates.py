@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from antiphon import App, Hub, WebSocket
+from antiphon import App, Hub, Position, WebSocket
 from antiphon.hub import Framing, TopicOptions
 from tests.patience import PATIENCE
 
@@ -56,6 +56,10 @@ def app() -> App:
         async with hub.join((await told(websocket))["x"], websocket):
             pass
 
+    @app.websocket("/position")
+    async def position(websocket: WebSocket) -> None:
+        Position.parse((await told(websocket))["x"])
+
     @app.websocket("/presence")
     async def presence(websocket: WebSocket, hub: Hub) -> None:
         async with hub.join("raw", websocket, presence=await told(websocket)):
@@ -90,6 +94,7 @@ async def test_what_a_peer_said_goes_on_as_it_came(
         ("publish-text", 1007, "text that is not UTF-8"),
         ("publish-infinity", 1007, "has no JSON form"),
         ("join", 1008, "not a topic name: '\\ud800\\xe4': control character or lone surrogate U+D800"),
+        ("position", 1008, "not a position (offset-epoch): '\\ud800\\xe4'"),
         ("presence", 1007, "has no JSON form"),
     ],
 )

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -89,7 +90,9 @@ async def enter(server: ServedProcess, workers: int, stack: contextlib.AsyncExit
         while len(clients) < 4 or len({*clients.values()}) < workers:
             # Many at once: of those that come one by one, the quickest worker may take each.
             urls = [f"{server.url}/room"] * 8
-            for client in await asyncio.gather(*(connect(url, open_timeout=PATIENCE) for url in urls)):
+            # Nobody reads them: with the usual bound of 16 messages they would stop answering pings when they are many.
+            settings: Any = {"open_timeout": PATIENCE, "max_queue": None}
+            for client in await asyncio.gather(*(connect(url, **settings) for url in urls)):
                 await stack.enter_async_context(client)
                 clients[client] = int(await client.recv())
     return clients

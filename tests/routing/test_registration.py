@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import sys
 import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
@@ -16,15 +17,18 @@ from antiphon import (
     APIRouter,
     App,
     Depends,
+    Form,
     HTTPException,
     Path,
     Query,
+    UploadFile,
     WebSocket,
     WebSocketDisconnect,
     WebSocketException,
 )
 from antiphon.exceptions import RegistrationError, RegistrationWarning
 from antiphon.routing import APIRoute, APIWebSocketRoute, RoutingError, WebSocketRoute
+from antiphon.security import OAuth2PasswordRequestForm
 from antiphon.testclient import TestClient
 
 
@@ -36,6 +40,29 @@ async def serves(websocket: WebSocket) -> None:
 def said(app: Any, path: str) -> str:
     with TestClient(app).websocket_connect(path) as session:
         return session.receive_text()
+
+
+# Packages
+
+
+async def takes_name(name: Annotated[str, Form()]) -> None: ...
+
+
+async def takes_file(file: UploadFile) -> None: ...
+
+
+async def takes_login(login: Annotated[OAuth2PasswordRequestForm, Depends()]) -> None: ...
+
+
+@pytest.mark.parametrize("endpoint", [takes_name, takes_file, takes_login])
+def test_a_form_without_the_package_that_reads_it_is_an_error_with_the_remedy(
+    endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    App().post("/")(endpoint)
+    for name in ("python_multipart", "multipart"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RegistrationError, match=r"is read from a form, .*pip install python-multipart"):
+        App().post("/")(endpoint)
 
 
 # Endpoints

@@ -44,11 +44,11 @@ class _Shown:
 
     def __init__(self, app: ASGIApp, path: str, metrics: ASGIApp) -> None:
         self._app = app
-        self._paths = (path, f"{path}/")
+        self._path = path
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and get_route_path(scope) in self._paths:
+        if scope["type"] == "http" and get_route_path(scope).rstrip("/") == self._path:
             await self._metrics(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -38,6 +38,7 @@ from .inspection import (
 )
 from .limits import SupportsSemaphore
 from .params import Depends, LifeScope, Location, Security
+from .uploads import forms_are_readable
 from .values import BodyReader, FieldReader, Reader, build_reader
 
 Call: TypeAlias = Callable[..., Any]
@@ -412,6 +413,11 @@ class _Analysis:
             names = ", ".join(repr(reader.name) for reader in readers)
             raise ParameterDeclarationError(f"{steps[-1].label}: {names}: one body cannot be both a form and JSON")
         if readers[0].location is Location.FORM:
+            if not forms_are_readable():
+                raise RegistrationError(
+                    f"{steps[-1].label}: parameter {readers[0].name!r} is read from a form, which needs a package: "
+                    "pip install python-multipart"
+                )
             return tuple(steps[:-1]), steps[-1], Location.FORM
         embedded = len({reader.name for reader in readers}) > 1 or any(
             isinstance(reader, BodyReader) and reader.embedded for reader in readers

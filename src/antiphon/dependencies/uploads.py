@@ -1,10 +1,11 @@
 """Uploaded files: Starlette's `UploadFile` as a type that pydantic knows, alone, in lists and in models.
 
-Knows nothing of forms or plans; only HTTP routes have a body that files could come in.
+Knows nothing of plans; only HTTP routes have a body that files could come in.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler
@@ -22,3 +23,8 @@ class UploadFile(StarletteUploadFile):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.is_instance_schema(StarletteUploadFile, cls_repr="UploadFile")
+
+
+def forms_are_readable() -> bool:
+    """Whether the package is there that Starlette's form parser needs, under the new name or the old one."""
+    return any(find_spec(name) is not None for name in ("python_multipart", "multipart"))

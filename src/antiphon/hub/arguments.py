@@ -64,11 +64,8 @@ class Told:
 
         Who asks for history gets none: a warning. A presence may be there for `hub.presence` alone: a log line.
         """
-        what = "history=" if history else "since="
-        if options.keep is None and (since is not None or history) and what not in self._told:
-            text = f"{what} for topic {topic!r}, which keeps none: give it TopicOptions(history=100) in Hub(topics=)"
-            warnings.warn(text, RegistrationWarning, stacklevel=3)
-            self._told.add(what)
+        if options.keep is None and (since is not None or history):
+            self.of_history_not_kept(topic, "history=" if history else "since=", stacklevel=4)
         if presence is not None and options.presence is None and "presence=" not in self._told:
             self._told.add("presence=")
             logger.warning(
@@ -76,6 +73,13 @@ class Told:
                 "them, and presence=False says that hub.presence() is all that is wanted",
                 topic,
             )
+
+    def of_history_not_kept(self, topic: str, what: str, stacklevel: int = 3) -> None:
+        """Warn who asks, by `what`, for the history of a topic that keeps none."""
+        if what not in self._told:
+            text = f"{what} for topic {topic!r}, which keeps none: give it TopicOptions(history=100) in Hub(topics=)"
+            warnings.warn(text, RegistrationWarning, stacklevel=stacklevel)
+            self._told.add(what)
 
 
 class OnlyAsyncWith:

@@ -25,6 +25,13 @@ class InvalidTopicName(PeerError, InvalidTopic):
     close_reason = "not a topic"
 
 
+class InvalidPosition(PeerError, HubError, ValueError):
+    """What is no position (`Position.parse`): a peer sends it, so uncaught in an endpoint it closes with 1008."""
+
+    close_code = 1008
+    close_reason = "not a position"
+
+
 class UnencodableData(HubError, TypeError):
     """Data (or presence info) that has no form on the wire. Raised before anything is sent."""
 

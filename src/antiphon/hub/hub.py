@@ -264,11 +264,13 @@ class Hub:
         """Messages kept for the topic, oldest first: those behind `since`, at most `limit`; or the newest `limit`.
 
         `.position` is where to go on, `.recovered` whether everything behind `since` is there; if not, it is empty.
+        Of a topic that keeps none it is empty, and that is warned of once.
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         topic, options = self._topics.find(topic)
         self._life.check()
         if options.keep is None:
+            self._told.of_history_not_kept(topic, "hub.history()")
             return History((), None, False)
         limit = None if limit is None else read_count("limit", limit)
         page = await self._pages.whole(topic, options.keep, read_position(since), limit)

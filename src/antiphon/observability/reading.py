@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
 
+from starlette._utils import get_route_path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from antiphon.shown import shown
 from antiphon.types import Receive, Scope, Send
+
+logger = logging.getLogger("antiphon")
 
 
 class ReadOnly:
@@ -23,11 +28,20 @@ class ReadOnly:
 
     def __init__(self, answer: Callable[[Request], Response | Awaitable[Response]]) -> None:
         self._answer = answer
+        self._told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(
                 f"expected an http scope, got {scope['type']}: add_route() or mount() this in another app"
+            )
+        if not self._told and "app_root_path" in scope and get_route_path(scope) in ("", "/"):
+            self._told = True
+            path = shown(scope["root_path"])
+            logger.warning(
+                "%s is redirected to %s/ by the mount there, which a probe takes for a success: use add_route",
+                path,
+                path,
             )
         response = await self._response(Request(scope, receive))
         await response(scope, receive, send)

@@ -35,6 +35,10 @@ class Includable(Protocol):
     def included_routers(self) -> Iterator[Includable]:
         """The routers included in it, at any depth."""
 
+    @property
+    def has_own_lifespan(self) -> bool:
+        """`own_lifespan` would run something of the user's."""
+
     def own_lifespan(self, app: Any) -> AbstractAsyncContextManager[Any]:
         """Its lifespan without those of the routers it includes."""
 

@@ -1,4 +1,4 @@
-"""A route to one resource: at its path with or without a slash behind it, and nothing below it."""
+"""A route to one resource: at its path with or without slashes behind it, and nothing below it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class LeafRoute(Route):
     """Never redirects: who probes a path takes a redirect for a success."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As Starlette's, for the path without its last slash."""
+        """As Starlette's, for the path without the slashes at its end."""
         path = get_route_path(scope) if scope["type"] == "http" else ""
-        if path != "/" and path.endswith("/"):
-            scope = {**scope, "path": scope["path"][:-1]}
+        more = len(path) - max(1, len(path.rstrip("/")))
+        if more > 0:
+            scope = {**scope, "path": scope["path"][:-more]}
         return super().matches(scope)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 from antiphon.dependencies.inspection import describe
+from antiphon.shown import shown
+from antiphon.types import Scope
+
+logger = logging.getLogger("antiphon")
 
 State: TypeAlias = Mapping[str, Any] | None
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -50,6 +55,17 @@ async def merged(contexts: Iterable[AbstractAsyncContextManager[Any]]) -> AsyncI
         states = [await stack.enter_async_context(context) for context in contexts]
         found = [state for state in states if state is not None]
         yield {key: value for state in reversed(found) for key, value in state.items()} if found else None
+
+
+def warn_of_missed(scope: Scope, entering: str) -> None:
+    """Log that what serves this scope has a lifespan nobody has entered, where that is because it is mounted."""
+    if "app" in scope or "app_root_path" in scope:
+        logger.warning(
+            "the lifespan of what is mounted at '%s' has not run, for nobody runs that of a mounted app: enter it in "
+            "the lifespan of the app around it, with `async with %s: yield`",
+            shown(scope.get("root_path", "")),
+            entering,
+        )
 
 
 async def _call(handler: Callable[[], Any]) -> None:

@@ -211,6 +211,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
         self.documentation = documentation
         self._lifespan = lifespans.normalize(lifespan)
+        self._lifespan_settled = False
         self.lifespan_context: lifespans.Lifespan = self._whole_lifespan
 
     @property
@@ -360,6 +361,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve as an ASGI app: on its own, or mounted."""
+        if not self._lifespan_settled:
+            self.warn_of_missed_lifespan(scope)
         await self.dispatch(scope, receive, send)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -416,8 +419,24 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             return None
         return RedirectResponse(url=str(URL(scope=elsewhere)))
 
+    def warn_of_missed_lifespan(self, scope: Scope) -> None:
+        """With the first scope that is served: log that nobody has entered a lifespan that there is."""
+        if self._lifespan_settled or scope["type"] == "lifespan":
+            return
+        self._lifespan_settled = True
+        if any(router.has_own_lifespan for router in [self, *self.included_routers()]):
+            of_an_app = self.dependency_overrides_provider is not None
+            entering = "mounted.router.lifespan_context(mounted)" if of_an_app else "router.lifespan_context(app)"
+            lifespans.warn_of_missed(scope, entering)
+
     def _whole_lifespan(self, app: Any) -> AbstractAsyncContextManager[Any]:
+        self._lifespan_settled = True
         return lifespans.merged(router.own_lifespan(app) for router in dict.fromkeys([self, *self.included_routers()]))
+
+    @property
+    def has_own_lifespan(self) -> bool:
+        """`own_lifespan` would run something of the user's."""
+        return self._lifespan is not None or bool(self.on_startup or self.on_shutdown)
 
     def own_lifespan(self, app: Any) -> AbstractAsyncContextManager[Any]:
         """The lifespan of this router without those it includes: `lifespan=`, else `on_startup` and `on_shutdown`."""
