@@ -133,6 +133,13 @@ async def test_a_subprotocol_that_was_not_offered_is_not_selected_and_warned_of_
     assert "'wamp'" in record.getMessage()
 
 
+async def test_a_list_of_subprotocols_is_no_choice() -> None:
+    peer = Peer(subprotocols=["soap"])
+    with pytest.raises(TypeError, match=r"accept\(\) takes one subprotocol, a str .*, not \['soap'\]"):
+        await peer.websocket().accept(["soap"])  # type: ignore[arg-type]
+    assert peer.sent == []
+
+
 async def test_accept_on_a_connection_that_is_lost_is_a_disconnect() -> None:
     peer = Peer()
     websocket = peer.websocket()

@@ -180,6 +180,33 @@ async def test_the_numbers_go_on_when_workers_are_replaced_and_leave_nothing_beh
     assert [*temporary.glob("antiphon-metrics-*")] == []
 
 
+async def test_a_start_removes_what_a_killed_server_has_left_and_nothing_of_one_that_lives(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+
+    def folders() -> set[Path]:
+        return {*temporary.glob("antiphon-metrics-*")}
+
+    def started() -> contextlib.AbstractAsyncContextManager[ServedProcess]:
+        args = ("--metrics", "--workers", "2")
+        env = {"TMPDIR": str(temporary)}
+        return serve_process("main:app", *args, app_dir=folder, command=(*ANTIPHON, "run"), env=env)
+
+    async with started():
+        (living,) = folders()
+        async with started() as server:
+            (killed,) = folders() - {living}
+            server.process.kill()
+            await server.process.wait()
+        assert killed in folders()
+        async with started():
+            assert living in folders()
+            assert killed not in folders()
+            assert len(folders()) == 2
+    assert folders() == set()
+
+
 async def test_the_servers_own_way_shows_the_same(folder: Path) -> None:
     command = (*ANTIPHON, "relay", sys.executable, "-m", "uvicorn")
     args = ("--ws", "own:Protocol", "--workers", "2")

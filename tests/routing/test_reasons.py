@@ -82,6 +82,16 @@ def test_no_route_is_404_and_the_log_has_what_the_path_may_have_meant(caplog: py
     assert line == "no WebSocket route matches /roms/7; near misses: /rooms/{_id}"
 
 
+def test_an_app_without_a_websocket_route_says_that_a_router_may_not_be_included(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    status, line = refused(App(), "/chat", caplog)
+    assert status == 404
+    assert line == (
+        "no WebSocket route matches /chat: none is registered here; those of a router are with include_router(router)"
+    )
+
+
 def test_a_path_that_is_served_over_http_only_is_named_as_such(caplog: pytest.LogCaptureFixture) -> None:
     app = app_with("/ws")
 

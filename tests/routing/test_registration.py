@@ -125,6 +125,14 @@ def test_so_is_one_in_a_dependency() -> None:
         APIWebSocketRoute("/ws", serves, dependencies=[Depends(dependency)])
 
 
+@pytest.mark.parametrize("route", [APIWebSocketRoute, APIRoute])
+def test_so_is_a_hub(route: Any) -> None:
+    async def endpoint(hub) -> None: ...  # type: ignore[no-untyped-def]
+
+    with pytest.warns(RegistrationWarning, match=r"parameter 'hub' has no annotation, .* annotate it with Hub"):
+        route("/", endpoint)
+
+
 def test_a_parameter_of_that_name_that_is_meant_to_be_read_is_not_warned_of() -> None:
     async def in_path(socket: WebSocket, ws) -> None: ...  # type: ignore[no-untyped-def]
     async def annotated(socket: WebSocket, ws: str) -> None: ...

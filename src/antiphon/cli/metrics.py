@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import uvicorn
 from starlette._utils import get_route_path
@@ -17,14 +20,50 @@ from antiphon.server import ServerConfig, WebSocketProtocol
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 
+_PREFIX: Final = "antiphon-metrics-"
+
+
 @contextlib.contextmanager
 def shared_folder() -> Iterator[str]:
-    """Where the workers of one server keep their numbers."""
-    folder = tempfile.mkdtemp(prefix="antiphon-metrics-")
+    """Where the workers of one server keep their numbers; removes what servers that were killed have left of theirs.
+
+    The server that lives holds a lock on its folder, which the system lets go of however it ends.
+    """
+    for leftover in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        _remove_if_left(leftover)
+    folder, descriptor = _locked_folder()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _locked_folder() -> tuple[str, int]:
+    """A new folder, and the descriptor that holds its lock: it may have been taken for a leftover before it had one."""
+    while True:
+        folder = tempfile.mkdtemp(prefix=_PREFIX)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.isdir(folder):
+                return folder, descriptor
+            os.close(descriptor)
+
+
+def _remove_if_left(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return  # another user's, or gone
+    try:
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        pass  # its server lives
+    finally:
+        os.close(descriptor)
 
 
 def install(config: uvicorn.Config, path: str, folder: str | None) -> None:

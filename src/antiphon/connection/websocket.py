@@ -64,8 +64,10 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
         A subprotocol that the client did not offer may not be selected (RFC 6455 §4.1): the connection opens without
         one. Raises `WebSocketDisconnect` when the client is gone already, TypeError or ValueError for headers that are
-        not pairs of bytes fit for HTTP, RuntimeError the second time.
+        not pairs of bytes fit for HTTP, TypeError for a subprotocol that is no str, RuntimeError the second time.
         """
+        if not (subprotocol is None or isinstance(subprotocol, str)):
+            raise TypeError(f"accept() takes one subprotocol, a str that the client offers, not {subprotocol!r}")
         pairs = codec.check_headers(headers)
         check_method(self.application_state, "websocket.accept")
         if self.client_state is CONNECTING:

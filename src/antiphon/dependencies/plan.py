@@ -365,8 +365,8 @@ class _Analysis:
     def _reader(self, call: Call, parameter: Parameter, found: Declared, where: str) -> Reader | None:
         is_path = parameter.name in self._path_names
         info, location = field_info(found, parameter, where, is_path=is_path)
-        if self._source.kind is Kind.WEBSOCKET and location is Location.QUERY and _is_forgotten(parameter):
-            warn_about(call, f"{where} has no annotation, and so is read from the query: annotate it with WebSocket")
+        if location is Location.QUERY and (forgotten := self._forgotten(parameter)) is not None:
+            warn_about(call, f"{where} has no annotation, and so is read from the query: annotate it with {forgotten}")
         self._check_default(call, parameter, found, where)
         if self._source.kind is Kind.WEBSOCKET and location in _BODIES:
             location = Location.BODY  # that nothing is sent for: the default serves
@@ -403,6 +403,14 @@ class _Analysis:
                 f"{where} has {describe(default)} as its default, which no request calls: Depends({default.__name__})"
             )
             warn_about(call, text)
+
+    def _forgotten(self, parameter: Parameter) -> str | None:
+        """Which annotation somebody forgot: FastAPI reads such a parameter from the query, and so do we."""
+        if parameter.annotation is not EMPTY or parameter.default is not EMPTY:
+            return None
+        if parameter.name == "hub":
+            return "Hub"
+        return "WebSocket" if self._source.kind is Kind.WEBSOCKET and parameter.name in CONNECTION_NAMES else None
 
     def _with_body(self, steps: list[Step]) -> tuple[tuple[Step, ...], Step, Location | None]:
         """The steps and the endpoint, their body readers told whether they share the body."""
@@ -441,11 +449,6 @@ _INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
     (Response, Injected.RESPONSE),
     (BackgroundTasks, Injected.BACKGROUND),
 )
-
-
-def _is_forgotten(parameter: Parameter) -> bool:
-    """Whether somebody forgot the annotation: FastAPI reads such a parameter from the query, and so do we."""
-    return parameter.name in CONNECTION_NAMES and parameter.annotation is EMPTY and parameter.default is EMPTY
 
 
 def _hashable(call: object) -> bool:

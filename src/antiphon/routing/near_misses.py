@@ -34,6 +34,8 @@ def no_route(routes: Sequence[BaseRoute], scope: Scope, path: str) -> str:
     if select(routes, {**scope, "type": "http", "method": "GET"})[0] is not Match.NONE:
         return f"{line}: an HTTP route does, and a WebSocket needs one of its own (@app.websocket)"
     known = [route for route in flatten(routes) if isinstance(route, StarletteWebSocketRoute)]
+    if not known:
+        return f"{line}: none is registered here; those of a router are with include_router(router)"
     root = shown(scope.get("root_path", ""))
     near = _searching.near(path, known)
     return f"{line}; near misses: {', '.join(root + one for one in near)}" if near else line
