@@ -14,7 +14,8 @@ import pytest
 
 from antiphon.events import ProtocolViolated
 from antiphon.server import Engine, ServerConfig, Session
-from antiphon.types import CARRIER_EXTENSION
+from antiphon.types import CARRIER_EXTENSION, PreparedMessage
+from tests.patience import PATIENCE
 
 from .raw import PING, PONG, TEXT, Recorder, close_frame, frame, opened, request, serving, until
 from .simulated_line import Habits, MemoryLine
@@ -232,3 +233,29 @@ async def test_what_was_received_from_a_client_that_is_gone_is_counted_until_the
         assert engine.unread.total > 800 * KIB
         done.set()
         await until(lambda: engine.unread.total == 0)
+
+
+async def test_an_answer_does_not_wait_behind_all_receivers_of_somebody_elses_message() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await asyncio.sleep(0)  # and does not leave in the step that received it
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    sessions, lines = await lines_to(app, 1001)
+    receivers = sessions[:-1]
+    await until(lambda: all(session.alive and not session.buffered for session in sessions))
+    lines[-1].take(KIB)
+    message = PreparedMessage("for everybody")
+    for receiver in receivers:
+        receiver.offer(message, MIB)
+    lines[-1].send(frame(TEXT, b"me"))
+    async with asyncio.timeout(PATIENCE):
+        while not lines[-1].take(KIB):  # noqa: ASYNC110 - each turn of the loop counts
+            await asyncio.sleep(0)
+    behind = sum(session.buffered > 0 for session in receivers)
+    await until(lambda: not any(session.buffered for session in receivers))
+    assert behind > 300
+    for line in lines:
+        line.leave()

@@ -124,6 +124,7 @@ cdef class Channel:
     cdef public bint handed
     cdef public bint busy
     cdef public bint dirty
+    cdef public bint answers
     cdef public unsigned long long received
     cdef public unsigned long long handed_bytes
     cdef public Py_ssize_t inbox_bytes
@@ -423,6 +424,7 @@ cdef class Channel:
     def write(self, payload):
         if self.state != OPEN:
             raise ClientDisconnected("the WebSocket is not open")
+        self.answers = True
         self.append(self.frame_of(payload))
         return self.has_room()
 
@@ -491,6 +493,7 @@ cdef class Channel:
             payload = message.get(TEXT)
             if type(payload) is not str:
                 payload = payload_of(message)
+            self.answers = True
             self.append(self.frame_of(payload))
             return DONE if self.has_room() else self.drain()
         return self.send_rarely(message)
@@ -502,6 +505,7 @@ cdef class Channel:
         return self.breathe() if self.size() <= self.outbox_limit else self.drain_slowly()
 
     def put(self, bytes data):
+        self.answers = True
         self.append(data)
 
     cdef int append(self, bytes data) except -1:
@@ -527,6 +531,7 @@ cdef class Channel:
         if out is None:
             return 0
         self._out = None
+        self.answers = False
         self.out_bytes = 0
         if self.transport is None or self.state == CLOSED:
             return 0

@@ -90,7 +90,7 @@ class Channel(Reading):
             # Compressing changes the peer's window too: what was compressed must be sent, so ask for room first.
             if not self._takes(most_bytes(message.payload), limit):
                 return False
-            self.put(encode_compressed(message.payload, self.deflate))
+            self._append(encode_compressed(message.payload, self.deflate))
             return True
         frame = message.frame if self.deflate is None else message.deflated
         if frame is None:
@@ -101,7 +101,7 @@ class Channel(Reading):
                 message.deflated = frame
         if not self._takes(len(frame), limit):
             return False
-        self.put(frame)
+        self._append(frame)
         return True
 
     def _takes(self, size: int, limit: int) -> bool:
@@ -134,6 +134,10 @@ class Channel(Reading):
 
     def put(self, data: bytes) -> None:
         """Append bytes to the outbox; they leave with everything else of this turn of the loop."""
+        self.answers = True
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
         if self._out is None:
             self._out = [data]
         else:
@@ -149,6 +153,7 @@ class Channel(Reading):
         if out is None:
             return
         self._out = None
+        self.answers = False
         self.out_bytes = 0
         transport = self.transport
         if transport is None or self.state == State.CLOSED:

@@ -61,6 +61,7 @@ class Reading:
         "_reading_since",
         "_reads",
         "_waiter",
+        "answers",
         "busy",
         "close_code",
         "close_reason",
@@ -130,6 +131,7 @@ class Reading:
         """All bytes ever given to the transport."""
         self.busy = False
         self.dirty = False
+        self.answers = False
         self._inbox: deque[str | bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._out: list[bytes] | None = None

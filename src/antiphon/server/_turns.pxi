@@ -94,11 +94,12 @@ cdef class Turns:
 cdef class Flusher:
     """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
 
-    Between two turns the loop reads: what comes for a channel before its turn leaves in the same write.
+    Between two turns the loop reads: what comes for a channel before its turn leaves in the same write. Answers first.
     """
 
     cdef object loop
     cdef object run
+    cdef object answers  # a deque
     cdef list marked
     cdef list turn
     cdef bint scheduled
@@ -112,6 +113,7 @@ cdef class Flusher:
         self.done = loop.create_future()
         self.done.set_result(None)
         self.run = self._run
+        self.answers = deque()
         self.marked = []
         self.turn = []
 
@@ -120,7 +122,10 @@ cdef class Flusher:
         return not self.scheduled
 
     cdef int add(self, Channel channel) except -1:
-        self.marked.append(channel)
+        if channel.answers:
+            self.answers.append(channel)
+        else:
+            self.marked.append(channel)
         if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self.run)
@@ -131,20 +136,27 @@ cdef class Flusher:
 
     def _run(self):
         cdef list turn = self.turn
-        cdef Channel channel
-        cdef Py_ssize_t left = WRITES
+        cdef object answers = self.answers
+        cdef Py_ssize_t left = min(<Py_ssize_t>len(answers), WRITES)
+        cdef Py_ssize_t others = max(WRITES - left, WRITES // 2)
+        while left:
+            left -= 1
+            self.write_out(answers.popleft())
         if not turn:
             turn = self.turn = self.marked
             self.marked = []
             turn.reverse()
-        while turn and left:
-            left -= 1
-            channel = turn.pop()
-            channel.dirty = False
-            try:
-                channel.write_out()
-            except Exception as error:  # a transport's bug stays with its own connection
-                self.loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
-        self.scheduled = bool(turn or self.marked)
+        while turn and others:
+            others -= 1
+            self.write_out(turn.pop())
+        self.scheduled = bool(answers or turn or self.marked)
         if self.scheduled:
             self.loop.call_soon(self.run)
+
+    cdef int write_out(self, Channel channel) except -1:
+        channel.dirty = False
+        try:
+            channel.write_out()
+        except Exception as error:  # a transport's bug stays with its own connection
+            self.loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
+        return 0

@@ -15,6 +15,8 @@ class Turning(Protocol):
     """What has turns; `_pure.Channel` is it."""
 
     dirty: bool
+    answers: bool
+    """In its outbox is something of its own, not only what somebody told all."""
 
     def take_turn(self) -> None:
         """Do one turn's work."""
@@ -29,7 +31,8 @@ READING: Final = 0.0005
 their turn."""
 
 WRITES: Final = 64
-"""Channels written out in one turn of the loop: some hundred µs of system calls."""
+"""Channels written out in one turn of the loop: some hundred µs of system calls. And half as many that hear what
+somebody told all, when there are as many answers."""
 
 SHARE: Final = 0.001
 """Seconds of one turn of the loop for connections that had more than one turn's work, all together; one of them has its
@@ -140,33 +143,45 @@ class Turns:
 class Flusher:
     """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
 
-    Between two turns the loop reads: what comes for a channel before it is written to leaves in the same write.
+    Between two turns the loop reads: what comes for a channel before it is written to leaves in the same write. Answers
+    come first: they must not wait for a thousand receivers of somebody else's message.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._answers: deque[Turning] = deque()
         self._marked: deque[Turning] = deque()
+        self._scheduled = False
 
     def mark(self, channel: Turning) -> None:
-        """Flush `channel` behind those that were marked before it, at the end of this turn or a later one."""
-        self._marked.append(channel)
-        if len(self._marked) == 1:
-            self._loop.call_soon(self._run)
+        """Flush `channel` behind those of its kind that were marked before it, in this turn of the loop or later."""
+        (self._answers if channel.answers else self._marked).append(channel)
+        self._schedule()
 
     @property
     def idle(self) -> bool:
         """Nobody else waits to be written out."""
-        return not self._marked
+        return not self._scheduled
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        marked = self._marked
-        for _ in range(min(len(marked), WRITES)):
-            channel = marked[0]
+        left = WRITES - self._write_out(self._answers, WRITES)
+        self._write_out(self._marked, max(left, WRITES // 2))
+        self._scheduled = False
+        if self._answers or self._marked:
+            self._schedule()
+
+    def _write_out(self, channels: deque[Turning], most: int) -> int:
+        count = min(len(channels), most)
+        for _ in range(count):
+            channel = channels.popleft()
             channel.dirty = False
             try:
                 channel.flush()
             except Exception as error:  # a transport's bug stays with its own connection
                 self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
-            marked.popleft()
-        if marked:
-            self._loop.call_soon(self._run)
+        return count
