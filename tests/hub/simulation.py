@@ -101,6 +101,8 @@ class Center:
 class Line:
     """One process's `Backend`."""
 
+    in_process = False
+
     def __init__(self, center: Center, process: str, rng: random.Random, *, answers_in_line: bool) -> None:
         """`answers_in_line`: answers come in one order with the deliveries, as on one connection."""
         self.loop: asyncio.AbstractEventLoop | None = None

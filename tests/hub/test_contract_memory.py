@@ -26,6 +26,8 @@ class TestMemory(HubContract):
 class Pausing(MemoryBackend):
     """Others get their turn before and after everything it does."""
 
+    in_process = False
+
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         await asyncio.sleep(0)
         position = await super().subscribe(topic, keep)

@@ -395,6 +395,7 @@ async def test_an_event_loop_that_was_cut_short_is_forgotten() -> None:
 
 def test_waiting_for_a_backend_that_stays_away_ends() -> None:
     class Away(MemoryBackend):
+        in_process = False
         calls = 0
 
         async def publish(self, topic: str, data: bytes, keep: Any) -> None:
@@ -416,6 +417,7 @@ def test_waiting_for_a_backend_that_stays_away_ends() -> None:
 
 async def test_a_publish_that_may_have_been_done_is_not_repeated() -> None:
     class Uncertain(MemoryBackend):
+        in_process = False
         calls = 0
 
         async def publish(self, topic: str, data: bytes, keep: Any) -> None:

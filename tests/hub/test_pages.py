@@ -26,6 +26,8 @@ TOPICS = {
 class Remote(MemoryBackend):
     """Answers later, as one behind a connection does, and counts what it is asked for."""
 
+    in_process = False
+
     def __init__(self) -> None:
         super().__init__("memory://", BackendConfig())
         self.asked = 0

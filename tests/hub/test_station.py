@@ -174,6 +174,8 @@ async def test_code_takes_one_message_larger_than_its_outbox() -> None:
 class Failing(MemoryBackend):
     """Fails at what the test says."""
 
+    in_process = False
+
     at = ""
 
     async def track(self, topic: str, track: Track) -> None:

@@ -21,6 +21,8 @@ from antiphon.testing.hub_sinks import Connection, eventually
 class Fragile(MemoryBackend):
     """A store that others publish to, and a connection to it that breaks."""
 
+    in_process = False
+
     def __init__(self) -> None:
         super().__init__("memory://", BackendConfig())
         self.broken = False

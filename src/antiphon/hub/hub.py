@@ -18,8 +18,7 @@ from antiphon.types import SupportsSink
 
 from .arguments import Told, read_close, read_count, read_position, read_sink, read_user, user_in, user_of
 from .backends import build, default_url
-from .backends.base import ENTRY_COST, Backend, BackendConfig, Position, Track, redact
-from .backends.memory import MemoryBackend
+from .backends.base import ENTRY_COST, Backend, BackendConfig, Position, Track, is_in_process, redact
 from .envelope import Envelope, Form, encode, encode_json, pack
 from .errors import HubError, UnencodableData
 from .events import Published
@@ -112,7 +111,7 @@ class Hub:
         self._serial = itertools.count(1)
         self._told = Told()
         self._published = 0
-        if isinstance(self._backend, MemoryBackend):
+        if is_in_process(self._backend):
             self._backend.listen(self._rooms)
         self.observer = observer
         _hubs.add(self)
@@ -193,7 +192,7 @@ class Hub:
         key = "" if options.conflate_by is None else options.conflation_key(data)
         packed = pack(Envelope(form, payload, key, "" if exclude is None else self._name_of(exclude)))
         self._life.check()
-        if not self._link.always_open or self._rooms.observer is not None:
+        if not self._link.in_process or self._rooms.observer is not None:
             position = await self._link.call("publish", self._backend.publish, topic, packed, options.keep)
             self._rooms.tell(Published(topic=topic, size=len(payload)))
         else:

@@ -39,7 +39,7 @@ class Joining:
             await self._link.wake()
         room, local = self._rooms.enter(membership.topic, membership.options, receiver)
         greeted = room.options.framing is Framing.EVENT and not isinstance(receiver.sink, QueueSink)
-        opened = room.opened or (room.keep is None and self._link.always_open)
+        opened = room.opened or (room.keep is None and self._link.in_process)
         if opened and room.settled and not greeted and request.plain:
             membership.position = room.last
         else:

@@ -20,7 +20,6 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 
 from .attendance import PAUSES
-from .backends.memory import MemoryBackend
 from .errors import BackendUnavailable, HubError, HubNotRunning
 from .link import Link, Trouble
 from .loops import in_loop
@@ -54,8 +53,8 @@ class Life:
         self._link = link
         self._rooms = rooms
         self._url = url
-        self._unseen = isinstance(link.backend, MemoryBackend)
-        """It was not looked yet whether a hub in memory is enough here."""
+        self._unseen = link.in_process
+        """It was not looked yet whether a hub in one process is enough here."""
         self._before = before
         """Called before each start."""
         self._stopped = False
@@ -73,8 +72,8 @@ class Life:
         """Before each use. Raises `HubNotRunning` once it was stopped."""
         if self._unseen:
             self._unseen = False
-            warn_of_others()
-        if self._stopped and not self._link.always_open:
+            warn_of_others(self._url)
+        if self._stopped and not self._link.in_process:
             raise HubNotRunning(
                 f"the hub at {self._url} was stopped (its `async with` or its app's lifespan is over): start it again "
                 "to use it (in tests: `with TestClient(app) as client:`)"
@@ -84,7 +83,7 @@ class Life:
         """Raises `BackendUnavailable`, HubError. A caller who is cancelled takes the start back that it began."""
         loop = _running_loop()
         self._stopped = False
-        if self._link.always_open:
+        if self._link.in_process:
             self.check()
             await self._link.start()
         while not self._link.ready:

@@ -13,8 +13,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from antiphon.shown import shown
 
 from .attendance import PAUSES, Attendance
-from .backends.base import Backend, Change, Entry, Page, Position, Track
-from .backends.memory import MemoryBackend
+from .backends.base import Backend, Change, Entry, Page, Position, Track, is_in_process
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
 from .loops import in_loop
@@ -47,10 +46,9 @@ class Link:
 
     def __init__(self, backend: Backend, rooms: Rooms, on_trouble: Trouble, trouble_timeout: float) -> None:
         self.backend = backend
-        # Not of a subclass: it may suspend, or need to be started.
-        self.always_open = type(backend) is MemoryBackend
+        self.in_process: Final = is_in_process(backend)
         """Nothing has to be subscribed, started or waited for."""
-        self.connected = self.always_open
+        self.connected = self.in_process
         """The backend is there."""
         self.running = False
         """Between `start` and `stop`."""
@@ -70,12 +68,12 @@ class Link:
     @property
     def accepting(self) -> bool:
         """The backend is there, and takes what it is given."""
-        return self.connected and not getattr(self.backend, "refusing", False)
+        return self.connected and not self.backend.refusing
 
     @property
     def ready(self) -> bool:
         """It runs, in a loop that is still there; or it need not."""
-        if self.always_open:
+        if self.in_process:
             return True
         return self.running and ((home := self.backend.loop) is None or not home.is_closed())
 
@@ -86,7 +84,7 @@ class Link:
         self.running = True
         self.connected = True
         self._up.set()
-        if self._rooms.rooms and not self.always_open:
+        if self._rooms.rooms and not self.in_process:
             try:
                 await self._resume()
             except BaseException:
@@ -100,16 +98,16 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.backend.stop()
-        if self.always_open:
+        if self.in_process:
             self._rooms.begin_anew()
         self._attendance.clear()
 
     def abandon(self) -> None:
         """It does not run any more, whatever became of its loop."""
-        if self.running and not self.always_open:
+        if self.running and not self.in_process:
             self._rooms.lost()
         self.running = False
-        self.connected = self.always_open
+        self.connected = self.in_process
 
     def spawn(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[None]:
         """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
@@ -143,7 +141,7 @@ class Link:
     def forget(self, topic: str, ref: str, grace: float) -> None:
         """The connection is not present any more; `settle`, or `settle_soon`, tells the backend."""
         # A backend that was stopped has let go of all of them.
-        self._attendance.forget(topic, ref, grace if self.running or self.always_open else None)
+        self._attendance.forget(topic, ref, grace if self.running or self.in_process else None)
 
     async def settle(self, topic: str) -> None:
         """Tell the backend who left, before anything later is said or asked about who is in the topic.
@@ -152,14 +150,14 @@ class Link:
         """
         if not self._attendance.untold(topic) or not self.ready:
             return
-        if self.always_open:
+        if self.in_process:
             await self._attendance.tell_here(topic)
         elif await self._at_home(self._attendance.tell(topic)) is not None:
             self.settle_soon(topic)
 
     async def settle_surely(self, topic: str) -> None:
         """Goes on when the caller is cancelled: an endpoint that is torn down must not stay among the members."""
-        if self.always_open:
+        if self.in_process:
             await self.settle(topic)
         elif self._attendance.untold(topic):
             # Not shield: a hub that is stopped meanwhile cancels the work, not who waits for it.
@@ -168,7 +166,7 @@ class Link:
     def settle_soon(self, topic: str) -> None:
         """Nobody waits for it. However many leave a topic: one task tells of them all."""
         home = self.backend.loop
-        if self.always_open:
+        if self.in_process:
             self.spawn(self.settle, topic)
         elif home is None or home is asyncio._get_running_loop():
             self._tell_until_told(topic)

@@ -45,7 +45,7 @@ class Pages:
 
         Others may have asked for it already: an answer that does not reach so far is older than the question.
         """
-        if self._link.always_open:
+        if self._link.in_process:
             return await self._call(topic, keep, since, limit, size)
         asked = self._asked()
         key = (topic, since, limit, size)
@@ -69,7 +69,7 @@ class Pages:
             async with self._asked().turns:
                 return await self._call(topic, keep, since, limit, size)
 
-        return await whole(ask, since, limit, None if self._link.always_open else self.part_bytes)
+        return await whole(ask, since, limit, None if self._link.in_process else self.part_bytes)
 
     def size(self, options: TopicOptions) -> int:
         """Bytes of a part for one receiver: no more than may wait for it."""

@@ -21,8 +21,8 @@ _told: set[int] = set()
 """The process that was warned; a forked one is another."""
 
 
-def warn_of_others() -> None:
-    """Once per process: what a hub in memory misses here, and what to do."""
+def warn_of_others(url: str) -> None:
+    """Once per process: what a hub in one process, at this URL, misses here, and what to do."""
     if os.getpid() in _told:
         return
     if os.environ.get(ENVIRONMENT):
@@ -36,7 +36,7 @@ def warn_of_others() -> None:
     else:
         return
     _told.add(os.getpid())
-    logger.warning("the hub's memory:// does not reach the other workers of this server: %s", remedy)
+    logger.warning("the hub's %s does not reach the other workers of this server: %s", url, remedy)
 
 
 def _workers() -> int:

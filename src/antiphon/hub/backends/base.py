@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeGuard
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -195,13 +195,21 @@ class Backend(Protocol):
     thread and without `start`. Async methods raise `BackendUnavailable` at once while the backend is in trouble
     (waiting is the hub's part) and within `call_timeout` otherwise; a cancelled call leaves nothing half done here.
     Reconnecting is the backend's own work, for as long as it takes.
-
-    It may have an attribute `refusing: bool`: it is there, and takes no writes now. Then the hub is not `connected`.
     """
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The loop that `start` ran in; None when any thread may call."""
+
+    @property
+    def in_process(self) -> bool:
+        """It keeps what `InProcessBackend` promises besides. False for all that have a connection, or suspend."""
+        return False
+
+    @property
+    def refusing(self) -> bool:
+        """It is there, and takes no writes now. Then the hub is not `connected`."""
+        return False
 
     async def start(self, listener: Listener) -> None:
         """Connect. Raises `BackendUnavailable` (URL without password) within `start_timeout`."""
@@ -262,6 +270,28 @@ class Backend(Protocol):
 
     async def control(self, payload: bytes) -> None:
         """Tell `payload` to every process's `controlled`, this one included."""
+
+
+class InProcessBackend(Backend, Protocol):
+    """A backend whose `in_process` is True: all there is of it is in this process, and so are all of its hubs.
+
+    The hub takes it at its word: it waits for nothing, shares no answers, and hands no call over to another loop.
+
+    - Any thread may call, at any time: before `start`, without it, and after `stop`. `loop` is None.
+    - It is never in trouble: it does not raise `BackendUnavailable`, nor call `lost`, `restored` or `forgotten`.
+    - No method but `start` and `stop` suspends. `publish` has called `deliver` and `flush` when it returns, `track` and
+      `untrack` have called `presence_changed`.
+    - Entries are delivered whether their topic is subscribed or not; `subscribe` may come late, or not at all.
+    - `stop` forgets histories, and the next one begins a new epoch. What still listens hears what comes then.
+    """
+
+    def listen(self, listener: Listener) -> None:
+        """From now on `listener` is told. Called once, when the hub is made; `start` may come later, or never."""
+
+
+def is_in_process(backend: Backend) -> TypeGuard[InProcessBackend]:
+    """Whether the hub may use it without starting it, and without waiting for it."""
+    return backend.in_process
 
 
 class BackendFactory(Protocol):

@@ -26,9 +26,11 @@ SLACK = 0.01
 
 
 class MemoryBackend:
-    """The backend of one process. It cannot be in trouble."""
+    """The backend of one process, an `InProcessBackend`. A subclass that may suspend or fail takes that back."""
 
     loop = None
+    in_process = True
+    refusing = False
 
     def __init__(self, url: str, config: BackendConfig, *, clock: Callable[[], float] | None = None) -> None:
         """`clock`: seconds, instead of the running loop's. Raises `UnknownBackend` for another URL."""
@@ -47,7 +49,6 @@ class MemoryBackend:
         return self._store
 
     def listen(self, listener: Listener) -> None:
-        """What `start` does, for a hub that is used without being started."""
         self._listener = listener
 
     async def start(self, listener: Listener) -> None:

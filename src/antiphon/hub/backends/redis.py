@@ -56,6 +56,8 @@ _PLAIN, _ENTRY, _FIRST, _PRESENCE = b"DEFP"
 class RedisBackend:
     """One process's connections to Redis: one to hear, a few to speak."""
 
+    in_process = False
+
     # Of a start, each made anew by the next one.
     _listener: Listener
     _client: Redis

@@ -50,6 +50,9 @@ class RelayStats(NamedTuple):
 class RelayBackend:
     """One worker's connection to the relay of its host."""
 
+    in_process = False
+    refusing = False
+
     # Of a start, each made anew by the next one.
     _listener: Listener
     _target: str

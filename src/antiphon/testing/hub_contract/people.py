@@ -167,8 +167,7 @@ class PeopleContract(Contract):
         with pytest.raises(ValueError, match="neither"):
             await hub.close_connections()
 
-    async def test_a_hub_can_be_stopped_and_started_again(self, url: str) -> None:
-        hub = Hub(url)
+    async def test_a_hub_can_be_stopped_and_started_again(self, hub: Hub) -> None:
         for _ in range(2):
             async with hub:
                 connection = Connection()

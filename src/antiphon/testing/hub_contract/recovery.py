@@ -157,8 +157,7 @@ class RecoveryContract(Contract):
             with pytest.raises(SlowSubscriber):
                 await anext(messages)
 
-    async def test_the_end_of_the_hub_ends_the_iteration(self, url: str) -> None:
-        hub = Hub(url)
+    async def test_the_end_of_the_hub_ends_the_iteration(self, hub: Hub) -> None:
         await hub.start()
         async with hub.subscribe("t") as messages:
             stopping = asyncio.create_task(hub.stop())
