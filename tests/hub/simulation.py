@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from antiphon.hub import BackendUnavailable, Framing, Hub, HubNotRunning, Position, TopicOptions
-from antiphon.hub.backends.base import Change, Keep, Listener, Page, Roster, Track
+from antiphon.hub.backends.base import Listener
 from antiphon.hub.membership import Membership
 from antiphon.hub.pages import PART_BYTES
+from antiphon.hub.records import Change, Keep, Page, Roster, Track
 from antiphon.hub.store import Store
 from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection

@@ -12,18 +12,9 @@ from typing import Any, TypeVar
 import pytest
 
 from antiphon.hub import Hub
-from antiphon.hub.backends.base import (
-    Backend,
-    BackendConfig,
-    Change,
-    Keep,
-    Listener,
-    Page,
-    Position,
-    Roster,
-    Track,
-)
+from antiphon.hub.backends.base import Backend, BackendConfig, Listener
 from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.records import Change, Keep, Page, Position, Roster, Track
 from antiphon.hub.store import Store
 from antiphon.testing.hub_contract import OPTIONS, HubContract
 from antiphon.testing.hub_sinks import Connection

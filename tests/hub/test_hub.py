@@ -26,8 +26,9 @@ from antiphon.hub import (
     Trouble,
     UnknownBackend,
 )
-from antiphon.hub.backends.base import BackendConfig, Roster, redact
+from antiphon.hub.backends.base import BackendConfig, redact
 from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.records import Roster
 from antiphon.hub.station import Receiver
 from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection, RecordingSink, eventually

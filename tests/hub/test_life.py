@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from antiphon.hub import BackendUnavailable, Hub, HubNotRunning, TopicOptions, Trouble
-from antiphon.hub.backends import relay_wire
 from antiphon.hub.backends.relay import RelayBackend
+from antiphon.hub.environment import ENVIRONMENT
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
@@ -167,7 +167,7 @@ def test_the_members_of_a_hub_whose_loop_ends_leave_with_it(server: RelayServer 
 
 
 def test_a_relay_of_its_own_ends_with_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(relay_wire.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
     hub = Hub("relay://")
 
     async def use() -> int:

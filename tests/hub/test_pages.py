@@ -8,9 +8,10 @@ import contextlib
 import pytest
 
 from antiphon.hub import BackendUnavailable, Framing, Hub, Overflow, Position, TopicOptions
-from antiphon.hub.backends.base import BackendConfig, Keep, Page
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.pages import AT_ONCE
+from antiphon.hub.records import Keep, Page
 from antiphon.hub.store import Store
 from antiphon.testing.hub_sinks import Connection, eventually
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.hub.backends.base import LISTED, Roster, Track
 from antiphon.hub.presence import Diff, Listed, Members, Picture
+from antiphon.hub.records import LISTED, Roster, Track
 from antiphon.hub.store import Store
 
 users = st.sampled_from(["ann", "bob", "cem"])

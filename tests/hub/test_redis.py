@@ -11,10 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from antiphon.hub import BackendUnavailable, Hub, TopicOptions, Trouble, UnknownBackend
-from antiphon.hub.backends.base import BackendConfig, Change, Entry, Keep, Track
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.backends.redis import RedisBackend
-from antiphon.hub.backends.redis_scripts import PRESENCE, PUBLISH
+from antiphon.hub.backends.redis.scripts import PRESENCE, PUBLISH
+from antiphon.hub.records import Change, Entry, Keep, Track
 from antiphon.testing.hub_contract.base import until
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE

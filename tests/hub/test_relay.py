@@ -18,11 +18,11 @@ import pytest
 
 from antiphon.events import Event
 from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
-from antiphon.hub.backends import relay_process, relay_wire
 from antiphon.hub.backends.relay import RelayBackend, Supervisor
-from antiphon.hub.backends.relay_process import native_address
-from antiphon.hub.backends.relay_trust import ANSWER, Worker, new_key, target
-from antiphon.hub.backends.relay_wire import DamagedStream, Op, Splitter, frame
+from antiphon.hub.backends.relay import process as relay_process
+from antiphon.hub.backends.relay.trust import ANSWER, Worker, new_key, target
+from antiphon.hub.backends.relay.wire import DamagedStream, Op, Splitter, frame, native_address
+from antiphon.hub.environment import ENVIRONMENT
 from antiphon.hub.events import BackendLost, BackendRestored
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE
@@ -81,7 +81,7 @@ async def test_two_hubs_meet_in_the_relay_that_the_environment_names(monkeypatch
 
 async def test_a_relay_that_dies_is_started_again_and_the_clients_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with Supervisor() as relay:
-        monkeypatch.setenv(relay_wire.ENVIRONMENT, relay.environment[relay_wire.ENVIRONMENT])
+        monkeypatch.setenv(ENVIRONMENT, relay.environment[ENVIRONMENT])
         async with Hub("relay://", topics=KEPT) as hub:
             connection = Connection()
             before = await hub.publish("kept", "before")
@@ -199,7 +199,7 @@ def test_hubs_of_forked_workers_have_connections_of_their_own() -> None:
 
 
 async def test_a_hub_alone_runs_a_relay_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(relay_wire.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
     async with Hub("relay://") as hub:
         assert isinstance(hub.backend, RelayBackend)
         supervisor = hub.backend._supervisor

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from antiphon.hub import BackendUnavailable, Hub
-from antiphon.hub.backends import relay_process, relay_trust, relay_wire
 from antiphon.hub.backends.base import redact
 from antiphon.hub.backends.relay import Supervisor
-from antiphon.hub.backends.relay_process import native_address
-from antiphon.hub.backends.relay_trust import ANSWER, Door, NotTrusted, Worker, find_key, new_key, target
-from antiphon.hub.backends.relay_wire import ENVIRONMENT, Op, frame
+from antiphon.hub.backends.relay import process as relay_process
+from antiphon.hub.backends.relay import trust as relay_trust
+from antiphon.hub.backends.relay import wire as relay_wire
+from antiphon.hub.backends.relay.trust import ANSWER, Door, NotTrusted, Worker, find_key, new_key, target
+from antiphon.hub.backends.relay.wire import Op, frame, native_address
+from antiphon.hub.environment import ENVIRONMENT
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE
 from tests.relay_server import RelayServer
@@ -141,7 +143,7 @@ async def test_who_may_look_into_a_worker_finds_the_key_of_its_relay(monkeypatch
 def test_a_relay_started_by_hand_on_a_path_leaves_its_key_to_its_user_alone(tmp_path: Path) -> None:
     path, key = tmp_path / "relay", tmp_path / "relay.key"
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
-    command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", str(path)]
+    command = [sys.executable, "-m", "antiphon.hub.backends.relay", str(path)]
 
     async def join() -> None:
         await eventually(lambda: key.exists() and key.read_text())
@@ -162,7 +164,7 @@ def test_a_relay_started_by_hand_on_a_path_leaves_its_key_to_its_user_alone(tmp_
 
 
 def test_a_relay_started_by_hand_on_a_name_wants_its_key() -> None:
-    command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", "@antiphon-test-without-a-key"]
+    command = [sys.executable, "-m", "antiphon.hub.backends.relay", "@antiphon-test-without-a-key"]
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2
@@ -190,7 +192,7 @@ def test_the_number_of_all_strangers_is_nobodys_user() -> None:
     """The relay runs as 65534 in a user namespace; root of the outer one has no number in there, so it gets that."""
     program = """
         import ctypes, os, socket, sys
-        from antiphon.hub.backends.relay_trust import same_user
+        from antiphon.hub.backends.relay.trust import same_user
         if ctypes.CDLL(None).unshare(0x10000000):
             sys.exit(77)
         server = socket.socket(socket.AF_UNIX)

@@ -11,12 +11,13 @@ import pytest
 
 from antiphon import App, Hub, TopicOptions, WebSocket
 from antiphon.hub import Kind
-from antiphon.hub.backends import relay_process
-from antiphon.hub.backends.base import BackendConfig, Keep
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
-from antiphon.hub.backends.relay_trust import new_key
-from antiphon.hub.backends.relay_wire import MAX_REQUEST, Op, Splitter, frame
+from antiphon.hub.backends.relay import process as relay_process
+from antiphon.hub.backends.relay.trust import new_key
+from antiphon.hub.backends.relay.wire import MAX_REQUEST, Op, Splitter, frame
 from antiphon.hub.clock import LoopClock
+from antiphon.hub.records import Keep
 from antiphon.server import ServerConfig
 from antiphon.testing import Server, VirtualTimeLoop, virtual_time
 from antiphon.testing.transport import pair

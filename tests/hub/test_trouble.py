@@ -11,9 +11,10 @@ import pytest
 
 from antiphon.events import Event
 from antiphon.hub import BackendUnavailable, Hub, Kind, Position, TopicOptions
-from antiphon.hub.backends.base import BackendConfig, Keep, Listener, Page, Roster, Track
+from antiphon.hub.backends.base import BackendConfig, Listener
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.events import Recovery
+from antiphon.hub.records import Keep, Page, Roster, Track
 from antiphon.testing.hub_contract import compose
 from antiphon.testing.hub_sinks import Connection, eventually
 

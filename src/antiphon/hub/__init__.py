@@ -2,7 +2,6 @@
 
 from antiphon.types import Overflow
 
-from .backends.base import Position
 from .errors import (
     AlreadyJoined,
     BackendUnavailable,
@@ -17,6 +16,7 @@ from .hub import Hub, HubStats
 from .link import Trouble
 from .membership import Membership, Subscription
 from .message import History, Kind, Message
+from .records import Position
 from .topics import Framing, TopicOptions
 
 __all__ = [

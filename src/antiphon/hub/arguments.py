@@ -12,8 +12,8 @@ from antiphon.exceptions import RegistrationWarning
 from antiphon.status import check_close_code, cut_reason
 from antiphon.types import Sink, SupportsSink
 
-from .backends.base import Position
 from .errors import AlreadyJoined, UnencodableCharacters
+from .records import Position
 from .topics import TopicOptions
 
 

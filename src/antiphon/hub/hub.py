@@ -18,7 +18,7 @@ from antiphon.types import SupportsSink
 
 from .arguments import Told, read_close, read_count, read_position, read_sink, read_user, user_in, user_of
 from .backends import build, default_url
-from .backends.base import ENTRY_COST, Backend, BackendConfig, Position, Track, is_in_process, redact
+from .backends.base import Backend, BackendConfig, is_in_process, redact
 from .envelope import Envelope, Form, encode, encode_json, pack
 from .errors import HubError, UnencodableData
 from .events import Published
@@ -29,6 +29,7 @@ from .link import Link, Trouble
 from .membership import PLAIN, Membership, Request, Subscription
 from .message import History, infos, to_message
 from .pages import PART_BYTES, Pages
+from .records import ENTRY_COST, Position, Track
 from .rooms import Rooms
 from .station import Receiver
 from .subscription import QueueSink

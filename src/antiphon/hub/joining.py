@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import functools
 
-from .backends.base import Change, Page, Position
 from .errors import BackendUnavailable
 from .events import Recovery
 from .heartbeat import Hearts
@@ -17,6 +16,7 @@ from .membership import Membership, Request
 from .message import Parcel, joined, resync
 from .outbox import Outbox, Replay
 from .pages import Pages
+from .records import Change, Page, Position
 from .rooms import Room, Rooms
 from .station import LocalTopic, Receiver
 from .subscription import QueueSink

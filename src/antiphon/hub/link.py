@@ -13,11 +13,12 @@ from typing import Any, Final, ParamSpec, TypeVar
 from antiphon.shown import shown
 
 from .attendance import PAUSES, Attendance
-from .backends.base import Backend, Change, Entry, Page, Position, Track, is_in_process
+from .backends.base import Backend, is_in_process
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
 from .loops import in_loop
 from .message import resync
+from .records import Change, Entry, Page, Position, Track
 from .rooms import Room, Rooms
 from .station import LocalTopic, Station
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from antiphon.types import PreparedMessage
 
-from .backends.base import ENTRY_COST, Entry, Position
 from .envelope import Form, decode, decode_json, encode_json, unpack
 from .presence import Diff, Listed
+from .records import ENTRY_COST, Entry, Position
 from .topics import Framing
 
 

@@ -13,8 +13,8 @@ from typing import Final
 from antiphon.status import WS_1013_TRY_AGAIN_LATER
 from antiphon.types import Overflow, Sink
 
-from .backends.base import Position
 from .message import Kind, Parcel
+from .records import Position
 
 TOO_SLOW: Final = "too slow: outbox full"
 

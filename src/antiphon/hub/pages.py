@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-from .backends.base import Keep, Page, Position
 from .errors import BackendUnavailable
 from .link import Link
+from .records import Keep, Page, Position
 from .topics import TopicOptions
 
 PART_BYTES: Final = 256 << 10

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
-from .backends.base import LISTED, Track
+from .records import LISTED, Track
 
 V = TypeVar("V")
 

@@ -17,11 +17,11 @@ from antiphon.events import Observer
 from antiphon.types import PreparedMessage, Sink
 
 from .arguments import refuse_second
-from .backends.base import Change, Position, Roster
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .message import Kind, Parcel, presence_diff, resync
 from .outbox import Outbox, Replay, sink_limit
 from .presence import Diff, Listed, Picture
+from .records import Change, Position, Roster
 from .topics import TopicOptions
 
 logger: Final = logging.getLogger("antiphon.hub")

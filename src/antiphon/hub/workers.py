@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any, Final
 
-from .backends.relay_wire import ENVIRONMENT
+from .environment import ENVIRONMENT
 
 logger: Final = logging.getLogger("antiphon.hub")
 

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from ..clock import LoopClock
 from ..errors import UnknownBackend
+from ..records import Change, Entry, Keep, Page, Position, Roster, Track
 from ..store import Store
 from . import handover
-from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
+from .base import BackendConfig, Listener, redact
 
 PROCESS = "memory"
 

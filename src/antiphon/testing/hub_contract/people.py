@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from antiphon.hub import Hub, Kind
-from antiphon.hub.backends.base import LISTED
+from antiphon.hub.records import LISTED
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
 from .base import GRACES, Contract, compose

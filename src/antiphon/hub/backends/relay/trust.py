@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .relay_wire import ENVIRONMENT
+from ...environment import ENVIRONMENT
 
 HELLO: Final = b"antiphon relay 3"
 """What a worker says first; the number is that of the protocol."""

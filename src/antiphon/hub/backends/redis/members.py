@@ -1,6 +1,6 @@
 """This process's members in Redis: announced, kept alive by leases, let go of when their grace is over.
 
-Knows the presence script (redis_presence.lua) and when to call it; nothing of messages. All methods in one loop.
+Knows the presence script (presence.lua) and when to call it; nothing of messages. All methods in one loop.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from . import redis_scripts as scripts
-from .base import Change, Roster, Track
-from .redis_line import Line
-from .redis_names import BUCKETS, Names, bucket_of
-from .redis_wire import Command, Word
+from ...records import Change, Roster, Track
+from . import scripts
+from .names import BUCKETS, Names, bucket_of
+from .pipeline import Line
+from .wire import Command, Word
 
 REFRESHED: Final = 200
 """Topics per bucket whose members' lifetime (an hour) is renewed per tick."""
@@ -177,7 +177,7 @@ def _raise_first(replies: list[Any]) -> None:
 
 
 def read_change(data: bytes) -> Change:
-    """What redis_presence.lua announces. Raises ValueError, struct.error."""
+    """What presence.lua announces. Raises ValueError, struct.error."""
     head, _, rest = data.partition(b"\n")
     words, start = [], 0
     while start < len(rest):

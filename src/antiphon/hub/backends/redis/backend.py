@@ -1,10 +1,10 @@
 """`redis://`, `rediss://`: many processes on many hosts, joined by one Redis (7.0 or later).
 
-Live messages go by pub/sub; history, offsets, epochs and presence live in Lua scripts (redis_*.lua), each an atomic
+Live messages go by pub/sub; history, offsets, epochs and presence live in Lua scripts (*.lua), each an atomic
 step. Topics are spread over `BUCKETS` hash tags; what a script touches lies in one bucket. docs/backends.md says what
 is stored, and for how long.
 
-Pub/sub may lose messages without a word (a failover, a proxy). redis_heads.py finds that for topics with history; it
+Pub/sub may lose messages without a word (a failover, a proxy). heads.py finds that for topics with history; it
 ends in the same recovery as a lost connection.
 """
 
@@ -26,15 +26,16 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from ..errors import BackendUnavailable, UnknownBackend
-from . import redis_scripts as scripts
-from .base import ENTRY_COST, BackendConfig, Entry, Keep, Listener, Page, Position, Roster, Track, redact
-from .redis_feed import Feed
-from .redis_heads import Heads
-from .redis_line import Line
-from .redis_members import MemberKeeper, read_change
-from .redis_names import BUCKETS, Names, bucket_of
-from .redis_wire import Command
+from ...errors import BackendUnavailable, UnknownBackend
+from ...records import ENTRY_COST, Entry, Keep, Page, Position, Roster, Track
+from ..base import BackendConfig, Listener, redact
+from . import scripts
+from .feed import Feed
+from .heads import Heads
+from .members import MemberKeeper, read_change
+from .names import BUCKETS, Names, bucket_of
+from .pipeline import Line
+from .wire import Command
 
 log = logging.getLogger("antiphon.hub.redis")
 

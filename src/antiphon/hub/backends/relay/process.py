@@ -1,7 +1,7 @@
 """The relay: one small process that holds a `Store` and passes entries between the workers of one host.
 
-Run by `relay_supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay_process ADDRESS`. Takes
-connections of processes of the same user only that know its key (relay_trust.py). A worker that does not read is cut
+Run by `supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay ADDRESS`. Takes connections of
+processes of the same user only that know its key (trust.py). A worker that does not read is cut
 off when `MAX_BACKLOG` bytes of what others published wait for it; it connects again and catches up by position. What it
 asked for itself is no backlog: with more than `MAX_ANSWERS` unsent it is not read until it has read. All state is in
 memory: a new process has a new epoch, unless the one before was stopped in order and handed its histories over
@@ -24,11 +24,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, cast
 
-from ..store import Store
-from .base import Change, Entry, Keep, Page, Position, Track
-from .handover import Handover
-from .relay_trust import PATIENCE, Door, NotTrusted, key_file, new_key, read_target, same_user
-from .relay_wire import ENVIRONMENT, MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
+from ...environment import ENVIRONMENT
+from ...records import Change, Keep, Position, Track
+from ...store import Store
+from ..handover import Handover
+from .trust import PATIENCE, Door, NotTrusted, key_file, new_key, read_target, same_user
+from .wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame, native_address, pack_page
 
 log = logging.getLogger("antiphon.hub.relay")
 
@@ -408,21 +409,6 @@ class Unsent:
             self._batches[0] = (end, min(size, end - sent))
 
 
-def pack_page(page: Page) -> Words:
-    return (
-        tuple((entry.data, None if entry.position is None else entry.position.offset) for entry in page.entries),
-        tuple(page.position),
-        page.recovered,
-        page.rest,
-    )
-
-
-def unpack_page(words: Words) -> Page:
-    entries, (offset, epoch), recovered, rest = words
-    made = tuple(Entry(data, None if number is None else Position(number, epoch)) for data, number in entries)
-    return Page(made, Position(offset, epoch), recovered, rest)
-
-
 def listen(address: str) -> socket.socket:
     """A listening socket: `@name` is an abstract one (Linux, no file), anything else a path."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -445,10 +431,6 @@ def _remove_stale(address: str) -> None:
             probe.connect(address)
         except ConnectionRefusedError:
             os.unlink(address)
-
-
-def native_address(address: str) -> str:
-    return "\0" + address[1:] if address.startswith("@") else address
 
 
 async def serve(server: socket.socket, key: str, *, with_parent: bool, state: str | None) -> None:
@@ -477,7 +459,9 @@ async def serve(server: socket.socket, key: str, *, with_parent: bool, state: st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pass hub messages between the workers of one host.")
+    parser = argparse.ArgumentParser(
+        prog="python -m antiphon.hub.backends.relay", description="Pass hub messages between the workers of one host."
+    )
     parser.add_argument("address", help="a path, or @name for an abstract socket")
     parser.add_argument("--fd", type=int, help="listen on this inherited socket")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input says so, or ends")
@@ -524,7 +508,3 @@ def _key_beside(address: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-
-
-if __name__ == "__main__":
-    main()

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
-from .redis_scripts import LOADS, NotSent
-from .redis_wire import Command, Replies, Reply, pack
+from .scripts import LOADS, NotSent
+from .wire import Command, Replies, Reply, pack
 
 CHUNK: Final = 1 << 16
 """Bytes read at a time."""
