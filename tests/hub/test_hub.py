@@ -28,8 +28,8 @@ from antiphon.hub import (
 )
 from antiphon.hub.backends.base import BackendConfig, redact
 from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.delivery import Receiver
 from antiphon.hub.records import Roster
-from antiphon.hub.station import Receiver
 from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection, RecordingSink, eventually
 from antiphon.types import PreparedMessage

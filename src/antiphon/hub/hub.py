@@ -19,6 +19,7 @@ from antiphon.types import SupportsSink
 from .arguments import Told, read_close, read_count, read_position, read_sink, read_user, user_in, user_of
 from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, is_in_process, redact
+from .delivery import Receiver
 from .envelope import Envelope, Form, encode, encode_json, pack
 from .errors import HubError, UnencodableData
 from .events import Published
@@ -31,7 +32,6 @@ from .message import History, infos, to_message
 from .pages import PART_BYTES, Pages
 from .records import ENTRY_COST, Position, Track
 from .rooms import Rooms
-from .station import Receiver
 from .subscription import QueueSink
 from .topics import MAX_SECONDS, Framing, TopicOptions, Topics, check_number
 

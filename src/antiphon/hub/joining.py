@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 
+from .delivery import LocalTopic, Receiver
 from .errors import BackendUnavailable
 from .events import Recovery
 from .heartbeat import Hearts
@@ -18,7 +19,6 @@ from .outbox import Outbox, Replay
 from .pages import Pages
 from .records import Change, Page, Position
 from .rooms import Room, Rooms
-from .station import LocalTopic, Receiver
 from .subscription import QueueSink
 from .topics import Framing
 

@@ -14,13 +14,13 @@ from antiphon.shown import shown
 
 from .attendance import PAUSES, Attendance
 from .backends.base import Backend, is_in_process
+from .delivery import LocalTopic, Station
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
 from .loops import in_loop
 from .message import resync
 from .records import Change, Entry, Page, Position, Track
 from .rooms import Room, Rooms
-from .station import LocalTopic, Station
 
 logger: Final = logging.getLogger("antiphon.hub")
 
@@ -301,7 +301,7 @@ class Link:
     async def _track_again(self) -> None:
         await self._attendance.tell_all_anew()
         for room in tuple(self._rooms.rooms.values()):
-            if any(_pictured(room.topic, station.topics) for station in room.stations):
+            if any(_watched(room.topic, station.topics) for station in room.stations):
                 await self._refresh_members(room)
         self._rooms.flush()
 
@@ -325,9 +325,9 @@ def _follows(entry: Entry, room: Room) -> bool:
     return position.epoch != last.epoch or position.offset == last.offset + 1
 
 
-def _pictured(topic: str, topics: Mapping[str, LocalTopic]) -> bool:
+def _watched(topic: str, topics: Mapping[str, LocalTopic]) -> bool:
     local = topics.get(topic)
-    return local is not None and local.picture is not None
+    return local is not None and local.watchers is not None and local.watchers.watching
 
 
 async def _quietly(work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -11,11 +11,11 @@ from antiphon.exceptions import NotAccepted, WebSocketDisconnected
 from antiphon.types import Sink
 
 from .arguments import OnlyAsyncWith
+from .delivery import Receiver
 from .errors import SlowSubscriber
 from .loops import in_loop
 from .message import Kind, Message
 from .records import Position, Track
-from .station import Receiver
 from .subscription import QueueSink
 from .topics import TopicOptions
 

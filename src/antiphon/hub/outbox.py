@@ -157,7 +157,7 @@ class Outbox:
         elif self.policy is Overflow.DISCONNECT:
             self._disconnect()
         elif parcel.kind is Kind.PRESENCE_DIFF:
-            # Never lost, and never more than one: while it waits, the next ones are summed up by the station.
+            # Never lost, and never more than one: while it waits, the next ones are summed up by `Watchers`.
             self._owed.append(parcel)
             self._arm()
         elif self.policy is Overflow.DROP_NEWEST:

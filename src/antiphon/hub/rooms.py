@@ -18,12 +18,13 @@ from pydantic_core import from_json
 from antiphon.events import Event, Observer
 from antiphon.shown import shown
 
+from .counters import Counters
+from .delivery import LocalTopic, Receiver, Station
 from .envelope import BadEnvelope
 from .events import BackendLost, BackendRestored
 from .message import Parcel, resync, unwrap
 from .records import Change, Entry, Position
 from .shelf import Shelf
-from .station import Counters, LocalTopic, Receiver, Station
 from .topics import TopicOptions
 
 logger: Final = logging.getLogger("antiphon.hub")

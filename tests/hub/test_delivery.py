@@ -9,10 +9,11 @@ import pytest
 from antiphon.hub import BackendUnavailable, Hub, Overflow, Position, TopicOptions
 from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.counters import Counters
+from antiphon.hub.delivery import LocalTopic, Receiver, Station
 from antiphon.hub.envelope import Envelope, Form, pack
 from antiphon.hub.message import Kind, Parcel
 from antiphon.hub.records import Change, Entry, Keep, Roster, Track
-from antiphon.hub.station import Counters, LocalTopic, Receiver, Station
 from antiphon.testing.hub_contract import compose
 from antiphon.testing.hub_sinks import Connection, RecordingSink
 from antiphon.types import PreparedMessage

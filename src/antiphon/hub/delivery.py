@@ -8,51 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from antiphon.events import Observer
 from antiphon.types import PreparedMessage, Sink
 
 from .arguments import refuse_second
+from .counters import Counters
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .message import Kind, Parcel, presence_diff, resync
 from .outbox import Outbox, Replay, sink_limit
-from .presence import Diff, Listed, Picture
 from .records import Change, Position, Roster
 from .topics import TopicOptions
+from .watchers import Notice, Watchers
 
 logger: Final = logging.getLogger("antiphon.hub")
 
 Offer: TypeAlias = Callable[[PreparedMessage, int], bool]
-
-
-class Counters:
-    """What all event loops of a process have delivered and lost. Behind a lock: they may run in several threads."""
-
-    def __init__(self) -> None:
-        self.delivered = 0
-        self.dropped = 0
-        self.disconnected = 0
-        self.high_water = 0
-        """Bytes in the fullest outbox that ever refused a message."""
-        self._lock = threading.Lock()
-
-    def add(self, *, delivered: int = 0, dropped: int = 0, disconnected: int = 0) -> None:
-        with self._lock:
-            self.delivered += delivered
-            self.dropped += dropped
-            self.disconnected += disconnected
-
-    def fill(self, size: int) -> bool:
-        """True when no outbox was so full before."""
-        with self._lock:
-            higher = size > self.high_water
-            if higher:
-                self.high_water = size
-            return higher
 
 
 class Receiver:
@@ -66,9 +40,7 @@ class Receiver:
         "outbox",
         "serial",
         "sink",
-        "told",
         "user",
-        "watching",
     )
 
     def __init__(self, sink: Sink, serial: int, user: str | None) -> None:
@@ -84,10 +56,6 @@ class Receiver:
         """Entries up to here are known to the receiver already: drop them when they come."""
         self.mixed = ""
         """The epoch of entries that came behind a page of another one: the receiver was told that there is a gap."""
-        self.watching = False
-        """Gets presence diffs."""
-        self.told: dict[str, Listed] | None = None
-        """The members as this slow receiver knows them; it gets the difference when it has caught up."""
 
     @property
     def off_the_fast_path(self) -> bool:
@@ -109,16 +77,15 @@ class LocalTopic:
     """The receivers of one topic in one loop."""
 
     __slots__ = (
-        "_asking",
         "fast",
         "limit",
         "name",
         "options",
-        "picture",
         "receivers",
         "sinks",
         "slow",
         "station",
+        "watchers",
     )
 
     def __init__(self, station: Station, name: str, options: TopicOptions) -> None:
@@ -132,9 +99,8 @@ class LocalTopic:
         self.fast: list[tuple[Offer, Receiver]] | None = None
         """Receivers that take messages straight into their sink; None: to be built again."""
         self.slow: list[Receiver] = []
-        self.picture: Picture[Listed] | None = None
-        """The members, once somebody here watches them."""
-        self._asking: list[list[Change]] = []
+        self.watchers: Watchers[Receiver] | None = None
+        """Those who are told of the members, once there are any."""
 
     def outbox(self, receiver: Receiver) -> Outbox:
         if receiver.outbox is None:
@@ -269,73 +235,44 @@ class LocalTopic:
 
         Ends with `watch`, `refresh` or `give_up`. The answer may be older than these, or ahead of some still to come.
         """
-        self._asking.append(came)
+        if self.watchers is None:
+            self.watchers = Watchers()
+        self.watchers.expect(came)
 
     def give_up(self, came: list[Change]) -> None:
-        self._asking = [one for one in self._asking if one is not came]
+        if self.watchers is not None:
+            self.watchers.give_up(came)
 
     def watch(self, receiver: Receiver, roster: Roster, came: list[Change]) -> Parcel:
-        """From now on the receiver is told changes; returns what it is owed first: all members."""
-        if self.picture is None:
-            self.picture = Picture(0, {})
-        self.refresh(roster, came)
-        receiver.watching = True
-        return presence_diff(self.name, Diff(joins=dict(self.picture.members)))
+        """From now on the receiver is told changes; returns what it is owed first: all members. After `expect`."""
+        assert self.watchers is not None, "a roster is expected before it is given"
+        self._notify(self.watchers.refresh(roster, came, first=True))
+        return presence_diff(self.name, self.watchers.add(receiver))
 
     def refresh(self, roster: Roster, came: list[Change]) -> None:
-        """All watchers know what the picture shows; now it shows this roster, and what came since it was asked for."""
-        self.give_up(came)
-        if self.picture is None:
-            return
-        listed = {user: Listed(metas, roster.more.get(user, 0)) for user, metas in roster.members.items()}
-        fresh = Picture(roster.version, listed)
-        for change in came:
-            fresh.change(change.version, change.user, Listed(change.metas, change.more))
-        before = dict(self.picture.members)
-        diff = self.picture.replace(fresh.version, fresh.members)
-        if diff:
-            users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
-            self._tell_watchers(diff, {user: before.get(user) for user in users})
+        """All watchers are told what they missed: the members are this roster, and what came since it was asked for."""
+        if self.watchers is not None:
+            self._notify(self.watchers.refresh(roster, came))
 
     def change(self, change: Change) -> None:
         """A member came, went, or changed."""
-        for came in self._asking:
-            came.append(change)
-        if self.picture is None:
-            return
-        before = self.picture.members.get(change.user)
-        diff = self.picture.change(change.version, change.user, Listed(change.metas, change.more))
-        if diff:
-            self._tell_watchers(diff, {change.user: before})
+        if self.watchers is not None:
+            self._notify(self.watchers.change(change))
 
-    def _tell_watchers(self, diff: Diff[Listed], before: Mapping[str, Listed | None]) -> None:
-        """`before`: how the members in `diff` were; None: not there."""
-        parcel = presence_diff(self.name, diff)
-        for receiver in tuple(self.receivers):
-            if not receiver.watching:
-                continue
+    def _notify(self, notice: Notice | None) -> None:
+        """A diff must not be lost to a policy: a slow receiver gets the sum of them when it has caught up."""
+        if notice is None or self.watchers is None:
+            return
+        parcel = presence_diff(self.name, notice.diff)
+        for receiver in self.watchers.here():
             if receiver.outbox is not None and receiver.outbox.waiting:
-                self._remember_told(receiver, before)
+                self.watchers.fall_behind(receiver, notice)
             else:
                 self.tell(receiver, parcel)
 
-    def _remember_told(self, receiver: Receiver, before: Mapping[str, Listed | None]) -> None:
-        """A diff must not be lost to a policy: a slow receiver gets the sum of them when it has caught up."""
-        if receiver.told is not None or self.picture is None:
-            return
-        receiver.told = dict(self.picture.members)
-        for user, listed in before.items():
-            if listed:
-                receiver.told[user] = listed
-            else:
-                receiver.told.pop(user, None)
-
     def _caught_up(self, receiver: Receiver) -> None:
         self.fast = None
-        told, receiver.told = receiver.told, None
-        if told is None or self.picture is None or receiver.local is not self:
-            return
-        diff = Picture(0, told).replace(0, self.picture.members)
+        diff = None if self.watchers is None else self.watchers.catch_up(receiver)
         if diff:
             self.tell(receiver, presence_diff(self.name, diff))
 
@@ -412,7 +349,8 @@ class Station:
         if local is None:
             return
         receiver.local = None
-        receiver.watching = False
+        if local.watchers is not None:
+            local.watchers.remove(receiver)
         self.memberships -= 1
         sink = id(receiver.sink)
         self.sinks[sink] -= 1
