@@ -26,15 +26,15 @@ from .hub import Framing as Framing
 from .hub import Hub as Hub
 from .hub import HubError as HubError
 from .hub import InvalidTopic as InvalidTopic
-from .hub import Kind as Kind
 from .hub import Membership as Membership
 from .hub import Message as Message
+from .hub import MessageKind as MessageKind
+from .hub import OnOutage as OnOutage
 from .hub import Overflow as Overflow
 from .hub import Position as Position
 from .hub import SlowSubscriber as SlowSubscriber
 from .hub import Subscription as Subscription
 from .hub import TopicOptions as TopicOptions
-from .hub import Trouble as Trouble
 from .hub import UnencodableData as UnencodableData
 from .requests import HTTPConnection as HTTPConnection
 from .requests import Request as Request

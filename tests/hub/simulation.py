@@ -330,7 +330,7 @@ class Simulated:
         self.hubs = [Hub(backend=line, topics=TOPICS) for line in self._lines]
         for hub in self.hubs:
             hub._pages.part_bytes = rng.choice([700, 2000, PART_BYTES])
-            hub._link.recovered_bytes = rng.choice([700, PART_BYTES])
+            hub._access.recovered_bytes = rng.choice([700, PART_BYTES])
 
     async def open(self) -> None:
         self._sweeping = asyncio.create_task(self._center.sweep_forever())

@@ -186,7 +186,7 @@ async def test_each_thread_has_its_turn_in_its_own_loop(backend: Backend) -> Non
 async def test_beside_other_workers_it_is_warned_of_by_its_name(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("antiphon.hub.workers._told", set())
+    monkeypatch.setattr("antiphon.hub.workers._warned", set())
     monkeypatch.setattr("antiphon.hub.workers._workers", lambda: 4)
     with caplog.at_level(logging.WARNING, "antiphon.hub"):
         await Hub(backend=backend).publish("t", "x")

@@ -250,7 +250,7 @@ async def test_who_leaves_in_the_middle_of_a_page_leaves_nothing_behind(remote: 
                     connection.sink.die()
             remote.answering.set()
             received = len(connection.received)
-            await eventually(lambda: not hub._link._tasks)
+            await eventually(lambda: not hub._access._tasks)
             assert len(connection.received) == received
         await eventually(lambda: len(hub._rooms.shelf) == 0)
 

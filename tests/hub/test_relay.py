@@ -20,7 +20,7 @@ from antiphon.events import Event
 from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
 from antiphon.hub.backends.relay import RelayBackend, Supervisor
 from antiphon.hub.backends.relay import process as relay_process
-from antiphon.hub.backends.relay.trust import ANSWER, Worker, new_key, target
+from antiphon.hub.backends.relay.trust import ANSWER, WorkerHandshake, new_key, target
 from antiphon.hub.backends.relay.wire import DamagedStream, Op, Splitter, frame, native_address
 from antiphon.hub.environment import ENVIRONMENT
 from antiphon.hub.events import BackendLost, BackendRestored
@@ -231,7 +231,7 @@ async def test_a_child_forked_from_a_running_hub_cannot_speak_on_its_connection(
 async def test_a_relay_that_goes_on_dying_is_one_loss_until_it_is_back(tmp_path: Path) -> None:
     dying = 0
 
-    class Dying(relay_process.Client):
+    class Dying(relay_process.WorkerLink):
         """Dies `dying` times: joined again, and before it confirms what is subscribed."""
 
         def data_received(self, data: bytes) -> None:
@@ -290,7 +290,7 @@ def test_a_relay_url_is_nothing_or_a_path_or_an_abstract_name(url: str) -> None:
 async def test_who_sends_rubbish_is_cut_and_nobody_else_is(relay: RelayServer, rubbish: bytes) -> None:
     async with Hub(relay.url) as hub:
         reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
-        peer = Worker(relay.key)
+        peer = WorkerHandshake(relay.key)
         writer.write(peer.asking)
         writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)) + rubbish)
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
@@ -373,7 +373,7 @@ async def test_a_worker_that_asks_for_much_and_reads_nothing_is_waited_for_and_n
         async with Hub(relay.url, topics=topics) as hub:
             await hub.publish("long", b"x" * size)
             reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
-            peer = Worker(relay.key)
+            peer = WorkerHandshake(relay.key)
             writer.write(peer.asking)
             writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)))
             writer.transport.pause_reading()  # type: ignore[attr-defined]

@@ -21,7 +21,15 @@ from antiphon.hub.backends.relay import Supervisor
 from antiphon.hub.backends.relay import process as relay_process
 from antiphon.hub.backends.relay import trust as relay_trust
 from antiphon.hub.backends.relay import wire as relay_wire
-from antiphon.hub.backends.relay.trust import ANSWER, Door, NotTrusted, Worker, find_key, new_key, target
+from antiphon.hub.backends.relay.trust import (
+    ANSWER,
+    NotTrusted,
+    RelayHandshake,
+    WorkerHandshake,
+    find_key,
+    new_key,
+    target,
+)
 from antiphon.hub.backends.relay.wire import Op, frame, native_address
 from antiphon.hub.environment import ENVIRONMENT
 from antiphon.testing.hub_sinks import Connection, eventually
@@ -49,7 +57,7 @@ def unmarshalled(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     "said",
     [
         pytest.param(INTRODUCTION, id="requests at once"),
-        pytest.param(Worker("").asking + bytes(relay_trust.PROOF) + INTRODUCTION, id="a proof that is none"),
+        pytest.param(WorkerHandshake("").asking + bytes(relay_trust.PROOF) + INTRODUCTION, id="a proof that is none"),
         pytest.param(b"\xff" * 100, id="rubbish"),
     ],
 )
@@ -57,12 +65,12 @@ async def test_nothing_is_unmarshalled_of_a_peer_that_has_not_shown_the_key(
     said: bytes, tmp_path: Path, unmarshalled: list[bytes]
 ) -> None:
     relay, path = relay_process.Relay(new_key()), str(tmp_path / "relay")
-    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.Client(relay), path)
+    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.WorkerLink(relay), path)
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(said)
     answer = await asyncio.wait_for(reader.read(), PATIENCE)
     assert len(answer) in (0, ANSWER)
-    assert not relay.clients
+    assert not relay.workers
     assert unmarshalled == []
     writer.close()
     server.close()
@@ -71,7 +79,7 @@ async def test_nothing_is_unmarshalled_of_a_peer_that_has_not_shown_the_key(
 async def test_a_stranger_that_says_nothing_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_process, "PATIENCE", 0.05)
     relay, path = relay_process.Relay(new_key()), str(tmp_path / "relay")
-    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.Client(relay), path)
+    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.WorkerLink(relay), path)
     reader, writer = await asyncio.open_unix_connection(path)
     assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
     writer.close()
@@ -107,7 +115,7 @@ async def test_nothing_is_unmarshalled_of_a_relay_that_has_not_shown_the_key(
 def test_the_handshake_comes_out_the_same_however_the_stream_is_cut() -> None:
     key = new_key()
     for size in (1, 7, 47, 48, 49, 500):
-        worker, door = Worker(key), Door(key)
+        worker, door = WorkerHandshake(key), RelayHandshake(key)
         answer, stream = b"", worker.asking
         while stream:
             more, behind = door.feed(stream[:size])
@@ -123,7 +131,7 @@ def test_the_handshake_comes_out_the_same_however_the_stream_is_cut() -> None:
                 break
         assert got == b"behind"
     with pytest.raises(NotTrusted):
-        Worker(new_key()).answered(Door(key).feed(Worker(key).asking)[0])
+        WorkerHandshake(new_key()).answered(RelayHandshake(key).feed(WorkerHandshake(key).asking)[0])
 
 
 # Where the key comes from

@@ -2,6 +2,7 @@
 
 from antiphon.types import Overflow
 
+from .backend_access import OnOutage
 from .errors import (
     AlreadyJoined,
     BackendUnavailable,
@@ -13,9 +14,8 @@ from .errors import (
     UnknownBackend,
 )
 from .hub import Hub, HubStats
-from .link import Trouble
 from .membership import Membership, Subscription
-from .message import History, Kind, Message
+from .message import History, Message, MessageKind
 from .records import Position
 from .topics import Framing, TopicOptions
 
@@ -29,15 +29,15 @@ __all__ = [
     "HubNotRunning",
     "HubStats",
     "InvalidTopic",
-    "Kind",
     "Membership",
     "Message",
+    "MessageKind",
+    "OnOutage",
     "Overflow",
     "Position",
     "SlowSubscriber",
     "Subscription",
     "TopicOptions",
-    "Trouble",
     "UnencodableData",
     "UnknownBackend",
 ]

@@ -51,11 +51,11 @@ def read_position(since: object) -> Position | None:
 logger: Final = logging.getLogger("antiphon.hub")
 
 
-class Told:
+class Warnings:
     """What the users of one hub have been warned of: each thing once, whatever the number of topics."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def of_what_is_not_kept(
         self, topic: str, options: TopicOptions, since: object, history: int, presence: object = None
@@ -65,12 +65,12 @@ class Told:
         Who asks for history gets none: a warning. A presence may be there for `hub.presence` alone: a log line.
         """
         what = "history=" if history else "since="
-        if options.keep is None and (since is not None or history) and what not in self._told:
+        if options.keep is None and (since is not None or history) and what not in self._warned:
             text = f"{what} for topic {topic!r}, which keeps none: give it TopicOptions(history=100) in Hub(topics=)"
             warnings.warn(text, RegistrationWarning, stacklevel=3)
-            self._told.add(what)
-        if presence is not None and options.presence is None and "presence=" not in self._told:
-            self._told.add("presence=")
+            self._warned.add(what)
+        if presence is not None and options.presence is None and "presence=" not in self._warned:
+            self._warned.add("presence=")
             logger.warning(
                 "presence= for topic %r, whose sockets are not told of each other: TopicOptions(presence=True) tells "
                 "them, and presence=False says that hub.presence() is all that is wanted",

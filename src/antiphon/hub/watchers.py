@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
-from .presence import Diff, Listed, Picture
+from .presence import Diff, Listed, Replica
 from .records import Change, Roster
 
 R = TypeVar("R", bound=Hashable)
@@ -25,10 +25,10 @@ class Notice(NamedTuple):
 class Watchers(Generic[R]):
     """The receivers that watch one topic's members, and those members."""
 
-    __slots__ = ("_asking", "_known", "_picture")
+    __slots__ = ("_asking", "_known", "_replica")
 
     def __init__(self) -> None:
-        self._picture: Picture[Listed] | None = None
+        self._replica: Replica[Listed] | None = None
         """The members as every watcher knows them that is not behind."""
         self._known: dict[R, dict[str, Listed] | None] = {}
         """The watchers. A slow one has the members as it knows them; it gets the difference when it has caught up."""
@@ -37,7 +37,7 @@ class Watchers(Generic[R]):
     @property
     def watching(self) -> bool:
         """Somebody was shown the members, so that they have to stay true."""
-        return self._picture is not None
+        return self._replica is not None
 
     def expect(self, came: list[Change]) -> None:
         """The changes that come before an answer are noted in `came`."""
@@ -49,16 +49,16 @@ class Watchers(Generic[R]):
     def refresh(self, roster: Roster, came: list[Change], *, first: bool = False) -> Notice | None:
         """Now the members are this roster, and what came since it was asked for. `first`: also when nobody watches."""
         self.give_up(came)
-        if self._picture is None:
+        if self._replica is None:
             if not first:
                 return None
-            self._picture = Picture(0, {})
+            self._replica = Replica(0, {})
         listed = {user: Listed(metas, roster.more.get(user, 0)) for user, metas in roster.members.items()}
-        fresh = Picture(roster.version, listed)
+        fresh = Replica(roster.version, listed)
         for change in came:
             fresh.change(change.version, change.user, Listed(change.metas, change.more))
-        before = dict(self._picture.members)
-        diff = self._picture.replace(fresh.version, fresh.members)
+        before = dict(self._replica.members)
+        diff = self._replica.replace(fresh.version, fresh.members)
         users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
         return Notice(diff, {user: before.get(user) for user in users}) if diff else None
 
@@ -66,17 +66,17 @@ class Watchers(Generic[R]):
         """A member came, went, or changed."""
         for came in self._asking:
             came.append(change)
-        if self._picture is None:
+        if self._replica is None:
             return None
-        before = self._picture.members.get(change.user)
-        diff = self._picture.change(change.version, change.user, Listed(change.metas, change.more))
+        before = self._replica.members.get(change.user)
+        diff = self._replica.change(change.version, change.user, Listed(change.metas, change.more))
         return Notice(diff, {change.user: before}) if diff else None
 
     def add(self, receiver: R) -> Diff[Listed]:
         """From now on it watches. Returns what it has to know first: all members. After `refresh`."""
-        assert self._picture is not None, "nobody knows the members yet"
+        assert self._replica is not None, "nobody knows the members yet"
         self._known[receiver] = None
-        return Diff(joins=dict(self._picture.members))
+        return Diff(joins=dict(self._replica.members))
 
     def remove(self, receiver: R) -> None:
         self._known.pop(receiver, None)
@@ -87,9 +87,9 @@ class Watchers(Generic[R]):
 
     def fall_behind(self, receiver: R, notice: Notice) -> None:
         """This watcher is not told now."""
-        if self._known[receiver] is not None or self._picture is None:
+        if self._known[receiver] is not None or self._replica is None:
             return
-        known = self._known[receiver] = dict(self._picture.members)
+        known = self._known[receiver] = dict(self._replica.members)
         for user, listed in notice.before.items():
             if listed:
                 known[user] = listed
@@ -99,7 +99,7 @@ class Watchers(Generic[R]):
     def catch_up(self, receiver: R) -> Diff[Listed] | None:
         """What a watcher that was behind has missed."""
         known = self._known.get(receiver)
-        if known is None or self._picture is None:
+        if known is None or self._replica is None:
             return None
         self._known[receiver] = None
-        return Picture(0, known).replace(0, self._picture.members)
+        return Replica(0, known).replace(0, self._replica.members)

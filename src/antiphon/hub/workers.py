@@ -17,13 +17,13 @@ from .environment import ENVIRONMENT
 
 logger: Final = logging.getLogger("antiphon.hub")
 
-_told: set[int] = set()
+_warned: set[int] = set()
 """The process that was warned; a forked one is another."""
 
 
 def warn_of_others(url: str) -> None:
     """Once per process: what a hub in one process, at this URL, misses here, and what to do."""
-    if os.getpid() in _told:
+    if os.getpid() in _warned:
         return
     if os.environ.get(ENVIRONMENT):
         remedy = "leave the URL out for relay://"
@@ -35,7 +35,7 @@ def warn_of_others(url: str) -> None:
         )
     else:
         return
-    _told.add(os.getpid())
+    _warned.add(os.getpid())
     logger.warning("the hub's %s does not reach the other workers of this server: %s", url, remedy)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from antiphon.hub import Hub, Kind
+from antiphon.hub import Hub, MessageKind
 from antiphon.hub.records import LISTED
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
@@ -131,7 +131,7 @@ class PeopleContract(Contract):
         async with hub.subscribe("people", presence=True) as messages:
             async with hub.join("people", Connection(), presence={"user": "ann"}):
                 got = [await asyncio.wait_for(anext(messages), PATIENCE) for _ in range(2)]
-        assert [message.kind for message in got] == [Kind.PRESENCE_DIFF, Kind.PRESENCE_DIFF]
+        assert [message.kind for message in got] == [MessageKind.PRESENCE_DIFF, MessageKind.PRESENCE_DIFF]
         assert got[0].data == {"joins": {}, "leaves": {}, "updates": {}}
         assert got[1].data == {"joins": {"ann": [{"user": "ann"}]}, "leaves": {}, "updates": {}}
 

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from ...records import Change, Roster, Track
 from . import scripts
 from .names import BUCKETS, Names, bucket_of
-from .pipeline import Line
+from .pipeline import Pipeline
 from .wire import Command, Word
 
 REFRESHED: Final = 200
@@ -35,13 +35,13 @@ class MemberKeeper:
     """The connections of this process that are present somewhere. Its calls raise RedisError."""
 
     def __init__(
-        self, client: Redis, line: Line, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]
+        self, client: Redis, line: Pipeline, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]
     ) -> None:
         """`lease`: seconds. `sweep(buckets)` is called when a grace is over: `tick` them, if Redis is there."""
         self._client = client
         self._line = line
         self._names = names
-        self._word = word
+        self._epoch_prefix = word
         self._lease = int(lease * 1000)
         self._sweep = sweep
         self._loop = asyncio.get_running_loop()
@@ -86,7 +86,7 @@ class MemberKeeper:
     async def count(self, topic: str) -> int:
         """Who is there, counted where they are; behind what was tracked before, and without who is over by now."""
         bucket = bucket_of(topic)
-        count = self._line.call(scripts.COUNT.command(self._names.state_key(bucket), self._word, topic))
+        count = self._line.call(scripts.COUNT.command(self._names.state_key(bucket), self._epoch_prefix, topic))
         _, found = await asyncio.gather(self._call(bucket, "tick", "", self._lease), count)
         return int(found)
 
@@ -118,7 +118,7 @@ class MemberKeeper:
         _raise_first(await scripts.call_all(self._client, [self._probe()]))
 
     def _probe(self) -> Command:
-        return scripts.PRESENCE.command(self._names.state_key(0), self._word, "probe")
+        return scripts.PRESENCE.command(self._names.state_key(0), self._epoch_prefix, "probe")
 
     def _upkeep(self, buckets: Iterable[int]) -> list[Command]:
         process = self._process
@@ -128,11 +128,11 @@ class MemberKeeper:
             start = random.randrange(len(tracked)) if len(tracked) > REFRESHED else 0
             name, refreshed = process if tracked else "", tracked[start : start + REFRESHED]
             key = self._names.state_key(bucket)
-            commands.append(scripts.PRESENCE.command(key, self._word, "tick", name, self._lease, *refreshed))
+            commands.append(scripts.PRESENCE.command(key, self._epoch_prefix, "tick", name, self._lease, *refreshed))
         return commands
 
     async def _call(self, bucket: int, operation: str, *words: Word) -> Any:
-        command = scripts.PRESENCE.command(self._names.state_key(bucket), self._word, operation, *words)
+        command = scripts.PRESENCE.command(self._names.state_key(bucket), self._epoch_prefix, operation, *words)
         return await self._line.call(command)
 
     def _arm(self) -> None:

@@ -24,7 +24,7 @@ from ...records import Change, Entry, Keep, Page, Position, Roster, Track
 from .. import handover
 from ..base import BackendConfig, Listener, redact
 from .supervisor import Supervisor
-from .trust import ANSWER, NotTrusted, Worker, find_key, read_target, same_user
+from .trust import ANSWER, NotTrusted, WorkerHandshake, find_key, read_target, same_user
 from .wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame, native_address, unpack_page
 
 __all__ = ["RelayBackend", "RelayStats", "Supervisor"]
@@ -294,7 +294,7 @@ class _Link(asyncio.Protocol):
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._worker: Worker | None = Worker(key)
+        self._worker: WorkerHandshake | None = WorkerHandshake(key)
         self._answer = b""
         self._splitter = Splitter()
         self._number = 0
@@ -404,7 +404,7 @@ class _Link(asyncio.Protocol):
             _RECEIVERS[words[0]](self, words)
         self._listener.flush()
 
-    def _trust(self, worker: Worker) -> bytes:
+    def _trust(self, worker: WorkerHandshake) -> bytes:
         """The relay has answered; what came behind that."""
         assert self._transport is not None
         try:

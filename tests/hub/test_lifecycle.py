@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.hub import BackendUnavailable, Hub, HubNotRunning, TopicOptions, Trouble
+from antiphon.hub import BackendUnavailable, Hub, HubNotRunning, OnOutage, TopicOptions
 from antiphon.hub.backends.relay import RelayBackend
 from antiphon.hub.environment import ENVIRONMENT
 from antiphon.testing.hub_sinks import Connection, eventually
@@ -126,7 +126,7 @@ async def test_a_backend_that_is_away_is_asked_again_at_the_next_use(server: Rel
 
 async def test_a_hub_that_waits_in_trouble_waits_for_its_first_start_too(server: RelayServer | RedisServer) -> None:
     server.kill()
-    hub = Hub(server.url, on_trouble=Trouble.WAIT, trouble_timeout=PATIENCE)
+    hub = Hub(server.url, on_outage=OnOutage.WAIT, outage_timeout=PATIENCE)
     using = asyncio.create_task(hub.publish("t", "x"))
     await asyncio.sleep(0.2)
     assert not using.done()

@@ -32,20 +32,20 @@ RECOVERED_BYTES: Final = 256 << 10
 """Of what a room missed, passed on at a time."""
 
 
-class Trouble(Enum):
+class OnOutage(Enum):
     """What a call on the hub does while the backend cannot be reached."""
 
     RAISE = "raise"
     """`BackendUnavailable`, at once."""
     WAIT = "wait"
-    """It waits for the backend, up to `trouble_timeout`. A publish that may have been done already is not repeated:
+    """It waits for the backend, up to `outage_timeout`. A publish that may have been done already is not repeated:
     that one raises (`error.uncertain`)."""
 
 
-class Link:
+class BackendAccess:
     """Calls to the backend, from any loop, and what this process has to keep there."""
 
-    def __init__(self, backend: Backend, rooms: Rooms, on_trouble: Trouble, trouble_timeout: float) -> None:
+    def __init__(self, backend: Backend, rooms: Rooms, on_outage: OnOutage, outage_timeout: float) -> None:
         self.backend = backend
         self.in_process: Final = is_in_process(backend)
         """Nothing has to be subscribed, started or waited for."""
@@ -53,10 +53,10 @@ class Link:
         """The backend is there."""
         self.running = False
         """Between `start` and `stop`."""
-        self.on_trouble: Final = on_trouble
-        self.trouble_timeout: Final = trouble_timeout
+        self.on_outage: Final = on_outage
+        self.outage_timeout: Final = outage_timeout
         self.wake: Callable[[], Awaitable[None]] = self.start
-        """Be started for a call that needs it; `life.Life` has it."""
+        """Be started for a call that needs it; `lifecycle.Lifecycle` has it."""
         self._rooms = rooms
         self.recovered_bytes = RECOVERED_BYTES
         self._up = asyncio.Event()
@@ -135,16 +135,16 @@ class Link:
 
     async def track(self, topic: str, track: Track) -> None:
         """Whoever calls this calls `forget` in the end, also when this fails."""
-        await self.settle(topic)
+        await self.flush_departures(topic)
         self._attendance.join(topic, track)
         await self.call("track", self.backend.track, topic, track)
 
     def forget(self, topic: str, ref: str, grace: float) -> None:
-        """The connection is not present any more; `settle`, or `settle_soon`, tells the backend."""
+        """The connection is not present any more; `flush_departures`, or `flush_departures_soon`, tells the backend."""
         # A backend that was stopped has let go of all of them.
         self._attendance.forget(topic, ref, grace if self.running or self.in_process else None)
 
-    async def settle(self, topic: str) -> None:
+    async def flush_departures(self, topic: str) -> None:
         """Tell the backend who left, before anything later is said or asked about who is in the topic.
 
         Trouble is no error here: it is told again until it is done.
@@ -154,21 +154,21 @@ class Link:
         if self.in_process:
             await self._attendance.tell_here(topic)
         elif await self._at_home(self._attendance.tell(topic)) is not None:
-            self.settle_soon(topic)
+            self.flush_departures_soon(topic)
 
-    async def settle_surely(self, topic: str) -> None:
+    async def flush_departures_surely(self, topic: str) -> None:
         """Goes on when the caller is cancelled: an endpoint that is torn down must not stay among the members."""
         if self.in_process:
-            await self.settle(topic)
+            await self.flush_departures(topic)
         elif self._attendance.untold(topic):
             # Not shield: a hub that is stopped meanwhile cancels the work, not who waits for it.
-            await asyncio.wait([self.spawn(self.settle, topic)])
+            await asyncio.wait([self.spawn(self.flush_departures, topic)])
 
-    def settle_soon(self, topic: str) -> None:
+    def flush_departures_soon(self, topic: str) -> None:
         """Nobody waits for it. However many leave a topic: one task tells of them all."""
         home = self.backend.loop
         if self.in_process:
-            self.spawn(self.settle, topic)
+            self.spawn(self.flush_departures, topic)
         elif home is None or home is asyncio._get_running_loop():
             self._tell_until_told(topic)
         else:
@@ -192,10 +192,10 @@ class Link:
         return await work if home is None else await in_loop(home, work)
 
     async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self.on_trouble is Trouble.RAISE:
+        if self.on_outage is OnOutage.RAISE:
             return await self._once(name, method, *args, **kwargs)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.trouble_timeout
+        deadline = loop.time() + self.outage_timeout
         while True:
             try:
                 return await self._once(name, method, *args, **kwargs)
@@ -267,18 +267,18 @@ class Link:
     async def _recover_room(self, room: Room, generation: int) -> None:
         """Deliver what was missed, part by part, then what came meanwhile; or tell that there is a gap."""
         assert room.keep is not None
-        page, told = Page((), Position(0, ""), False, 1), False
+        page, reported = Page((), Position(0, ""), False, 1), False
         while page.rest:
             page = await self._once(
                 "history", self.backend.history, room.topic, room.keep, room.last, None, self.recovered_bytes
             )
             if self._rooms.generation != generation or room.held is None:
                 return
-            if not told:
+            if not reported:
                 self._rooms.tell(
                     Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries) + page.rest)
                 )
-                told = True
+                reported = True
             for entry in page.entries if page.recovered else ():
                 self._rooms.pass_on(room, entry)
             if page.recovered and page.rest:
@@ -288,12 +288,12 @@ class Link:
         if not page.recovered or (held and not _follows(held[0], room)):
             self._rooms.spread(room, resync(room.topic))
             room.last = None  # the gap is told: whatever comes next is none
-        self._let_go(room, held)
+        self._release_held(room, held)
         if not page.recovered and not held:
             room.last = page.position
         self._rooms.flush()
 
-    def _let_go(self, room: Room, held: Iterable[Entry]) -> None:
+    def _release_held(self, room: Room, held: Iterable[Entry]) -> None:
         room.held = None
         for entry in tuple(held):
             self._rooms.pass_on(room, entry)
