@@ -11,10 +11,10 @@ import sys
 import time
 from typing import Self
 
-from antiphon.hub.backends import relay_supervisor
-from antiphon.hub.backends.relay_process import native_address
-from antiphon.hub.backends.relay_trust import new_key, target
-from antiphon.hub.backends.relay_wire import ENVIRONMENT
+from antiphon.hub.backends.relay import supervisor as relay_supervisor
+from antiphon.hub.backends.relay.trust import new_key, target
+from antiphon.hub.backends.relay.wire import native_address
+from antiphon.hub.environment import ENVIRONMENT
 from tests.patience import PATIENCE
 
 START_TIMEOUT = PATIENCE

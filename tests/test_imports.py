@@ -163,6 +163,15 @@ def test_the_modules_of_a_part_form_no_cycle(part: str) -> None:
         visit(path, ())
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["clock", "environment", "envelope", "errors", "history", "message", "presence", "records", "store", "topics"],
+)
+def test_what_the_hubs_backends_stand_on_does_not_import_them(name: str) -> None:
+    above = [_ids(path) for path in _imported_modules(SOURCE / "hub" / f"{name}.py") if "backends" in path.parts]
+    assert above == []
+
+
 def _facade_files() -> list[Path]:
     files = [SOURCE / "__init__.py", *sorted((SOURCE / "fastapi").rglob("*.py"))]
     for name in sorted(FACADES):

@@ -17,10 +17,10 @@ STABILITY = (Path(__file__).parent.parent / "docs" / "stability.md").read_text()
 NAMES = """
 APIRouter AlreadyJoined App BackendUnavailable BackgroundTasks Body Closed ClosedBy ConnectionOptions Cookie
 Depends File FileResponse Form Framing HTMLResponse HTTPConnection HTTPException Header History Hub HubError
-HubNotRunning HubStats InvalidJSON InvalidMessage InvalidTopic JSONResponse Kind Membership Message
+HubNotRunning HubStats InvalidJSON InvalidMessage InvalidTopic JSONResponse MessageKind Membership Message
 NotAccepted OnInvalid Overflow Path PeerError PlainTextResponse Position Query RedirectResponse
 RegistrationError RegistrationWarning Request Response Security ServerConfig SlowSubscriber StreamingResponse
-Subscription TooMuchJSON TopicOptions Trouble UnencodableData UnencodableText UnexpectedMessageKind
+Subscription TooMuchJSON TopicOptions OnOutage UnencodableData UnencodableText UnexpectedMessageKind
 UnknownBackend UploadFile WebSocket WebSocketDisconnect WebSocketDisconnected WebSocketException
 WebSocketState __version__ status
 """

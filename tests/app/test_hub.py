@@ -13,8 +13,8 @@ import pytest
 
 from antiphon import App, BackendUnavailable, Hub
 from antiphon.hub import workers
-from antiphon.hub.backends.relay_trust import target
-from antiphon.hub.backends.relay_wire import ENVIRONMENT
+from antiphon.hub.backends.relay.trust import target
+from antiphon.hub.environment import ENVIRONMENT
 from antiphon.hub.errors import HubError, HubNotRunning
 from antiphon.testclient import TestClient
 from tests.relay_server import RelayServer

@@ -123,7 +123,7 @@ def relays_below(pid: int) -> list[int]:
     with contextlib.suppress(OSError):  # one that ends while we look
         tasks = Path(f"/proc/{pid}/task").glob("*/children")  # a thread's children are its own
         for child in (int(number) for task in tasks for number in task.read_text().split()):
-            if b"relay_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"relay.process" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
             found += relays_below(child)
     return found

@@ -87,7 +87,7 @@ async def test_a_page_keeps_what_it_shows_when_the_server_has_lost_it(browser: B
 def relay_of(server: ServedProcess) -> int:
     """The process id of the relay below this server."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-    found = [int(pid) for pid in children if b"relay_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = [int(pid) for pid in children if b"relay.process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(found) == 1
     return found[0]
 

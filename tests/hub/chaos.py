@@ -22,8 +22,9 @@ from typing import Any, Final, TypeAlias
 import uvloop
 
 from antiphon.hub import BackendUnavailable, Hub
-from antiphon.hub.backends.relay_process import listen, native_address
-from antiphon.hub.backends.relay_trust import target
+from antiphon.hub.backends.relay.process import listen
+from antiphon.hub.backends.relay.trust import target
+from antiphon.hub.backends.relay.wire import native_address
 from tests.hub.simulation import HUBS, TOPICS, Life, lived, restart
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer

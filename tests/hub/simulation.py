@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from antiphon.hub import BackendUnavailable, Framing, Hub, HubNotRunning, Position, TopicOptions
-from antiphon.hub.backends.base import Change, Keep, Listener, Page, Roster, Track
+from antiphon.hub.backends.base import Listener
 from antiphon.hub.membership import Membership
 from antiphon.hub.pages import PART_BYTES
+from antiphon.hub.records import Change, Keep, Page, Roster, Track
 from antiphon.hub.store import Store
 from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection
@@ -100,6 +101,8 @@ class Center:
 
 class Line:
     """One process's `Backend`."""
+
+    in_process = False
 
     def __init__(self, center: Center, process: str, rng: random.Random, *, answers_in_line: bool) -> None:
         """`answers_in_line`: answers come in one order with the deliveries, as on one connection."""
@@ -327,7 +330,7 @@ class Simulated:
         self.hubs = [Hub(backend=line, topics=TOPICS) for line in self._lines]
         for hub in self.hubs:
             hub._pages.part_bytes = rng.choice([700, 2000, PART_BYTES])
-            hub._link.recovered_bytes = rng.choice([700, PART_BYTES])
+            hub._access.recovered_bytes = rng.choice([700, PART_BYTES])
 
     async def open(self) -> None:
         self._sweeping = asyncio.create_task(self._center.sweep_forever())

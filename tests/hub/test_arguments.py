@@ -113,8 +113,8 @@ def test_options_without_sense_are_value_errors(options: dict[str, Any]) -> None
     [
         ({"presence_lease": 0}, ValueError),
         ({"presence_lease": math.nan}, ValueError),
-        ({"trouble_timeout": None}, TypeError),
-        ({"on_trouble": "wait"}, TypeError),
+        ({"outage_timeout": None}, TypeError),
+        ({"on_outage": "wait"}, TypeError),
         ({"prefix": ""}, ValueError),
         ({"prefix": "a\n"}, ValueError),
         ({"prefix": 5}, TypeError),

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from antiphon.hub import Hub
-from antiphon.hub.backends.base import BackendConfig, Keep, Page, Position, Roster, Track
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
+from antiphon.hub.records import Keep, Page, Position, Roster, Track
 from antiphon.testing.hub_contract import OPTIONS, HubContract
 
 
@@ -25,6 +26,8 @@ class TestMemory(HubContract):
 
 class Pausing(MemoryBackend):
     """Others get their turn before and after everything it does."""
+
+    in_process = False
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         await asyncio.sleep(0)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from antiphon.hub import Hub, TopicOptions
 from antiphon.hub.backends import handover
-from antiphon.hub.backends.base import Entry, Keep, Position
 from antiphon.hub.backends.handover import Handover, Unusable, fit, pack, unpack
 from antiphon.hub.backends.relay import Supervisor
+from antiphon.hub.records import Entry, Keep, Position
 from antiphon.hub.store import Saved, Snapshot, Store
 from antiphon.testing.hub_sinks import Connection
 from tests.patience import until

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.hub.backends.base import Entry, Keep, Position
 from antiphon.hub.history import Ring
+from antiphon.hub.records import Entry, Keep, Position
 
 steps = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4), st.integers(1, 6)), max_size=40)
 

@@ -21,15 +21,16 @@ from antiphon.hub import (
     Hub,
     HubNotRunning,
     InvalidTopic,
+    OnOutage,
     Overflow,
     Position,
     TopicOptions,
-    Trouble,
     UnknownBackend,
 )
-from antiphon.hub.backends.base import BackendConfig, Roster, redact
+from antiphon.hub.backends.base import BackendConfig, redact
 from antiphon.hub.backends.memory import MemoryBackend
-from antiphon.hub.station import Receiver
+from antiphon.hub.delivery import LocalReceiver
+from antiphon.hub.records import Roster
 from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection, RecordingSink, eventually
 from antiphon.types import PreparedMessage
@@ -398,6 +399,7 @@ async def test_an_event_loop_that_was_cut_short_is_forgotten() -> None:
 
 def test_waiting_for_a_backend_that_stays_away_ends() -> None:
     class Away(MemoryBackend):
+        in_process = False
         calls = 0
 
         async def publish(self, topic: str, data: bytes, keep: Any) -> None:
@@ -407,7 +409,7 @@ def test_waiting_for_a_backend_that_stays_away_ends() -> None:
     backend = Away("memory://", BackendConfig())
 
     async def main() -> float:
-        async with Hub(backend=backend, on_trouble=Trouble.WAIT, trouble_timeout=30) as hub:
+        async with Hub(backend=backend, on_outage=OnOutage.WAIT, outage_timeout=30) as hub:
             with pytest.raises(BackendUnavailable, match="away"):
                 await hub.publish("t", "x")
         return asyncio.get_running_loop().time()
@@ -419,6 +421,7 @@ def test_waiting_for_a_backend_that_stays_away_ends() -> None:
 
 async def test_a_publish_that_may_have_been_done_is_not_repeated() -> None:
     class Uncertain(MemoryBackend):
+        in_process = False
         calls = 0
 
         async def publish(self, topic: str, data: bytes, keep: Any) -> None:
@@ -426,7 +429,7 @@ async def test_a_publish_that_may_have_been_done_is_not_repeated() -> None:
             raise BackendUnavailable("broke off", uncertain=True)
 
     backend = Uncertain("memory://", BackendConfig())
-    async with Hub(backend=backend, on_trouble=Trouble.WAIT) as hub:
+    async with Hub(backend=backend, on_outage=OnOutage.WAIT) as hub:
         with pytest.raises(BackendUnavailable) as caught:
             await hub.publish("t", "x")
     assert caught.value.uncertain
@@ -442,8 +445,8 @@ async def test_text_in_an_event_is_json_whatever_it_holds() -> None:
 
 
 async def test_numbers_are_kept_and_not_counted_anew_at_every_scrape() -> None:
-    class Untouchable(dict[Receiver, None]):
-        def __iter__(self) -> Iterator[Receiver]:
+    class Untouchable(dict[LocalReceiver, None]):
+        def __iter__(self) -> Iterator[LocalReceiver]:
             raise AssertionError("stats() walked over the memberships")
 
     small = TopicOptions(outbox_bytes=1, overflow=Overflow.DROP_NEWEST)

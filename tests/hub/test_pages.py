@@ -8,9 +8,10 @@ import contextlib
 import pytest
 
 from antiphon.hub import BackendUnavailable, Framing, Hub, Overflow, Position, TopicOptions
-from antiphon.hub.backends.base import BackendConfig, Keep, Page
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.pages import AT_ONCE
+from antiphon.hub.records import Keep, Page
 from antiphon.hub.store import Store
 from antiphon.testing.hub_sinks import Connection, eventually
 
@@ -25,6 +26,8 @@ TOPICS = {
 
 class Remote(MemoryBackend):
     """Answers later, as one behind a connection does, and counts what it is asked for."""
+
+    in_process = False
 
     def __init__(self) -> None:
         super().__init__("memory://", BackendConfig())
@@ -247,7 +250,7 @@ async def test_who_leaves_in_the_middle_of_a_page_leaves_nothing_behind(remote: 
                     connection.sink.die()
             remote.answering.set()
             received = len(connection.received)
-            await eventually(lambda: not hub._link._tasks)
+            await eventually(lambda: not hub._access._tasks)
             assert len(connection.received) == received
         await eventually(lambda: len(hub._rooms.shelf) == 0)
 

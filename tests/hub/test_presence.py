@@ -1,4 +1,4 @@
-"""Members, lingering, and the pictures readers make of changes."""
+"""Members, lingering, and the replicas readers make of changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.hub.backends.base import LISTED, Roster, Track
-from antiphon.hub.presence import Diff, Listed, Members, Picture
+from antiphon.hub.presence import Diff, Listed, Members, Replica
+from antiphon.hub.records import LISTED, Roster, Track
 from antiphon.hub.store import Store
 
 users = st.sampled_from(["ann", "bob", "cem"])
@@ -33,11 +33,11 @@ def apply(state: Mapping[str, tuple[bytes, ...]], diff: Diff[tuple[bytes, ...]])
 
 @given(st.lists(rosters, max_size=6))
 def test_diffs_compose_to_the_state(states: list[dict[str, tuple[bytes, ...]]]) -> None:
-    picture: Picture[tuple[bytes, ...]] = Picture(0, {})
+    replica: Replica[tuple[bytes, ...]] = Replica(0, {})
     page: dict[str, tuple[bytes, ...]] = {}
     for version, state in enumerate(states, 1):
-        page = apply(page, picture.replace(version, state))
-        assert page == state == picture.members
+        page = apply(page, replica.replace(version, state))
+        assert page == state == replica.members
 
 
 operations = st.lists(
@@ -47,7 +47,7 @@ operations = st.lists(
 
 @given(operations, st.booleans())
 def test_changes_told_by_the_store_are_exactly_its_state(steps: list[tuple[str, int, str, bytes]], late: bool) -> None:
-    """A reader that starts in the middle, from a roster, ends with the same picture."""
+    """A reader that starts in the middle, from a roster, ends with the same replica."""
     store, now = Store(epoch="e", version=0), 0.0
     changes = []
     start = store.roster("t")
@@ -62,15 +62,15 @@ def test_changes_told_by_the_store_are_exactly_its_state(steps: list[tuple[str, 
             changes.append(store.untrack("t", ref, 2.0 if what == "linger" else 0.0, now))
         if late and number == len(steps) // 2:
             start = store.roster("t")
-    picture = Picture(start.version, listed(start))
+    replica = Replica(start.version, listed(start))
     for change in changes:
         if change is not None:
-            picture.change(change.version, change.user, Listed(change.metas, change.more))
-    assert picture.members == listed(store.roster("t"))
+            replica.change(change.version, change.user, Listed(change.metas, change.more))
+    assert replica.members == listed(store.roster("t"))
     for process in ("p0", "p1"):
         for _, change in store.drop_process(process):
-            picture.change(change.version, change.user, Listed(change.metas, change.more))
-    assert picture.members == {}
+            replica.change(change.version, change.user, Listed(change.metas, change.more))
+    assert replica.members == {}
     assert store.topics == 0
 
 

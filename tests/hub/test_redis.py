@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from antiphon.hub import BackendUnavailable, Hub, TopicOptions, Trouble, UnknownBackend
-from antiphon.hub.backends.base import BackendConfig, Change, Entry, Keep, Track
+from antiphon.hub import BackendUnavailable, Hub, OnOutage, TopicOptions, UnknownBackend
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.backends.redis import RedisBackend
-from antiphon.hub.backends.redis_scripts import PRESENCE, PUBLISH
+from antiphon.hub.backends.redis.scripts import PRESENCE, PUBLISH
+from antiphon.hub.records import Change, Entry, Keep, Track
 from antiphon.testing.hub_contract.base import until
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE
@@ -95,7 +96,7 @@ async def test_a_last_entry_that_was_lost_is_found_within_bounded_time(server: R
 async def test_a_subscribing_connection_that_was_cut_is_made_again_without_a_gap(server: RedisServer, hub: Hub) -> None:
     connection = Connection()
     certain = []
-    async with Hub(server.url, topics=OPTIONS, on_trouble=Trouble.WAIT) as writer, hub.join("kept", connection):
+    async with Hub(server.url, topics=OPTIONS, on_outage=OnOutage.WAIT) as writer, hub.join("kept", connection):
         for n in range(300):
             if n == 150:
                 server.command("CLIENT", "KILL", "TYPE", "pubsub")

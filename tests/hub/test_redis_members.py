@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import pytest
 
-from antiphon.hub.backends.base import BackendConfig, Track
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.redis import RedisBackend
+from antiphon.hub.records import Track
 from antiphon.hub.rooms import Rooms
 from antiphon.testing.hub_contract.base import until
 from tests.redis_server import RedisServer, redis_server

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import BusyLoadingError, InvalidResponse, NoScriptError, ResponseError
 
-from antiphon.hub.backends.redis_wire import Replies, Reply, pack
+from antiphon.hub.backends.redis.wire import Replies, Reply, pack
 
 bulks = st.binary(max_size=40)
 numbers = st.integers(-(2**63), 2**63 - 1)

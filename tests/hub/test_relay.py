@@ -18,11 +18,11 @@ import pytest
 
 from antiphon.events import Event
 from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
-from antiphon.hub.backends import relay_process, relay_wire
 from antiphon.hub.backends.relay import RelayBackend, Supervisor
-from antiphon.hub.backends.relay_process import native_address
-from antiphon.hub.backends.relay_trust import ANSWER, Worker, new_key, target
-from antiphon.hub.backends.relay_wire import DamagedStream, Op, Splitter, frame
+from antiphon.hub.backends.relay import process as relay_process
+from antiphon.hub.backends.relay.trust import ANSWER, WorkerHandshake, new_key, target
+from antiphon.hub.backends.relay.wire import DamagedStream, Op, Splitter, frame, native_address
+from antiphon.hub.environment import ENVIRONMENT
 from antiphon.hub.events import BackendLost, BackendRestored
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE
@@ -81,7 +81,7 @@ async def test_two_hubs_meet_in_the_relay_that_the_environment_names(monkeypatch
 
 async def test_a_relay_that_dies_is_started_again_and_the_clients_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with Supervisor() as relay:
-        monkeypatch.setenv(relay_wire.ENVIRONMENT, relay.environment[relay_wire.ENVIRONMENT])
+        monkeypatch.setenv(ENVIRONMENT, relay.environment[ENVIRONMENT])
         async with Hub("relay://", topics=KEPT) as hub:
             connection = Connection()
             before = await hub.publish("kept", "before")
@@ -199,7 +199,7 @@ def test_hubs_of_forked_workers_have_connections_of_their_own() -> None:
 
 
 async def test_a_hub_alone_runs_a_relay_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(relay_wire.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
     async with Hub("relay://") as hub:
         assert isinstance(hub.backend, RelayBackend)
         supervisor = hub.backend._supervisor
@@ -231,7 +231,7 @@ async def test_a_child_forked_from_a_running_hub_cannot_speak_on_its_connection(
 async def test_a_relay_that_goes_on_dying_is_one_loss_until_it_is_back(tmp_path: Path) -> None:
     dying = 0
 
-    class Dying(relay_process.Client):
+    class Dying(relay_process.WorkerLink):
         """Dies `dying` times: joined again, and before it confirms what is subscribed."""
 
         def data_received(self, data: bytes) -> None:
@@ -290,7 +290,7 @@ def test_a_relay_url_is_nothing_or_a_path_or_an_abstract_name(url: str) -> None:
 async def test_who_sends_rubbish_is_cut_and_nobody_else_is(relay: RelayServer, rubbish: bytes) -> None:
     async with Hub(relay.url) as hub:
         reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
-        peer = Worker(relay.key)
+        peer = WorkerHandshake(relay.key)
         writer.write(peer.asking)
         writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)) + rubbish)
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
@@ -373,7 +373,7 @@ async def test_a_worker_that_asks_for_much_and_reads_nothing_is_waited_for_and_n
         async with Hub(relay.url, topics=topics) as hub:
             await hub.publish("long", b"x" * size)
             reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
-            peer = Worker(relay.key)
+            peer = WorkerHandshake(relay.key)
             writer.write(peer.asking)
             writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)))
             writer.transport.pause_reading()  # type: ignore[attr-defined]

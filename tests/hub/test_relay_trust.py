@@ -16,12 +16,22 @@ from typing import Any
 import pytest
 
 from antiphon.hub import BackendUnavailable, Hub
-from antiphon.hub.backends import relay_process, relay_trust, relay_wire
 from antiphon.hub.backends.base import redact
 from antiphon.hub.backends.relay import Supervisor
-from antiphon.hub.backends.relay_process import native_address
-from antiphon.hub.backends.relay_trust import ANSWER, Door, NotTrusted, Worker, find_key, new_key, target
-from antiphon.hub.backends.relay_wire import ENVIRONMENT, Op, frame
+from antiphon.hub.backends.relay import process as relay_process
+from antiphon.hub.backends.relay import trust as relay_trust
+from antiphon.hub.backends.relay import wire as relay_wire
+from antiphon.hub.backends.relay.trust import (
+    ANSWER,
+    NotTrusted,
+    RelayHandshake,
+    WorkerHandshake,
+    find_key,
+    new_key,
+    target,
+)
+from antiphon.hub.backends.relay.wire import Op, frame, native_address
+from antiphon.hub.environment import ENVIRONMENT
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE
 from tests.relay_server import RelayServer
@@ -47,7 +57,7 @@ def unmarshalled(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     "said",
     [
         pytest.param(INTRODUCTION, id="requests at once"),
-        pytest.param(Worker("").asking + bytes(relay_trust.PROOF) + INTRODUCTION, id="a proof that is none"),
+        pytest.param(WorkerHandshake("").asking + bytes(relay_trust.PROOF) + INTRODUCTION, id="a proof that is none"),
         pytest.param(b"\xff" * 100, id="rubbish"),
     ],
 )
@@ -55,12 +65,12 @@ async def test_nothing_is_unmarshalled_of_a_peer_that_has_not_shown_the_key(
     said: bytes, tmp_path: Path, unmarshalled: list[bytes]
 ) -> None:
     relay, path = relay_process.Relay(new_key()), str(tmp_path / "relay")
-    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.Client(relay), path)
+    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.WorkerLink(relay), path)
     reader, writer = await asyncio.open_unix_connection(path)
     writer.write(said)
     answer = await asyncio.wait_for(reader.read(), PATIENCE)
     assert len(answer) in (0, ANSWER)
-    assert not relay.clients
+    assert not relay.workers
     assert unmarshalled == []
     writer.close()
     server.close()
@@ -69,7 +79,7 @@ async def test_nothing_is_unmarshalled_of_a_peer_that_has_not_shown_the_key(
 async def test_a_stranger_that_says_nothing_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_process, "PATIENCE", 0.05)
     relay, path = relay_process.Relay(new_key()), str(tmp_path / "relay")
-    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.Client(relay), path)
+    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.WorkerLink(relay), path)
     reader, writer = await asyncio.open_unix_connection(path)
     assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
     writer.close()
@@ -105,7 +115,7 @@ async def test_nothing_is_unmarshalled_of_a_relay_that_has_not_shown_the_key(
 def test_the_handshake_comes_out_the_same_however_the_stream_is_cut() -> None:
     key = new_key()
     for size in (1, 7, 47, 48, 49, 500):
-        worker, door = Worker(key), Door(key)
+        worker, door = WorkerHandshake(key), RelayHandshake(key)
         answer, stream = b"", worker.asking
         while stream:
             more, behind = door.feed(stream[:size])
@@ -121,7 +131,7 @@ def test_the_handshake_comes_out_the_same_however_the_stream_is_cut() -> None:
                 break
         assert got == b"behind"
     with pytest.raises(NotTrusted):
-        Worker(new_key()).answered(Door(key).feed(Worker(key).asking)[0])
+        WorkerHandshake(new_key()).answered(RelayHandshake(key).feed(WorkerHandshake(key).asking)[0])
 
 
 # Where the key comes from
@@ -141,7 +151,7 @@ async def test_who_may_look_into_a_worker_finds_the_key_of_its_relay(monkeypatch
 def test_a_relay_started_by_hand_on_a_path_leaves_its_key_to_its_user_alone(tmp_path: Path) -> None:
     path, key = tmp_path / "relay", tmp_path / "relay.key"
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
-    command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", str(path)]
+    command = [sys.executable, "-m", "antiphon.hub.backends.relay", str(path)]
 
     async def join() -> None:
         await eventually(lambda: key.exists() and key.read_text())
@@ -162,7 +172,7 @@ def test_a_relay_started_by_hand_on_a_path_leaves_its_key_to_its_user_alone(tmp_
 
 
 def test_a_relay_started_by_hand_on_a_name_wants_its_key() -> None:
-    command = [sys.executable, "-m", "antiphon.hub.backends.relay_process", "@antiphon-test-without-a-key"]
+    command = [sys.executable, "-m", "antiphon.hub.backends.relay", "@antiphon-test-without-a-key"]
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2
@@ -190,7 +200,7 @@ def test_the_number_of_all_strangers_is_nobodys_user() -> None:
     """The relay runs as 65534 in a user namespace; root of the outer one has no number in there, so it gets that."""
     program = """
         import ctypes, os, socket, sys
-        from antiphon.hub.backends.relay_trust import same_user
+        from antiphon.hub.backends.relay.trust import same_user
         if ctypes.CDLL(None).unshare(0x10000000):
             sys.exit(77)
         server = socket.socket(socket.AF_UNIX)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.hub.backends.base import Keep, Position
+from antiphon.hub.records import Keep, Position
 from antiphon.hub.store import Store
 
 KEEP = Keep(3, 10.0)

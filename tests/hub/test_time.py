@@ -10,13 +10,14 @@ import weakref
 import pytest
 
 from antiphon import App, Hub, TopicOptions, WebSocket
-from antiphon.hub import Kind
-from antiphon.hub.backends import relay_process
-from antiphon.hub.backends.base import BackendConfig, Keep
+from antiphon.hub import MessageKind
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
-from antiphon.hub.backends.relay_trust import new_key
-from antiphon.hub.backends.relay_wire import MAX_REQUEST, Op, Splitter, frame
+from antiphon.hub.backends.relay import process as relay_process
+from antiphon.hub.backends.relay.trust import new_key
+from antiphon.hub.backends.relay.wire import MAX_REQUEST, Op, Splitter, frame
 from antiphon.hub.clock import LoopClock
+from antiphon.hub.records import Keep
 from antiphon.server import ServerConfig
 from antiphon.testing import Server, VirtualTimeLoop, virtual_time
 from antiphon.testing.transport import pair
@@ -47,7 +48,7 @@ async def test_who_lost_the_connection_leaves_when_the_grace_is_over() -> None:
     async with Server(app) as server, app.hub.subscribe("people", presence=True) as messages:
         peer = await server.connect("/").__aenter__()
         async for message in messages:
-            assert message.kind is Kind.PRESENCE_DIFF
+            assert message.kind is MessageKind.PRESENCE_DIFF
             if message.data["joins"]:
                 lost = loop.time()
                 peer.drop()
@@ -89,11 +90,11 @@ async def test_a_relay_forgets_a_silent_worker_when_its_lease_is_over() -> None:
     told: list[tuple[float, int]] = []
     splitter = Splitter(MAX_REQUEST)
 
-    class Worker(asyncio.Protocol):
+    class WorkerHandshake(asyncio.Protocol):
         def data_received(self, data: bytes) -> None:
             told.extend((loop.time(), op) for op, *_ in splitter.feed(data))
 
-    here, _ = pair(loop, Worker(), Unguarded(relay), first_address=("", 0), second_address=("", 0))
+    here, _ = pair(loop, WorkerHandshake(), Unguarded(relay), first_address=("", 0), second_address=("", 0))
     for words in (frame(Op.HELLO, 0, "w", LEASE), frame(Op.TRACK, 0, "people", "r", "ada", b"1")):
         here.write(words if isinstance(words, bytes) else b"".join(words))
     await asyncio.sleep(LEASE - 1)
@@ -103,14 +104,14 @@ async def test_a_relay_forgets_a_silent_worker_when_its_lease_is_over() -> None:
     assert [moment for moment, op in told if op == Op.FORGOTTEN] == [pytest.approx(LEASE, abs=0.1)]
 
 
-class Unguarded(relay_process.Client):
+class Unguarded(relay_process.WorkerLink):
     """A transport in memory has no user to ask for, and shows no key."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._door = None
-        self.relay.clients.add(self)
+        self.relay.workers.add(self)
 
 
 @virtual_time
@@ -140,7 +141,7 @@ async def test_pings_and_the_apps_own_intervals_go_by_the_same_clock() -> None:
 @virtual_time
 async def test_a_call_gives_up_waiting_for_the_backend_in_virtual_time() -> None:
     loop = asyncio.get_running_loop()
-    async with Hub(topics=TOPICS, trouble_timeout=500) as hub:
+    async with Hub(topics=TOPICS, outage_timeout=500) as hub:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(400), hub.subscribe("news") as messages:
                 await anext(aiter(messages))

@@ -10,16 +10,19 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from antiphon.events import Event
-from antiphon.hub import BackendUnavailable, Hub, Kind, Position, TopicOptions
-from antiphon.hub.backends.base import BackendConfig, Keep, Listener, Page, Roster, Track
+from antiphon.hub import BackendUnavailable, Hub, MessageKind, Position, TopicOptions
+from antiphon.hub.backends.base import BackendConfig, Listener
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.events import Recovery
+from antiphon.hub.records import Keep, Page, Roster, Track
 from antiphon.testing.hub_contract import compose
 from antiphon.testing.hub_sinks import Connection, eventually
 
 
 class Fragile(MemoryBackend):
     """A store that others publish to, and a connection to it that breaks."""
+
+    in_process = False
 
     def __init__(self) -> None:
         super().__init__("memory://", BackendConfig())
@@ -155,7 +158,11 @@ async def test_more_than_the_history_is_a_gap_that_is_told(hub: Hub, backend: Fr
         assert connection.sink.events == [{"type": "resync", "topic": "kept"}]
         await hub.publish("kept", "live")
         assert connection.received[-1] == "live"
-        assert [(await anext(messages)).kind for _ in range(3)] == [Kind.MESSAGE, Kind.RESYNC, Kind.MESSAGE]
+        assert [(await anext(messages)).kind for _ in range(3)] == [
+            MessageKind.MESSAGE,
+            MessageKind.RESYNC,
+            MessageKind.MESSAGE,
+        ]
 
 
 async def test_a_backend_that_lost_its_data_is_a_gap_even_if_nothing_was_published(hub: Hub, backend: Fragile) -> None:

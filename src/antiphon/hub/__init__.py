@@ -2,7 +2,7 @@
 
 from antiphon.types import Overflow
 
-from .backends.base import Position
+from .backend_access import OnOutage
 from .errors import (
     AlreadyJoined,
     BackendUnavailable,
@@ -14,9 +14,9 @@ from .errors import (
     UnknownBackend,
 )
 from .hub import Hub, HubStats
-from .link import Trouble
 from .membership import Membership, Subscription
-from .message import History, Kind, Message
+from .message import History, Message, MessageKind
+from .records import Position
 from .topics import Framing, TopicOptions
 
 __all__ = [
@@ -29,15 +29,15 @@ __all__ = [
     "HubNotRunning",
     "HubStats",
     "InvalidTopic",
-    "Kind",
     "Membership",
     "Message",
+    "MessageKind",
+    "OnOutage",
     "Overflow",
     "Position",
     "SlowSubscriber",
     "Subscription",
     "TopicOptions",
-    "Trouble",
     "UnencodableData",
     "UnknownBackend",
 ]

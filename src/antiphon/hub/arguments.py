@@ -12,8 +12,8 @@ from antiphon.exceptions import RegistrationWarning
 from antiphon.status import check_close_code, cut_reason
 from antiphon.types import Sink, SupportsSink
 
-from .backends.base import Position
 from .errors import AlreadyJoined, UnencodableCharacters
+from .records import Position
 from .topics import TopicOptions
 
 
@@ -51,11 +51,11 @@ def read_position(since: object) -> Position | None:
 logger: Final = logging.getLogger("antiphon.hub")
 
 
-class Told:
+class Warnings:
     """What the users of one hub have been warned of: each thing once, whatever the number of topics."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def of_what_is_not_kept(
         self, topic: str, options: TopicOptions, since: object, history: int, presence: object = None
@@ -66,8 +66,8 @@ class Told:
         """
         if options.keep is None and (since is not None or history):
             self.of_history_not_kept(topic, "history=" if history else "since=", stacklevel=4)
-        if presence is not None and options.presence is None and "presence=" not in self._told:
-            self._told.add("presence=")
+        if presence is not None and options.presence is None and "presence=" not in self._warned:
+            self._warned.add("presence=")
             logger.warning(
                 "presence= for topic %r, whose sockets are not told of each other: TopicOptions(presence=True) tells "
                 "them, and presence=False says that hub.presence() is all that is wanted",
@@ -76,10 +76,10 @@ class Told:
 
     def of_history_not_kept(self, topic: str, what: str, stacklevel: int = 3) -> None:
         """Warn who asks, by `what`, for the history of a topic that keeps none."""
-        if what not in self._told:
+        if what not in self._warned:
             text = f"{what} for topic {topic!r}, which keeps none: give it TopicOptions(history=100) in Hub(topics=)"
             warnings.warn(text, RegistrationWarning, stacklevel=stacklevel)
-            self._told.add(what)
+            self._warned.add(what)
 
 
 class OnlyAsyncWith:

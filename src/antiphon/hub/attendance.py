@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
-from .backends.base import Backend, Track
+from .backends.base import Backend
 from .errors import BackendUnavailable
+from .records import Track
 
 logger: Final = logging.getLogger("antiphon.hub")
 

@@ -28,7 +28,7 @@ MAX_DATA: Final = 8 << 20
 ever be given would cut all of them off, again and again."""
 
 
-class Form(IntEnum):
+class PayloadForm(IntEnum):
     """What kind of data was published."""
 
     TEXT = 1
@@ -43,7 +43,7 @@ class BadEnvelope(HubError, ValueError):
 class Envelope(NamedTuple):
     """A message and what the receiving hubs need to know about it."""
 
-    form: Form
+    form: PayloadForm
     payload: bytes
     """UTF-8 for TEXT and JSON."""
     key: str
@@ -52,7 +52,7 @@ class Envelope(NamedTuple):
     """Names the one connection that does not get it; empty: everybody gets it."""
 
 
-def encode(data: object) -> tuple[Form, bytes]:
+def encode(data: object) -> tuple[PayloadForm, bytes]:
     """Raises `UnencodableData`, before anything is sent."""
     form, payload = _encode(data)
     if len(payload) > MAX_DATA:
@@ -60,20 +60,20 @@ def encode(data: object) -> tuple[Form, bytes]:
     return form, payload
 
 
-def _encode(data: object) -> tuple[Form, bytes]:
+def _encode(data: object) -> tuple[PayloadForm, bytes]:
     if isinstance(data, str):
         try:
-            return Form.TEXT, data.encode()
+            return PayloadForm.TEXT, data.encode()
         except UnicodeEncodeError as error:
             raise UnencodableCharacters(f"text that is not UTF-8: {error}") from None
     if isinstance(data, bytes):
-        return Form.BINARY, data
+        return PayloadForm.BINARY, data
     if isinstance(data, (bytearray, memoryview)):
-        return Form.BINARY, bytes(data)
+        return PayloadForm.BINARY, bytes(data)
     try:
-        return Form.JSON, encode_json(data)
+        return PayloadForm.JSON, encode_json(data)
     except UnencodableCharacters:
-        return Form.JSON, _encode_escaped(data)
+        return PayloadForm.JSON, _encode_escaped(data)
 
 
 def _encode_escaped(data: object) -> bytes:
@@ -101,11 +101,11 @@ def _endless(payload: bytes) -> bool:
     return _TOO_MANY in payload.translate(_AS_ZEROS)
 
 
-def decode(form: Form, payload: bytes) -> Any:
+def decode(form: PayloadForm, payload: bytes) -> Any:
     """The data as it was published (JSON as its plain Python equivalent)."""
-    if form is Form.BINARY:
+    if form is PayloadForm.BINARY:
         return payload
-    return payload.decode() if form is Form.TEXT else decode_json(payload)
+    return payload.decode() if form is PayloadForm.TEXT else decode_json(payload)
 
 
 def decode_json(payload: bytes) -> Any:
@@ -155,4 +155,4 @@ def unpack(data: bytes) -> Envelope:
         raise BadEnvelope(f"expected UTF-8: {error}") from error
 
 
-_FORMS: Final[dict[int, Form]] = {int(form): form for form in Form}
+_FORMS: Final[dict[int, PayloadForm]] = {int(form): form for form in PayloadForm}

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
-from .backends.base import ENTRY_COST, Entry, Keep, Page, Position
+from .records import ENTRY_COST, Entry, Keep, Page, Position
 
 
 class Ring:

@@ -16,22 +16,22 @@ from antiphon.events import Observer
 from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.types import SupportsSink
 
-from .arguments import Told, read_close, read_count, read_position, read_sink, read_user, user_in, user_of
+from .arguments import Warnings, read_close, read_count, read_position, read_sink, read_user, user_in, user_of
+from .backend_access import BackendAccess, OnOutage
 from .backends import build, default_url
-from .backends.base import ENTRY_COST, Backend, BackendConfig, Position, Track, redact
-from .backends.memory import MemoryBackend
-from .envelope import Envelope, Form, encode, encode_json, pack
+from .backends.base import Backend, BackendConfig, is_in_process, redact
+from .delivery import LocalReceiver
+from .envelope import Envelope, PayloadForm, encode, encode_json, pack
 from .errors import HubError, UnencodableData
 from .events import Published
 from .heartbeat import check_heartbeat
 from .joining import Joining
-from .life import Life
-from .link import Link, Trouble
-from .membership import PLAIN, Membership, Request, Subscription
+from .lifecycle import Lifecycle
+from .membership import PLAIN, JoinRequest, Membership, Subscription
 from .message import History, infos, to_message
 from .pages import PART_BYTES, Pages
+from .records import ENTRY_COST, Position, Track
 from .rooms import Rooms
-from .station import Receiver
 from .subscription import QueueSink
 from .topics import MAX_SECONDS, Framing, TopicOptions, Topics, check_number
 
@@ -77,8 +77,8 @@ class Hub:
         url: str | None = None,
         *,
         topics: Mapping[str, TopicOptions] | None = None,
-        on_trouble: Trouble = Trouble.RAISE,
-        trouble_timeout: float = 30.0,
+        on_outage: OnOutage = OnOutage.RAISE,
+        outage_timeout: float = 30.0,
         presence_lease: float = 10.0,
         heartbeat: float | None = None,
         prefix: str = "antiphon",
@@ -87,18 +87,18 @@ class Hub:
     ) -> None:
         """Connects to nothing yet.
 
-        `topics`: options by topic or pattern (`*` stands for any characters), see `TopicOptions`. `on_trouble`: what a
-        call does while the backend is away; `trouble_timeout`: seconds after which WAIT gives up.
+        `topics`: options by topic or pattern (`*` stands for any characters), see `TopicOptions`. `on_outage`: what a
+        call does while the backend is away; `outage_timeout`: seconds after which WAIT gives up.
         `presence_lease`: seconds after which the members of a killed process have left. `heartbeat`: seconds between
         two `{"type": "heartbeat"}` on connections in topics with `Framing.EVENT`; None sends none. `prefix`: of keys in
         a shared store. `observer`: is told what happens (`antiphon.hub.events`). `backend`: instead of `url`, one of
         your own.
         Raises `UnknownBackend`, `InvalidTopic`, TypeError and ValueError for options that are none.
         """
-        if not isinstance(on_trouble, Trouble):
-            raise TypeError(f"on_trouble: expected a Trouble, got {on_trouble!r}")
-        if not 0 <= check_number("trouble_timeout", trouble_timeout, float) <= MAX_SECONDS:
-            raise ValueError(f"trouble_timeout: expected seconds, 0 or more; got {trouble_timeout!r}")
+        if not isinstance(on_outage, OnOutage):
+            raise TypeError(f"on_outage: expected an OnOutage, got {on_outage!r}")
+        if not 0 <= check_number("outage_timeout", outage_timeout, float) <= MAX_SECONDS:
+            raise ValueError(f"outage_timeout: expected seconds, 0 or more; got {outage_timeout!r}")
         url = default_url() if url is None else url
         self._topics = Topics(topics or {})
         self._rooms = Rooms(_process())
@@ -106,14 +106,14 @@ class Hub:
         self._backend = build(url, config) if backend is None else backend
         self.url = redact(url) if backend is None else type(backend).__name__
         """Without password."""
-        self._link = Link(self._backend, self._rooms, on_trouble, trouble_timeout)
-        self._life = Life(self._link, self._rooms, self.url, self._name_process)
-        self._pages = Pages(self._link)
-        self._joining = Joining(self._rooms, self._link, self._pages, check_heartbeat(heartbeat))
+        self._access = BackendAccess(self._backend, self._rooms, on_outage, outage_timeout)
+        self._lifecycle = Lifecycle(self._access, self._rooms, self.url, self._name_process)
+        self._pages = Pages(self._access)
+        self._joining = Joining(self._rooms, self._access, self._pages, check_heartbeat(heartbeat))
         self._serial = itertools.count(1)
-        self._told = Told()
+        self._warned = Warnings()
         self._published = 0
-        if isinstance(self._backend, MemoryBackend):
+        if is_in_process(self._backend):
             self._backend.listen(self._rooms)
         self.observer = observer
         _hubs.add(self)
@@ -142,7 +142,7 @@ class Hub:
         Needed where the start is to tell that the backend is away; else the first use does it.
         Raises HubError outside asyncio: a hub runs in no other event loop.
         """
-        await self._life.start()
+        await self._lifecycle.start()
 
     async def stop(self) -> None:
         """Let go of the backend and end all subscriptions of code. Sockets stay up. Safe to call again.
@@ -153,7 +153,7 @@ class Hub:
         for station in tuple(self._rooms.stations.values()):
             station.put(station.close, _is_queue, (1001, "the hub has stopped"))
         self._rooms.flush()
-        await self._life.stop()
+        await self._lifecycle.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -167,14 +167,14 @@ class Hub:
     @property
     def connected(self) -> bool:
         """The backend is there, and takes what it is given. Costs nothing."""
-        return self._link.accepting
+        return self._access.accepting
 
     async def awake(self, within: float) -> bool:
         """`connected`; but a hub that nobody has started or used yet is started, and waited for `within` seconds."""
-        if self._life.startable:
+        if self._lifecycle.startable:
             with contextlib.suppress(TimeoutError, HubError):
                 async with asyncio.timeout(within):
-                    await self._life.wake()
+                    await self._lifecycle.wake()
         return self.connected
 
     # Messages
@@ -189,13 +189,13 @@ class Hub:
         """
         topic, options = self._topics.find(topic)
         form, payload = encode(data)
-        if form is Form.BINARY and options.framing is Framing.EVENT:
+        if form is PayloadForm.BINARY and options.framing is Framing.EVENT:
             raise UnencodableData(f"topic {topic!r} sends JSON events (Framing.EVENT); bytes have no place in them")
         key = "" if options.conflate_by is None else options.conflation_key(data)
         packed = pack(Envelope(form, payload, key, "" if exclude is None else self._name_of(exclude)))
-        self._life.check()
-        if not self._link.always_open or self._rooms.observer is not None:
-            position = await self._link.call("publish", self._backend.publish, topic, packed, options.keep)
+        self._lifecycle.check()
+        if not self._access.in_process or self._rooms.observer is not None:
+            position = await self._access.call("publish", self._backend.publish, topic, packed, options.keep)
             self._rooms.tell(Published(topic=topic, size=len(payload)))
         else:
             position = await self._backend.publish(topic, packed, options.keep)
@@ -229,7 +229,7 @@ class Hub:
         serial = next(self._serial)
         given = read_user(user)
         who = given or user_of(websocket)
-        self._life.check()
+        self._lifecycle.check()
         if presence is None and since is None and history == 0:
             request = PLAIN
         else:
@@ -239,9 +239,9 @@ class Hub:
                 who = given or user_in(presence) or who or ref
                 track = Track(ref, who, encode_json(presence))
             watch = track is not None and bool(options.presence)
-            request = Request(read_position(since), read_count("history", history), track, watch)
-            self._told.of_what_is_not_kept(topic, options, since, history, presence)
-        receiver = Receiver(read_sink(websocket), serial, who)
+            request = JoinRequest(read_position(since), read_count("history", history), track, watch)
+            self._warned.of_what_is_not_kept(topic, options, since, history, presence)
+        receiver = LocalReceiver(read_sink(websocket), serial, who)
         return Membership(self._joining, topic, options, receiver, request, websocket)
 
     def subscribe(
@@ -253,11 +253,11 @@ class Hub:
         PRESENCE_DIFF. Call it in the event loop that iterates.
         """
         topic, options = self._topics.find(topic)
-        self._life.check()
+        self._lifecycle.check()
         queue = QueueSink()
-        receiver = Receiver(queue, next(self._serial), None)
-        request = Request(read_position(since), read_count("history", history), None, presence)
-        self._told.of_what_is_not_kept(topic, options, since, history)
+        receiver = LocalReceiver(queue, next(self._serial), None)
+        request = JoinRequest(read_position(since), read_count("history", history), None, presence)
+        self._warned.of_what_is_not_kept(topic, options, since, history)
         return Subscription(self._joining, topic, options, receiver, request, queue)
 
     async def history(self, topic: str, since: Position | None = None, limit: int | None = None) -> History:
@@ -268,9 +268,9 @@ class Hub:
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         topic, options = self._topics.find(topic)
-        self._life.check()
+        self._lifecycle.check()
         if options.keep is None:
-            self._told.of_history_not_kept(topic, "hub.history()")
+            self._warned.of_history_not_kept(topic, "hub.history()")
             return History((), None, False)
         limit = None if limit is None else read_count("limit", limit)
         page = await self._pages.whole(topic, options.keep, read_position(since), limit)
@@ -292,16 +292,16 @@ class Hub:
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         topic, _ = self._topics.find(topic)
-        self._life.check()
-        await self._link.settle(topic)
-        return infos((await self._link.call("presence", self._backend.presence, topic)).members)
+        self._lifecycle.check()
+        await self._access.flush_departures(topic)
+        return infos((await self._access.call("presence", self._backend.presence, topic)).members)
 
     async def presence_count(self, topic: str) -> int:
         """How many members the topic has: users, not connections. Raises as `presence`."""
         topic, _ = self._topics.find(topic)
-        self._life.check()
-        await self._link.settle(topic)
-        return await self._link.call("presence", self._backend.presence_count, topic)
+        self._lifecycle.check()
+        await self._access.flush_departures(topic)
+        return await self._access.call("presence", self._backend.presence_count, topic)
 
     async def close_connections(
         self,
@@ -325,9 +325,9 @@ class Hub:
         if topic is not None:
             topic, _ = self._topics.find(topic)
         code, reason = read_close(code, reason)
-        self._life.check()
+        self._lifecycle.check()
         command = {"user": who, "topic": topic, "code": code, "reason": reason}
-        await self._link.call("control", self._backend.control, encode_json(command))
+        await self._access.call("control", self._backend.control, encode_json(command))
 
     def stats(self) -> HubStats:
         """Cheap enough for every scrape, however many memberships there are."""
@@ -374,5 +374,5 @@ def _process() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def _is_queue(receiver: Receiver) -> bool:
+def _is_queue(receiver: LocalReceiver) -> bool:
     return isinstance(receiver.sink, QueueSink)

@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import functools
 
-from .backends.base import Change, Page, Position
+from .backend_access import BackendAccess
+from .backlog import Backlog, Replay
+from .delivery import LocalReceiver, LocalTopic
 from .errors import BackendUnavailable
 from .events import Recovery
 from .heartbeat import Hearts
-from .link import Link
-from .membership import Membership, Request
+from .membership import JoinRequest, Membership
 from .message import Parcel, joined, resync
-from .outbox import Outbox, Replay
 from .pages import Pages
+from .records import Change, Page, Position
 from .rooms import Room, Rooms
-from .station import LocalTopic, Receiver
 from .subscription import QueueSink
 from .topics import Framing
 
@@ -26,27 +26,27 @@ from .topics import Framing
 class Joining:
     """How receivers come and go."""
 
-    def __init__(self, rooms: Rooms, link: Link, pages: Pages, heartbeat: float | None = None) -> None:
+    def __init__(self, rooms: Rooms, access: BackendAccess, pages: Pages, heartbeat: float | None = None) -> None:
         """`heartbeat`: seconds between heartbeats on connections with events; None: none."""
         self._rooms = rooms
-        self._link = link
+        self._access = access
         self._pages = pages
         self._heartbeat = heartbeat
         self._hearts = None if heartbeat is None else Hearts(heartbeat)
 
-    async def enter(self, membership: Membership, receiver: Receiver, request: Request) -> None:
-        if not self._link.ready:
-            await self._link.wake()
+    async def enter(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None:
+        if not self._access.ready:
+            await self._access.wake()
         room, local = self._rooms.enter(membership.topic, membership.options, receiver)
         greeted = room.options.framing is Framing.EVENT and not isinstance(receiver.sink, QueueSink)
-        opened = room.opened or (room.keep is None and self._link.always_open)
+        opened = room.opened or (room.keep is None and self._access.in_process)
         if opened and room.settled and not greeted and request.plain:
             membership.position = room.last
         else:
             await self._catch_up(membership, receiver, request, room, local, greeted)
         receiver.sink.on_close(membership.died)
 
-    async def leave(self, membership: Membership, receiver: Receiver, request: Request) -> None:
+    async def leave(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None:
         if not self._remove(receiver):
             return
         sink = receiver.sink
@@ -54,27 +54,27 @@ class Joining:
         if request.track is not None:
             # A dead connection may come back; who leaves a living one means it.
             grace = 0.0 if sink.alive else membership.options.presence_grace
-            self._link.forget(membership.topic, request.track.ref, grace)
-            await self._link.settle_surely(membership.topic)
+            self._access.forget(membership.topic, request.track.ref, grace)
+            await self._access.flush_departures_surely(membership.topic)
 
-    def died(self, membership: Membership, receiver: Receiver, request: Request) -> None:
+    def died(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None:
         if self._remove(receiver) and request.track is not None:
-            self._link.forget(membership.topic, request.track.ref, membership.options.presence_grace)
-            self._link.settle_soon(membership.topic)
+            self._access.forget(membership.topic, request.track.ref, membership.options.presence_grace)
+            self._access.flush_departures_soon(membership.topic)
 
-    def _remove(self, receiver: Receiver) -> bool:
+    def _remove(self, receiver: LocalReceiver) -> bool:
         if receiver.local is None:
             return False
         closed = self._rooms.leave(receiver)
         if closed is not None:
-            self._link.unsubscribe(closed)
+            self._access.unsubscribe(closed)
         return True
 
     async def _catch_up(
         self,
         membership: Membership,
-        receiver: Receiver,
-        request: Request,
+        receiver: LocalReceiver,
+        request: JoinRequest,
         room: Room,
         local: LocalTopic,
         greeted: bool,
@@ -91,10 +91,10 @@ class Joining:
                 position = page.end
             if request.track is not None:
                 tracked = True
-                await self._link.track(membership.topic, request.track)
+                await self._access.track(membership.topic, request.track)
             if request.watch:
                 local.expect(came)
-                roster = await self._link.call("presence", self._link.backend.presence, membership.topic)
+                roster = await self._access.call("presence", self._access.backend.presence, membership.topic)
             local.station.drain()
             if receiver.local is None:
                 # Somebody left meanwhile, perhaps before the backend knew of the presence.
@@ -115,7 +115,7 @@ class Joining:
 
     def _release(
         self,
-        receiver: Receiver,
+        receiver: LocalReceiver,
         room: Room,
         first: list[Parcel],
         page: Page | None,
@@ -132,7 +132,7 @@ class Joining:
         if receiver.local is not None and (position is None or room.reached(position)):
             receiver.local.forget_page(receiver)
 
-    def _ask_on(self, room: Room, receiver: Receiver, replay: Replay) -> None:
+    def _ask_on(self, room: Room, receiver: LocalReceiver, replay: Replay) -> None:
         behind = replay.position
 
         def done(_: object) -> None:
@@ -140,23 +140,23 @@ class Joining:
             if replay.position is behind:
                 self._cut(receiver, replay)
 
-        self._link.spawn(self._go_on, room, receiver, replay).add_done_callback(done)
+        self._access.spawn(self._go_on, room, receiver, replay).add_done_callback(done)
 
-    async def _go_on(self, room: Room, receiver: Receiver, replay: Replay) -> None:
+    async def _go_on(self, room: Room, receiver: LocalReceiver, replay: Replay) -> None:
         """Hand over the next part of a long page. README: long pages."""
-        outbox = receiver.outbox
-        while outbox is not None and outbox.replay is replay:
+        backlog = receiver.backlog
+        while backlog is not None and backlog.replay is replay:
             try:
                 async with self._pages.turn():
-                    if outbox.replay is replay and not await self._supply(room, outbox, replay):
+                    if backlog.replay is replay and not await self._supply(room, backlog, replay):
                         return
                     # A turn of the loop for the others: this peer may take all of its page at once.
                     await asyncio.sleep(0)
                     return
             except BackendUnavailable:
-                await self._link.back()
+                await self._access.back()
 
-    async def _supply(self, room: Room, outbox: Outbox, replay: Replay) -> bool:
+    async def _supply(self, room: Room, backlog: Backlog, replay: Replay) -> bool:
         """False: the rest is not there any more. Raises `BackendUnavailable`."""
         size, shelf = self._pages.size(room.options), self._rooms.shelf
         found = shelf.run(room.topic, replay.position, replay.rest, size)
@@ -168,30 +168,30 @@ class Joining:
             if not page.recovered or not page.entries:
                 return False
             entries = page.entries[: replay.rest]
-            outbox.supply(replay, shelf.take(room.topic, entries, room.options.framing), len(entries))
+            backlog.supply(replay, shelf.take(room.topic, entries, room.options.framing), len(entries))
         else:
-            outbox.supply(replay, [parcel for parcel in found if parcel is not None], len(found))
+            backlog.supply(replay, [parcel for parcel in found if parcel is not None], len(found))
         return True
 
-    def _cut(self, receiver: Receiver, replay: Replay) -> None:
+    def _cut(self, receiver: LocalReceiver, replay: Replay) -> None:
         """What was asked for last did not come, and will not."""
-        local, outbox = receiver.local, receiver.outbox
-        if local is not None and outbox is not None and outbox.replay is replay:
-            outbox.cut(replay, resync(local.name))
-            local.station.account(local, outbox, replay.rest)
+        local, backlog = receiver.local, receiver.backlog
+        if local is not None and backlog is not None and backlog.replay is replay:
+            backlog.cut(replay, resync(local.name))
+            local.station.account(local, backlog, replay.rest)
 
-    def _disown(self, membership: Membership, request: Request, tracked: bool) -> None:
+    def _disown(self, membership: Membership, request: JoinRequest, tracked: bool) -> None:
         if tracked and request.track is not None:
-            self._link.forget(membership.topic, request.track.ref, 0.0)
-            self._link.settle_soon(membership.topic)
+            self._access.forget(membership.topic, request.track.ref, 0.0)
+            self._access.flush_departures_soon(membership.topic)
 
     async def _open(self, room: Room) -> Position | None:
         """Whoever finds the room closed opens it; twice does no harm."""
-        position = await self._link.call("subscribe", self._link.backend.subscribe, room.topic, room.keep)
+        position = await self._access.call("subscribe", self._access.backend.subscribe, room.topic, room.keep)
         room.opened = True
         return position if position is None else room.promise(position)
 
-    async def _page(self, membership: Membership, room: Room, request: Request, needed: Position | None) -> Page:
+    async def _page(self, membership: Membership, room: Room, request: JoinRequest, needed: Position | None) -> Page:
         """The first part of what the joiner asked for."""
         assert room.keep is not None
         since, size = request.since, self._pages.size(room.options)

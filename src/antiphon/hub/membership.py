@@ -11,18 +11,18 @@ from antiphon.exceptions import NotAccepted, WebSocketDisconnected
 from antiphon.types import Sink
 
 from .arguments import OnlyAsyncWith
-from .backends.base import Position, Track
+from .delivery import LocalReceiver
 from .errors import SlowSubscriber
 from .loops import in_loop
-from .message import Kind, Message
-from .station import Receiver
+from .message import Message, MessageKind
+from .records import Position, Track
 from .subscription import QueueSink
 from .topics import TopicOptions
 
 T = TypeVar("T")
 
 
-class Request(NamedTuple):
+class JoinRequest(NamedTuple):
     """What a joiner asked for."""
 
     since: Position | None
@@ -42,15 +42,15 @@ class Request(NamedTuple):
         return self == PLAIN
 
 
-PLAIN: Final = Request(None, 0, None, False)
+PLAIN: Final = JoinRequest(None, 0, None, False)
 
 
 class Entrance(Protocol):
     """How receivers come and go, in the loop of their sink; `joining.Joining` is the one there is."""
 
-    async def enter(self, membership: Membership, receiver: Receiver, request: Request) -> None: ...
-    async def leave(self, membership: Membership, receiver: Receiver, request: Request) -> None: ...
-    def died(self, membership: Membership, receiver: Receiver, request: Request) -> None: ...
+    async def enter(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None: ...
+    async def leave(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None: ...
+    def died(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None: ...
 
 
 class Membership(OnlyAsyncWith):
@@ -77,8 +77,8 @@ class Membership(OnlyAsyncWith):
         entrance: Entrance,
         topic: str,
         options: TopicOptions,
-        receiver: Receiver,
-        request: Request,
+        receiver: LocalReceiver,
+        request: JoinRequest,
         websocket: object = None,
     ) -> None:
         self._entered = False
@@ -150,8 +150,8 @@ class Subscription(Membership):
         entrance: Entrance,
         topic: str,
         options: TopicOptions,
-        receiver: Receiver,
-        request: Request,
+        receiver: LocalReceiver,
+        request: JoinRequest,
         queue: QueueSink,
     ) -> None:
         super().__init__(entrance, topic, options, receiver, request)
@@ -168,7 +168,7 @@ class Subscription(Membership):
             parcel = await self._queue.get()
             if parcel is None:
                 raise StopAsyncIteration
-            if parcel.kind is not Kind.JOINED:
+            if parcel.kind is not MessageKind.JOINED:
                 return parcel.message()
 
     async def leave(self) -> None:

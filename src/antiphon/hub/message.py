@@ -9,13 +9,13 @@ from typing import Any
 
 from antiphon.types import PreparedMessage
 
-from .backends.base import ENTRY_COST, Entry, Position
-from .envelope import Form, decode, decode_json, encode_json, unpack
+from .envelope import PayloadForm, decode, decode_json, encode_json, unpack
 from .presence import Diff, Listed
+from .records import ENTRY_COST, Entry, Position
 from .topics import Framing
 
 
-class Kind(Enum):
+class MessageKind(Enum):
     """What a `Message` tells."""
 
     MESSAGE = "message"
@@ -38,7 +38,7 @@ class Message:
     offset: int | None = None
     """Place in the topic's history; None for topics without."""
     epoch: str | None = None
-    kind: Kind = Kind.MESSAGE
+    kind: MessageKind = MessageKind.MESSAGE
 
     @property
     def position(self) -> Position | None:
@@ -62,7 +62,7 @@ class Parcel(PreparedMessage):
 
     __slots__ = ("excluded", "form", "key", "kind", "position", "raw", "size", "topic")
 
-    def __init__(self, topic: str, kind: Kind, payload: str | bytes, raw: bytes, form: Form) -> None:
+    def __init__(self, topic: str, kind: MessageKind, payload: str | bytes, raw: bytes, form: PayloadForm) -> None:
         super().__init__(payload)
         self.topic = topic
         self.kind = kind
@@ -81,7 +81,7 @@ class Parcel(PreparedMessage):
         return self.size + ENTRY_COST
 
     def message(self) -> Message:
-        data = None if self.kind is Kind.RESYNC else decode(self.form, self.raw)
+        data = None if self.kind is MessageKind.RESYNC else decode(self.form, self.raw)
         if self.position is None:
             return Message(self.topic, data, kind=self.kind)
         return Message(self.topic, data, self.position.offset, self.position.epoch, self.kind)
@@ -91,13 +91,13 @@ def unwrap(topic: str, entry: Entry, framing: Framing) -> Parcel:
     """What came out of the backend, ready for all receivers. Raises `BadEnvelope`, UnicodeDecodeError."""
     form, raw, key, excluded = unpack(entry.data)
     payload: str | bytes
-    if form is Form.BINARY:
+    if form is PayloadForm.BINARY:
         payload = raw
     elif framing is Framing.RAW:
         payload = raw.decode()
     else:
         payload = _message_event(topic, form, raw, entry.position)
-    parcel = Parcel(topic, Kind.MESSAGE, payload, raw, form)
+    parcel = Parcel(topic, MessageKind.MESSAGE, payload, raw, form)
     parcel.position = entry.position
     parcel.key = key
     parcel.excluded = excluded
@@ -125,12 +125,12 @@ def presence_diff(topic: str, diff: Diff[Listed]) -> Parcel:
     if counts:
         body["counts"] = counts
     raw = encode_json(body)
-    return Parcel(topic, Kind.PRESENCE_DIFF, _event("presence_diff", topic, body), raw, Form.JSON)
+    return Parcel(topic, MessageKind.PRESENCE_DIFF, _event("presence_diff", topic, body), raw, PayloadForm.JSON)
 
 
 def resync(topic: str) -> Parcel:
     """The event `{"type": "resync", "topic": …}`."""
-    return Parcel(topic, Kind.RESYNC, _event("resync", topic, {}), b"", Form.JSON)
+    return Parcel(topic, MessageKind.RESYNC, _event("resync", topic, {}), b"", PayloadForm.JSON)
 
 
 def joined(topic: str, position: Position | None, recovered: bool, heartbeat: float | None = None) -> Parcel:
@@ -138,11 +138,11 @@ def joined(topic: str, position: Position | None, recovered: bool, heartbeat: fl
     body = {**_place(position), "recovered": recovered}
     if heartbeat is not None:
         body["heartbeat"] = heartbeat
-    return Parcel(topic, Kind.JOINED, _event("joined", topic, body), encode_json(body), Form.JSON)
+    return Parcel(topic, MessageKind.JOINED, _event("joined", topic, body), encode_json(body), PayloadForm.JSON)
 
 
-def _message_event(topic: str, form: Form, raw: bytes, position: Position | None) -> str:
-    data = raw.decode() if form is Form.JSON else encode_json(raw.decode()).decode()
+def _message_event(topic: str, form: PayloadForm, raw: bytes, position: Position | None) -> str:
+    data = raw.decode() if form is PayloadForm.JSON else encode_json(raw.decode()).decode()
     head = _event("message", topic, _place(position))
     return f'{head[:-1]},"data":{data}}}'
 

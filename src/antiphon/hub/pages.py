@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-from .backends.base import Keep, Page, Position
+from .backend_access import BackendAccess
 from .errors import BackendUnavailable
-from .link import Link
+from .records import Keep, Page, Position
 from .topics import TopicOptions
 
 PART_BYTES: Final = 256 << 10
@@ -33,9 +33,9 @@ _Key: TypeAlias = tuple[str, Position | None, int | None, int]
 class Pages:
     """One hub's way to histories."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, access: BackendAccess) -> None:
         self.part_bytes = PART_BYTES
-        self._link = link
+        self._access = access
         self._loops: dict[asyncio.AbstractEventLoop, _Asked] = {}
 
     async def first(
@@ -45,7 +45,7 @@ class Pages:
 
         Others may have asked for it already: an answer that does not reach so far is older than the question.
         """
-        if self._link.always_open:
+        if self._access.in_process:
             return await self._call(topic, keep, since, limit, size)
         asked = self._asked()
         key = (topic, since, limit, size)
@@ -69,7 +69,7 @@ class Pages:
             async with self._asked().turns:
                 return await self._call(topic, keep, since, limit, size)
 
-        return await whole(ask, since, limit, None if self._link.always_open else self.part_bytes)
+        return await whole(ask, since, limit, None if self._access.in_process else self.part_bytes)
 
     def size(self, options: TopicOptions) -> int:
         """Bytes of a part for one receiver: no more than may wait for it."""
@@ -80,7 +80,7 @@ class Pages:
         return self._asked().replaying
 
     async def _call(self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None) -> Page:
-        return await self._link.call("history", self._link.backend.history, topic, keep, since, limit, size)
+        return await self._access.call("history", self._access.backend.history, topic, keep, since, limit, size)
 
     def _asked(self) -> _Asked:
         loop = asyncio.get_running_loop()
@@ -100,7 +100,7 @@ class Pages:
             if not answer.done():
                 _fail(answer, BackendUnavailable("the hub was stopped"))
 
-        self._link.spawn(self._answer, asked, key, keep, answer).add_done_callback(done)
+        self._access.spawn(self._answer, asked, key, keep, answer).add_done_callback(done)
         return answer
 
     async def _answer(self, asked: _Asked, key: _Key, keep: Keep, answer: asyncio.Future[Page]) -> None:

@@ -1,7 +1,7 @@
 """Who is in one topic: members by user, each with one meta per connection. Pure: the clock is passed in.
 
-Knows nothing of topics, processes or how a change is told. Also: how a reader keeps its own picture of the members from
-changes, and what differs between two pictures.
+Knows nothing of topics, processes or how a change is told. Also: how a reader keeps its own replica of the members from
+changes, and what differs between two replicas.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
-from .backends.base import LISTED, Track
+from .records import LISTED, Track
 
 V = TypeVar("V")
 
@@ -135,7 +135,7 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Diff(Generic[V]):
-    """What changed between two pictures of the members, by user."""
+    """What changed between two replicas of the members, by user."""
 
     joins: dict[str, V] = field(default_factory=dict)
     """Members that were not there."""
@@ -148,7 +148,7 @@ class Diff(Generic[V]):
         return bool(self.joins or self.leaves or self.updates)
 
 
-class Picture(Generic[V]):
+class Replica(Generic[V]):
     """A reader's copy of the members, kept true by changes that carry a member's whole state; a false one: it left."""
 
     __slots__ = ("_members", "_version")
@@ -166,14 +166,14 @@ class Picture(Generic[V]):
         return self._members
 
     def change(self, version: int, user: str, state: V) -> Diff[V]:
-        """Apply one change; one that the picture contains already is nothing."""
+        """Apply one change; one that the replica contains already is nothing."""
         if version <= self._version:
             return Diff()
         self._version = version
         return self._set(user, state)
 
     def replace(self, version: int, members: Mapping[str, V]) -> Diff[V]:
-        """Take a fresh roster; what was missed comes as one diff. One older than the picture is nothing."""
+        """Take a fresh roster; what was missed comes as one diff. One older than the replica is nothing."""
         diff: Diff[V] = Diff()
         if version < self._version:
             return diff

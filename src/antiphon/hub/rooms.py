@@ -18,12 +18,13 @@ from pydantic_core import from_json
 from antiphon.events import Event, Observer
 from antiphon.shown import shown
 
-from .backends.base import Change, Entry, Position
+from .counters import Counters
+from .delivery import LocalReceiver, LocalTopic, Station
 from .envelope import BadEnvelope
 from .events import BackendLost, BackendRestored
 from .message import Parcel, resync, unwrap
+from .records import Change, Entry, Position
 from .shelf import Shelf
-from .station import Counters, LocalTopic, Receiver, Station
 from .topics import TopicOptions
 
 logger: Final = logging.getLogger("antiphon.hub")
@@ -111,7 +112,7 @@ class Rooms:
 
     # Receivers come and go: in the thread of their loop
 
-    def enter(self, topic: str, options: TopicOptions, receiver: Receiver) -> tuple[Room, LocalTopic]:
+    def enter(self, topic: str, options: TopicOptions, receiver: LocalReceiver) -> tuple[Room, LocalTopic]:
         loop = receiver.sink.loop
         station = self.stations.get(loop)
         if station is not None and topic in station.topics:
@@ -129,7 +130,7 @@ class Rooms:
             room.stations = (*room.stations, station)
         return room, local
 
-    def leave(self, receiver: Receiver) -> str | None:
+    def leave(self, receiver: LocalReceiver) -> str | None:
         """The topic, when its room is closed with this."""
         local = receiver.local
         if local is None:
@@ -148,7 +149,7 @@ class Rooms:
             del self.rooms[local.name]
         return local.name
 
-    def _bury(self, station: Station) -> None:
+    def _drop_station(self, station: Station) -> None:
         """Its loop was closed with receivers in it (an event loop that was cut short): nobody is there to be told."""
         with self._lock:
             self.stations.pop(station.loop, None)
@@ -189,14 +190,14 @@ class Rooms:
     def spread(self, room: Room, parcel: Parcel) -> None:
         for station in room.stations:
             if not station.put(station.deliver, room.topic, parcel):
-                self._bury(station)
+                self._drop_station(station)
 
     def presence_changed(self, topic: str, change: Change) -> None:
         room = self.rooms.get(topic)
         if room is not None:
             for station in room.stations:
                 if not station.put(station.presence_changed, topic, change):
-                    self._bury(station)
+                    self._drop_station(station)
 
     def controlled(self, payload: bytes) -> None:
         try:
@@ -244,8 +245,8 @@ class Rooms:
         self.on_forgotten()
 
 
-def _selector(user: str | None, topic: str | None) -> Callable[[Receiver], bool]:
-    def which(receiver: Receiver) -> bool:
+def _selector(user: str | None, topic: str | None) -> Callable[[LocalReceiver], bool]:
+    def which(receiver: LocalReceiver) -> bool:
         local = receiver.local
         at_topic = topic is None or (local is not None and local.name == topic)
         return at_topic and (user is None or receiver.user == user)

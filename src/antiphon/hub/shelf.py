@@ -7,9 +7,9 @@ import threading
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from .backends.base import Entry, Position
 from .errors import HubError
 from .message import Parcel, unwrap
+from .records import Entry, Position
 from .topics import Framing
 
 SHELF_BYTES: Final = 32 << 20

@@ -8,9 +8,9 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-from .backends.base import Change, Entry, Keep, Page, Position, Roster, Track
 from .history import Ring
 from .presence import Listed, Members
+from .records import Change, Entry, Keep, Page, Position, Roster, Track
 
 SWEEP_BATCH = 8
 """Expired histories looked at per publish: more than one, so that they go faster than they come."""

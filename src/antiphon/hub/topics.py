@@ -14,8 +14,8 @@ from typing import Any, Final
 from antiphon.exceptions import RegistrationWarning
 from antiphon.types import Overflow
 
-from .backends.base import Keep
 from .errors import InvalidTopic, InvalidTopicName, UnencodableData
+from .records import Keep
 
 MAX_SECONDS: Final = 10 * 366 * 86400.0
 """Longest time an option takes: ten years. What is longer is a mistake, and too much for some clock below."""

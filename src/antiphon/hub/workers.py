@@ -13,17 +13,17 @@ import sys
 import threading
 from typing import Any, Final
 
-from .backends.relay_wire import ENVIRONMENT
+from .environment import ENVIRONMENT
 
 logger: Final = logging.getLogger("antiphon.hub")
 
-_told: set[int] = set()
+_warned: set[int] = set()
 """The process that was warned; a forked one is another."""
 
 
-def warn_of_others() -> None:
-    """Once per process: what a hub in memory misses here, and what to do."""
-    if os.getpid() in _told:
+def warn_of_others(url: str) -> None:
+    """Once per process: what a hub in one process, at this URL, misses here, and what to do."""
+    if os.getpid() in _warned:
         return
     if os.environ.get(ENVIRONMENT):
         remedy = "leave the URL out for relay://"
@@ -35,8 +35,8 @@ def warn_of_others() -> None:
         )
     else:
         return
-    _told.add(os.getpid())
-    logger.warning("the hub's memory:// does not reach the other workers of this server: %s", remedy)
+    _warned.add(os.getpid())
+    logger.warning("the hub's %s does not reach the other workers of this server: %s", url, remedy)
 
 
 def _workers() -> int:

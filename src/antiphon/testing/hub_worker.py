@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from antiphon.hub import Hub, HubError, Membership, Position, TopicOptions, Trouble
+from antiphon.hub import Hub, HubError, Membership, OnOutage, Position, TopicOptions
 
 from .hub_sinks import PATIENCE, Connection
 
@@ -167,8 +167,8 @@ async def _main() -> None:
     first = json.loads(await reader.readline())
     topics = {pattern: TopicOptions(**options) for pattern, options in first["topics"].items()}
     options = first["options"]
-    if "on_trouble" in options:
-        options["on_trouble"] = Trouble(options["on_trouble"])
+    if "on_outage" in options:
+        options["on_outage"] = OnOutage(options["on_outage"])
     hub = Hub(first["url"], topics=topics, **options)
     process = _Process(hub)
     try:

@@ -8,7 +8,6 @@ from typing import Any
 
 from antiphon.app import App
 from antiphon.hub import Hub
-from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.types import ASGIApp, Message
 
 
@@ -55,7 +54,7 @@ class Lifespan:
 async def empty_mounted_hubs(app: object) -> None:
     """What the end of a process does to hubs in memory of mounted apps, which have no lifespan of their own."""
     for hub in {id(hub): hub for hub in _mounted_hubs(app, set())}.values():
-        if isinstance(hub.backend, MemoryBackend):
+        if hub.backend.in_process:
             await hub.stop()
 
 

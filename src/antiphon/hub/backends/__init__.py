@@ -6,9 +6,9 @@ import importlib
 import os
 from typing import Final, cast
 
+from ..environment import ENVIRONMENT
 from ..errors import UnknownBackend
 from .base import Backend, BackendConfig, BackendFactory, redact
-from .relay_wire import ENVIRONMENT
 
 SCHEMES: Final[dict[str, tuple[str, str]]] = {
     "memory": ("memory", "MemoryBackend"),

@@ -7,139 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Final, Protocol, TypeGuard
 
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic_core.core_schema import CoreSchema
+from ..records import Change, Entry, Keep, Page, Position, Roster, Track
 
 MAX_PREFIX: Final = 100
 """Characters: it is a part of every key and channel."""
-
-LISTED: Final = 8
-"""Connections of one member that are told of, at most: the newest. All of them in each change to each of them would be
-the cube of their number. redis_presence.lua has the same number."""
-ENTRY_COST: Final = 512
-"""What an entry counts besides the bytes of its data where a page is bounded: passing on a short one costs, too."""
-
-MAX_EPOCH: Final = 64
-"""Characters of an epoch, at most; all of them printable."""
-
-
-class Position(NamedTuple):
-    """A place in a topic's history: just behind the entry with this offset.
-
-    Offsets of a topic grow by one per entry while its epoch lasts; the pair never names two different entries.
-    """
-
-    offset: int
-    epoch: str
-
-    def __str__(self) -> str:
-        """`offset-epoch`, fit for a URL's query."""
-        return f"{self.offset}-{self.epoch}"
-
-    @classmethod
-    def parse(cls, text: str) -> Position:
-        """Read what `str()` wrote. Raises `InvalidPosition`, a ValueError, on all else: a client may send anything.
-
-        Uncaught in an endpoint that is Close 1008, without a traceback.
-        """
-        if not isinstance(text, str):
-            raise _invalid(f"expected a str, got {type(text).__name__}")
-        offset, dash, epoch = text.partition("-")
-        digits = offset.isascii() and offset.isdecimal() and len(offset) <= 18
-        if not (dash and digits and epoch.isprintable() and len(epoch) <= MAX_EPOCH):
-            raise _invalid(ascii(text[:80]))
-        return cls(int(offset), epoch)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """As a parameter (`since: Position | None = None`) or in a model: also from its text form."""
-        from pydantic_core import core_schema  # not at the top: the relay process does without pydantic
-
-        return core_schema.no_info_before_validator_function(cls._of_text, handler(source))
-
-    @classmethod
-    def _of_text(cls, value: Any) -> Any:
-        return cls.parse(value) if isinstance(value, str) else value
-
-
-def _invalid(fault: str) -> ValueError:
-    from ..errors import InvalidPosition  # not at the top: the relay process does without what it imports
-
-    return InvalidPosition(f"not a position (offset-epoch): {fault}")
-
-
-class Keep(NamedTuple):
-    """How much history a topic keeps. The hub passes it with every call; a backend need not remember it."""
-
-    size: int
-    """Newest entries kept; at least 1."""
-    ttl: float
-    """Seconds an entry is kept."""
-
-
-class Entry(NamedTuple):
-    """One published message as the backend sees it."""
-
-    data: bytes
-    """Opaque; delivered unchanged."""
-    position: Position | None
-    """None when it was published without `keep`."""
-
-
-class Page(NamedTuple):
-    """A contiguous part of a topic's history."""
-
-    entries: Sequence[Entry]
-    """In the order published."""
-    position: Position
-    """Behind the last entry of the page; for a page cut by no limit: the head of the topic."""
-    recovered: bool
-    """`since` was given and everything behind it is there. When False with `since` given, `entries` is empty."""
-    rest: int = 0
-    """Entries behind `position` that belong to what was asked for and were left out: ask on, `since` this position."""
-
-    @property
-    def end(self) -> Position:
-        """Behind the rest."""
-        return Position(self.position.offset + self.rest, self.position.epoch)
-
-
-class Track(NamedTuple):
-    """One connection's presence in a topic."""
-
-    ref: str
-    """Names the connection's membership; never used twice, by any process."""
-    user: str
-    meta: bytes
-    """Opaque info about this connection."""
-
-
-class Change(NamedTuple):
-    """A member's state after a change; empty `metas` means it left."""
-
-    version: int
-    """Grows with every change of a topic, also across the topic's being forgotten meanwhile."""
-    user: str
-    metas: tuple[bytes, ...]
-    """Of the newest `LISTED` connections, oldest first."""
-    more: int = 0
-    """Older connections besides those."""
-
-
-class Roster(NamedTuple):
-    """All members of a topic; contains every change up to `version` and none behind it."""
-
-    version: int
-    members: Mapping[str, tuple[bytes, ...]]
-    """By user: as `Change.metas`."""
-    more: Mapping[str, int] = MappingProxyType({})
-    """By user, where there are more connections than listed: `Change.more`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,13 +80,21 @@ class Backend(Protocol):
     thread and without `start`. Async methods raise `BackendUnavailable` at once while the backend is in trouble
     (waiting is the hub's part) and within `call_timeout` otherwise; a cancelled call leaves nothing half done here.
     Reconnecting is the backend's own work, for as long as it takes.
-
-    It may have an attribute `refusing: bool`: it is there, and takes no writes now. Then the hub is not `connected`.
     """
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The loop that `start` ran in; None when any thread may call."""
+
+    @property
+    def in_process(self) -> bool:
+        """It keeps what `InProcessBackend` promises besides. False for all that have a connection, or suspend."""
+        return False
+
+    @property
+    def refusing(self) -> bool:
+        """It is there, and takes no writes now. Then the hub is not `connected`."""
+        return False
 
     async def start(self, listener: Listener) -> None:
         """Connect. Raises `BackendUnavailable` (URL without password) within `start_timeout`."""
@@ -273,6 +155,28 @@ class Backend(Protocol):
 
     async def control(self, payload: bytes) -> None:
         """Tell `payload` to every process's `controlled`, this one included."""
+
+
+class InProcessBackend(Backend, Protocol):
+    """A backend whose `in_process` is True: all there is of it is in this process, and so are all of its hubs.
+
+    The hub takes it at its word: it waits for nothing, shares no answers, and hands no call over to another loop.
+
+    - Any thread may call, at any time: before `start`, without it, and after `stop`. `loop` is None.
+    - It is never in trouble: it does not raise `BackendUnavailable`, nor call `lost`, `restored` or `forgotten`.
+    - No method but `start` and `stop` suspends. `publish` has called `deliver` and `flush` when it returns, `track` and
+      `untrack` have called `presence_changed`.
+    - Entries are delivered whether their topic is subscribed or not; `subscribe` may come late, or not at all.
+    - `stop` forgets histories, and the next one begins a new epoch. What still listens hears what comes then.
+    """
+
+    def listen(self, listener: Listener) -> None:
+        """From now on `listener` is told. Called once, when the hub is made; `start` may come later, or never."""
+
+
+def is_in_process(backend: Backend) -> TypeGuard[InProcessBackend]:
+    """Whether the hub may use it without starting it, and without waiting for it."""
+    return backend.in_process
 
 
 class BackendFactory(Protocol):

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from ..clock import LoopClock
 from ..errors import UnknownBackend
+from ..records import Change, Entry, Keep, Page, Position, Roster, Track
 from ..store import Store
 from . import handover
-from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
+from .base import BackendConfig, Listener, redact
 
 PROCESS = "memory"
 
@@ -26,9 +27,11 @@ SLACK = 0.01
 
 
 class MemoryBackend:
-    """The backend of one process. It cannot be in trouble."""
+    """The backend of one process, an `InProcessBackend`. A subclass that may suspend or fail takes that back."""
 
     loop = None
+    in_process = True
+    refusing = False
 
     def __init__(self, url: str, config: BackendConfig, *, clock: Callable[[], float] | None = None) -> None:
         """`clock`: seconds, instead of the running loop's. Raises `UnknownBackend` for another URL."""
@@ -47,7 +50,6 @@ class MemoryBackend:
         return self._store
 
     def listen(self, listener: Listener) -> None:
-        """What `start` does, for a hub that is used without being started."""
         self._listener = listener
 
     async def start(self, listener: Listener) -> None:

@@ -5,6 +5,7 @@
         def url(self) -> str:
             return "mine://..."
 
+A backend without a URL gives a fixture `hub` instead, with `Hub(topics=OPTIONS, backend=Mine())`.
 `ProcessContract` is for backends that span processes, `BrokerContract` for those with something to kill in the middle.
 The tests need pytest with pytest-asyncio in auto mode. Pauses in here are waits for a condition, with a deadline.
 """

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from antiphon.hub import BackendUnavailable, Hub, Trouble
+from antiphon.hub import BackendUnavailable, Hub, OnOutage
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 from antiphon.testing.hub_worker import workers
 
@@ -80,7 +80,7 @@ class BrokerContract(Contract):
         await publish_when_possible(hub, "t", "x")
 
     async def test_publishing_in_trouble_waits_where_that_was_chosen(self, url: str, broker: Broker) -> None:
-        async with Hub(url, topics=OPTIONS, on_trouble=Trouble.WAIT, trouble_timeout=2 * PATIENCE) as hub:
+        async with Hub(url, topics=OPTIONS, on_outage=OnOutage.WAIT, outage_timeout=2 * PATIENCE) as hub:
             connection = Connection()
             async with hub.join("t", connection):
                 broker.kill()
@@ -96,7 +96,7 @@ class BrokerContract(Contract):
         self, hub: Hub, url: str, broker: Broker
     ) -> None:
         connection = Connection()
-        async with workers(1, url, TOPICS, on_trouble="wait") as [worker], hub.join("all", connection):
+        async with workers(1, url, TOPICS, on_outage="wait") as [worker], hub.join("all", connection):
             await worker.ask("publish", topic="all", data=["first"])
             await eventually(lambda: connection.received == ["first"])
             broker.stop_answering()

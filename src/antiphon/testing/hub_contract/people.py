@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from antiphon.hub import Hub, Kind
-from antiphon.hub.backends.base import LISTED
+from antiphon.hub import Hub, MessageKind
+from antiphon.hub.records import LISTED
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
 from .base import GRACES, Contract, compose
@@ -131,7 +131,7 @@ class PeopleContract(Contract):
         async with hub.subscribe("people", presence=True) as messages:
             async with hub.join("people", Connection(), presence={"user": "ann"}):
                 got = [await asyncio.wait_for(anext(messages), PATIENCE) for _ in range(2)]
-        assert [message.kind for message in got] == [Kind.PRESENCE_DIFF, Kind.PRESENCE_DIFF]
+        assert [message.kind for message in got] == [MessageKind.PRESENCE_DIFF, MessageKind.PRESENCE_DIFF]
         assert got[0].data == {"joins": {}, "leaves": {}, "updates": {}}
         assert got[1].data == {"joins": {"ann": [{"user": "ann"}]}, "leaves": {}, "updates": {}}
 
@@ -167,8 +167,7 @@ class PeopleContract(Contract):
         with pytest.raises(ValueError, match="neither"):
             await hub.close_connections()
 
-    async def test_a_hub_can_be_stopped_and_started_again(self, url: str) -> None:
-        hub = Hub(url)
+    async def test_a_hub_can_be_stopped_and_started_again(self, hub: Hub) -> None:
         for _ in range(2):
             async with hub:
                 connection = Connection()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from antiphon.exceptions import RegistrationWarning
-from antiphon.hub import Hub, Kind, Position, SlowSubscriber
+from antiphon.hub import Hub, MessageKind, Position, SlowSubscriber
 from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 
 from .base import TTL, Contract
@@ -134,7 +134,7 @@ class RecoveryContract(Contract):
                 await hub.publish("kept", data)
             got = [await asyncio.wait_for(anext(messages), PATIENCE) for _ in range(3)]
         assert [message.data for message in got] == ["text", b"bytes", {"json": 1}]
-        assert {message.kind for message in got} == {Kind.MESSAGE}
+        assert {message.kind for message in got} == {MessageKind.MESSAGE}
         assert {message.topic for message in got} == {"kept"}
         page = await hub.history("kept", since=got[0].position)
         assert [message.data for message in page] == [b"bytes", {"json": 1}]
@@ -157,8 +157,7 @@ class RecoveryContract(Contract):
             with pytest.raises(SlowSubscriber):
                 await anext(messages)
 
-    async def test_the_end_of_the_hub_ends_the_iteration(self, url: str) -> None:
-        hub = Hub(url)
+    async def test_the_end_of_the_hub_ends_the_iteration(self, hub: Hub) -> None:
         await hub.start()
         async with hub.subscribe("t") as messages:
             stopping = asyncio.create_task(hub.stop())

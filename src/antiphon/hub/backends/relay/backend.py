@@ -1,4 +1,4 @@
-"""`relay://`: the workers of one host, joined by one small process (relay_process.py); no broker, no port.
+"""`relay://`: the workers of one host, joined by one small process (process.py); no broker, no port.
 
 Where the relay is: `relay://` alone takes it from the environment variable `ANTIPHON_RELAY`, which
 `antiphon run --workers N` sets; without it this process runs one of its own. `relay:///run/app.sock` and
@@ -18,13 +18,14 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
-from ..errors import BackendUnavailable, UnknownBackend
-from . import handover
-from .base import BackendConfig, Change, Entry, Keep, Listener, Page, Position, Roster, Track, redact
-from .relay_process import native_address, unpack_page
-from .relay_supervisor import Supervisor
-from .relay_trust import ANSWER, NotTrusted, Worker, find_key, read_target, same_user
-from .relay_wire import ENVIRONMENT, MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
+from ...environment import ENVIRONMENT
+from ...errors import BackendUnavailable, UnknownBackend
+from ...records import Change, Entry, Keep, Page, Position, Roster, Track
+from .. import handover
+from ..base import BackendConfig, Listener, redact
+from .supervisor import Supervisor
+from .trust import ANSWER, NotTrusted, WorkerHandshake, find_key, read_target, same_user
+from .wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame, native_address, unpack_page
 
 __all__ = ["RelayBackend", "RelayStats", "Supervisor"]
 
@@ -49,6 +50,9 @@ class RelayStats(NamedTuple):
 
 class RelayBackend:
     """One worker's connection to the relay of its host."""
+
+    in_process = False
+    refusing = False
 
     # Of a start, each made anew by the next one.
     _listener: Listener
@@ -290,7 +294,7 @@ class _Link(asyncio.Protocol):
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._worker: Worker | None = Worker(key)
+        self._worker: WorkerHandshake | None = WorkerHandshake(key)
         self._answer = b""
         self._splitter = Splitter()
         self._number = 0
@@ -400,7 +404,7 @@ class _Link(asyncio.Protocol):
             _RECEIVERS[words[0]](self, words)
         self._listener.flush()
 
-    def _trust(self, worker: Worker) -> bytes:
+    def _trust(self, worker: WorkerHandshake) -> bytes:
         """The relay has answered; what came behind that."""
         assert self._transport is not None
         try:

@@ -1,8 +1,8 @@
 """When a hub runs: from somebody's `start`, or from its first use, to `stop` or the end of its event loop.
 
-One change at a time, whoever asks for it and from whichever loop: `_Change` is a start or an end that is under way, and
-all who need its outcome wait for the same one. A start belongs to nobody who waits for it: it runs in a task and in a
-context of its own, and is bounded by the backend's `start_timeout`.
+One change at a time, whoever asks for it and from whichever loop: `_Transition` is a start or an end that is under way,
+and all who need its outcome wait for the same one. A start belongs to nobody who waits for it: it runs in a task and in
+a context of its own, and is bounded by the backend's `start_timeout`.
 
 | | `start()` | is used | `stop()` | its loop ends |
 |---|---|---|---|---|
@@ -20,15 +20,14 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 
 from .attendance import PAUSES
-from .backends.memory import MemoryBackend
+from .backend_access import BackendAccess, OnOutage
 from .errors import BackendUnavailable, HubError, HubNotRunning
-from .link import Link, Trouble
 from .loops import in_loop
 from .rooms import Rooms
 from .workers import warn_of_others
 
 
-class _Change:
+class _Transition:
     """A start or an end that is under way."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -47,34 +46,34 @@ class _Change:
             self.loop.call_soon_threadsafe(self.task.cancel)
 
 
-class Life:
-    """Starts and ends a hub's link to its backend."""
+class Lifecycle:
+    """Starts and ends a hub's access to its backend."""
 
-    def __init__(self, link: Link, rooms: Rooms, url: str, before: Callable[[], None]) -> None:
-        self._link = link
+    def __init__(self, access: BackendAccess, rooms: Rooms, url: str, before: Callable[[], None]) -> None:
+        self._access = access
         self._rooms = rooms
         self._url = url
-        self._unseen = isinstance(link.backend, MemoryBackend)
-        """It was not looked yet whether a hub in memory is enough here."""
+        self._unseen = access.in_process
+        """It was not looked yet whether a hub in one process is enough here."""
         self._before = before
         """Called before each start."""
         self._stopped = False
         self._lock = threading.Lock()
-        self._change: _Change | None = None
+        self._change: _Transition | None = None
         self._keeper: AsyncGenerator[None] | None = None
-        link.wake = self.wake
+        access.wake = self.wake
 
     @property
     def startable(self) -> bool:
         """It does not run, and its next use starts it."""
-        return not self._stopped and not self._link.ready
+        return not self._stopped and not self._access.ready
 
     def check(self) -> None:
         """Before each use. Raises `HubNotRunning` once it was stopped."""
         if self._unseen:
             self._unseen = False
-            warn_of_others()
-        if self._stopped and not self._link.always_open:
+            warn_of_others(self._url)
+        if self._stopped and not self._access.in_process:
             raise HubNotRunning(
                 f"the hub at {self._url} was stopped (its `async with` or its app's lifespan is over): start it again "
                 "to use it (in tests: `with TestClient(app) as client:`)"
@@ -84,10 +83,10 @@ class Life:
         """Raises `BackendUnavailable`, HubError. A caller who is cancelled takes the start back that it began."""
         loop = _running_loop()
         self._stopped = False
-        if self._link.always_open:
+        if self._access.in_process:
             self.check()
-            await self._link.start()
-        while not self._link.ready:
+            await self._access.start()
+        while not self._access.ready:
             change, mine = self._begin(loop)
             try:
                 self._raise(await change.over())
@@ -101,11 +100,11 @@ class Life:
     async def wake(self) -> None:
         """Be started for a call that is under way.
 
-        Raises `BackendUnavailable`, as the hub's `on_trouble` says, and where the hub was stopped meanwhile.
+        Raises `BackendUnavailable`, as the hub's `on_outage` says, and where the hub was stopped meanwhile.
         """
         loop = _running_loop()
-        deadline = loop.time() + (self._link.trouble_timeout if self._link.on_trouble is Trouble.WAIT else 0.0)
-        while not self._link.ready:
+        deadline = loop.time() + (self._access.outage_timeout if self._access.on_outage is OnOutage.WAIT else 0.0)
+        while not self._access.ready:
             if self._stopped:
                 raise BackendUnavailable(f"the hub at {self._url} was stopped")
             change, _ = self._begin(loop)
@@ -118,51 +117,51 @@ class Life:
     async def stop(self) -> None:
         """Ends a start that is under way, too."""
         self._stopped = True
-        ending = _Change(_running_loop())
+        ending = _Transition(_running_loop())
         while (change := self._claim(ending)) is not ending:
             change.cancel()
             await change.over()
         keeper, self._keeper = self._keeper, None
         try:
-            home = self._link.backend.loop
+            home = self._access.backend.loop
             if home is not None and home is not ending.loop and home.is_running():
-                await in_loop(home, self._link.stop())
+                await in_loop(home, self._access.stop())
             else:
-                await self._link.stop()
+                await self._access.stop()
         finally:
             self._done(ending, None)
         if keeper is not None:
             await keeper.aclose()
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> tuple[_Change, bool]:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> tuple[_Transition, bool]:
         """What is under way, else a start in this loop; True when that was begun here."""
-        start = _Change(loop)
+        start = _Transition(loop)
         change = self._claim(start)
         if change is start:
             start.task = loop.create_task(self._start(start), context=contextvars.Context())
         return change, change is start
 
-    def _claim(self, change: _Change) -> _Change:
+    def _claim(self, change: _Transition) -> _Transition:
         with self._lock:
             if self._change is None or self._change.loop.is_closed():
                 self._change = change
             return self._change
 
-    def _done(self, change: _Change, error: BaseException | None) -> None:
+    def _done(self, change: _Transition, error: BaseException | None) -> None:
         with self._lock:
             if self._change is change:
                 self._change = None
         change.outcome.set_result(error)
 
-    async def _start(self, change: _Change) -> None:
+    async def _start(self, change: _Transition) -> None:
         error: BaseException | None = None
         try:
-            if self._link.ready:
+            if self._access.ready:
                 return
-            if self._link.running:
-                self._link.abandon()
+            if self._access.running:
+                self._access.abandon()
             self._before()
-            await self._link.start()
+            await self._access.start()
             self._keeper = self._keep()
             await anext(self._keeper)
         except asyncio.CancelledError:
@@ -185,16 +184,16 @@ class Life:
     async def _loop_ends(self) -> None:
         """Nobody has stopped the hub. It lets go of what lives in this loop, and starts again where it is needed."""
         loop = asyncio.get_running_loop()
-        ending = _Change(loop)
+        ending = _Transition(loop)
         while (change := self._claim(ending)) is not ending:
             await change.over()
         try:
-            await self._link.stop()
+            await self._access.stop()
         finally:
             self._done(ending, None)
         for station in tuple(self._rooms.stations.values()):
             if station.loop is not loop and station.loop.is_running():
-                station.loop.call_soon_threadsafe(self._link.spawn, self.wake)
+                station.loop.call_soon_threadsafe(self._access.spawn, self.wake)
                 return
 
     def _raise(self, error: BaseException | None) -> None:

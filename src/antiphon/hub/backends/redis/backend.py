@@ -1,10 +1,10 @@
 """`redis://`, `rediss://`: many processes on many hosts, joined by one Redis (7.0 or later).
 
-Live messages go by pub/sub; history, offsets, epochs and presence live in Lua scripts (redis_*.lua), each an atomic
+Live messages go by pub/sub; history, offsets, epochs and presence live in Lua scripts (*.lua), each an atomic
 step. Topics are spread over `BUCKETS` hash tags; what a script touches lies in one bucket. docs/backends.md says what
 is stored, and for how long.
 
-Pub/sub may lose messages without a word (a failover, a proxy). redis_heads.py finds that for topics with history; it
+Pub/sub may lose messages without a word (a failover, a proxy). heads.py finds that for topics with history; it
 ends in the same recovery as a lost connection.
 """
 
@@ -26,15 +26,16 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from ..errors import BackendUnavailable, UnknownBackend
-from . import redis_scripts as scripts
-from .base import ENTRY_COST, BackendConfig, Entry, Keep, Listener, Page, Position, Roster, Track, redact
-from .redis_feed import Feed
-from .redis_heads import Heads
-from .redis_line import Line
-from .redis_members import MemberKeeper, read_change
-from .redis_names import BUCKETS, Names, bucket_of
-from .redis_wire import Command
+from ...errors import BackendUnavailable, UnknownBackend
+from ...records import ENTRY_COST, Entry, Keep, Page, Position, Roster, Track
+from ..base import BackendConfig, Listener, redact
+from . import scripts
+from .feed import Feed
+from .heads import Heads
+from .members import MemberKeeper, read_change
+from .names import BUCKETS, Names, bucket_of
+from .pipeline import Pipeline
+from .wire import Command
 
 log = logging.getLogger("antiphon.hub.redis")
 
@@ -56,11 +57,13 @@ _PLAIN, _ENTRY, _FIRST, _PRESENCE = b"DEFP"
 class RedisBackend:
     """One process's connections to Redis: one to hear, a few to speak."""
 
+    in_process = False
+
     # Of a start, each made anew by the next one.
     _listener: Listener
     _client: Redis
-    _publishing: Line
-    _presence: Line
+    _publishing: Pipeline
+    _presence: Pipeline
     _members: MemberKeeper
 
     def __init__(self, url: str, config: BackendConfig) -> None:
@@ -84,7 +87,7 @@ class RedisBackend:
         self._feed: Feed | None = None
         self._connected = False
         self._stopped = False
-        self._word = uuid.uuid4().hex[:6]
+        self._epoch_prefix = uuid.uuid4().hex[:6]
         self._channels: dict[bytes, str] = {}
         self._heads = Heads()
         self._epochs: dict[bytes, str] = {}
@@ -112,10 +115,10 @@ class RedisBackend:
         )
         self._client = Redis(connection_pool=pool)
         timeout = self._config.call_timeout
-        self._publishing = Line(self._make_connection(), timeout, repeatable=False)
-        self._presence = Line(self._make_connection(), timeout, repeatable=True)
+        self._publishing = Pipeline(self._make_connection(), timeout, repeatable=False)
+        self._presence = Pipeline(self._make_connection(), timeout, repeatable=True)
         self._members = MemberKeeper(
-            self._client, self._presence, self._names, self._word, self._config.presence_lease, self._swept
+            self._client, self._presence, self._names, self._epoch_prefix, self._config.presence_lease, self._swept
         )
         self._pid = os.getpid()
         try:
@@ -219,7 +222,7 @@ class RedisBackend:
         await self._bounded(feed.subscribe((channel,)))
         if keep is None:
             return None
-        epoch, offset = await self._read(scripts.HEADS.command(self._names.key(topic), self._word, topic))
+        epoch, offset = await self._read(scripts.HEADS.command(self._names.key(topic), self._epoch_prefix, topic))
         position = Position(offset, self._text(epoch))
         self._heads.note(topic, position)
         return position
@@ -237,7 +240,7 @@ class RedisBackend:
             await self._bounded(self._publishing.call(("PUBLISH", self._names.channel(topic), b"D" + data)))
             return None
         ttl = max(int(keep.ttl * 1000), 1)
-        command = scripts.PUBLISH.command(self._names.key(topic), self._word, topic, data, keep.size, ttl)
+        command = scripts.PUBLISH.command(self._names.key(topic), self._epoch_prefix, topic, data, keep.size, ttl)
         offset, epoch = await self._bounded(self._publishing.call(command))
         return Position(offset, self._text(epoch))
 
@@ -248,7 +251,7 @@ class RedisBackend:
         most = "" if limit is None else max(limit, 0)
         size = PAGE_BYTES if size is None else min(size, PAGE_BYTES)
         words = (topic, offset, epoch, most, size, ENTRY_COST)
-        command = scripts.HISTORY.command(self._names.key(topic), self._word, *words)
+        command = scripts.HISTORY.command(self._names.key(topic), self._epoch_prefix, *words)
         found, last, recovered, entries, rest = await self._read(command)
         return _page(entries, Position(last, self._text(found)), bool(recovered), rest)
 
@@ -438,7 +441,7 @@ class RedisBackend:
         for topic in topics:
             grouped.setdefault(bucket_of(topic), []).append(topic)
         key = self._names.state_key
-        commands = [scripts.HEADS.command(key(bucket), self._word, *group) for bucket, group in grouped.items()]
+        commands = [scripts.HEADS.command(key(bucket), self._epoch_prefix, *group) for bucket, group in grouped.items()]
         found: dict[str, Position] = {}
         for group, reply in zip(grouped.values(), await scripts.call_all(self._client, commands), strict=True):
             if isinstance(reply, RedisError):
@@ -471,7 +474,7 @@ class RedisBackend:
                 self._judge(error)
                 log.info("redis: upkeep failed, tried again soon: %s", error or type(error).__name__)
 
-    async def _check(self, line: Line) -> None:
+    async def _check(self, line: Pipeline) -> None:
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await line.check()
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.hub.envelope import Form
-from antiphon.hub.message import Kind, Parcel, resync
-from antiphon.hub.outbox import Outbox
+from antiphon.hub.backlog import Backlog
+from antiphon.hub.envelope import PayloadForm
+from antiphon.hub.message import MessageKind, Parcel, resync
 from antiphon.testing.hub_sinks import RecordingSink
 from antiphon.types import Overflow
 
@@ -18,7 +18,7 @@ LIMIT = 100
 
 
 def parcel(number: int, size: int = 10, key: str | None = None) -> Parcel:
-    made = Parcel("t", Kind.MESSAGE, f"{number:<{size}}", b"", Form.TEXT)
+    made = Parcel("t", MessageKind.MESSAGE, f"{number:<{size}}", b"", PayloadForm.TEXT)
     made.key = key
     return made
 
@@ -44,26 +44,26 @@ def test_what_arrives_is_in_order_bounded_and_everything_else_is_counted(
     async def run() -> None:
         sink = RecordingSink()
         sink.stall()
-        outbox = Outbox(sink, policy, LIMIT, lambda: None)
+        backlog = Backlog(sink, policy, LIMIT, lambda: None)
         sizes: list[int] = []
         for what, amount, key in todo:
             if what == "read":
                 sink.read(amount)
             else:
                 sizes.append(amount)
-                outbox.put(parcel(len(sizes) - 1, amount, key))
+                backlog.put(parcel(len(sizes) - 1, amount, key))
             largest = max([*sizes, 0])
-            assert sink.buffered + outbox.pending_bytes <= max(LIMIT, LIMIT // 2 + largest, 2 * largest)
-            assert outbox.waiting == bool(outbox.pending_bytes)
+            assert sink.buffered + backlog.pending_bytes <= max(LIMIT, LIMIT // 2 + largest, 2 * largest)
+            assert backlog.waiting == bool(backlog.pending_bytes)
         sink.read_on()
-        assert not outbox.waiting
+        assert not backlog.waiting
         got = numbers(sink)
         assert got == sorted(set(got))
-        if not outbox.disconnected:
-            assert len(got) + outbox.dropped == len(sizes)
+        if not backlog.disconnected:
+            assert len(got) + backlog.dropped == len(sizes)
         if policy is Overflow.DISCONNECT:
-            assert outbox.dropped == 0
-            assert outbox.disconnected == (sink.closed is not None)
+            assert backlog.dropped == 0
+            assert backlog.disconnected == (sink.closed is not None)
         if policy in (Overflow.DROP_OLDEST, Overflow.CONFLATE) and sizes:
             assert got[-1] == len(sizes) - 1
 
@@ -75,9 +75,9 @@ def test_conflating_never_loses_the_newest_of_a_key(keys: list[str]) -> None:
     async def run() -> None:
         sink = RecordingSink()
         sink.stall()
-        outbox = Outbox(sink, Overflow.CONFLATE, LIMIT, lambda: None)
+        backlog = Backlog(sink, Overflow.CONFLATE, LIMIT, lambda: None)
         for number, key in enumerate(keys):
-            outbox.put(parcel(number, 10, key))
+            backlog.put(parcel(number, 10, key))
         sink.read_on()
         for key in set(keys):
             assert max(n for n, one in enumerate(keys) if one == key) in numbers(sink)
@@ -88,12 +88,12 @@ def test_conflating_never_loses_the_newest_of_a_key(keys: list[str]) -> None:
 async def test_disconnecting_tells_the_peer_to_try_again_later() -> None:
     sink = RecordingSink()
     sink.stall()
-    outbox = Outbox(sink, Overflow.DISCONNECT, LIMIT, lambda: None)
+    backlog = Backlog(sink, Overflow.DISCONNECT, LIMIT, lambda: None)
     for number in range(11):
-        outbox.put(parcel(number))
+        backlog.put(parcel(number))
     assert sink.closed is not None
     assert sink.closed[0] == 1013
-    assert outbox.disconnected
+    assert backlog.disconnected
 
 
 @pytest.mark.parametrize("policy", list(Overflow))
@@ -101,25 +101,25 @@ async def test_what_is_owed_comes_first_and_is_never_dropped(policy: Overflow) -
     sink = RecordingSink()
     sink.stall()
     idle = []
-    outbox = Outbox(sink, policy, LIMIT, lambda: idle.append(True))
-    outbox.hold()
+    backlog = Backlog(sink, policy, LIMIT, lambda: idle.append(True))
+    backlog.hold()
     for number in range(100, 105):
-        outbox.put(parcel(number))
-    outbox.release([parcel(number) for number in range(100)], wanted=lambda one: one.payload != f"{100:<10}")
+        backlog.put(parcel(number))
+    backlog.release([parcel(number) for number in range(100)], wanted=lambda one: one.payload != f"{100:<10}")
     assert not idle
     for _ in range(200):
         sink.read(1)
     assert numbers(sink) == [*range(100), 101, 102, 103, 104]
     assert idle
-    assert outbox.dropped == 0
+    assert backlog.dropped == 0
 
 
 async def test_too_much_while_catching_up_is_a_slow_receiver_too() -> None:
     sink = RecordingSink()
-    outbox = Outbox(sink, Overflow.DISCONNECT, LIMIT, lambda: None)
-    outbox.hold()
+    backlog = Backlog(sink, Overflow.DISCONNECT, LIMIT, lambda: None)
+    backlog.hold()
     for number in range(11):
-        outbox.put(parcel(number))
+        backlog.put(parcel(number))
     assert sink.closed is not None
     assert sink.closed[0] == 1013
 
@@ -128,12 +128,12 @@ async def test_too_much_while_catching_up_is_a_slow_receiver_too() -> None:
 async def test_a_resync_is_never_lost(policy: Overflow) -> None:
     sink = RecordingSink()
     sink.stall()
-    outbox = Outbox(sink, policy, LIMIT, lambda: None)
+    backlog = Backlog(sink, policy, LIMIT, lambda: None)
     for number in range(30):
-        outbox.put(parcel(number, key=str(number)))
-    outbox.put(resync("t"))
+        backlog.put(parcel(number, key=str(number)))
+    backlog.put(resync("t"))
     for number in range(30, 60):
-        outbox.put(parcel(number, key=str(number)))
+        backlog.put(parcel(number, key=str(number)))
     sink.read_on()
     assert [event["type"] for event in sink.events] == ["resync"]
 
@@ -141,21 +141,21 @@ async def test_a_resync_is_never_lost(policy: Overflow) -> None:
 async def test_a_dead_sink_empties_the_outbox() -> None:
     sink = RecordingSink()
     sink.stall()
-    outbox = Outbox(sink, Overflow.DROP_OLDEST, LIMIT, lambda: None)
+    backlog = Backlog(sink, Overflow.DROP_OLDEST, LIMIT, lambda: None)
     for number in range(20):
-        outbox.put(parcel(number))
-    assert outbox.pending_bytes
+        backlog.put(parcel(number))
+    assert backlog.pending_bytes
     sink.die()
-    assert not outbox.waiting
-    assert outbox.pending_bytes == 0
+    assert not backlog.waiting
+    assert backlog.pending_bytes == 0
 
 
 async def test_a_gap_told_while_a_receiver_catches_up_comes_behind_what_it_is_owed() -> None:
     sink = RecordingSink()
-    outbox = Outbox(sink, Overflow.DISCONNECT, LIMIT, lambda: None)
-    outbox.hold()
-    outbox.put(parcel(1))
-    outbox.put(resync("t"))
-    outbox.put(parcel(3))
-    outbox.release([parcel(0)], lambda _: True)
+    backlog = Backlog(sink, Overflow.DISCONNECT, LIMIT, lambda: None)
+    backlog.hold()
+    backlog.put(parcel(1))
+    backlog.put(resync("t"))
+    backlog.put(parcel(3))
+    backlog.release([parcel(0)], lambda _: True)
     assert [one[:10].strip() for one in map(str, sink.received)] == ["0", '{"type":"r', "3"]

@@ -1,7 +1,7 @@
 """What is held back for one receiver, and what happens when that is too much: the four overflow policies over a `Sink`.
 
 Knows nothing of topics or sockets; hub/README.md shows the flow. Used only off the fast path: a receiver that takes
-every message has no outbox here.
+every message has no backlog here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 from antiphon.status import WS_1013_TRY_AGAIN_LATER
 from antiphon.types import Overflow, Sink
 
-from .backends.base import Position
-from .message import Kind, Parcel
+from .message import MessageKind, Parcel
+from .records import Position
 
 TOO_SLOW: Final = "too slow: outbox full"
 
@@ -33,7 +33,7 @@ class Replay:
     __slots__ = ("_ask", "asked", "position", "rest")
 
     def __init__(self, position: Position, rest: int, ask: Callable[[Replay], None]) -> None:
-        """`rest` entries behind `position`. `ask` leads to `Outbox.supply`, later."""
+        """`rest` entries behind `position`. `ask` leads to `Backlog.supply`, later."""
         self.position = position
         self.rest = rest
         self.asked = False
@@ -45,7 +45,7 @@ class Replay:
             self._ask(self)
 
 
-class Outbox:
+class Backlog:
     """The messages one receiver is owed, or may still get.
 
     The *page* of history comes first, then what is *owed* besides: both are never dropped and wait for room. *Pending*
@@ -152,12 +152,12 @@ class Outbox:
 
     def refused(self, parcel: Parcel) -> None:
         """The sink did not take this message, and nothing waits."""
-        if parcel.kind is Kind.RESYNC:
+        if parcel.kind is MessageKind.RESYNC:
             self._wait(parcel)
         elif self.policy is Overflow.DISCONNECT:
             self._disconnect()
-        elif parcel.kind is Kind.PRESENCE_DIFF:
-            # Never lost, and never more than one: while it waits, the next ones are summed up by the station.
+        elif parcel.kind is MessageKind.PRESENCE_DIFF:
+            # Never lost, and never more than one: while it waits, the next ones are summed up by `Watchers`.
             self._owed.append(parcel)
             self._arm()
         elif self.policy is Overflow.DROP_NEWEST:
@@ -186,7 +186,7 @@ class Outbox:
             parcel = parcels[0]
             if not self.sink.offer(parcel, limit):
                 return False
-            # The sink may have died in `offer` and this outbox been cleared with it.
+            # The sink may have died in `offer` and this backlog been cleared with it.
             if parcels and parcels[0] is parcel:
                 parcels.popleft()
         return True
@@ -214,7 +214,7 @@ class Outbox:
         self._pending_bytes = 0
 
     def _wait(self, parcel: Parcel) -> None:
-        if parcel.kind is Kind.RESYNC:
+        if parcel.kind is MessageKind.RESYNC:
             # Never lost, and it makes what waits worthless.
             self.dropped += len(self._pending)
             self._pending.clear()
@@ -241,7 +241,7 @@ class Outbox:
         self._pending_bytes += parcel.size
 
     def _make_room(self, size: int) -> bool:
-        """An empty outbox takes any one message."""
+        """An empty backlog takes any one message."""
         bound = self.limit - sink_limit(self.policy, self.limit) if self.policy in HOLDS_BACK else self.limit
         while self._pending and self._pending_bytes + size > bound:
             if self.policy is Overflow.DISCONNECT:

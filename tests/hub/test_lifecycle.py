@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.hub import BackendUnavailable, Hub, HubNotRunning, TopicOptions, Trouble
-from antiphon.hub.backends import relay_wire
+from antiphon.hub import BackendUnavailable, Hub, HubNotRunning, OnOutage, TopicOptions
 from antiphon.hub.backends.relay import RelayBackend
+from antiphon.hub.environment import ENVIRONMENT
 from antiphon.testing.hub_sinks import Connection, eventually
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
@@ -126,7 +126,7 @@ async def test_a_backend_that_is_away_is_asked_again_at_the_next_use(server: Rel
 
 async def test_a_hub_that_waits_in_trouble_waits_for_its_first_start_too(server: RelayServer | RedisServer) -> None:
     server.kill()
-    hub = Hub(server.url, on_trouble=Trouble.WAIT, trouble_timeout=PATIENCE)
+    hub = Hub(server.url, on_outage=OnOutage.WAIT, outage_timeout=PATIENCE)
     using = asyncio.create_task(hub.publish("t", "x"))
     await asyncio.sleep(0.2)
     assert not using.done()
@@ -167,7 +167,7 @@ def test_the_members_of_a_hub_whose_loop_ends_leave_with_it(server: RelayServer 
 
 
 def test_a_relay_of_its_own_ends_with_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(relay_wire.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
     hub = Hub("relay://")
 
     async def use() -> int:

@@ -1,7 +1,7 @@
 """The relay: one small process that holds a `Store` and passes entries between the workers of one host.
 
-Run by `relay_supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay_process ADDRESS`. Takes
-connections of processes of the same user only that know its key (relay_trust.py). A worker that does not read is cut
+Run by `supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay ADDRESS`. Takes connections of
+processes of the same user only that know its key (trust.py). A worker that does not read is cut
 off when `MAX_BACKLOG` bytes of what others published wait for it; it connects again and catches up by position. What it
 asked for itself is no backlog: with more than `MAX_ANSWERS` unsent it is not read until it has read. All state is in
 memory: a new process has a new epoch, unless the one before was stopped in order and handed its histories over
@@ -24,11 +24,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, cast
 
-from ..store import Store
-from .base import Change, Entry, Keep, Page, Position, Track
-from .handover import Handover
-from .relay_trust import PATIENCE, Door, NotTrusted, key_file, new_key, read_target, same_user
-from .relay_wire import ENVIRONMENT, MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame
+from ...environment import ENVIRONMENT
+from ...records import Change, Keep, Position, Track
+from ...store import Store
+from ..handover import Handover
+from .trust import PATIENCE, NotTrusted, RelayHandshake, key_file, new_key, read_target, same_user
+from .wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame, native_address, pack_page
 
 log = logging.getLogger("antiphon.hub.relay")
 
@@ -63,9 +64,9 @@ class Relay:
             self.store = Store(epoch=uuid.uuid4().hex[:12], version=version)
         else:
             self.store = Store.restored(snapshot, version=version, now=self.clock())
-        self.clients: set[Client] = set()
-        self.subscribers: dict[str, set[Client]] = {}
-        self._pending: set[Client] = set()
+        self.workers: set[WorkerLink] = set()
+        self.subscribers: dict[str, set[WorkerLink]] = {}
+        self._pending: set[WorkerLink] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         """When the timer runs. Not asked of it: uvloop's handle of what is as good as due does not know."""
@@ -75,36 +76,36 @@ class Relay:
 
     def hand_over(self) -> None:
         """A clean stop: whatever was taken from a worker is in what the next relay gets, and nothing is taken now."""
-        for client in tuple(self.clients):
-            client.cut()
+        for worker in tuple(self.workers):
+            worker.cut()
         if self._handover is not None:
             self._handover.leave(self.store.snapshot(self.clock()))
 
-    def send(self, client: Client, data: bytes) -> None:
-        client.outgoing.append(data)
-        self._pending.add(client)
+    def send(self, worker: WorkerLink, data: bytes) -> None:
+        worker.outgoing.append(data)
+        self._pending.add(worker)
 
     def flush(self) -> None:
         """What one batch of requests led to leaves in one write per worker."""
         pending, self._pending = self._pending, set()
-        for client in pending:
-            client.flush()
+        for worker in pending:
+            worker.flush()
 
     def tell(self, changes: Iterable[tuple[str, Change]]) -> None:
         for topic, change in changes:
             subscribers = self.subscribers.get(topic)
             if subscribers:
                 data = frame(Op.CHANGE, topic, *change)
-                for client in subscribers:
-                    self.send(client, data)
+                for worker in subscribers:
+                    self.send(worker, data)
 
-    def forget(self, client: Client) -> None:
+    def forget(self, worker: WorkerLink) -> None:
         """The connection is gone. Its members stay until the lease ends: the worker may be back by then."""
-        self.clients.discard(client)
-        self._pending.discard(client)
-        for topic in client.topics:
-            self._unsubscribed(client, topic)
-        client.topics.clear()
+        self.workers.discard(worker)
+        self._pending.discard(worker)
+        for topic in worker.topics:
+            self._unsubscribed(worker, topic)
+        worker.topics.clear()
 
     def arm(self, delay: float) -> None:
         """Sweep in `delay` seconds, unless that is going to happen earlier."""
@@ -127,26 +128,26 @@ class Relay:
 
     def _let_go(self, now: float) -> None:
         self.tell(self.store.sweep(now))
-        for client in self.clients:
-            if client.until is not None and client.until <= now:
-                client.until = None
-                self.send(client, frame(Op.FORGOTTEN))  # it reads this before anything newer, whenever it wakes up
+        for worker in self.workers:
+            if worker.until is not None and worker.until <= now:
+                worker.until = None
+                self.send(worker, frame(Op.FORGOTTEN))  # it reads this before anything newer, whenever it wakes up
 
-    def _unsubscribed(self, client: Client, topic: str) -> None:
+    def _unsubscribed(self, worker: WorkerLink, topic: str) -> None:
         subscribers = self.subscribers.get(topic)
         if subscribers is None:
             return
-        subscribers.discard(client)
+        subscribers.discard(worker)
         if not subscribers:
             del self.subscribers[topic]
 
     # Requests: each returns the words of the reply.
 
-    def hello(self, client: Client, process: str, lease: float) -> None:
-        client.process, client.lease = process, lease
-        self._renew(client)
+    def hello(self, worker: WorkerLink, process: str, lease: float) -> None:
+        worker.process, worker.lease = process, lease
+        self._renew(worker)
 
-    def publish(self, client: Client, topic: str, data: bytes, keep: tuple[int, float] | None) -> Words | None:
+    def publish(self, worker: WorkerLink, topic: str, data: bytes, keep: tuple[int, float] | None) -> Words | None:
         kept = None if keep is None else Keep(*keep)
         entry = self.store.publish(topic, data, kept, self.clock())
         subscribers = self.subscribers.get(topic)
@@ -158,63 +159,63 @@ class Relay:
             self.arm(kept.ttl)
         return None if entry.position is None else tuple(entry.position)
 
-    def subscribe(self, client: Client, topics: tuple[str, ...]) -> Words:
+    def subscribe(self, worker: WorkerLink, topics: tuple[str, ...]) -> Words:
         for topic in topics:
-            self.subscribers.setdefault(topic, set()).add(client)
-        client.topics.update(topics)
+            self.subscribers.setdefault(topic, set()).add(worker)
+        worker.topics.update(topics)
         return tuple(tuple(self.store.head(topic)) for topic in topics)
 
-    def unsubscribe(self, client: Client, topic: str) -> None:
-        client.topics.discard(topic)
-        self._unsubscribed(client, topic)
+    def unsubscribe(self, worker: WorkerLink, topic: str) -> None:
+        worker.topics.discard(topic)
+        self._unsubscribed(worker, topic)
 
     def history(
-        self, client: Client, topic: str, since: tuple[int, str] | None, limit: int | None, size: int | None
+        self, worker: WorkerLink, topic: str, since: tuple[int, str] | None, limit: int | None, size: int | None
     ) -> Words:
         position = None if since is None else Position(*since)
         size = PAGE_BYTES if size is None else min(size, PAGE_BYTES)
         return pack_page(self.store.page(topic, position, limit, self.clock(), size))
 
-    def track(self, client: Client, topic: str, ref: str, user: str, meta: bytes) -> None:
-        self._renew(client)
-        change = self.store.track(topic, Track(ref, user, meta), client.process)
+    def track(self, worker: WorkerLink, topic: str, ref: str, user: str, meta: bytes) -> None:
+        self._renew(worker)
+        change = self.store.track(topic, Track(ref, user, meta), worker.process)
         if change is not None:
             self.tell([(topic, change)])
 
-    def untrack(self, client: Client, topic: str, ref: str, grace: float) -> None:
+    def untrack(self, worker: WorkerLink, topic: str, ref: str, grace: float) -> None:
         change = self.store.untrack(topic, ref, grace, self.clock())
         if change is not None:
             self.tell([(topic, change)])
         if grace > 0:
             self.arm(grace)
 
-    def presence(self, client: Client, topic: str) -> Words:
+    def presence(self, worker: WorkerLink, topic: str) -> Words:
         self._let_go(self.clock())
         roster = self.store.roster(topic)
         return (roster.version, dict(roster.members), dict(roster.more))
 
-    def count(self, client: Client, topic: str) -> int:
+    def count(self, worker: WorkerLink, topic: str) -> int:
         self._let_go(self.clock())
         return self.store.count(topic)
 
-    def control(self, client: Client, payload: bytes) -> None:
+    def control(self, worker: WorkerLink, payload: bytes) -> None:
         data = frame(Op.CONTROLLED, payload)
-        for other in self.clients:
+        for other in self.workers:
             self.send(other, data)
 
-    def renew(self, client: Client) -> None:
-        self._renew(client)
+    def renew(self, worker: WorkerLink) -> None:
+        self._renew(worker)
 
-    def goodbye(self, client: Client) -> None:
-        self.tell(self.store.drop_process(client.process))
+    def goodbye(self, worker: WorkerLink) -> None:
+        self.tell(self.store.drop_process(worker.process))
 
-    def stats(self, client: Client) -> Words:
-        return (self.store.topics, len(self.subscribers), len(self.clients))
+    def stats(self, worker: WorkerLink) -> Words:
+        return (self.store.topics, len(self.subscribers), len(self.workers))
 
-    def _renew(self, client: Client) -> None:
-        client.until = self.clock() + client.lease
-        self.store.renew(client.process, client.until)
-        self.arm(client.lease)
+    def _renew(self, worker: WorkerLink) -> None:
+        worker.until = self.clock() + worker.lease
+        self.store.renew(worker.process, worker.until)
+        self.arm(worker.lease)
 
 
 REQUESTS: Final[dict[int, Callable[..., object]]] = {
@@ -234,7 +235,7 @@ REQUESTS: Final[dict[int, Callable[..., object]]] = {
 }
 
 
-class Client(asyncio.Protocol):
+class WorkerLink(asyncio.Protocol):
     """One worker's connection."""
 
     def __init__(self, relay: Relay) -> None:
@@ -245,7 +246,7 @@ class Client(asyncio.Protocol):
         """When the lease ends; None: it did, and the worker has been told."""
         self.topics: set[str] = set()
         self.outgoing: list[bytes] = []
-        self._door: Door | None = Door(relay.key)
+        self._door: RelayHandshake | None = RelayHandshake(relay.key)
         """None: the peer has shown that it knows the key. Before that nothing it sends is unmarshalled."""
         self._patience: asyncio.TimerHandle | None = None
         self._splitter = Splitter(MAX_REQUEST)
@@ -314,7 +315,7 @@ class Client(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _at_the_door(self, transport: asyncio.Transport, door: Door, data: bytes) -> bytes:
+    def _at_the_door(self, transport: asyncio.Transport, door: RelayHandshake, data: bytes) -> bytes:
         """What came behind the proof."""
         try:
             answer, behind = door.feed(data)
@@ -329,7 +330,7 @@ class Client(asyncio.Protocol):
         self._door = None
         if self._patience is not None:
             self._patience.cancel()
-        self.relay.clients.add(self)
+        self.relay.workers.add(self)
         return behind
 
     def cut(self) -> None:
@@ -408,21 +409,6 @@ class Unsent:
             self._batches[0] = (end, min(size, end - sent))
 
 
-def pack_page(page: Page) -> Words:
-    return (
-        tuple((entry.data, None if entry.position is None else entry.position.offset) for entry in page.entries),
-        tuple(page.position),
-        page.recovered,
-        page.rest,
-    )
-
-
-def unpack_page(words: Words) -> Page:
-    entries, (offset, epoch), recovered, rest = words
-    made = tuple(Entry(data, None if number is None else Position(number, epoch)) for data, number in entries)
-    return Page(made, Position(offset, epoch), recovered, rest)
-
-
 def listen(address: str) -> socket.socket:
     """A listening socket: `@name` is an abstract one (Linux, no file), anything else a path."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -447,10 +433,6 @@ def _remove_stale(address: str) -> None:
             os.unlink(address)
 
 
-def native_address(address: str) -> str:
-    return "\0" + address[1:] if address.startswith("@") else address
-
-
 async def serve(server: socket.socket, key: str, *, with_parent: bool, state: str | None) -> None:
     """Serve until SIGTERM; with `with_parent` until the parent says so, or is gone.
 
@@ -469,7 +451,7 @@ async def serve(server: socket.socket, key: str, *, with_parent: bool, state: st
     if with_parent:
         loop.add_reader(sys.stdin.fileno(), lambda: end(os.read(sys.stdin.fileno(), 1) == STOP))
     relay = Relay(key, None if state is None else Handover(state))
-    listening = await loop.create_unix_server(lambda: Client(relay), sock=server)
+    listening = await loop.create_unix_server(lambda: WorkerLink(relay), sock=server)
     clean = await over
     listening.close()
     if clean:
@@ -477,7 +459,9 @@ async def serve(server: socket.socket, key: str, *, with_parent: bool, state: st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pass hub messages between the workers of one host.")
+    parser = argparse.ArgumentParser(
+        prog="python -m antiphon.hub.backends.relay", description="Pass hub messages between the workers of one host."
+    )
     parser.add_argument("address", help="a path, or @name for an abstract socket")
     parser.add_argument("--fd", type=int, help="listen on this inherited socket")
     parser.add_argument("--with-parent", action="store_true", help="end when standard input says so, or ends")
@@ -524,7 +508,3 @@ def _key_beside(address: str) -> Iterator[str]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-
-
-if __name__ == "__main__":
-    main()

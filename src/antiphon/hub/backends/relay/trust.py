@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from .relay_wire import ENVIRONMENT
+from ...environment import ENVIRONMENT
 
 HELLO: Final = b"antiphon relay 3"
 """What a worker says first; the number is that of the protocol."""
@@ -84,7 +84,7 @@ def _environments() -> Iterator[bytes]:
             yield path.read_bytes()
 
 
-class Worker:
+class WorkerHandshake:
     """The worker's end of the handshake: `asking`, then `answered` with what the relay sends."""
 
     def __init__(self, key: str) -> None:
@@ -103,7 +103,7 @@ class Worker:
         return _proof(self._key, b"worker", nonces)
 
 
-class Door:
+class RelayHandshake:
     """The relay's end: takes bytes until the worker is known. Nothing is read of them but what is written here."""
 
     def __init__(self, key: str) -> None:

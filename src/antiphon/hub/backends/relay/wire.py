@@ -1,7 +1,7 @@
 """What workers and the relay process say to each other: one frame is a length and a marshalled tuple.
 
 Pure, no I/O. `marshal` because both ends are processes of one user on one host that have shown each other a key (see
-relay_trust.py), run the same interpreter, and one C call per frame is all the codec a fast path wants. It is no
+trust.py), run the same interpreter, and one C call per frame is all the codec a fast path wants. It is no
 format for strangers, and none gets to send here.
 """
 
@@ -11,8 +11,7 @@ import marshal
 import struct
 from typing import Any, Final, TypeAlias
 
-ENVIRONMENT: Final = "ANTIPHON_RELAY"
-"""Environment variable that names the relay, as KEY:ADDRESS; set for the workers by whoever runs the `Supervisor`."""
+from ...records import Entry, Page, Position
 
 MAX_REQUEST: Final = 64 << 20
 """Bytes of one request. Larger ones can only be damage, or a payload no WebSocket would take."""
@@ -105,3 +104,23 @@ def _words(body: memoryview) -> Words:
     if not isinstance(words, tuple) or not words:
         raise DamagedStream(f"expected a tuple of words, got {type(words).__name__}")
     return words
+
+
+def pack_page(page: Page) -> Words:
+    return (
+        tuple((entry.data, None if entry.position is None else entry.position.offset) for entry in page.entries),
+        tuple(page.position),
+        page.recovered,
+        page.rest,
+    )
+
+
+def unpack_page(words: Words) -> Page:
+    entries, (offset, epoch), recovered, rest = words
+    made = tuple(Entry(data, None if number is None else Position(number, epoch)) for data, number in entries)
+    return Page(made, Position(offset, epoch), recovered, rest)
+
+
+def native_address(address: str) -> str:
+    """As the socket module wants it: `@name` is an abstract one (Linux), anything else a path."""
+    return "\0" + address[1:] if address.startswith("@") else address

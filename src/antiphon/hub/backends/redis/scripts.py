@@ -21,8 +21,8 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from ..errors import BackendUnavailable
-from .redis_wire import Command, Word
+from ...errors import BackendUnavailable
+from .wire import Command, Word
 
 Client: TypeAlias = "Redis"
 
@@ -39,7 +39,7 @@ class Script:
     """One script: the common prelude and its own part."""
 
     def __init__(self, name: str) -> None:
-        self.source: Final = f"{_read('redis_common.lua')}\n{_read(f'redis_{name}.lua')}"
+        self.source: Final = f"{_read('common.lua')}\n{_read(f'{name}.lua')}"
         self.sha: Final = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def command(self, key: str, *words: Word) -> Command:

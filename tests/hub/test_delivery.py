@@ -7,18 +7,20 @@ import asyncio
 import pytest
 
 from antiphon.hub import BackendUnavailable, Hub, Overflow, Position, TopicOptions
-from antiphon.hub.backends.base import BackendConfig, Change, Entry, Keep, Roster, Track
+from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
-from antiphon.hub.envelope import Envelope, Form, pack
-from antiphon.hub.message import Kind, Parcel
-from antiphon.hub.station import Counters, LocalTopic, Receiver, Station
+from antiphon.hub.counters import Counters
+from antiphon.hub.delivery import LocalReceiver, LocalTopic, Station
+from antiphon.hub.envelope import Envelope, PayloadForm, pack
+from antiphon.hub.message import MessageKind, Parcel
+from antiphon.hub.records import Change, Entry, Keep, Roster, Track
 from antiphon.testing.hub_contract import compose
 from antiphon.testing.hub_sinks import Connection, RecordingSink
 from antiphon.types import PreparedMessage
 
 
 def parcel(text: str, position: Position | None = None) -> Parcel:
-    made = Parcel("t", Kind.MESSAGE, text, text.encode(), Form.TEXT)
+    made = Parcel("t", MessageKind.MESSAGE, text, text.encode(), PayloadForm.TEXT)
     made.position = position
     return made
 
@@ -41,14 +43,14 @@ async def test_what_comes_while_something_is_delivered_comes_after_it() -> None:
 
     first, second = Answering(), RecordingSink()
     for sink in (first, second):
-        station.add("t", TopicOptions(), Receiver(sink, 1, None))
+        station.add("t", TopicOptions(), LocalReceiver(sink, 1, None))
     station.put(station.deliver, "t", parcel("1"))
     station.drain()
     assert first.received == second.received == ["1", "2"]
 
 
 async def test_a_page_says_nothing_about_another_epoch() -> None:
-    receiver = Receiver(RecordingSink(), 1, None)
+    receiver = LocalReceiver(RecordingSink(), 1, None)
     receiver.behind = Position(5, "a")
     assert receiver.knows(parcel("", Position(5, "a")))
     assert not receiver.knows(parcel("", Position(6, "a")))
@@ -56,7 +58,7 @@ async def test_a_page_says_nothing_about_another_epoch() -> None:
     assert not receiver.knows(parcel(""))
 
 
-def watch(local: LocalTopic, receiver: Receiver, roster: Roster, *meanwhile: Change) -> None:
+def watch(local: LocalTopic, receiver: LocalReceiver, roster: Roster, *meanwhile: Change) -> None:
     """The receiver asks who is there, and changes come before the answer."""
     came: list[Change] = []
     local.expect(came)
@@ -66,10 +68,10 @@ def watch(local: LocalTopic, receiver: Receiver, roster: Roster, *meanwhile: Cha
 
 
 async def test_a_change_that_a_newcomers_roster_contains_is_not_told_to_it_again() -> None:
-    """The others' picture may be behind the roster that the newcomer was given."""
+    """The others' replica may be behind the roster that the newcomer was given."""
     station = make_station()
     early, late = RecordingSink(), RecordingSink()
-    receivers = [Receiver(sink, 1, None) for sink in (early, late)]
+    receivers = [LocalReceiver(sink, 1, None) for sink in (early, late)]
     local = station.add("t", TopicOptions(presence=True), receivers[0])
     watch(local, receivers[0], Roster(1, {}))
     station.add("t", local.options, receivers[1])
@@ -87,7 +89,7 @@ async def test_a_change_that_overtakes_the_roster_reaches_the_newcomer() -> None
     station = make_station()
     sinks = [RecordingSink(), RecordingSink()]
     for sink in sinks:
-        receiver = Receiver(sink, 1, None)
+        receiver = LocalReceiver(sink, 1, None)
         local = station.add("t", TopicOptions(presence=True), receiver)
         watch(local, receiver, Roster(1, {"ann": (b'"a"',)}), Change(2, "ann", ()), Change(3, "bob", (b'"b"',)))
     assert [event["joins"] for sink in sinks for event in sink.events] == [{"bob": ["b"]}] * 2
@@ -112,7 +114,7 @@ async def test_a_refreshed_roster_shows_what_was_missed_although_newer_changes_c
 def asking_again() -> tuple[LocalTopic, RecordingSink, list[Change]]:
     """A topic with one watcher, who knows of ann, and the roster is being read anew."""
     sink = RecordingSink()
-    receiver = Receiver(sink, 1, None)
+    receiver = LocalReceiver(sink, 1, None)
     local = make_station().add("t", TopicOptions(presence=True), receiver)
     watch(local, receiver, Roster(1, {"ann": (b'"a"',)}))
     came: list[Change] = []
@@ -129,7 +131,7 @@ async def test_an_entry_that_comes_twice_is_delivered_once() -> None:
     connection = Connection()
     async with hub.join("t", connection) as membership:
         assert membership.position is not None
-        entry = Entry(pack(Envelope(Form.TEXT, b"x", "", "")), Position(1, membership.position.epoch))
+        entry = Entry(pack(Envelope(PayloadForm.TEXT, b"x", "", "")), Position(1, membership.position.epoch))
         for _ in range(2):
             hub._rooms.deliver("t", entry)
         hub._rooms.flush()
@@ -141,7 +143,7 @@ async def test_a_new_connection_with_the_identity_of_an_old_one_is_not_excluded_
     connection = Connection()
     named_before_joining = hub._name_of(connection)
     async with hub.join("t", connection):
-        hub._rooms.deliver("t", Entry(pack(Envelope(Form.TEXT, b"x", "", named_before_joining)), None))
+        hub._rooms.deliver("t", Entry(pack(Envelope(PayloadForm.TEXT, b"x", "", named_before_joining)), None))
         hub._rooms.flush()
         await hub.publish("t", "not for you", exclude=connection)
     assert connection.received == ["x"]
@@ -173,6 +175,8 @@ async def test_code_takes_one_message_larger_than_its_outbox() -> None:
 
 class Failing(MemoryBackend):
     """Fails at what the test says."""
+
+    in_process = False
 
     at = ""
 
@@ -227,7 +231,7 @@ async def test_a_loop_that_was_closed_before_it_could_deliver_holds_nothing() ->
 
 async def test_what_was_on_its_way_when_the_data_was_lost_does_not_make_a_page_come_again() -> None:
     sink = RecordingSink()
-    receiver = Receiver(sink, 1, None)
+    receiver = LocalReceiver(sink, 1, None)
     local = make_station().add("t", TopicOptions(history=5), receiver)
     local.hold(receiver)
     local.release(receiver, [parcel("3", Position(3, "new"))], Position(3, "new"))
@@ -239,7 +243,7 @@ async def test_what_was_on_its_way_when_the_data_was_lost_does_not_make_a_page_c
 
 async def test_a_joiner_whose_place_and_live_messages_are_of_two_epochs_is_told_of_a_gap() -> None:
     sink = RecordingSink()
-    receiver = Receiver(sink, 1, None)
+    receiver = LocalReceiver(sink, 1, None)
     local = make_station().add("t", TopicOptions(history=5), receiver)
     local.hold(receiver)
     local.deliver(parcel("1", Position(1, "new")))
@@ -252,7 +256,7 @@ async def test_an_entry_of_another_epoch_is_a_gap_for_all() -> None:
     connection = Connection()
     async with hub.join("t", connection):
         for offset, epoch in ((1, "a"), (1, "b"), (2, "b")):
-            hub._rooms.deliver("t", Entry(pack(Envelope(Form.TEXT, b"x", "", "")), Position(offset, epoch)))
+            hub._rooms.deliver("t", Entry(pack(Envelope(PayloadForm.TEXT, b"x", "", "")), Position(offset, epoch)))
             hub._rooms.flush()
     told = '{"type":"resync","topic":"t"}'
     assert connection.received == [told, "x", told, "x", "x"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from .base import Position
+from ...records import Position
 
 TURN: Final = 2000
 """Topics whose heads are compared at a time. More topics than that take turns."""

@@ -21,9 +21,9 @@ import weakref
 from pathlib import Path
 from typing import Final, Self
 
-from .relay_process import STOP, listen
-from .relay_trust import new_key, target
-from .relay_wire import ENVIRONMENT
+from ...environment import ENVIRONMENT
+from .process import STOP, listen
+from .trust import new_key, target
 
 log = logging.getLogger("antiphon.hub.relay")
 
@@ -176,17 +176,17 @@ class Supervisor:
             self._listener.close()
 
 
-_PACKAGE = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[3]
 
 # The relay needs six small modules of the package, not all of it: importing the package's door would cost it
 # a second at every start and fifty megabytes for good.
 _PROGRAM = """\
 import sys, types
 root = sys.argv.pop(1)
-for name in ("antiphon", "antiphon.hub", "antiphon.hub.backends"):
+for name in ("antiphon", "antiphon.hub", "antiphon.hub.backends", "antiphon.hub.backends.relay"):
     module = sys.modules[name] = types.ModuleType(name)
     module.__path__ = ["/".join([root, *name.split(".")[1:]])]
-from antiphon.hub.backends.relay_process import main
+from antiphon.hub.backends.relay.process import main
 main()
 """
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, RedisError
 
-from .redis_wire import Replies, Reply
+from .wire import Replies, Reply
 
 log = logging.getLogger("antiphon.hub.redis")
 

@@ -8,67 +8,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from antiphon.events import Observer
 from antiphon.types import PreparedMessage, Sink
 
 from .arguments import refuse_second
-from .backends.base import Change, Position, Roster
+from .backlog import Backlog, Replay, sink_limit
+from .counters import Counters
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
-from .message import Kind, Parcel, presence_diff, resync
-from .outbox import Outbox, Replay, sink_limit
-from .presence import Diff, Listed, Picture
+from .message import MessageKind, Parcel, presence_diff, resync
+from .records import Change, Position, Roster
 from .topics import TopicOptions
+from .watchers import Notice, Watchers
 
 logger: Final = logging.getLogger("antiphon.hub")
 
 Offer: TypeAlias = Callable[[PreparedMessage, int], bool]
 
 
-class Counters:
-    """What all event loops of a process have delivered and lost. Behind a lock: they may run in several threads."""
-
-    def __init__(self) -> None:
-        self.delivered = 0
-        self.dropped = 0
-        self.disconnected = 0
-        self.high_water = 0
-        """Bytes in the fullest outbox that ever refused a message."""
-        self._lock = threading.Lock()
-
-    def add(self, *, delivered: int = 0, dropped: int = 0, disconnected: int = 0) -> None:
-        with self._lock:
-            self.delivered += delivered
-            self.dropped += dropped
-            self.disconnected += disconnected
-
-    def fill(self, size: int) -> bool:
-        """True when no outbox was so full before."""
-        with self._lock:
-            higher = size > self.high_water
-            if higher:
-                self.high_water = size
-            return higher
-
-
-class Receiver:
+class LocalReceiver:
     """One membership: a sink in a topic."""
 
     __slots__ = (
+        "backlog",
         "behind",
         "local",
         "mixed",
         "offer",
-        "outbox",
         "serial",
         "sink",
-        "told",
         "user",
-        "watching",
     )
 
     def __init__(self, sink: Sink, serial: int, user: str | None) -> None:
@@ -79,23 +51,19 @@ class Receiver:
         self.user = user
         self.local: LocalTopic | None = None
         """None: left, or not yet joined."""
-        self.outbox: Outbox | None = None
+        self.backlog: Backlog | None = None
         self.behind: Position | None = None
         """Entries up to here are known to the receiver already: drop them when they come."""
         self.mixed = ""
         """The epoch of entries that came behind a page of another one: the receiver was told that there is a gap."""
-        self.watching = False
-        """Gets presence diffs."""
-        self.told: dict[str, Listed] | None = None
-        """The members as this slow receiver knows them; it gets the difference when it has caught up."""
 
     @property
     def off_the_fast_path(self) -> bool:
-        return self.behind is not None or (self.outbox is not None and self.outbox.waiting)
+        return self.behind is not None or (self.backlog is not None and self.backlog.waiting)
 
     @property
     def dropped(self) -> int:
-        return 0 if self.outbox is None else self.outbox.dropped
+        return 0 if self.backlog is None else self.backlog.dropped
 
     def knows(self, parcel: Parcel) -> bool:
         """The entry was in the page this receiver got. The first one of its epoch behind it ends the question."""
@@ -109,16 +77,15 @@ class LocalTopic:
     """The receivers of one topic in one loop."""
 
     __slots__ = (
-        "_asking",
         "fast",
         "limit",
         "name",
         "options",
-        "picture",
         "receivers",
         "sinks",
         "slow",
         "station",
+        "watchers",
     )
 
     def __init__(self, station: Station, name: str, options: TopicOptions) -> None:
@@ -126,22 +93,21 @@ class LocalTopic:
         self.name = name
         self.options = options
         self.limit = sink_limit(options.overflow, options.outbox_bytes)
-        self.receivers: dict[Receiver, None] = {}
+        self.receivers: dict[LocalReceiver, None] = {}
         self.sinks: set[int] = set()
         """Their identities: a sink is in a topic once."""
-        self.fast: list[tuple[Offer, Receiver]] | None = None
+        self.fast: list[tuple[Offer, LocalReceiver]] | None = None
         """Receivers that take messages straight into their sink; None: to be built again."""
-        self.slow: list[Receiver] = []
-        self.picture: Picture[Listed] | None = None
-        """The members, once somebody here watches them."""
-        self._asking: list[list[Change]] = []
+        self.slow: list[LocalReceiver] = []
+        self.watchers: Watchers[LocalReceiver] | None = None
+        """Those who are told of the members, once there are any."""
 
-    def outbox(self, receiver: Receiver) -> Outbox:
-        if receiver.outbox is None:
-            receiver.outbox = Outbox(
+    def backlog(self, receiver: LocalReceiver) -> Backlog:
+        if receiver.backlog is None:
+            receiver.backlog = Backlog(
                 receiver.sink, self.options.overflow, self.options.outbox_bytes, lambda: self._caught_up(receiver)
             )
-        return receiver.outbox
+        return receiver.backlog
 
     def deliver(self, parcel: Parcel) -> int:
         """Hand one message to all receivers; returns how many. No call but `offer` (benchmarks: fanout-64)."""
@@ -152,7 +118,7 @@ class LocalTopic:
         if parcel.excluded:
             fast, slow = self._without(parcel, fast, slow)
         limit = self.limit
-        refused: list[Receiver] = []
+        refused: list[LocalReceiver] = []
         receivers = iter(fast)
         while True:
             try:
@@ -172,8 +138,8 @@ class LocalTopic:
         return delivered
 
     def _without(
-        self, parcel: Parcel, fast: list[tuple[Offer, Receiver]], slow: list[Receiver]
-    ) -> tuple[list[tuple[Offer, Receiver]], list[Receiver]]:
+        self, parcel: Parcel, fast: list[tuple[Offer, LocalReceiver]], slow: list[LocalReceiver]
+    ) -> tuple[list[tuple[Offer, LocalReceiver]], list[LocalReceiver]]:
         """All but the connection the publisher excluded."""
         excluded = self.station.excluded(parcel)
         if excluded is None:
@@ -185,7 +151,7 @@ class LocalTopic:
             [receiver for receiver in slow if id(receiver.sink) != identity or receiver.serial > serial],
         )
 
-    def _deliver_slowly(self, receiver: Receiver, parcel: Parcel) -> int:
+    def _deliver_slowly(self, receiver: LocalReceiver, parcel: Parcel) -> int:
         """1 when the receiver did not get the message."""
         if receiver.local is not self or receiver.knows(parcel):
             return 1
@@ -200,28 +166,28 @@ class LocalTopic:
                 self._apply(receiver, resync(self.name), fresh=False)
         return self._apply(receiver, parcel, fresh=False)
 
-    def _apply(self, receiver: Receiver, parcel: Parcel, *, fresh: bool) -> int:
+    def _apply(self, receiver: LocalReceiver, parcel: Parcel, *, fresh: bool) -> int:
         """Let the receiver's policy decide; `fresh`: its sink has just refused. 1 when it did not get the message."""
         if receiver.local is not self:
             return 1
-        outbox = self.outbox(receiver)
-        lost, fast_before = outbox.dropped, not receiver.off_the_fast_path
-        if fresh and not outbox.waiting:
-            outbox.refused(parcel)
+        backlog = self.backlog(receiver)
+        lost, fast_before = backlog.dropped, not receiver.off_the_fast_path
+        if fresh and not backlog.waiting:
+            backlog.refused(parcel)
         else:
-            outbox.put(parcel)
+            backlog.put(parcel)
         if fast_before is receiver.off_the_fast_path:
             self.fast = None
-        self.station.account(self, outbox, outbox.dropped - lost)
-        return 1 if outbox.disconnected or outbox.dropped > lost else 0
+        self.station.account(self, backlog, backlog.dropped - lost)
+        return 1 if backlog.disconnected or backlog.dropped > lost else 0
 
-    def tell(self, receiver: Receiver, parcel: Parcel) -> None:
+    def tell(self, receiver: LocalReceiver, parcel: Parcel) -> None:
         """One message for this receiver alone, behind what it is owed."""
         if not receiver.off_the_fast_path and receiver.offer(parcel, self.limit):
             return
         self._apply(receiver, parcel, fresh=False)
 
-    def _sort(self) -> list[tuple[Offer, Receiver]]:
+    def _sort(self) -> list[tuple[Offer, LocalReceiver]]:
         self.fast = fast = []
         self.slow = []
         for receiver in self.receivers:
@@ -233,14 +199,14 @@ class LocalTopic:
 
     # Joining
 
-    def hold(self, receiver: Receiver) -> None:
+    def hold(self, receiver: LocalReceiver) -> None:
         """The receiver catches up: keep live messages for later."""
-        self.outbox(receiver).hold()
+        self.backlog(receiver).hold()
         self.fast = None
 
     def release(
         self,
-        receiver: Receiver,
+        receiver: LocalReceiver,
         page: Iterable[Parcel],
         behind: Position | None,
         *,
@@ -251,13 +217,13 @@ class LocalTopic:
         are not in the page."""
         receiver.behind = behind
         self.fast = None
-        outbox = self.outbox(receiver)
-        if behind is not None and any(one.position and one.position.epoch != behind.epoch for one in outbox.pending):
+        backlog = self.backlog(receiver)
+        if behind is not None and any(one.position and one.position.epoch != behind.epoch for one in backlog.pending):
             # The data was lost on the way. Which epoch is the new one, nobody knows here.
             owed = [*owed, resync(self.name)]
-        outbox.release(page, lambda parcel: not receiver.knows(parcel), rest=rest, owed=owed)
+        backlog.release(page, lambda parcel: not receiver.knows(parcel), rest=rest, owed=owed)
 
-    def forget_page(self, receiver: Receiver) -> None:
+    def forget_page(self, receiver: LocalReceiver) -> None:
         """Nothing that was in the receiver's page can come any more."""
         receiver.behind = None
         self.fast = None
@@ -269,73 +235,44 @@ class LocalTopic:
 
         Ends with `watch`, `refresh` or `give_up`. The answer may be older than these, or ahead of some still to come.
         """
-        self._asking.append(came)
+        if self.watchers is None:
+            self.watchers = Watchers()
+        self.watchers.expect(came)
 
     def give_up(self, came: list[Change]) -> None:
-        self._asking = [one for one in self._asking if one is not came]
+        if self.watchers is not None:
+            self.watchers.give_up(came)
 
-    def watch(self, receiver: Receiver, roster: Roster, came: list[Change]) -> Parcel:
-        """From now on the receiver is told changes; returns what it is owed first: all members."""
-        if self.picture is None:
-            self.picture = Picture(0, {})
-        self.refresh(roster, came)
-        receiver.watching = True
-        return presence_diff(self.name, Diff(joins=dict(self.picture.members)))
+    def watch(self, receiver: LocalReceiver, roster: Roster, came: list[Change]) -> Parcel:
+        """From now on the receiver is told changes; returns what it is owed first: all members. After `expect`."""
+        assert self.watchers is not None, "a roster is expected before it is given"
+        self._notify(self.watchers.refresh(roster, came, first=True))
+        return presence_diff(self.name, self.watchers.add(receiver))
 
     def refresh(self, roster: Roster, came: list[Change]) -> None:
-        """All watchers know what the picture shows; now it shows this roster, and what came since it was asked for."""
-        self.give_up(came)
-        if self.picture is None:
-            return
-        listed = {user: Listed(metas, roster.more.get(user, 0)) for user, metas in roster.members.items()}
-        fresh = Picture(roster.version, listed)
-        for change in came:
-            fresh.change(change.version, change.user, Listed(change.metas, change.more))
-        before = dict(self.picture.members)
-        diff = self.picture.replace(fresh.version, fresh.members)
-        if diff:
-            users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
-            self._tell_watchers(diff, {user: before.get(user) for user in users})
+        """All watchers are told what they missed: the members are this roster, and what came since it was asked for."""
+        if self.watchers is not None:
+            self._notify(self.watchers.refresh(roster, came))
 
     def change(self, change: Change) -> None:
         """A member came, went, or changed."""
-        for came in self._asking:
-            came.append(change)
-        if self.picture is None:
-            return
-        before = self.picture.members.get(change.user)
-        diff = self.picture.change(change.version, change.user, Listed(change.metas, change.more))
-        if diff:
-            self._tell_watchers(diff, {change.user: before})
+        if self.watchers is not None:
+            self._notify(self.watchers.change(change))
 
-    def _tell_watchers(self, diff: Diff[Listed], before: Mapping[str, Listed | None]) -> None:
-        """`before`: how the members in `diff` were; None: not there."""
-        parcel = presence_diff(self.name, diff)
-        for receiver in tuple(self.receivers):
-            if not receiver.watching:
-                continue
-            if receiver.outbox is not None and receiver.outbox.waiting:
-                self._remember_told(receiver, before)
+    def _notify(self, notice: Notice | None) -> None:
+        """A diff must not be lost to a policy: a slow receiver gets the sum of them when it has caught up."""
+        if notice is None or self.watchers is None:
+            return
+        parcel = presence_diff(self.name, notice.diff)
+        for receiver in self.watchers.here():
+            if receiver.backlog is not None and receiver.backlog.waiting:
+                self.watchers.fall_behind(receiver, notice)
             else:
                 self.tell(receiver, parcel)
 
-    def _remember_told(self, receiver: Receiver, before: Mapping[str, Listed | None]) -> None:
-        """A diff must not be lost to a policy: a slow receiver gets the sum of them when it has caught up."""
-        if receiver.told is not None or self.picture is None:
-            return
-        receiver.told = dict(self.picture.members)
-        for user, listed in before.items():
-            if listed:
-                receiver.told[user] = listed
-            else:
-                receiver.told.pop(user, None)
-
-    def _caught_up(self, receiver: Receiver) -> None:
+    def _caught_up(self, receiver: LocalReceiver) -> None:
         self.fast = None
-        told, receiver.told = receiver.told, None
-        if told is None or self.picture is None or receiver.local is not self:
-            return
-        diff = Picture(0, told).replace(0, self.picture.members)
+        diff = None if self.watchers is None else self.watchers.catch_up(receiver)
         if diff:
             self.tell(receiver, presence_diff(self.name, diff))
 
@@ -393,7 +330,7 @@ class Station:
         finally:
             self._draining = False
 
-    def add(self, topic: str, options: TopicOptions, receiver: Receiver) -> LocalTopic:
+    def add(self, topic: str, options: TopicOptions, receiver: LocalReceiver) -> LocalTopic:
         local = self.topics.get(topic)
         if local is None:
             local = self.topics[topic] = LocalTopic(self, topic, options)
@@ -407,20 +344,21 @@ class Station:
         self._lose(topic, receiver.dropped)
         return local
 
-    def remove(self, receiver: Receiver) -> None:
+    def remove(self, receiver: LocalReceiver) -> None:
         local = receiver.local
         if local is None:
             return
         receiver.local = None
-        receiver.watching = False
+        if local.watchers is not None:
+            local.watchers.remove(receiver)
         self.memberships -= 1
         sink = id(receiver.sink)
         self.sinks[sink] -= 1
         if not self.sinks[sink]:
             del self.sinks[sink]
         self._lose(local.name, -receiver.dropped)
-        if receiver.outbox is not None:
-            receiver.outbox.close()
+        if receiver.backlog is not None:
+            receiver.backlog.close()
         del local.receivers[receiver]
         local.sinks.discard(id(receiver.sink))
         local.fast = None
@@ -441,12 +379,12 @@ class Station:
         identity, _, serial = which.partition(":")
         return int(identity), int(serial)
 
-    def account(self, local: LocalTopic, outbox: Outbox, lost: int) -> None:
+    def account(self, local: LocalTopic, backlog: Backlog, lost: int) -> None:
         """Count what a policy did."""
-        fullness = outbox.sink.buffered + outbox.pending_bytes
+        fullness = backlog.sink.buffered + backlog.pending_bytes
         if self.counters.fill(fullness) and self.observer is not None:
             self.observer(OutboxHighWater(topic=local.name, bytes=fullness))
-        if outbox.disconnected:
+        if backlog.disconnected:
             self.counters.add(disconnected=1)
             if self.observer is not None:
                 self.observer(ReceiverTooSlow(topic=local.name))
@@ -454,7 +392,7 @@ class Station:
             self._lose(local.name, lost)
             self.counters.add(dropped=lost)
             if self.observer is not None:
-                self.observer(Dropped(topic=local.name, policy=outbox.policy, count=lost))
+                self.observer(Dropped(topic=local.name, policy=backlog.policy, count=lost))
 
     # Handlers for the mailbox
 
@@ -463,7 +401,7 @@ class Station:
         if local is None:
             return
         count = local.deliver(parcel)
-        if parcel.kind is Kind.MESSAGE:
+        if parcel.kind is MessageKind.MESSAGE:
             self.counters.add(delivered=count)
             if self.observer is not None:
                 self.observer(Delivered(topic=topic, receivers=count))
@@ -487,7 +425,7 @@ class Station:
         elif local is not None and roster is not None:
             local.refresh(roster, came)
 
-    def close(self, which: Callable[[Receiver], bool], how: tuple[int, str]) -> None:
+    def close(self, which: Callable[[LocalReceiver], bool], how: tuple[int, str]) -> None:
         """Disconnect the sinks of receivers `which` is true for."""
         sinks = {id(r.sink): r.sink for local in self.topics.values() for r in local.receivers if which(r)}
         for sink in sinks.values():

@@ -13,14 +13,14 @@ from typing import Any, Final, ParamSpec, TypeVar
 from antiphon.shown import shown
 
 from .attendance import PAUSES, Attendance
-from .backends.base import Backend, Change, Entry, Page, Position, Track
-from .backends.memory import MemoryBackend
+from .backends.base import Backend, is_in_process
+from .delivery import LocalTopic, Station
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
 from .loops import in_loop
 from .message import resync
+from .records import Change, Entry, Page, Position, Track
 from .rooms import Room, Rooms
-from .station import LocalTopic, Station
 
 logger: Final = logging.getLogger("antiphon.hub")
 
@@ -32,32 +32,31 @@ RECOVERED_BYTES: Final = 256 << 10
 """Of what a room missed, passed on at a time."""
 
 
-class Trouble(Enum):
+class OnOutage(Enum):
     """What a call on the hub does while the backend cannot be reached."""
 
     RAISE = "raise"
     """`BackendUnavailable`, at once."""
     WAIT = "wait"
-    """It waits for the backend, up to `trouble_timeout`. A publish that may have been done already is not repeated:
+    """It waits for the backend, up to `outage_timeout`. A publish that may have been done already is not repeated:
     that one raises (`error.uncertain`)."""
 
 
-class Link:
+class BackendAccess:
     """Calls to the backend, from any loop, and what this process has to keep there."""
 
-    def __init__(self, backend: Backend, rooms: Rooms, on_trouble: Trouble, trouble_timeout: float) -> None:
+    def __init__(self, backend: Backend, rooms: Rooms, on_outage: OnOutage, outage_timeout: float) -> None:
         self.backend = backend
-        # Not of a subclass: it may suspend, or need to be started.
-        self.always_open = type(backend) is MemoryBackend
+        self.in_process: Final = is_in_process(backend)
         """Nothing has to be subscribed, started or waited for."""
-        self.connected = self.always_open
+        self.connected = self.in_process
         """The backend is there."""
         self.running = False
         """Between `start` and `stop`."""
-        self.on_trouble: Final = on_trouble
-        self.trouble_timeout: Final = trouble_timeout
+        self.on_outage: Final = on_outage
+        self.outage_timeout: Final = outage_timeout
         self.wake: Callable[[], Awaitable[None]] = self.start
-        """Be started for a call that needs it; `life.Life` has it."""
+        """Be started for a call that needs it; `lifecycle.Lifecycle` has it."""
         self._rooms = rooms
         self.recovered_bytes = RECOVERED_BYTES
         self._up = asyncio.Event()
@@ -70,12 +69,12 @@ class Link:
     @property
     def accepting(self) -> bool:
         """The backend is there, and takes what it is given."""
-        return self.connected and not getattr(self.backend, "refusing", False)
+        return self.connected and not self.backend.refusing
 
     @property
     def ready(self) -> bool:
         """It runs, in a loop that is still there; or it need not."""
-        if self.always_open:
+        if self.in_process:
             return True
         return self.running and ((home := self.backend.loop) is None or not home.is_closed())
 
@@ -86,7 +85,7 @@ class Link:
         self.running = True
         self.connected = True
         self._up.set()
-        if self._rooms.rooms and not self.always_open:
+        if self._rooms.rooms and not self.in_process:
             try:
                 await self._resume()
             except BaseException:
@@ -100,16 +99,16 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.backend.stop()
-        if self.always_open:
+        if self.in_process:
             self._rooms.begin_anew()
         self._attendance.clear()
 
     def abandon(self) -> None:
         """It does not run any more, whatever became of its loop."""
-        if self.running and not self.always_open:
+        if self.running and not self.in_process:
             self._rooms.lost()
         self.running = False
-        self.connected = self.always_open
+        self.connected = self.in_process
 
     def spawn(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[None]:
         """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
@@ -136,40 +135,40 @@ class Link:
 
     async def track(self, topic: str, track: Track) -> None:
         """Whoever calls this calls `forget` in the end, also when this fails."""
-        await self.settle(topic)
+        await self.flush_departures(topic)
         self._attendance.join(topic, track)
         await self.call("track", self.backend.track, topic, track)
 
     def forget(self, topic: str, ref: str, grace: float) -> None:
-        """The connection is not present any more; `settle`, or `settle_soon`, tells the backend."""
+        """The connection is not present any more; `flush_departures`, or `flush_departures_soon`, tells the backend."""
         # A backend that was stopped has let go of all of them.
-        self._attendance.forget(topic, ref, grace if self.running or self.always_open else None)
+        self._attendance.forget(topic, ref, grace if self.running or self.in_process else None)
 
-    async def settle(self, topic: str) -> None:
+    async def flush_departures(self, topic: str) -> None:
         """Tell the backend who left, before anything later is said or asked about who is in the topic.
 
         Trouble is no error here: it is told again until it is done.
         """
         if not self._attendance.untold(topic) or not self.ready:
             return
-        if self.always_open:
+        if self.in_process:
             await self._attendance.tell_here(topic)
         elif await self._at_home(self._attendance.tell(topic)) is not None:
-            self.settle_soon(topic)
+            self.flush_departures_soon(topic)
 
-    async def settle_surely(self, topic: str) -> None:
+    async def flush_departures_surely(self, topic: str) -> None:
         """Goes on when the caller is cancelled: an endpoint that is torn down must not stay among the members."""
-        if self.always_open:
-            await self.settle(topic)
+        if self.in_process:
+            await self.flush_departures(topic)
         elif self._attendance.untold(topic):
             # Not shield: a hub that is stopped meanwhile cancels the work, not who waits for it.
-            await asyncio.wait([self.spawn(self.settle, topic)])
+            await asyncio.wait([self.spawn(self.flush_departures, topic)])
 
-    def settle_soon(self, topic: str) -> None:
+    def flush_departures_soon(self, topic: str) -> None:
         """Nobody waits for it. However many leave a topic: one task tells of them all."""
         home = self.backend.loop
-        if self.always_open:
-            self.spawn(self.settle, topic)
+        if self.in_process:
+            self.spawn(self.flush_departures, topic)
         elif home is None or home is asyncio._get_running_loop():
             self._tell_until_told(topic)
         else:
@@ -193,10 +192,10 @@ class Link:
         return await work if home is None else await in_loop(home, work)
 
     async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self.on_trouble is Trouble.RAISE:
+        if self.on_outage is OnOutage.RAISE:
             return await self._once(name, method, *args, **kwargs)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.trouble_timeout
+        deadline = loop.time() + self.outage_timeout
         while True:
             try:
                 return await self._once(name, method, *args, **kwargs)
@@ -268,18 +267,18 @@ class Link:
     async def _recover_room(self, room: Room, generation: int) -> None:
         """Deliver what was missed, part by part, then what came meanwhile; or tell that there is a gap."""
         assert room.keep is not None
-        page, told = Page((), Position(0, ""), False, 1), False
+        page, reported = Page((), Position(0, ""), False, 1), False
         while page.rest:
             page = await self._once(
                 "history", self.backend.history, room.topic, room.keep, room.last, None, self.recovered_bytes
             )
             if self._rooms.generation != generation or room.held is None:
                 return
-            if not told:
+            if not reported:
                 self._rooms.tell(
                     Recovery(topic=room.topic, recovered=page.recovered, messages=len(page.entries) + page.rest)
                 )
-                told = True
+                reported = True
             for entry in page.entries if page.recovered else ():
                 self._rooms.pass_on(room, entry)
             if page.recovered and page.rest:
@@ -289,12 +288,12 @@ class Link:
         if not page.recovered or (held and not _follows(held[0], room)):
             self._rooms.spread(room, resync(room.topic))
             room.last = None  # the gap is told: whatever comes next is none
-        self._let_go(room, held)
+        self._release_held(room, held)
         if not page.recovered and not held:
             room.last = page.position
         self._rooms.flush()
 
-    def _let_go(self, room: Room, held: Iterable[Entry]) -> None:
+    def _release_held(self, room: Room, held: Iterable[Entry]) -> None:
         room.held = None
         for entry in tuple(held):
             self._rooms.pass_on(room, entry)
@@ -302,7 +301,7 @@ class Link:
     async def _track_again(self) -> None:
         await self._attendance.tell_all_anew()
         for room in tuple(self._rooms.rooms.values()):
-            if any(_pictured(room.topic, station.topics) for station in room.stations):
+            if any(_watched(room.topic, station.topics) for station in room.stations):
                 await self._refresh_members(room)
         self._rooms.flush()
 
@@ -326,9 +325,9 @@ def _follows(entry: Entry, room: Room) -> bool:
     return position.epoch != last.epoch or position.offset == last.offset + 1
 
 
-def _pictured(topic: str, topics: Mapping[str, LocalTopic]) -> bool:
+def _watched(topic: str, topics: Mapping[str, LocalTopic]) -> bool:
     local = topics.get(topic)
-    return local is not None and local.picture is not None
+    return local is not None and local.watchers is not None and local.watchers.watching
 
 
 async def _quietly(work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -1,6 +1,6 @@
 """This process's members in Redis: announced, kept alive by leases, let go of when their grace is over.
 
-Knows the presence script (redis_presence.lua) and when to call it; nothing of messages. All methods in one loop.
+Knows the presence script (presence.lua) and when to call it; nothing of messages. All methods in one loop.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from . import redis_scripts as scripts
-from .base import Change, Roster, Track
-from .redis_line import Line
-from .redis_names import BUCKETS, Names, bucket_of
-from .redis_wire import Command, Word
+from ...records import Change, Roster, Track
+from . import scripts
+from .names import BUCKETS, Names, bucket_of
+from .pipeline import Pipeline
+from .wire import Command, Word
 
 REFRESHED: Final = 200
 """Topics per bucket whose members' lifetime (an hour) is renewed per tick."""
@@ -35,13 +35,13 @@ class MemberKeeper:
     """The connections of this process that are present somewhere. Its calls raise RedisError."""
 
     def __init__(
-        self, client: Redis, line: Line, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]
+        self, client: Redis, line: Pipeline, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]
     ) -> None:
         """`lease`: seconds. `sweep(buckets)` is called when a grace is over: `tick` them, if Redis is there."""
         self._client = client
         self._line = line
         self._names = names
-        self._word = word
+        self._epoch_prefix = word
         self._lease = int(lease * 1000)
         self._sweep = sweep
         self._loop = asyncio.get_running_loop()
@@ -86,7 +86,7 @@ class MemberKeeper:
     async def count(self, topic: str) -> int:
         """Who is there, counted where they are; behind what was tracked before, and without who is over by now."""
         bucket = bucket_of(topic)
-        count = self._line.call(scripts.COUNT.command(self._names.state_key(bucket), self._word, topic))
+        count = self._line.call(scripts.COUNT.command(self._names.state_key(bucket), self._epoch_prefix, topic))
         _, found = await asyncio.gather(self._call(bucket, "tick", "", self._lease), count)
         return int(found)
 
@@ -118,7 +118,7 @@ class MemberKeeper:
         _raise_first(await scripts.call_all(self._client, [self._probe()]))
 
     def _probe(self) -> Command:
-        return scripts.PRESENCE.command(self._names.state_key(0), self._word, "probe")
+        return scripts.PRESENCE.command(self._names.state_key(0), self._epoch_prefix, "probe")
 
     def _upkeep(self, buckets: Iterable[int]) -> list[Command]:
         process = self._process
@@ -128,11 +128,11 @@ class MemberKeeper:
             start = random.randrange(len(tracked)) if len(tracked) > REFRESHED else 0
             name, refreshed = process if tracked else "", tracked[start : start + REFRESHED]
             key = self._names.state_key(bucket)
-            commands.append(scripts.PRESENCE.command(key, self._word, "tick", name, self._lease, *refreshed))
+            commands.append(scripts.PRESENCE.command(key, self._epoch_prefix, "tick", name, self._lease, *refreshed))
         return commands
 
     async def _call(self, bucket: int, operation: str, *words: Word) -> Any:
-        command = scripts.PRESENCE.command(self._names.state_key(bucket), self._word, operation, *words)
+        command = scripts.PRESENCE.command(self._names.state_key(bucket), self._epoch_prefix, operation, *words)
         return await self._line.call(command)
 
     def _arm(self) -> None:
@@ -177,7 +177,7 @@ def _raise_first(replies: list[Any]) -> None:
 
 
 def read_change(data: bytes) -> Change:
-    """What redis_presence.lua announces. Raises ValueError, struct.error."""
+    """What presence.lua announces. Raises ValueError, struct.error."""
     head, _, rest = data.partition(b"\n")
     words, start = [], 0
     while start < len(rest):

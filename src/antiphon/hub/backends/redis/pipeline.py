@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
-from .redis_scripts import LOADS, NotSent
-from .redis_wire import Command, Replies, Reply, pack
+from .scripts import LOADS, NotSent
+from .wire import Command, Replies, Reply, pack
 
 CHUNK: Final = 1 << 16
 """Bytes read at a time."""
@@ -24,7 +24,7 @@ MAX_BATCH: Final = 256
 _Waiting: TypeAlias = tuple[Command, "asyncio.Future[Any]"]
 
 
-class Line:
+class Pipeline:
     """The queue in front of one connection of its own. Lives in one loop."""
 
     def __init__(self, connection: AbstractConnection, timeout: float, *, repeatable: bool) -> None:
@@ -75,9 +75,9 @@ class Line:
         finally:
             if self._task is asyncio.current_task():
                 self._task = None
-            _settle(batch, [ConnectionError("the connection to redis was given up")] * len(batch))
+            _resolve(batch, [ConnectionError("the connection to redis was given up")] * len(batch))
             if self._task is None:
-                _settle(self._queue, [NotSent("the connection to redis was given up")] * len(self._queue))
+                _resolve(self._queue, [NotSent("the connection to redis was given up")] * len(self._queue))
                 self._queue.clear()
 
     async def _send(self, batch: list[_Waiting]) -> None:
@@ -89,7 +89,7 @@ class Line:
             await self._connection.disconnect(nowait=True)
             known = isinstance(error, (RedisError, TimeoutError))
             replies = [error if known else ConnectionError(str(error))] * len(batch)
-        _settle(batch, replies)
+        _resolve(batch, replies)
 
     async def _replies_to(self, commands: list[Command]) -> list[Reply]:
         try:
@@ -141,7 +141,7 @@ class Line:
             raise NotSent(str(error)) from error
 
 
-def _settle(batch: list[_Waiting], replies: list[Any]) -> None:
+def _resolve(batch: list[_Waiting], replies: list[Any]) -> None:
     for (_, future), reply in zip(batch, replies, strict=True):
         if future.done():
             continue

@@ -1,0 +1,31 @@
+"""What all event loops of a process have delivered and lost, added up for `HubStats`. Knows nobody who counts."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Counters:
+    """What all event loops of a process have delivered and lost. Behind a lock: they may run in several threads."""
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.dropped = 0
+        self.disconnected = 0
+        self.high_water = 0
+        """Bytes in the fullest outbox that ever refused a message."""
+        self._lock = threading.Lock()
+
+    def add(self, *, delivered: int = 0, dropped: int = 0, disconnected: int = 0) -> None:
+        with self._lock:
+            self.delivered += delivered
+            self.dropped += dropped
+            self.disconnected += disconnected
+
+    def fill(self, size: int) -> bool:
+        """True when no outbox was so full before."""
+        with self._lock:
+            higher = size > self.high_water
+            if higher:
+                self.high_water = size
+            return higher

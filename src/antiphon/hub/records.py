@@ -1,0 +1,133 @@
+"""The records that travel between the hub, its backends and their stores. Pure; knows neither of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core.core_schema import CoreSchema
+
+LISTED: Final = 8
+"""Connections of one member that are told of, at most: the newest. All of them in each change to each of them would be
+the cube of their number. presence.lua has the same number."""
+ENTRY_COST: Final = 512
+"""What an entry counts besides the bytes of its data where a page is bounded: passing on a short one costs, too."""
+
+MAX_EPOCH: Final = 64
+"""Characters of an epoch, at most; all of them printable."""
+
+
+class Position(NamedTuple):
+    """A place in a topic's history: just behind the entry with this offset.
+
+    Offsets of a topic grow by one per entry while its epoch lasts; the pair never names two different entries.
+    """
+
+    offset: int
+    epoch: str
+
+    def __str__(self) -> str:
+        """`offset-epoch`, fit for a URL's query."""
+        return f"{self.offset}-{self.epoch}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read what `str()` wrote. Raises `InvalidPosition`, a ValueError, on all else: a client may send anything.
+
+        Uncaught in an endpoint that is Close 1008, without a traceback.
+        """
+        if not isinstance(text, str):
+            raise _invalid(f"expected a str, got {type(text).__name__}")
+        offset, dash, epoch = text.partition("-")
+        digits = offset.isascii() and offset.isdecimal() and len(offset) <= 18
+        if not (dash and digits and epoch.isprintable() and len(epoch) <= MAX_EPOCH):
+            raise _invalid(ascii(text[:80]))
+        return cls(int(offset), epoch)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """As a parameter (`since: Position | None = None`) or in a model: also from its text form."""
+        from pydantic_core import core_schema  # not at the top: the relay process does without pydantic
+
+        return core_schema.no_info_before_validator_function(cls._of_text, handler(source))
+
+    @classmethod
+    def _of_text(cls, value: Any) -> Any:
+        return cls.parse(value) if isinstance(value, str) else value
+
+
+def _invalid(fault: str) -> ValueError:
+    from .errors import InvalidPosition  # not at the top: the relay process does without what it imports
+
+    return InvalidPosition(f"not a position (offset-epoch): {fault}")
+
+
+class Keep(NamedTuple):
+    """How much history a topic keeps. The hub passes it with every call; a backend need not remember it."""
+
+    size: int
+    """Newest entries kept; at least 1."""
+    ttl: float
+    """Seconds an entry is kept."""
+
+
+class Entry(NamedTuple):
+    """One published message as the backend sees it."""
+
+    data: bytes
+    """Opaque; delivered unchanged."""
+    position: Position | None
+    """None when it was published without `keep`."""
+
+
+class Page(NamedTuple):
+    """A contiguous part of a topic's history."""
+
+    entries: Sequence[Entry]
+    """In the order published."""
+    position: Position
+    """Behind the last entry of the page; for a page cut by no limit: the head of the topic."""
+    recovered: bool
+    """`since` was given and everything behind it is there. When False with `since` given, `entries` is empty."""
+    rest: int = 0
+    """Entries behind `position` that belong to what was asked for and were left out: ask on, `since` this position."""
+
+    @property
+    def end(self) -> Position:
+        """Behind the rest."""
+        return Position(self.position.offset + self.rest, self.position.epoch)
+
+
+class Track(NamedTuple):
+    """One connection's presence in a topic."""
+
+    ref: str
+    """Names the connection's membership; never used twice, by any process."""
+    user: str
+    meta: bytes
+    """Opaque info about this connection."""
+
+
+class Change(NamedTuple):
+    """A member's state after a change; empty `metas` means it left."""
+
+    version: int
+    """Grows with every change of a topic, also across the topic's being forgotten meanwhile."""
+    user: str
+    metas: tuple[bytes, ...]
+    """Of the newest `LISTED` connections, oldest first."""
+    more: int = 0
+    """Older connections besides those."""
+
+
+class Roster(NamedTuple):
+    """All members of a topic; contains every change up to `version` and none behind it."""
+
+    version: int
+    members: Mapping[str, tuple[bytes, ...]]
+    """By user: as `Change.metas`."""
+    more: Mapping[str, int] = MappingProxyType({})
+    """By user, where there are more connections than listed: `Change.more`."""
