@@ -1,16 +1,16 @@
 # Whose turn it is: `Turns` for what connections receive, `Flusher` for what they send. A part of `_channel.pyx`, in a file
 # of its own to be read by itself; `_turns.py` is the readable twin, and says what each name promises.
 
-cdef Py_ssize_t WRITES = 64  # benchmarks: fanout-64 on antiphon-hub-relay
-cdef Py_ssize_t READS = 256
-cdef double READING = 0.0005
-cdef double SHARE = 0.001
-cdef double NEWS = 0.004
-cdef double SETTLED = 0.001
-cdef Py_ssize_t STEPS = 64
-cdef unsigned int SAMPLED = 8
-cdef Py_ssize_t SMALL = 512
-cdef Py_ssize_t HELD = 16 << 10
+cdef Py_ssize_t WRITES = bounds.WRITES
+cdef Py_ssize_t READS = bounds.READS
+cdef double READING = bounds.READING
+cdef double SHARE = bounds.SHARE
+cdef double NEWS = bounds.NEWS
+cdef double SETTLED = bounds.SETTLED
+cdef Py_ssize_t STEPS = bounds.STEPS
+cdef unsigned int SAMPLED = bounds.SAMPLED
+cdef Py_ssize_t SMALL = bounds.SMALL
+cdef Py_ssize_t HELD = bounds.HELD
 
 
 @cython.final

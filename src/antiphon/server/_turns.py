@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
+
+from .bounds import NEWS, READING, SAMPLED, SETTLED, SHARE, SMALL, STEPS, WRITES
 
 
 class Turning(Protocol):
@@ -21,35 +23,6 @@ class Turning(Protocol):
 
     def flush(self) -> None:
         """Write out what there is."""
-
-
-READS: Final = 256
-READING: Final = 0.0005
-"""Messages (a large one counts once for each KiB), and seconds, that an app reads without waiting before others have
-their turn."""
-
-WRITES: Final = 64
-"""Channels written out in one turn of the loop: some hundred µs of system calls."""
-
-SHARE: Final = 0.001
-"""Seconds of one turn of the loop for connections that had more than one turn's work, all together; one of them has its
-turn in any case."""
-
-NEWS: Final = 0.004
-"""Seconds of one turn of the loop for what has just come, all connections together; what comes then waits, too."""
-
-SETTLED: Final = 0.001
-"""Seconds of work after which it is found out when the loop turns: to ask each time would cost more than a message."""
-
-STEPS: Final = 64
-"""Turns of connections in one turn of the loop, for a clock that stands still."""
-
-SAMPLED: Final = 8
-SMALL: Final = 512
-"""Of chunks up to so many bytes one in `SAMPLED` is timed, for all."""
-
-HELD: Final = 16 << 10
-"""So many bytes of a connection that waits for its turn before its socket is read no more."""
 
 
 class Turns:

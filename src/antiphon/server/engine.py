@@ -20,7 +20,7 @@ from antiphon.events import Event, HandshakeRefused
 from antiphon.shown import shown
 from antiphon.status import WS_1012_SERVICE_RESTART
 from antiphon.types import ASGIApp, Scope
-from antiphon.wire import Deflate, Role, negotiate
+from antiphon.wire import Deflate, Phase, Role, negotiate
 from antiphon.wire.deflate import Agreement
 
 from .backend import Flusher, Turns
@@ -28,7 +28,7 @@ from .config import ServerConfig
 from .deadlines import Deadlines
 from .limits import Admission, Hoard
 from .scope import ASGI_SPEC_VERSION, SharedHeaders, path_with_query
-from .state import State
+from .state import Opening
 from .stop import StopTimes, staggered, stop_times
 
 if TYPE_CHECKING:
@@ -210,9 +210,9 @@ class Engine:
         now = self.clock()
         open_sessions = []
         for session in list(self.sessions):
-            if session.state == State.OPEN:
+            if session.state == Phase.OPEN:
                 open_sessions.append(session)
-            elif session.state <= State.WAITING_APP:
+            elif session.state <= Opening.WAITING_APP:
                 session.refuse(503, "the server stops", self.retry_headers)
         if open_sessions:
             self.logger.info("Closing %d WebSocket(s) within %.1f s", len(open_sessions), times.window)

@@ -15,15 +15,13 @@ from typing import Any, ClassVar
 from antiphon.events import ConnectionOpened, ProtocolViolated
 from antiphon.shown import shown
 from antiphon.status import (
-    WS_1005_NO_STATUS_RCVD,
     WS_1006_ABNORMAL_CLOSURE,
     WS_1008_POLICY_VIOLATION,
     WS_1011_INTERNAL_ERROR,
     WS_1013_TRY_AGAIN_LATER,
 )
 from antiphon.types import CARRIER_EXTENSION, ClosedBy, Message, Scope
-from antiphon.wire import Close, HandshakeError, Parser, Ping, Pong, ProtocolError, Role, encode_close, encode_frame
-from antiphon.wire import frames as opcodes
+from antiphon.wire import Close, HandshakeError, Parser, Phase, Ping, Pong, ProtocolError, Role, closing
 from antiphon.wire.handshake import Request, accept_response, parse_request, refuse_response, subprotocols, validate
 
 from .denial import Denial
@@ -32,7 +30,7 @@ from .errors import TOLD_OF_THE_END, ClientDisconnected
 from .limits import Rate, limit_behind
 from .scope import build_scope, path_of
 from .sockets import direct_fd
-from .state import APP_MAY_SEND, State
+from .state import APP_MAY_SEND, Opening
 from .watched import Watched
 
 Addresses = tuple[tuple[str, int] | None, tuple[str, int | None] | None]
@@ -92,15 +90,19 @@ class Session(Watched):
         """asyncio's callback: the peer will send nothing more. A WebSocket without a Close frame is lost (1006)."""
         self.parse_rest()
         self._fail_for_violation()
-        if self.state < State.CLOSING_SENT:
-            self._lost()
+        if self.state == Opening.DENYING:
+            return  # it has sent its request, and its answer is under way
+        open_or_before = self.state <= Phase.OPEN
+        if not open_or_before:
+            self.flush()
+        self._lost()
+        if open_or_before:
             self._end_transport()  # the loop's own close waits for ever for a peer that takes nothing
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's callback: the end, however it came."""
         self.fd = -1
         self._lost()
-        self._move(State.CLOSED)
         self.transport = None
         self.parser = None
         self.deflate = None
@@ -120,13 +122,13 @@ class Session(Watched):
 
     def on_early_data(self, data: bytes) -> None:
         """Bytes while the connection is not open: the request, or frames of a client in a hurry."""
-        if self.state > State.WAITING_APP:
+        if self.state > Opening.WAITING_APP:
             return
         if self._early is None:
             self._early = bytearray()
         self._early += data
         limit = self.engine.config.handshake_size
-        if self.state == State.WAITING_APP:
+        if self.state == Opening.WAITING_APP:
             if len(self._early) > limit:
                 self.abort()
             return
@@ -182,7 +184,7 @@ class Session(Watched):
         if transport.get_write_buffer_size():  # a response to a request before this one is still on its way
             self.handed = True
             self.on_handed()
-        self._move(State.WAITING_APP)
+        self._move(Opening.WAITING_APP)
         self._run_app(scope)
 
     def refuse(
@@ -190,14 +192,14 @@ class Session(Watched):
     ) -> None:
         """Answer the handshake with a whole HTTP response and end the connection."""
         engine = self.engine
-        if self.state > State.WAITING_APP:
+        if self.state > Opening.WAITING_APP:
             return
         body = reason.encode() if body is None else body
         content_type = b"text/plain; charset=utf-8" if body else None
         self._note_answer(status, reason if expected else "the app failed")
         self.put(refuse_response(status, (*engine.default_headers(), *headers), body, content_type=content_type))
-        unfinished = self.state == State.HANDSHAKE
-        self._move(State.DENYING)
+        unfinished = self.state == Opening.HANDSHAKE
+        self._move(Opening.DENYING)
         self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.US)
         if unfinished:
             self._end_sending()
@@ -217,7 +219,7 @@ class Session(Watched):
         """The request, or the app's answer to it, has not come in time."""
         if not self._handshake_due or now < self._handshake_due:
             return self._handshake_due or None
-        if self.state == State.HANDSHAKE:
+        if self.state == Opening.HANDSHAKE:
             self.refuse(408, "the request did not come in time")
         else:
             self.engine.logger.warning("WebSocket %s refused: the app did not accept in time", shown(self.path))
@@ -248,13 +250,13 @@ class Session(Watched):
         if error is not None and not (self.close_code is not None and isinstance(error, TOLD_OF_THE_END)):
             engine.logger.error("Exception in ASGI application\n", exc_info=error)
         failed = error is not None or task.cancelled()
-        if self.state == State.WAITING_APP:
+        if self.state == Opening.WAITING_APP:
             if not failed:
                 engine.logger.error("ASGI callable returned without completing handshake.")
             self.refuse(500, "Internal Server Error", expected=False)
-        elif self.state == State.OPEN:
+        elif self.state == Phase.OPEN:
             self.close(WS_1011_INTERNAL_ERROR if failed else 1000)
-        elif self.state == State.DENYING and self._denial is not None:
+        elif self.state == Opening.DENYING and self._denial is not None:
             self.abort()  # a response cut short must not look whole
         if not failed and task.result() is not None:
             engine.logger.error("ASGI callable should return None, but returned '%s'.", task.result())
@@ -271,7 +273,7 @@ class Session(Watched):
         """Everything the app may send but a message on an open connection."""
         kind = message["type"]
         allowed = APP_MAY_SEND.get(self.state)
-        if allowed is None or (self.state == State.DENYING and self._denial is None):
+        if allowed is None or (self.state == Opening.DENYING and self._denial is None):
             if self.closed_by is ClosedBy.US and self._told:
                 raise RuntimeError(f"unexpected ASGI message {kind!r}: the app has ended the connection already")
             raise ClientDisconnected(f"the WebSocket is closed: {kind!r} cannot be sent")
@@ -280,7 +282,7 @@ class Session(Watched):
         if kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
-            if self.state == State.OPEN:
+            if self.state == Phase.OPEN:
                 code = message.get("code")
                 self.close(1000 if code is None else code, message.get("reason") or "")
             else:
@@ -314,7 +316,7 @@ class Session(Watched):
         if config.max_frames_per_second is not None or config.max_bytes_per_second is not None:
             self._rate = Rate(config.max_frames_per_second, config.max_bytes_per_second, engine.clock())
             self.rated = True
-        self._move(State.OPEN)
+        self._move(Phase.OPEN)
         self._handshake_due = 0.0
         self.watch_pings(engine.clock())
         engine.emit(ConnectionOpened(path=self.path))
@@ -329,7 +331,7 @@ class Session(Watched):
             raise RuntimeError(f"the status of a denial response is between 200 and 599, not {status}")
         self._denial = Denial(status, [*self.engine.default_headers(), *(message.get("headers") or ())])
         self._note_answer(status, "denied by the app")
-        self._move(State.DENYING)
+        self._move(Opening.DENYING)
 
     async def _deny_body(self, message: Message) -> None:
         denial = self._denial
@@ -358,15 +360,13 @@ class Session(Watched):
 
     def close(self, code: int, reason: str = "", *, timeout: float | None = None) -> None:
         """Say Close behind what is buffered, and wait for the peer's, at most `timeout` (`close_timeout`)."""
-        if self.state == State.WAITING_APP:
+        if self.state == Opening.WAITING_APP:
             self.refuse(403, reason)
-        if self.state != State.OPEN:
+        if self.state != Phase.OPEN:
             return
-        payload = encode_close(code, reason)  # a ValueError leaves all as it was
-        self.put(encode_frame(opcodes.CLOSE, payload))
-        self._move(State.CLOSING_SENT)
+        step = closing.close(Phase.OPEN, code, reason)  # a ValueError leaves all as it was
         self.forget_inbox()
-        self._finish(code, reason, ClosedBy.US)
+        self._do(step)
         self._close_within(self.engine.config.close_timeout if timeout is None else timeout)
         self.resume_reading()  # the peer's Close is behind what the app did not read
 
@@ -381,16 +381,13 @@ class Session(Watched):
             self._closed_by_peer(event)
         elif isinstance(event, Pong):
             self.note_pong(event)
-        elif self.state == State.OPEN:
+        elif self.state == Phase.OPEN:
             self.note_ping(event)
 
     def _closed_by_peer(self, close: Close) -> None:
-        if self.state == State.OPEN:
-            # RFC 6455 §5.5.1 wants the code back; the reason too, as a browser shows its page what we answered.
-            self.put(encode_frame(opcodes.CLOSE, encode_close(close.code, close.reason)))
-            self._move(State.CLOSING_RCVD)
-            self._finish(WS_1005_NO_STATUS_RCVD if close.code is None else close.code, close.reason, ClosedBy.PEER)
-        self._end_transport()  # servers close first: RFC 6455 §7.1.1
+        if self.state <= Phase.CLOSING:
+            self._do(closing.closed_by_peer(Phase(self.state), close))
+            self._end_transport()  # servers close first: RFC 6455 §7.1.1
 
     def on_violation(self, error: ProtocolError) -> None:
         """Fail the connection (RFC 6455 §7.1.7), once the app has had a turn to answer what came before."""
@@ -400,18 +397,14 @@ class Session(Watched):
 
     def _fail_for_violation(self) -> None:
         error, self._violation = self._violation, None
-        if error is None:
-            return
-        if self.state == State.OPEN:
+        if error is not None and self.state <= Phase.CLOSING:
             self._fail(error.close_code, error.reason)
-        elif self.state == State.CLOSING_SENT:
-            self._end_sending()
 
     def on_rate(self, size: int) -> None:
         """A chunk came: is the peer too fast?"""
         assert self._rate is not None
         assert self.parser is not None
-        if self.state == State.OPEN and not self._rate.spend(self.parser.frames, size, self.engine.clock()):
+        if self.state == Phase.OPEN and not self._rate.spend(self.parser.frames, size, self.engine.clock()):
             self._fail(WS_1008_POLICY_VIOLATION, "too many messages")
 
     def on_unfinished(self, size: int) -> None:
@@ -422,7 +415,7 @@ class Session(Watched):
     def give_up_message(self) -> None:
         """`Engine`: the unfinished messages of all are too much, and this one is the greediest."""
         self.hoards = False
-        if self.state == State.OPEN:
+        if self.state == Phase.OPEN:
             self._fail(WS_1013_TRY_AGAIN_LATER, "no room for another large message")
         else:
             self.abort()
@@ -435,7 +428,7 @@ class Session(Watched):
         """`Engine`: what all apps have not read is too much, and this one's is the most."""
         self.overfull = False
         self.forget_inbox()
-        if self.state == State.OPEN:
+        if self.state == Phase.OPEN:
             self._fail(WS_1013_TRY_AGAIN_LATER, "no room for messages that wait unread")
 
     def _fail(self, code: int, reason: str) -> None:
@@ -443,14 +436,14 @@ class Session(Watched):
 
         Closing the socket now would answer unread bytes with a reset, which may overtake our Close.
         """
-        limit = limit_behind(code, self.engine.config)
-        level = logging.INFO if limit else logging.DEBUG
-        self.engine.logger.log(level, "WebSocket %s closed: %d %s", shown(self.path), code, shown(limit or reason))
-        self.engine.emit(ProtocolViolated(path=self.path, code=code, reason=reason))
+        step = closing.failed(Phase(self.state), code, reason)
+        if step.end is not None:
+            limit = limit_behind(code, self.engine.config)
+            level = logging.INFO if limit else logging.DEBUG
+            self.engine.logger.log(level, "WebSocket %s closed: %d %s", shown(self.path), code, shown(limit or reason))
+            self.engine.emit(ProtocolViolated(path=self.path, code=code, reason=reason))
         self.parser = None
-        self.put(encode_frame(opcodes.CLOSE, encode_close(code, reason)))
-        self._move(State.CLOSING_SENT)
-        self._finish(code, reason, ClosedBy.US)
+        self._do(step)
         self.resume_reading()
         self._end_sending()
 

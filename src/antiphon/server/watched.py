@@ -15,14 +15,15 @@ from antiphon.events import ConnectionClosed, KeepaliveTimeout, SendTimeout
 from antiphon.shown import shown
 from antiphon.status import WS_1006_ABNORMAL_CLOSURE
 from antiphon.types import ClosedBy
-from antiphon.wire import Ping, Pong, encode_frame
+from antiphon.wire import Phase, Ping, Pong, closing, encode_frame
 from antiphon.wire import frames as opcodes
+from antiphon.wire.closing import Step
 
 from .backend import Channel
 from .engine import Engine
 from .errors import ClientDisconnected
 from .sockets import Peer, look_at_peer, probe_silence, unacknowledged
-from .state import TRANSITIONS, State
+from .state import MOVES, Opening, State, state_of
 
 _LINGER_TLS = 1.0  # TLS cannot half-close: a peer that may still be sending has this long to read why it is refused
 _STALL_CHECKS = 4  # a stalled outbox is looked at so often per send_timeout
@@ -86,15 +87,25 @@ class Watched(Channel, asyncio.Protocol):
     # ------------------------------------------------------------ the end
 
     def _move(self, state: State) -> None:
-        if state != self.state:
-            assert state in TRANSITIONS[self.state], f"{State(self.state).name} -> {state.name}"
-            self.state = state
+        """Enter a state before the connection is open, or open it."""
+        assert state in MOVES[state_of(self.state)], f"{state_of(self.state).name} -> {state.name}"
+        self.state = state
+
+    def _do(self, step: Step) -> None:
+        """Do what the table of the closing handshake says; what becomes of TCP is the caller's."""
+        if step.payload is not None:
+            self.put(encode_frame(opcodes.CLOSE, step.payload))
+        self.state = step.phase
+        if step.end is not None:
+            self._finish(*step.end)
 
     def _lost(self) -> None:
-        """The connection ends without a Close frame."""
-        self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)
-        if self.state < State.CLOSING_SENT:
-            self._move(State.CLOSED)
+        """The TCP connection ends. Without a Close frame before, that is the end (1006)."""
+        if self.state >= Phase.OPEN:
+            self._do(closing.eof(Phase(self.state)))
+        else:
+            self._move(Phase.GONE)
+            self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)
 
     def _finish(self, code: int, reason: str, by: ClosedBy) -> None:
         """Note how the connection ended, and tell all who wait. Only the first call counts."""
@@ -132,7 +143,6 @@ class Watched(Channel, asyncio.Protocol):
         """Drop the connection and what is buffered, at once."""
         self.fd = -1
         self._lost()
-        self._move(State.CLOSED)
         self.engine.deadlines.leave(self)
         if self.transport is not None:
             self.transport.abort()
@@ -170,7 +180,7 @@ class Watched(Channel, asyncio.Protocol):
     def resume_writing(self) -> None:
         """asyncio's callback: the transport holds nothing any more."""
         self.handed = False
-        if self._pong is not None and self.state == State.OPEN:
+        if self._pong is not None and self.state == Phase.OPEN:
             self.put(encode_frame(opcodes.PONG, self._pong))
         self._pong = None
         self._wake_drainers()
@@ -202,7 +212,7 @@ class Watched(Channel, asyncio.Protocol):
     async def breathe(self) -> None:
         """Let the loop turn once; it may find out that the peer is gone."""
         await asyncio.sleep(0)
-        if self.state != State.OPEN:
+        if self.state != Phase.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
 
     def _wake_drainers(self) -> None:
@@ -212,7 +222,7 @@ class Watched(Channel, asyncio.Protocol):
 
     def _send_timed_out(self) -> None:
         engine = self.engine
-        if self.transport is not None and self.state != State.CLOSED:
+        if self.transport is not None and self.state != Phase.GONE:
             engine.logger.info("WebSocket %s aborted: the peer does not read", shown(self.path))
             engine.emit(SendTimeout(path=self.path, buffered=self.buffered))
             self.abort()
@@ -252,7 +262,7 @@ class Watched(Channel, asyncio.Protocol):
         """`Deadlines`: do what is due, say when to come back."""
         if self.transport is None:
             return None
-        if self.state <= State.WAITING_APP:
+        if self.state <= Opening.WAITING_APP:
             return self.on_handshake_deadline(now)
         if self._close_due:
             if now >= self._close_due:
@@ -275,7 +285,7 @@ class Watched(Channel, asyncio.Protocol):
 
     def _check_outbox(self, now: float) -> float | None:
         """Abort when the peer has taken nothing for `send_timeout`."""
-        if not self.handed or self.state == State.CLOSED or self.transport is None:
+        if not self.handed or self.state == Phase.GONE or self.transport is None:
             return None
         if now < self._stall_due:
             return self._stall_due
@@ -296,7 +306,7 @@ class Watched(Channel, asyncio.Protocol):
     def _check_ping(self, now: float) -> float | None:
         """Send a ping when one is due; abort when its pong is."""
         config = self.engine.config
-        if self.state != State.OPEN or config.ping_interval is None:
+        if self.state != Phase.OPEN or config.ping_interval is None:
             return None
         if self._pong_due and now >= self._pong_due:
             if not self._is_excused():
@@ -328,7 +338,7 @@ class Watched(Channel, asyncio.Protocol):
 
     def _check_unread(self, now: float) -> float | None:
         """Abort when the peer is gone; when it has only finished, if the app reads nothing for `send_timeout`."""
-        if not self.reading_paused or self.transport is None or self.state != State.OPEN:
+        if not self.reading_paused or self.transport is None or self.state != Phase.OPEN:
             return None
         if now < self._unread_due:
             return self._unread_due
