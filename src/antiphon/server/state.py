@@ -27,7 +27,7 @@ class Opening(enum.IntEnum):
 
 State: TypeAlias = Opening | Phase
 
-MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
+MOVES: Final[Mapping[int, frozenset[State]]] = MappingProxyType(
     {
         Opening.HANDSHAKE: frozenset({Opening.WAITING_APP, Opening.DENYING, Phase.GONE}),
         Opening.WAITING_APP: frozenset({Opening.DENYING, Phase.OPEN, Phase.GONE}),

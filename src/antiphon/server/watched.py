@@ -86,9 +86,9 @@ class Watched(Channel, asyncio.Protocol):
 
     # ------------------------------------------------------------ the end
 
-    def _move(self, state: State) -> None:
+    def move(self, state: State) -> None:
         """Enter a state before the connection is open, or open it."""
-        assert state in MOVES[state_of(self.state)], f"{state_of(self.state).name} -> {state.name}"
+        assert state in MOVES[self.state], f"{state_of(self.state).name} -> {state.name}"
         self.state = state
 
     def _do(self, step: Step) -> None:
@@ -104,7 +104,7 @@ class Watched(Channel, asyncio.Protocol):
         if self.state >= Phase.OPEN:
             self._do(closing.eof(Phase(self.state)))
         else:
-            self._move(Phase.GONE)
+            self.move(Phase.GONE)
             self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)
 
     def _finish(self, code: int, reason: str, by: ClosedBy) -> None:
