@@ -26,6 +26,7 @@ from antiphon.wire.deflate import Agreement
 from .backend import Flusher, Turns
 from .config import ServerConfig
 from .deadlines import Deadlines
+from .keepalive import ping_times
 from .limits import Admission, Hoard
 from .scope import ASGI_SPEC_VERSION, SharedHeaders, path_with_query
 from .state import Opening
@@ -114,7 +115,7 @@ class Engine:
         self.headers: Final = SharedHeaders()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
-        self.ping_after: Final = max(0.0, (self.config.ping_interval or 0.0) - 2 * self.deadlines.tick)
+        self.ping_times: Final = ping_times(self.config.ping_interval, self.config.ping_timeout, self.deadlines.tick)
         self.retry_headers: Final = ((b"retry-after", b"%d" % self.config.retry_after),)
         self.refused: Final[Counter[int]] = Counter()
         """How many handshakes were turned away, by HTTP status."""
