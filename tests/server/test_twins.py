@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from antiphon.server import _pure, bounds, state
+from antiphon.server import bounds, pipe, state
 from antiphon.server.state import Opening
 from antiphon.wire import Phase
 
-FOLDER = Path(_pure.__file__).parent
-NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_channel.pyx", "_turns.pxi", "_waiting.pxi"))
+FOLDER = Path(pipe.__file__).parent
+NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_pipe.pyx", "_turns.pxi", "_waiting.pxi"))
 BEHIND_THE_PURE_ONE = {
-    "Channel": {"take_turn"},  # C calls it directly
+    "Pipe": {"take_turn"},  # C calls it directly
     "Flusher": set(),
     "Turns": {"begin", "end", "enter", "is_over", "now", "owe"},
 }
@@ -60,11 +60,11 @@ def pure_methods(cls: type) -> dict[str, list[str]]:
     return methods
 
 
-@pytest.mark.parametrize("name", ["Channel", "Flusher", "Turns"])
+@pytest.mark.parametrize("name", ["Pipe", "Flusher", "Turns"])
 def test_both_twins_have_the_same_public_names_with_the_same_arguments(name: str) -> None:
     pure = {
         method: arguments
-        for method, arguments in pure_methods(getattr(_pure, name)).items()
+        for method, arguments in pure_methods(getattr(pipe, name)).items()
         if method not in BEHIND_THE_PURE_ONE[name]
     }
     native = {method: arguments for method, arguments in native_methods(name).items() if method[:1] != "_"}
@@ -74,8 +74,8 @@ def test_both_twins_have_the_same_public_names_with_the_same_arguments(name: str
 
 
 def test_both_twins_have_the_same_public_attributes() -> None:
-    slots = {slot for cls in _pure.Channel.__mro__ for slot in getattr(cls, "__slots__", ()) if slot[0] != "_"}
-    assert native_attributes("Channel") | {"deflate"} == slots
+    slots = {slot for cls in pipe.Pipe.__mro__ for slot in getattr(cls, "__slots__", ()) if slot[0] != "_"}
+    assert native_attributes("Pipe") | {"deflate"} == slots
 
 
 def test_the_native_twin_has_no_numbers_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""The readable twin of the channel's first half: from the peer to the app (`_channel.pyx` is native, and has both).
+"""The readable twin of the pipe's first half: from the peer to the app (`_pipe.pyx` is native, and has both).
 
 Owns what was received and not parsed yet, the inbox with its reader, and whether the socket is read. What is rare is
 left to the subclass, through the methods that only raise NotImplementedError here.
@@ -21,7 +21,7 @@ from .state import Opening
 
 
 class Shared(Protocol):
-    """What the channels of one server share; `engine.Engine` is it."""
+    """What the pipes of one server share; `engine.Engine` is it."""
 
     @property
     def config(self) -> ServerConfig: ...

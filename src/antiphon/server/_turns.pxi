@@ -1,4 +1,4 @@
-# Whose turn it is: `Turns` for what connections receive, `Flusher` for what they send. A part of `_channel.pyx`, in a file
+# Whose turn it is: `Turns` for what connections receive, `Flusher` for what they send. A part of `_pipe.pyx`, in a file
 # of its own to be read by itself; `_turns.py` is the readable twin, and says what each name promises.
 
 cdef Py_ssize_t WRITES = bounds.WRITES
@@ -20,7 +20,7 @@ cdef class Turns:
     cdef object loop
     cdef object clock
     cdef object run
-    cdef object late  # deques of channels
+    cdef object late  # deques of pipes
     cdef object waiting
     cdef bint scheduled
     cdef unsigned int small
@@ -53,8 +53,8 @@ cdef class Turns:
                 self.schedule()
         return 0
 
-    cdef int enter(self, Channel channel, bint late) except -1:
-        (self.late if late else self.waiting).append(channel)
+    cdef int enter(self, Pipe pipe, bint late) except -1:
+        (self.late if late else self.waiting).append(pipe)
         self.schedule()
         return 0
 
@@ -82,9 +82,9 @@ cdef class Turns:
         if late or waiting:
             self.schedule()
 
-    cdef int give_turn(self, Channel channel) except -1:
+    cdef int give_turn(self, Pipe pipe) except -1:
         try:
-            channel.take_turn()
+            pipe.take_turn()
         except Exception as error:  # a transport's bug stays with its own connection
             self.loop.call_exception_handler({"message": "reading a WebSocket failed", "exception": error})
         return 0
@@ -92,9 +92,9 @@ cdef class Turns:
 
 @cython.final
 cdef class Flusher:
-    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
+    """Writes out every pipe that has put something into its outbox, `WRITES` of them per turn of the loop.
 
-    Between two turns the loop reads: what comes for a channel before its turn leaves in the same write.
+    Between two turns the loop reads: what comes for a pipe before its turn leaves in the same write.
     """
 
     cdef object loop
@@ -119,19 +119,19 @@ cdef class Flusher:
     def idle(self):
         return not self.scheduled
 
-    cdef int add(self, Channel channel) except -1:
-        self.marked.append(channel)
+    cdef int add(self, Pipe pipe) except -1:
+        self.marked.append(pipe)
         if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self.run)
         return 0
 
-    def mark(self, Channel channel):
-        self.add(channel)
+    def mark(self, Pipe pipe):
+        self.add(pipe)
 
     def _run(self):
         cdef list turn = self.turn
-        cdef Channel channel
+        cdef Pipe pipe
         cdef Py_ssize_t left = WRITES
         if not turn:
             turn = self.turn = self.marked
@@ -139,10 +139,10 @@ cdef class Flusher:
             turn.reverse()
         while turn and left:
             left -= 1
-            channel = turn.pop()
-            channel.dirty = False
+            pipe = turn.pop()
+            pipe.dirty = False
             try:
-                channel.write_out()
+                pipe.write_out()
             except Exception as error:  # a transport's bug stays with its own connection
                 self.loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
         self.scheduled = bool(turn or self.marked)

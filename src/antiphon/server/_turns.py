@@ -14,7 +14,7 @@ from .bounds import NEWS, READING, SAMPLED, SETTLED, SHARE, SMALL, STEPS, WRITES
 
 
 class Turning(Protocol):
-    """What has turns; `_pure.Channel` is it."""
+    """What has turns; `pipe.Pipe` is it."""
 
     dirty: bool
 
@@ -76,9 +76,9 @@ class Turns:
         """A reader that has read without waiting since then lets others read."""
         return self._clock() - since > READING
 
-    def enter(self, channel: Turning, *, late: bool = False) -> None:
-        """Let `channel` have a turn, behind those that wait already."""
-        (self._late if late else self._waiting).append(channel)
+    def enter(self, pipe: Turning, *, late: bool = False) -> None:
+        """Let `pipe` have a turn, behind those that wait already."""
+        (self._late if late else self._waiting).append(pipe)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -103,26 +103,26 @@ class Turns:
         if late or waiting:
             self._schedule()
 
-    def _give_turn(self, channel: Turning) -> None:
+    def _give_turn(self, pipe: Turning) -> None:
         try:
-            channel.take_turn()
+            pipe.take_turn()
         except Exception as error:  # a transport's bug stays with its own connection
             self._loop.call_exception_handler({"message": "reading a WebSocket failed", "exception": error})
 
 
 class Flusher:
-    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
+    """Writes out every pipe that has put something into its outbox, `WRITES` of them per turn of the loop.
 
-    Between two turns the loop reads: what comes for a channel before it is written to leaves in the same write.
+    Between two turns the loop reads: what comes for a pipe before it is written to leaves in the same write.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._marked: deque[Turning] = deque()
 
-    def mark(self, channel: Turning) -> None:
-        """Flush `channel` behind those that were marked before it, at the end of this turn or a later one."""
-        self._marked.append(channel)
+    def mark(self, pipe: Turning) -> None:
+        """Flush `pipe` behind those that were marked before it, at the end of this turn or a later one."""
+        self._marked.append(pipe)
         if len(self._marked) == 1:
             self._loop.call_soon(self._run)
 
@@ -134,10 +134,10 @@ class Flusher:
     def _run(self) -> None:
         marked = self._marked
         for _ in range(min(len(marked), WRITES)):
-            channel = marked[0]
-            channel.dirty = False
+            pipe = marked[0]
+            pipe.dirty = False
             try:
-                channel.flush()
+                pipe.flush()
             except Exception as error:  # a transport's bug stays with its own connection
                 self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
             marked.popleft()

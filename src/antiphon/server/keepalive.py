@@ -34,7 +34,7 @@ def ping_times(interval: float | None, timeout: float | None, tick: float) -> Pi
 
 
 class Line(Protocol):
-    """What is to be seen of a connection; `backend.Channel` is one."""
+    """What is to be seen of a connection; `backend.Pipe` is one."""
 
     handed: bool
     """Frames wait for the peer."""

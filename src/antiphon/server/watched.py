@@ -1,4 +1,4 @@
-"""How a connection ends, and what has a deadline: the outbox, the ping, the Close. Between `Channel` and `Session`.
+"""How a connection ends, and what has a deadline: the outbox, the ping, the Close. Between `Pipe` and `Session`.
 
 Knows what an end is (`close_code`, who waits for it) and what counts as the peer's fault; knows nothing of handshakes,
 of ASGI, or of when one says Close.
@@ -18,7 +18,7 @@ from antiphon.wire import Phase, Ping, Pong, closing, encode_frame
 from antiphon.wire import frames as opcodes
 from antiphon.wire.closing import Step
 
-from .backend import Channel
+from .backend import Pipe
 from .engine import Engine
 from .errors import ClientDisconnected
 from .keepalive import Keepalive
@@ -30,8 +30,8 @@ from .verdict import Ending, Verdict
 _LINGER_TLS = 1.0  # TLS cannot half-close: a peer that may still be sending has this long to read why it is refused
 
 
-class Watched(Channel, asyncio.Protocol):
-    """A channel with deadlines, whose end is told once to all who wait."""
+class Watched(Pipe, asyncio.Protocol):
+    """A pipe with deadlines, whose end is told once to all who wait."""
 
     __slots__ = (
         "_close_due",

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The native twin of the channel; `_pure.py` is the readable one, and says what each name promises.
+"""The native twin of the pipe; `pipe.py` is the readable one, and says what each name promises.
 
 What differs is how a reader waits. `read()` and `asgi_receive()` return a `Receive`, which ends at once when a message
-waits; otherwise it parks a `Waiter` in the channel, which is all of a future that a task needs. When bytes come, the
+waits; otherwise it parks a `Waiter` in the pipe, which is all of a future that a task needs. When bytes come, the
 reader's task is stepped right there instead of in the loop's next turn (benchmarks: echo-32), unless another task runs.
 """
 
@@ -98,7 +98,7 @@ include "_waiting.pxi"  # Receive, Waiter, Done: one module with this, so that t
 include "_turns.pxi"  # Turns, Flusher
 
 
-cdef class Channel:
+cdef class Pipe:
     """One connection's two directions; an `asyncio.Protocol` as far as data is concerned."""
 
     cdef readonly object loop
@@ -396,13 +396,13 @@ cdef class Channel:
 
     def read(self):
         cdef Receive receive = Receive.__new__(Receive)
-        receive.channel = self
+        receive.pipe = self
         receive.kind = READ
         return receive
 
     def asgi_receive(self):
         cdef Receive receive = Receive.__new__(Receive)
-        receive.channel = self
+        receive.pipe = self
         receive.kind = RECEIVE
         return receive
 

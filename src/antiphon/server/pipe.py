@@ -1,4 +1,4 @@
-"""The readable twin of the channel: messages in and out of one connection (`_channel.pyx` is the native one).
+"""The readable twin of the pipe: messages in and out of one connection (`_pipe.pyx` is the native one).
 
 `_reading.py` has the way in. Here is the way out: the outbox, and how bytes reach the socket. What is rare is left to
 the subclass, through the methods that only raise NotImplementedError; how a connection begins and ends is not known.
@@ -19,7 +19,7 @@ from ._turns import Flusher, Turns
 from .bounds import BURST, LARGEST_KEPT
 from .errors import ClientDisconnected
 
-__all__ = ["Channel", "Flusher", "Turns"]
+__all__ = ["Flusher", "Pipe", "Turns"]
 
 
 class _Last(threading.local):
@@ -34,7 +34,7 @@ class _Last(threading.local):
 _last: Final = _Last()
 
 
-class Channel(Reading):
+class Pipe(Reading):
     """One connection's two directions."""
 
     __slots__ = ()
