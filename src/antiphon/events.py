@@ -33,6 +33,8 @@ class ConnectionClosed(Event):
     closed_by: ClosedBy
     duration: float
     """Seconds from accept to end."""
+    rtt: float | None = None
+    """Seconds from the last answered ping to its pong; None where none was answered, or on another server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from typing import Any, Final
 from antiphon.connection.options import ConnectionOptions
 from antiphon.events import ConnectionClosed, ConnectionOpened, Event, KeepaliveTimeout, ProtocolViolated, SendTimeout
 from antiphon.server import Engine, ServerConfig, Session
-from antiphon.server.state import State
+from antiphon.server.state import state_of
 from antiphon.testing import VirtualTimeLoop
 from antiphon.types import ClosedBy
 from antiphon.wire import DeflateConfig
@@ -115,7 +115,7 @@ class Observed(Session):
         bound = self.outbox_limit + record.senders * (2 * record.largest + 100) + SMALL_FRAMES
         if record.through_ours:
             bound += ConnectionOptions().outbox_bytes
-        if self.state == State.OPEN and self.buffered > bound:
+        if self.alive and self.buffered > bound:
             self.connection.expect(False, f"{self.buffered} bytes wait where {bound} may")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -296,7 +296,7 @@ class Life:
             "config": self.config,
             "line": self.habits if not self.sockets else "sockets",
             "stop": (self.stop_at, self.cancelled_at, self.stop_bound),
-            "session": (State(session.state).name, session.close_code, session.close_reason, session.closed_by),
+            "session": (state_of(session.state).name, session.close_code, session.close_reason, session.closed_by),
             "lost at": one.lost_at,
             "events": one.events,
             "app": (one.app.habits, one.app.record.events, one.app.record.codes, one.app.record.statuses),

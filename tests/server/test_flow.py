@@ -376,7 +376,7 @@ async def test_pongs_beyond_a_full_outbox_are_merged_into_the_latest() -> None:
             for number in range(10_000):
                 raw.writer.write(frame(PING, b"%d" % number))
             await raw.writer.drain()
-            await until(lambda: sessions[0]._pong == b"9999")
+            await until(lambda: (stall := sessions[0]._outbox_stall) is not None and stall.pong == b"9999")
             assert sessions[0].buffered <= before
             assert len((await raw.frame()).payload) == 8192 * KIB
             answer = await raw.frame()

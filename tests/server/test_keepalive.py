@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import websockets
 
-from antiphon.events import KeepaliveTimeout
+from antiphon.events import ConnectionClosed, KeepaliveTimeout
 from antiphon.server import ServerConfig, Session
 from antiphon.testing import Peer, Server, VirtualTimeLoop
 from antiphon.types import CARRIER_EXTENSION
@@ -38,14 +38,25 @@ def reading(sessions: list[Session], codes: list[Any]) -> Any:
     return app
 
 
+def rtt_of(session: Session) -> float | None:
+    assert session.keepalive is not None
+    return session.keepalive.rtt
+
+
 async def test_a_peer_that_answers_stays_and_its_round_trip_time_is_known() -> None:
     sessions: list[Session] = []
-    async with serving(reading(sessions, []), **PATIENT) as served:
+    recorder = Recorder([])
+    limits = ServerConfig(observers=(recorder.events.append,))
+    async with serving(reading(sessions, []), limits, **PATIENT) as served:
         async with websockets.connect(f"{served}/", ping_interval=None):
-            await until(lambda: sessions and sessions[0]._ping_number > 3)  # no ping follows one without an answer
+            await until(lambda: sessions and rtt_of(sessions[0]) is not None)
+            known = rtt_of(sessions[0])
+            await until(lambda: rtt_of(sessions[0]) != known)  # no ping follows one without an answer
             assert sessions[0].alive
-            assert sessions[0].rtt is not None
-            assert sessions[0].rtt >= 0
+        await until(lambda: recorder.of(ConnectionClosed))
+    (closed,) = recorder.of(ConnectionClosed)
+    assert closed.rtt is not None
+    assert 0 <= closed.rtt <= closed.duration
 
 
 async def test_a_peer_that_answers_no_ping_is_aborted_within_interval_and_timeout(
@@ -205,9 +216,9 @@ def test_a_pong_that_waits_behind_what_the_app_does_not_read_is_not_missed() -> 
         client.resume_reading()
         await asyncio.sleep(MINUTES)
         assert sessions[0].alive
-        assert sessions[0].rtt is None
+        assert rtt_of(sessions[0]) is None
         go.set()
-        await until(lambda: sessions[0].rtt is not None)
+        await until(lambda: rtt_of(sessions[0]) is not None)
         await asyncio.sleep(MINUTES)
         assert sessions[0].alive
 

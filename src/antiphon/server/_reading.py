@@ -1,4 +1,4 @@
-"""The readable twin of the channel's first half: from the peer to the app (`_channel.pyx` is native, and has both).
+"""The readable twin of the pipe's first half: from the peer to the app (`_pipe.pyx` is native, and has both).
 
 Owns what was received and not parsed yet, the inbox with its reader, and whether the socket is read. What is rare is
 left to the subclass, through the methods that only raise NotImplementedError here.
@@ -8,34 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from antiphon.types import Message
-from antiphon.wire import Close, Deflate, Parser, Ping, ProtocolError
+from antiphon.wire import Close, Deflate, Parser, Phase, Ping, ProtocolError
 from antiphon.wire.frames import Event
 
-from ._turns import HELD, READS, Flusher, Turns
+from ._turns import Flusher, Turns
+from .bounds import HELD, OVERHEAD, PINGS, READS, SHORT, SLICE, WORK
 from .config import ServerConfig
-from .state import State
-
-OVERHEAD: Final = 64
-"""What a message in the inbox costs beside its bytes, so that a flood of empty messages is bounded too."""
-
-SLICE: Final = 128 << 10
-WORK: Final = 128
-"""So many bytes, and pieces of work (frames, KiB inflated), of a chunk are parsed in one turn of a connection, and
-before the inbox's bound is looked at again: a chunk may be tens of thousands of frames, and of compressed messages it
-holds a thousand times its bytes."""
-
-SHORT: Final = 8
-"""So many messages the reader may read in the turn after, which is not counted here."""
-
-PINGS: Final = 16
-"""Pings of one turn that are answered each; of those beyond only the last (RFC 6455 §5.5.3)."""
+from .state import Opening
 
 
 class Shared(Protocol):
-    """What the channels of one server share; `engine.Engine` is it."""
+    """What the pipes of one server share; `engine.Engine` is it."""
 
     @property
     def config(self) -> ServerConfig: ...
@@ -100,7 +86,7 @@ class Reading:
         self.transport: asyncio.Transport | None = None
         self.fd = -1
         """The socket, when bytes may be written to it without asking the transport; -1 otherwise."""
-        self.state: int = State.HANDSHAKE
+        self.state: int = Opening.HANDSHAKE
         self.parser: Parser | None = None
         self.deflate: Deflate | None = None
         self.close_code: int | None = None
@@ -194,7 +180,7 @@ class Reading:
 
     def data_received(self, data: bytes) -> None:
         """asyncio's callback: bytes came."""
-        if self.state != State.OPEN and self.state != State.CLOSING_SENT:
+        if self.state != Phase.OPEN and self.state != Phase.CLOSING:
             self.on_early_data(data)
             return
         if self.parser is None:
@@ -266,7 +252,7 @@ class Reading:
         last: Ping | None = None  # that came when enough had been answered
         for event in events:
             if isinstance(event, str | bytes):
-                if self.state == State.OPEN:
+                if self.state == Phase.OPEN:
                     self._keep(event)
                 continue
             if type(event) is Ping:
@@ -292,7 +278,7 @@ class Reading:
         if self._waiter is not None and self._inbox is not None:
             self.wake()
             self.turns.owe()
-        elif self.parser is None or self.state not in (State.OPEN, State.CLOSING_SENT):
+        elif self.parser is None or self.state not in (Phase.OPEN, Phase.CLOSING):
             self._chunk = None
         elif self._chunk is not None and not self.reading_paused:
             chunk, self._chunk = self._chunk, None

@@ -1,16 +1,16 @@
-# Whose turn it is: `Turns` for what connections receive, `Flusher` for what they send. A part of `_channel.pyx`, in a file
+# Whose turn it is: `Turns` for what connections receive, `Flusher` for what they send. A part of `_pipe.pyx`, in a file
 # of its own to be read by itself; `_turns.py` is the readable twin, and says what each name promises.
 
-cdef Py_ssize_t WRITES = 64  # benchmarks: fanout-64 on antiphon-hub-relay
-cdef Py_ssize_t READS = 256
-cdef double READING = 0.0005
-cdef double SHARE = 0.001
-cdef double NEWS = 0.004
-cdef double SETTLED = 0.001
-cdef Py_ssize_t STEPS = 64
-cdef unsigned int SAMPLED = 8
-cdef Py_ssize_t SMALL = 512
-cdef Py_ssize_t HELD = 16 << 10
+cdef Py_ssize_t WRITES = bounds.WRITES
+cdef Py_ssize_t READS = bounds.READS
+cdef double READING = bounds.READING
+cdef double SHARE = bounds.SHARE
+cdef double NEWS = bounds.NEWS
+cdef double SETTLED = bounds.SETTLED
+cdef Py_ssize_t STEPS = bounds.STEPS
+cdef unsigned int SAMPLED = bounds.SAMPLED
+cdef Py_ssize_t SMALL = bounds.SMALL
+cdef Py_ssize_t HELD = bounds.HELD
 
 
 @cython.final
@@ -20,7 +20,7 @@ cdef class Turns:
     cdef object loop
     cdef object clock
     cdef object run
-    cdef object late  # deques of channels
+    cdef object late  # deques of pipes
     cdef object waiting
     cdef bint scheduled
     cdef unsigned int small
@@ -53,8 +53,8 @@ cdef class Turns:
                 self.schedule()
         return 0
 
-    cdef int enter(self, Channel channel, bint late) except -1:
-        (self.late if late else self.waiting).append(channel)
+    cdef int enter(self, Pipe pipe, bint late) except -1:
+        (self.late if late else self.waiting).append(pipe)
         self.schedule()
         return 0
 
@@ -82,9 +82,9 @@ cdef class Turns:
         if late or waiting:
             self.schedule()
 
-    cdef int give_turn(self, Channel channel) except -1:
+    cdef int give_turn(self, Pipe pipe) except -1:
         try:
-            channel.take_turn()
+            pipe.take_turn()
         except Exception as error:  # a transport's bug stays with its own connection
             self.loop.call_exception_handler({"message": "reading a WebSocket failed", "exception": error})
         return 0
@@ -92,9 +92,9 @@ cdef class Turns:
 
 @cython.final
 cdef class Flusher:
-    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
+    """Writes out every pipe that has put something into its outbox, `WRITES` of them per turn of the loop.
 
-    Between two turns the loop reads: what comes for a channel before its turn leaves in the same write. Answers first.
+    Between two turns the loop reads: what comes for a pipe before its turn leaves in the same write. Answers first.
     """
 
     cdef object loop
@@ -121,18 +121,18 @@ cdef class Flusher:
     def idle(self):
         return not self.scheduled
 
-    cdef int add(self, Channel channel) except -1:
-        if channel.answers:
-            self.answers.append(channel)
+    cdef int add(self, Pipe pipe) except -1:
+        if pipe.answers:
+            self.answers.append(pipe)
         else:
-            self.marked.append(channel)
+            self.marked.append(pipe)
         if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self.run)
         return 0
 
-    def mark(self, Channel channel):
-        self.add(channel)
+    def mark(self, Pipe pipe):
+        self.add(pipe)
 
     def _run(self):
         cdef list turn = self.turn
@@ -153,10 +153,10 @@ cdef class Flusher:
         if self.scheduled:
             self.loop.call_soon(self.run)
 
-    cdef int write_out(self, Channel channel) except -1:
-        channel.dirty = False
+    cdef int write_out(self, Pipe pipe) except -1:
+        pipe.dirty = False
         try:
-            channel.write_out()
+            pipe.write_out()
         except Exception as error:  # a transport's bug stays with its own connection
             self.loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
         return 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
+
+from .bounds import NEWS, READING, SAMPLED, SETTLED, SHARE, SMALL, STEPS, WRITES
 
 
 class Turning(Protocol):
-    """What has turns; `_pure.Channel` is it."""
+    """What has turns; `pipe.Pipe` is it."""
 
     dirty: bool
     answers: bool
@@ -23,36 +25,6 @@ class Turning(Protocol):
 
     def flush(self) -> None:
         """Write out what there is."""
-
-
-READS: Final = 256
-READING: Final = 0.0005
-"""Messages (a large one counts once for each KiB), and seconds, that an app reads without waiting before others have
-their turn."""
-
-WRITES: Final = 64
-"""Channels written out in one turn of the loop: some hundred µs of system calls. And half as many that hear what
-somebody told all, when there are as many answers."""
-
-SHARE: Final = 0.001
-"""Seconds of one turn of the loop for connections that had more than one turn's work, all together; one of them has its
-turn in any case."""
-
-NEWS: Final = 0.004
-"""Seconds of one turn of the loop for what has just come, all connections together; what comes then waits, too."""
-
-SETTLED: Final = 0.001
-"""Seconds of work after which it is found out when the loop turns: to ask each time would cost more than a message."""
-
-STEPS: Final = 64
-"""Turns of connections in one turn of the loop, for a clock that stands still."""
-
-SAMPLED: Final = 8
-SMALL: Final = 512
-"""Of chunks up to so many bytes one in `SAMPLED` is timed, for all."""
-
-HELD: Final = 16 << 10
-"""So many bytes of a connection that waits for its turn before its socket is read no more."""
 
 
 class Turns:
@@ -106,9 +78,9 @@ class Turns:
         """A reader that has read without waiting since then lets others read."""
         return self._clock() - since > READING
 
-    def enter(self, channel: Turning, *, late: bool = False) -> None:
-        """Let `channel` have a turn, behind those that wait already."""
-        (self._late if late else self._waiting).append(channel)
+    def enter(self, pipe: Turning, *, late: bool = False) -> None:
+        """Let `pipe` have a turn, behind those that wait already."""
+        (self._late if late else self._waiting).append(pipe)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -133,17 +105,17 @@ class Turns:
         if late or waiting:
             self._schedule()
 
-    def _give_turn(self, channel: Turning) -> None:
+    def _give_turn(self, pipe: Turning) -> None:
         try:
-            channel.take_turn()
+            pipe.take_turn()
         except Exception as error:  # a transport's bug stays with its own connection
             self._loop.call_exception_handler({"message": "reading a WebSocket failed", "exception": error})
 
 
 class Flusher:
-    """Writes out every channel that has put something into its outbox, `WRITES` of them per turn of the loop.
+    """Writes out every pipe that has put something into its outbox, `WRITES` of them per turn of the loop.
 
-    Between two turns the loop reads: what comes for a channel before it is written to leaves in the same write. Answers
+    Between two turns the loop reads: what comes for a pipe before it is written to leaves in the same write. Answers
     come first: they must not wait for a thousand receivers of somebody else's message.
     """
 
@@ -153,9 +125,9 @@ class Flusher:
         self._marked: deque[Turning] = deque()
         self._scheduled = False
 
-    def mark(self, channel: Turning) -> None:
-        """Flush `channel` behind those of its kind that were marked before it, in this turn of the loop or later."""
-        (self._answers if channel.answers else self._marked).append(channel)
+    def mark(self, pipe: Turning) -> None:
+        """Flush `pipe` behind those of its kind that were marked before it, in this turn of the loop or later."""
+        (self._answers if pipe.answers else self._marked).append(pipe)
         self._schedule()
 
     @property
@@ -175,13 +147,13 @@ class Flusher:
         if self._answers or self._marked:
             self._schedule()
 
-    def _write_out(self, channels: deque[Turning], most: int) -> int:
-        count = min(len(channels), most)
+    def _write_out(self, pipes: deque[Turning], most: int) -> int:
+        count = min(len(pipes), most)
         for _ in range(count):
-            channel = channels.popleft()
-            channel.dirty = False
+            pipe = pipes.popleft()
+            pipe.dirty = False
             try:
-                channel.flush()
+                pipe.flush()
             except Exception as error:  # a transport's bug stays with its own connection
                 self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
         return count

@@ -1,4 +1,4 @@
-# How a reader waits, as `_channel.pyx` says at its beginning: `Receive` is what is awaited, `Waiter` what a task waits
+# How a reader waits, as `_pipe.pyx` says at its beginning: `Receive` is what is awaited, `Waiter` what a task waits
 # for, `Done` what ends at once. A part of that module, in a file of its own to be read by itself.
 
 cdef bint no_task_runs(object loop) except -1:
@@ -16,7 +16,7 @@ def _raise(error):
 cdef class Waiter:
     """What a parked reader's task waits for: an object with the protocol that `asyncio.Task` wants of a future."""
 
-    cdef Channel channel
+    cdef Pipe pipe
     cdef object callback
     cdef object context
     cdef list more
@@ -26,11 +26,11 @@ cdef class Waiter:
     cdef public bint _asyncio_future_blocking
 
     def get_loop(self):
-        return self.channel.loop
+        return self.pipe.loop
 
     def add_done_callback(self, callback, *, context=None):
         if self.finished:
-            self.channel.loop.call_soon(callback, self, context=context)
+            self.pipe.loop.call_soon(callback, self, context=context)
         elif self.callback is None:
             self.callback = callback
             self.context = context
@@ -51,8 +51,8 @@ cdef class Waiter:
             return False
         self.was_cancelled = True
         self.message = msg
-        if self.channel._waiter is self:
-            self.channel._waiter = None
+        if self.pipe._waiter is self:
+            self.pipe._waiter = None
         self.finish(False)
         return True
 
@@ -75,7 +75,7 @@ cdef class Waiter:
         """Call back: at once in the callback's context when `step`, else in the loop's next turn."""
         cdef object callback = self.callback
         cdef object context = self.context
-        cdef object loop = self.channel.loop
+        cdef object loop = self.pipe.loop
         self.finished = True
         self.callback = self.context = None
         if self.more is not None:
@@ -91,7 +91,7 @@ cdef class Waiter:
                 loop.call_soon(callback, self, context=context)
                 return 0
             try:
-                callback(self.channel.flusher.done)  # a task asks a Future for its result quicker than us
+                callback(self.pipe.flusher.done)  # a task asks a Future for its result quicker than us
             except BaseException as error:  # KeyboardInterrupt, SystemExit: for the loop, not for the transport
                 loop.call_soon(_raise, error)
             finally:
@@ -106,7 +106,7 @@ cdef class Waiter:
 cdef class Receive:
     """The awaitable of one `read()` or `asgi_receive()`; a coroutine as far as `create_task` is concerned."""
 
-    cdef Channel channel
+    cdef Pipe pipe
     cdef Waiter waiter
     cdef int kind
 
@@ -136,39 +136,39 @@ cdef class Receive:
 
     def close(self):
         """Give up waiting."""
-        if self.channel is not None and self.waiter is not None and self.channel._waiter is self.waiter:
-            self.channel._waiter = None
+        if self.pipe is not None and self.waiter is not None and self.pipe._waiter is self.waiter:
+            self.pipe._waiter = None
         self.waiter = None
-        self.channel = None
+        self.pipe = None
 
     cdef int advance(self, PyObject **result) except SEND_ERROR:
         """Store a new reference: to the message (SEND_RETURN), or to what to wait for (SEND_NEXT)."""
-        cdef Channel channel = self.channel
+        cdef Pipe pipe = self.pipe
         cdef Waiter waiter
         cdef object value
         cdef bint gives_way = False
         result[0] = NULL
-        if channel is None:
+        if pipe is None:
             raise RuntimeError("cannot await the same receive twice")
-        if self.kind == READ or channel.connect_taken:
-            if channel._inbox is not None:
-                gives_way = self.waiter is None and channel.has_read_enough()
-            if gives_way or (channel._inbox is None and channel.close_code is None):
-                if channel._waiter is not None and channel._waiter is not self.waiter:
+        if self.kind == READ or pipe.connect_taken:
+            if pipe._inbox is not None:
+                gives_way = self.waiter is None and pipe.has_read_enough()
+            if gives_way or (pipe._inbox is None and pipe.close_code is None):
+                if pipe._waiter is not None and pipe._waiter is not self.waiter:
                     raise RuntimeError(TWO_READERS)
-                channel._reads = 0
+                pipe._reads = 0
                 if gives_way:
-                    channel.wait()
+                    pipe.wait()
                 waiter = Waiter.__new__(Waiter)
-                waiter.channel = channel
+                waiter.pipe = pipe
                 waiter._asyncio_future_blocking = True
-                channel._waiter = self.waiter = waiter
+                pipe._waiter = self.waiter = waiter
                 Py_INCREF(waiter)
                 result[0] = <PyObject *>waiter
                 return SEND_NEXT
-        self.channel = None
+        self.pipe = None
         self.waiter = None
-        value = channel.take(self.kind)
+        value = pipe.take(self.kind)
         Py_INCREF(value)
         result[0] = <PyObject *>value
         return SEND_RETURN

@@ -1,4 +1,4 @@
-"""Chooses the twin of the channel, once. The native one needs the native parser beside it."""
+"""Chooses the twin of the pipe, once. The native one needs the native parser beside it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ native: bool
 """Whether the native twin runs."""
 
 if TYPE_CHECKING:
-    from ._pure import Channel, Flusher, Turns
+    from .pipe import Flusher, Pipe, Turns
 else:
     from antiphon.wire import NATIVE
 
     try:
         if not NATIVE:
-            raise ImportError("the parser is the pure one, so the channel is")
-        from ._channel import Channel, Flusher, Turns
+            raise ImportError("the parser is the pure one, so the pipe is")
+        from ._pipe import Flusher, Pipe, Turns
 
         native = True
     except ImportError:
-        from ._pure import Channel, Flusher, Turns
+        from .pipe import Flusher, Pipe, Turns
 
         native = False
 
-__all__ = ["Channel", "Flusher", "Turns", "native"]
+__all__ = ["Flusher", "Pipe", "Turns", "native"]

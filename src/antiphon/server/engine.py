@@ -20,15 +20,16 @@ from antiphon.events import Event, HandshakeRefused
 from antiphon.shown import shown
 from antiphon.status import WS_1012_SERVICE_RESTART
 from antiphon.types import ASGIApp, Scope
-from antiphon.wire import Deflate, Role, negotiate
+from antiphon.wire import Deflate, Phase, Role, negotiate
 from antiphon.wire.deflate import Agreement
 
 from .backend import Flusher, Turns
 from .config import ServerConfig
 from .deadlines import Deadlines
+from .keepalive import ping_times
 from .limits import Admission, Hoard
 from .scope import ASGI_SPEC_VERSION, SharedHeaders, path_with_query
-from .state import State
+from .state import Opening
 from .stop import StopTimes, staggered, stop_times
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Engine:
         self.headers: Final = SharedHeaders()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
-        self.ping_after: Final = max(0.0, (self.config.ping_interval or 0.0) - 2 * self.deadlines.tick)
+        self.ping_times: Final = ping_times(self.config.ping_interval, self.config.ping_timeout, self.deadlines.tick)
         self.retry_headers: Final = ((b"retry-after", b"%d" % self.config.retry_after),)
         self.refused: Final[Counter[int]] = Counter()
         """How many handshakes were turned away, by HTTP status."""
@@ -210,9 +211,9 @@ class Engine:
         now = self.clock()
         open_sessions = []
         for session in list(self.sessions):
-            if session.state == State.OPEN:
+            if session.state == Phase.OPEN:
                 open_sessions.append(session)
-            elif session.state <= State.WAITING_APP:
+            elif session.state <= Opening.WAITING_APP:
                 session.refuse(503, "the server stops", self.retry_headers)
         if open_sessions:
             self.logger.info("Closing %d WebSocket(s) within %.1f s", len(open_sessions), times.window)

@@ -12,7 +12,7 @@ import sys
 from enum import Enum
 
 
-class Peer(Enum):
+class PeerState(Enum):
     """What became of who is at the other end of a socket."""
 
     THERE = "there"
@@ -34,9 +34,9 @@ if sys.platform == "win32":
         """Not told here."""
         return 0
 
-    def look_at_peer(transport: asyncio.BaseTransport) -> Peer:
+    def look_at_peer(transport: asyncio.BaseTransport) -> PeerState:
         """Not told here."""
-        return Peer.THERE
+        return PeerState.THERE
 
     def probe_silence(transport: asyncio.BaseTransport, idle: float, timeout: float) -> None:
         """Not asked here."""
@@ -69,17 +69,17 @@ else:
         size: int = struct.unpack("i", answer)[0]
         return size
 
-    def look_at_peer(transport: asyncio.BaseTransport) -> Peer:
+    def look_at_peer(transport: asyncio.BaseTransport) -> PeerState:
         """What the kernel knows of the peer, without reading."""
         fd = direct_fd(transport)
         if fd < 0:
-            return Peer.THERE
+            return PeerState.THERE
         poll = select.poll()
         poll.register(fd, _FINISHED)
         events = dict(poll.poll(0)).get(fd, 0)
         if events & select.POLLERR:
-            return Peer.GONE
-        return Peer.FINISHED if events & (_FINISHED | select.POLLHUP) else Peer.THERE
+            return PeerState.GONE
+        return PeerState.FINISHED if events & (_FINISHED | select.POLLHUP) else PeerState.THERE
 
     _FINISHED: int = getattr(select, "POLLRDHUP", 0)  # Linux's word; elsewhere it is POLLHUP
 

@@ -1,43 +1,53 @@
-"""The life of one connection as a table (RFC 6455 §4.2, §7; README.md has it in words). Knows nothing else."""
+"""The states of one connection: the server's own, before it is open, and behind those the phases of `wire/closing.py`.
+
+One line of numbers for both, so that either twin compares them quickly: what is less than OPEN has not been open.
+README.md has it in words. Knows nothing else.
+"""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
+
+from antiphon.wire import Phase, closing
 
 
-class State(enum.IntEnum):
-    """How far a connection is. An int, so that both twins compare it quickly."""
+class Opening(enum.IntEnum):
+    """How far a connection is that is not open (RFC 6455 §4.2)."""
 
-    HANDSHAKE = 0
-    WAITING_APP = 1
-    OPEN = 2
-    CLOSING_SENT = 3
-    CLOSING_RCVD = 4
-    DENYING = 5
-    CLOSED = 6
+    HANDSHAKE = -3
+    """The request is on its way."""
+    WAITING_APP = -2
+    """The app has it, and has not answered."""
+    DENYING = -1
+    """The answer is an HTTP response."""
 
 
-TRANSITIONS: Final[Mapping[int, frozenset[int]]] = MappingProxyType(
+State: TypeAlias = Opening | Phase
+
+MOVES: Final[Mapping[int, frozenset[State]]] = MappingProxyType(
     {
-        State.HANDSHAKE: frozenset({State.WAITING_APP, State.DENYING, State.CLOSED}),
-        State.WAITING_APP: frozenset({State.OPEN, State.DENYING, State.CLOSED}),
-        State.OPEN: frozenset({State.CLOSING_SENT, State.CLOSING_RCVD, State.CLOSED}),
-        State.CLOSING_SENT: frozenset({State.CLOSED}),
-        State.CLOSING_RCVD: frozenset({State.CLOSED}),
-        State.DENYING: frozenset({State.CLOSED}),
-        State.CLOSED: frozenset(),
+        Opening.HANDSHAKE: frozenset({Opening.WAITING_APP, Opening.DENYING, Phase.GONE}),
+        Opening.WAITING_APP: frozenset({Opening.DENYING, Phase.OPEN, Phase.GONE}),
+        Opening.DENYING: frozenset({Phase.GONE}),
+        **{phase: frozenset(move.phase for move in moves.values()) for phase, moves in closing.TRANSITIONS.items()},
     }
 )
 
+
+def state_of(number: int) -> State:
+    """The state with that number."""
+    return Phase(number) if number >= Phase.OPEN else Opening(number)
+
+
 APP_MAY_SEND: Final[Mapping[int, frozenset[str]]] = MappingProxyType(
     {
-        State.HANDSHAKE: frozenset(),
-        State.WAITING_APP: frozenset({"websocket.accept", "websocket.close", "websocket.http.response.start"}),
-        State.OPEN: frozenset({"websocket.send", "websocket.close"}),
-        State.DENYING: frozenset({"websocket.http.response.body"}),
+        Opening.HANDSHAKE: frozenset(),
+        Opening.WAITING_APP: frozenset({"websocket.accept", "websocket.close", "websocket.http.response.start"}),
+        Opening.DENYING: frozenset({"websocket.http.response.body"}),
+        Phase.OPEN: frozenset({"websocket.send", "websocket.close"}),
     }
 )
 """ASGI WebSocket spec 2.5: what `send` takes. In the states that are not here the connection is over."""

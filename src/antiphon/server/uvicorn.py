@@ -25,7 +25,8 @@ from antiphon.wire.handshake import refuse_response
 
 from .config import ServerConfig
 from .engine import Engine, Headers
-from .session import Addresses, Session
+from .handshake import Addresses
+from .session import Session
 
 _engines: weakref.WeakKeyDictionary[ServerState, dict[ServerConfig | None, Engine]] = weakref.WeakKeyDictionary()
 
@@ -60,8 +61,9 @@ class WebSocketProtocol(Session):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's callback, called by uvicorn's HTTP protocol when the request asks for an upgrade."""
-        self._addresses = _taken_over(transport)
         super().connection_made(transport)
+        assert self.handshake is not None
+        self.handshake.addresses = _taken_over(transport)
 
     def shutdown(self) -> None:
         """uvicorn stops. The first connection that hears of it stops all of them, together."""

@@ -1,4 +1,4 @@
-"""How a connection ends, and what has a deadline: the outbox, the ping, the Close. Between `Channel` and `Session`.
+"""How a connection ends, and what has a deadline: the outbox, the ping, the Close. Between `Pipe` and `Session`.
 
 Knows what an end is (`close_code`, who waits for it) and what counts as the peer's fault; knows nothing of handshakes,
 of ASGI, or of when one says Close.
@@ -7,53 +7,44 @@ of ASGI, or of when one says Close.
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Callable
 from typing import Any
 
-from antiphon.events import ConnectionClosed, KeepaliveTimeout, SendTimeout
+from antiphon.events import ConnectionClosed
 from antiphon.shown import shown
 from antiphon.status import WS_1006_ABNORMAL_CLOSURE
 from antiphon.types import ClosedBy
-from antiphon.wire import Ping, Pong, encode_frame
+from antiphon.wire import Phase, Ping, Pong, closing, encode_frame
 from antiphon.wire import frames as opcodes
+from antiphon.wire.closing import Step
 
-from .backend import Channel
+from .backend import Pipe
 from .engine import Engine
 from .errors import ClientDisconnected
-from .sockets import Peer, look_at_peer, probe_silence, unacknowledged
-from .state import TRANSITIONS, State
+from .keepalive import Keepalive
+from .sockets import look_at_peer, probe_silence, unacknowledged
+from .stalls import InboxStall, OutboxStall, send_timed_out
+from .state import MOVES, Opening, State, state_of
+from .verdict import Ending, Verdict
 
 _LINGER_TLS = 1.0  # TLS cannot half-close: a peer that may still be sending has this long to read why it is refused
-_STALL_CHECKS = 4  # a stalled outbox is looked at so often per send_timeout
-_LONGEST_UNSEEN = 1.0  # seconds until the end of a peer that we do not read from is noticed
 
 
-class Watched(Channel, asyncio.Protocol):
-    """A channel with deadlines, whose end is told once to all who wait."""
+class Watched(Pipe, asyncio.Protocol):
+    """A pipe with deadlines, whose end is told once to all who wait."""
 
     __slots__ = (
         "_close_due",
         "_closers",
         "_drainers",
+        "_inbox_stall",
         "_opened_at",
-        "_ping_due",
-        "_ping_number",
-        "_ping_sent",
-        "_pong",
-        "_pong_due",
-        "_received_at_ping",
-        "_stall_due",
-        "_stall_since",
-        "_taken",
-        "_unread",
-        "_unread_due",
-        "_unread_since",
+        "_outbox_stall",
         "_writables",
         "closed_by",
         "engine",
+        "keepalive",
         "path",
-        "rtt",
         "slot",
     )
 
@@ -62,39 +53,39 @@ class Watched(Channel, asyncio.Protocol):
         self.engine = engine
         self.slot = -1
         self.path = ""
-        self.rtt: float | None = None
-        """Seconds from the last answered ping to its pong; None before the first."""
         self.closed_by: ClosedBy | None = None
+        self.keepalive: Keepalive | None = None
+        """From the opening on, where there are pings."""
+        self._outbox_stall: OutboxStall | None = None  # while the transport holds bytes
+        self._inbox_stall: InboxStall | None = None  # while the app does not read
         self._drainers: list[asyncio.Future[None]] | None = None
         self._writables: list[Callable[[], None]] | None = None
         self._closers: list[Callable[[], None]] | None = None
-        self._pong: bytes | None = None  # the latest ping's payload, while the outbox is full
         self._opened_at = 0.0
         self._close_due = 0.0
-        self._ping_due = 0.0
-        self._pong_due = 0.0
-        self._ping_sent = 0.0
-        self._ping_number = 0
-        self._received_at_ping = 0
-        self._stall_due = 0.0
-        self._stall_since = 0.0
-        self._taken: int | None = None  # bytes the peer had taken when we looked last
-        self._unread_due = 0.0
-        self._unread_since = 0.0
-        self._unread = 0  # bytes the app had not read when we looked last
 
     # ------------------------------------------------------------ the end
 
-    def _move(self, state: State) -> None:
-        if state != self.state:
-            assert state in TRANSITIONS[self.state], f"{State(self.state).name} -> {state.name}"
-            self.state = state
+    def move(self, state: State) -> None:
+        """Enter a state before the connection is open, or open it."""
+        assert state in MOVES[self.state], f"{state_of(self.state).name} -> {state.name}"
+        self.state = state
+
+    def _do(self, step: Step) -> None:
+        """Do what the table of the closing handshake says; what becomes of TCP is the caller's."""
+        if step.payload is not None:
+            self.put(encode_frame(opcodes.CLOSE, step.payload))
+        self.state = step.phase
+        if step.end is not None:
+            self._finish(*step.end)
 
     def _lost(self) -> None:
-        """The connection ends without a Close frame."""
-        self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)
-        if self.state < State.CLOSING_SENT:
-            self._move(State.CLOSED)
+        """The TCP connection ends. Without a Close frame before, that is the end (1006)."""
+        if self.state >= Phase.OPEN:
+            self._do(closing.eof(Phase(self.state)))
+        else:
+            self.move(Phase.GONE)
+            self._finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)
 
     def _finish(self, code: int, reason: str, by: ClosedBy) -> None:
         """Note how the connection ended, and tell all who wait. Only the first call counts."""
@@ -105,7 +96,8 @@ class Watched(Channel, asyncio.Protocol):
         self.closed_by = by
         if self._opened_at:
             duration = self.engine.clock() - self._opened_at
-            self.engine.emit(ConnectionClosed(path=self.path, code=code, closed_by=by, duration=duration))
+            rtt = None if self.keepalive is None else self.keepalive.rtt
+            self.engine.emit(ConnectionClosed(path=self.path, code=code, closed_by=by, duration=duration, rtt=rtt))
         for future in self._emptied("_drainers"):
             if not future.done():
                 future.set_exception(ClientDisconnected("the connection ended while the outbox was full"))
@@ -132,7 +124,6 @@ class Watched(Channel, asyncio.Protocol):
         """Drop the connection and what is buffered, at once."""
         self.fd = -1
         self._lost()
-        self._move(State.CLOSED)
         self.engine.deadlines.leave(self)
         if self.transport is not None:
             self.transport.abort()
@@ -170,20 +161,17 @@ class Watched(Channel, asyncio.Protocol):
     def resume_writing(self) -> None:
         """asyncio's callback: the transport holds nothing any more."""
         self.handed = False
-        if self._pong is not None and self.state == State.OPEN:
-            self.put(encode_frame(opcodes.PONG, self._pong))
-        self._pong = None
+        stall, self._outbox_stall = self._outbox_stall, None
+        if stall is not None and stall.pong is not None and self.state == Phase.OPEN:
+            self.put(encode_frame(opcodes.PONG, stall.pong))
         self._wake_drainers()
         self._call_all("_writables")
 
     def on_handed(self) -> None:
         """Watch that the peer takes something from time to time."""
         engine = self.engine
-        now = engine.clock()
-        self._stall_since = now
-        self._taken = None
-        self._stall_due = now + engine.config.send_timeout / _STALL_CHECKS
-        engine.deadlines.enter(self, self._stall_due)
+        stall = self._outbox_stall = OutboxStall(engine.clock(), engine.config.send_timeout)
+        engine.deadlines.enter(self, stall.due)
 
     async def drain_slowly(self) -> None:
         """Wait until the outbox has drained, to half at least; abort after `send_timeout`."""
@@ -202,7 +190,7 @@ class Watched(Channel, asyncio.Protocol):
     async def breathe(self) -> None:
         """Let the loop turn once; it may find out that the peer is gone."""
         await asyncio.sleep(0)
-        if self.state != State.OPEN:
+        if self.state != Phase.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
 
     def _wake_drainers(self) -> None:
@@ -211,11 +199,8 @@ class Watched(Channel, asyncio.Protocol):
                 future.set_result(None)
 
     def _send_timed_out(self) -> None:
-        engine = self.engine
-        if self.transport is not None and self.state != State.CLOSED:
-            engine.logger.info("WebSocket %s aborted: the peer does not read", shown(self.path))
-            engine.emit(SendTimeout(path=self.path, buffered=self.buffered))
-            self.abort()
+        if self.transport is not None and self.state != Phase.GONE:
+            self._end_by(send_timed_out(self.path, self.buffered))
 
     def on_writable(self, callback: Callable[[], None]) -> None:
         """`types.Sink`: call back once, when the outbox has drained or the connection is over."""
@@ -252,15 +237,34 @@ class Watched(Channel, asyncio.Protocol):
         """`Deadlines`: do what is due, say when to come back."""
         if self.transport is None:
             return None
-        if self.state <= State.WAITING_APP:
+        if self.state <= Opening.WAITING_APP:
             return self.on_handshake_deadline(now)
         if self._close_due:
             if now >= self._close_due:
                 self.abort()
                 return None
             return self._close_due
-        dues = (self._check_outbox(now), self._check_ping(now), self._check_unread(now))
-        return min((due for due in dues if due), default=None)
+        if self.state == Phase.GONE:
+            return None
+        dues = []
+        for verdict in (self._look_at_outbox(now), self._look_at_peer(now), self._look_at_inbox(now)):
+            if verdict is None:
+                continue
+            if verdict.ending is not None:
+                self._end_by(verdict.ending)
+                return None
+            if verdict.frame is not None:
+                self.put(verdict.frame)
+            if verdict.due is not None:
+                dues.append(verdict.due)
+        return min(dues, default=None)
+
+    def _end_by(self, ending: Ending) -> None:
+        engine = self.engine
+        engine.logger.log(ending.level, "WebSocket %s aborted: %s", shown(self.path), ending.reason)
+        if ending.event is not None:
+            engine.emit(ending.event)
+        self.abort()
 
     def on_handshake_deadline(self, now: float) -> float | None:
         """There is a deadline, and the handshake is not over."""
@@ -269,51 +273,38 @@ class Watched(Channel, asyncio.Protocol):
     def watch_pings(self, now: float) -> None:
         """The connection has opened: pings from now on."""
         self._opened_at = now
-        if self.engine.config.ping_interval is not None:
-            self._ping_due = now + self.engine.ping_after
-            self.engine.deadlines.enter(self, self._ping_due)
+        times = self.engine.ping_times
+        if times is not None:
+            self.keepalive = Keepalive(times, now)
+            self.engine.deadlines.enter(self, self.keepalive.due)
 
-    def _check_outbox(self, now: float) -> float | None:
-        """Abort when the peer has taken nothing for `send_timeout`."""
-        if not self.handed or self.state == State.CLOSED or self.transport is None:
+    def _look_at_outbox(self, now: float) -> Verdict | None:
+        """Does the peer take what we send?"""
+        stall = self._outbox_stall
+        if stall is None or self.transport is None:
             return None
-        if now < self._stall_due:
-            return self._stall_due
+        if now < stall.due:
+            return Verdict(stall.due)
         if self.buffered * 2 <= self.outbox_limit:
             self._wake_drainers()
         taken = self.handed_bytes - self.transport.get_write_buffer_size() - unacknowledged(self.transport)
-        timeout = self.engine.config.send_timeout
-        if taken != self._taken:
-            if self._taken is not None:
-                self._stall_since = now
-            self._taken = taken
-        elif now - self._stall_since >= timeout:
-            self._send_timed_out()
-            return None
-        self._stall_due = min(now + timeout / _STALL_CHECKS, max(self._stall_since + timeout, now))
-        return self._stall_due
+        return stall.check(now, taken, self.path, self.buffered)
 
-    def _check_ping(self, now: float) -> float | None:
-        """Send a ping when one is due; abort when its pong is."""
-        config = self.engine.config
-        if self.state != State.OPEN or config.ping_interval is None:
+    def _look_at_peer(self, now: float) -> Verdict | None:
+        """Does the peer answer?"""
+        if self.keepalive is None or self.state != Phase.OPEN:
             return None
-        if self._pong_due and now >= self._pong_due:
-            if not self._is_excused():
-                self._keepalive_failed(now)
-                return None
-            assert config.ping_timeout is not None
-            self._pong_due = now + config.ping_timeout
-            self._received_at_ping = self.received
-            self.was_paused = self.stopped
-        if now >= self._ping_due and not self._pong_due:
-            if self.stopped or self.handed:
-                self._ping_due = now + self.engine.ping_after
-            else:
-                self._send_ping(now)
-        if self._pong_due and self._ping_due > now:
-            return min(self._ping_due, self._pong_due)
-        return self._pong_due or self._ping_due
+        return self.keepalive.check(now, self, self.path)
+
+    def _look_at_inbox(self, now: float) -> Verdict | None:
+        """Is the peer there, while the app does not read?"""
+        stall = self._inbox_stall
+        if stall is None or not self.reading_paused or self.transport is None or self.state != Phase.OPEN:
+            self._inbox_stall = None
+            return None
+        if now < stall.due:
+            return Verdict(stall.due)
+        return stall.check(now, look_at_peer(self.transport), self.inbox_bytes)
 
     def on_paused(self) -> None:
         """Look after the peer from time to time: the loop does not tell what happens to a socket it does not read."""
@@ -321,67 +312,21 @@ class Watched(Channel, asyncio.Protocol):
         assert self.transport is not None
         if config.ping_interval is not None and config.ping_timeout is not None:
             probe_silence(self.transport, config.ping_interval, config.ping_timeout)
-        self._unread_since = self.engine.clock()
-        self._unread = self.inbox_bytes
-        self._unread_due = self._unread_since + min(_LONGEST_UNSEEN, config.send_timeout / _STALL_CHECKS)
-        self.engine.deadlines.enter(self, self._unread_due)
-
-    def _check_unread(self, now: float) -> float | None:
-        """Abort when the peer is gone; when it has only finished, if the app reads nothing for `send_timeout`."""
-        if not self.reading_paused or self.transport is None or self.state != State.OPEN:
-            return None
-        if now < self._unread_due:
-            return self._unread_due
-        timeout = self.engine.config.send_timeout
-        peer = look_at_peer(self.transport)
-        if peer is Peer.THERE or self.inbox_bytes != self._unread:
-            self._unread_since = now
-            self._unread = self.inbox_bytes
-        if peer is Peer.GONE or now - self._unread_since >= timeout:
-            self.engine.logger.debug(
-                "WebSocket %s aborted: the peer is gone, and the app does not read", shown(self.path)
-            )
-            self.abort()
-            return None
-        self._unread_due = now + min(_LONGEST_UNSEEN, timeout / _STALL_CHECKS)
-        return self._unread_due
+        stall = self._inbox_stall = InboxStall(self.engine.clock(), config.send_timeout, self.inbox_bytes)
+        self.engine.deadlines.enter(self, stall.due)
 
     def note_ping(self, ping: Ping) -> None:
         """Answer; while the outbox is full, only the latest (RFC 6455 §5.5.3)."""
-        if self.handed and self.buffered > self.outbox_limit:
-            self._pong = ping.payload
-        else:
-            self._pong = None  # older than this one
-            self.put(encode_frame(opcodes.PONG, ping.payload))
+        stall = self._outbox_stall
+        if stall is not None and self.buffered > self.outbox_limit:
+            stall.pong = ping.payload
+            return
+        if stall is not None:
+            stall.pong = None  # older than this one
+        self.put(encode_frame(opcodes.PONG, ping.payload))
 
     def note_pong(self, pong: Pong) -> None:
         """Does it answer our latest ping?"""
-        if self._ping_sent and pong.payload == struct.pack("!I", self._ping_number):
-            now = self.engine.clock()
-            self.rtt = now - self._ping_sent
-            self._ping_sent = 0.0
-            self._pong_due = 0.0
-            if self._ping_due <= now:  # the next ping has waited for this pong
-                self.engine.deadlines.enter(self, now)
-
-    def _is_excused(self) -> bool:
-        """The missing pong is not the peer's fault: we did not read, could not send, or it is amid a long frame."""
-        if self.stopped or self.was_paused or self.handed:
-            return True
-        return self.parser is not None and self.parser.buffered > 0 and self.received != self._received_at_ping
-
-    def _send_ping(self, now: float) -> None:
-        config = self.engine.config
-        self._ping_number = (self._ping_number + 1) & 0xFFFFFFFF
-        self._ping_sent = now
-        self._received_at_ping = self.received
-        self.was_paused = False
-        self.put(encode_frame(opcodes.PING, struct.pack("!I", self._ping_number)))
-        self._ping_due = now + self.engine.ping_after
-        if config.ping_timeout is not None:
-            self._pong_due = now + max(config.ping_timeout - 2 * self.engine.deadlines.tick, 0.0)
-
-    def _keepalive_failed(self, now: float) -> None:
-        self.engine.logger.info("WebSocket %s aborted: no pong since %.1f s", shown(self.path), now - self._ping_sent)
-        self.engine.emit(KeepaliveTimeout(path=self.path, waited=now - self._ping_sent))
-        self.abort()
+        now = self.engine.clock()
+        if self.keepalive is not None and self.keepalive.note_pong(pong.payload, now):
+            self.engine.deadlines.enter(self, now)  # the next ping has waited for it

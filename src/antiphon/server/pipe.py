@@ -1,4 +1,4 @@
-"""The readable twin of the channel: messages in and out of one connection (`_channel.pyx` is the native one).
+"""The readable twin of the pipe: messages in and out of one connection (`_pipe.pyx` is the native one).
 
 `_reading.py` has the way in. Here is the way out: the outbox, and how bytes reach the socket. What is rare is left to
 the subclass, through the methods that only raise NotImplementedError; how a connection begins and ends is not known.
@@ -11,15 +11,15 @@ import threading
 from typing import Final
 
 from antiphon.types import Message, PreparedMessage
-from antiphon.wire import encode_message
+from antiphon.wire import Phase, encode_message
 from antiphon.wire.prepared import encode_compressed
 
 from ._reading import Reading
 from ._turns import Flusher, Turns
+from .bounds import BURST, LARGEST_KEPT
 from .errors import ClientDisconnected
-from .state import State
 
-__all__ = ["Channel", "Flusher", "Turns"]
+__all__ = ["Flusher", "Pipe", "Turns"]
 
 
 class _Last(threading.local):
@@ -32,13 +32,9 @@ class _Last(threading.local):
 
 
 _last: Final = _Last()
-_LARGEST_KEPT: Final = 1 << 16  # what is larger is not kept alive for that
-
-BURST: Final = 256
-"""Frames sent in one turn of the loop before their sender lets others run, however much the peer takes."""
 
 
-class Channel(Reading):
+class Pipe(Reading):
     """One connection's two directions."""
 
     __slots__ = ()
@@ -48,7 +44,7 @@ class Channel(Reading):
     @property
     def alive(self) -> bool:
         """Accepted, and neither closed nor lost."""
-        return self.state == State.OPEN
+        return self.state == Phase.OPEN
 
     @property
     def buffered(self) -> int:
@@ -59,7 +55,7 @@ class Channel(Reading):
 
     def write(self, payload: str | bytes) -> bool:
         """Queue one message; False: `drain()` before the next. Raises ClientDisconnected when it is not open."""
-        if self.state != State.OPEN:
+        if self.state != Phase.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
         self.put(self._frame_of(payload))
         return self._out is not None and len(self._out) < BURST and self.buffered <= self.outbox_limit
@@ -70,7 +66,7 @@ class Channel(Reading):
         if deflate is not None and not deflate.shareable:
             return encode_compressed(payload, deflate)
         if payload is not _last.payload:
-            if len(payload) > _LARGEST_KEPT or type(payload) not in (str, bytes):
+            if len(payload) > LARGEST_KEPT or type(payload) not in (str, bytes):
                 return encode_message(payload) if deflate is None else encode_compressed(payload, deflate)
             _last.payload = payload
             _last.frame = _last.deflated = None
@@ -84,7 +80,7 @@ class Channel(Reading):
 
     def offer(self, message: PreparedMessage, limit: int) -> bool:
         """Take the message unless the outbox would pass `limit` by it (`types.Sink`)."""
-        if self.state != State.OPEN:
+        if self.state != Phase.OPEN:
             return True
         if self.deflate is not None and not self.deflate.shareable:
             # Compressing changes the peer's window too: what was compressed must be sent, so ask for room first.
@@ -114,7 +110,7 @@ class Channel(Reading):
 
     async def asgi_send(self, message: Message) -> None:
         """ASGI's `send`."""
-        if self.state == State.OPEN and message["type"] == "websocket.send":
+        if self.state == Phase.OPEN and message["type"] == "websocket.send":
             if not self.write(payload_of(message)):
                 await self.drain()
             return
@@ -125,7 +121,7 @@ class Channel(Reading):
         that is gone, must not hold up all others. Raises ClientDisconnected when the connection ends first."""
         if self._out is not None:
             self.flush()
-        if self.state != State.OPEN:
+        if self.state != Phase.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
         if self.buffered > self.outbox_limit:
             await self.drain_slowly()
@@ -156,7 +152,7 @@ class Channel(Reading):
         self.answers = False
         self.out_bytes = 0
         transport = self.transport
-        if transport is None or self.state == State.CLOSED:
+        if transport is None or self.state == Phase.GONE:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         if self.fd >= 0 and not self.handed:

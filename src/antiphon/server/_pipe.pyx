@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The native twin of the channel; `_pure.py` is the readable one, and says what each name promises.
+"""The native twin of the pipe; `pipe.py` is the readable one, and says what each name promises.
 
 What differs is how a reader waits. `read()` and `asgi_receive()` return a `Receive`, which ends at once when a message
-waits; otherwise it parks a `Waiter` in the channel, which is all of a future that a task needs. When bytes come, the
+waits; otherwise it parks a `Waiter` in the pipe, which is all of a future that a task needs. When bytes come, the
 reader's task is stepped right there instead of in the loop's next turn (benchmarks: echo-32), unless another task runs.
 """
 
@@ -18,10 +18,12 @@ import asyncio
 from asyncio import CancelledError, InvalidStateError
 from collections import deque
 
-from antiphon.wire import Ping
+from antiphon.wire import Phase, Ping
 from antiphon.wire.prepared import encode_compressed
 
+from . import bounds
 from .errors import ClientDisconnected
+from .state import Opening
 
 try:
     from _asyncio import _current_tasks  # up to CPython 3.13: a dict by loop, quicker than the function
@@ -61,12 +63,10 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context) except -1
     PyObject *PyDict_GetItemWithError(object mapping, object key) except? NULL
 
-cdef enum:
-    HANDSHAKE = 0
-    WAITING_APP = 1
-    OPEN = 2
-    CLOSING_SENT = 3
-    CLOSED = 6
+cdef int HANDSHAKE = Opening.HANDSHAKE
+cdef int OPEN = Phase.OPEN
+cdef int CLOSING = Phase.CLOSING
+cdef int GONE = Phase.GONE
 
 cdef enum:
     SEND_RETURN = 0
@@ -86,18 +86,19 @@ cdef str TWO_READERS = "two tasks receive from one WebSocket at the same time"
 cdef dict CURRENT_TASKS = _current_tasks
 cdef object PING = Ping
 
-cdef Py_ssize_t LARGEST_KEPT = 1 << 16
-cdef Py_ssize_t BURST = 256
-cdef Py_ssize_t SLICE = 128 << 10
-cdef Py_ssize_t WORK = 128
-cdef Py_ssize_t PINGS = 16
+cdef Py_ssize_t LARGEST_KEPT = bounds.LARGEST_KEPT
+cdef Py_ssize_t BURST = bounds.BURST
+cdef Py_ssize_t OVERHEAD = bounds.OVERHEAD
+cdef Py_ssize_t SLICE = bounds.SLICE
+cdef Py_ssize_t WORK = bounds.WORK
+cdef Py_ssize_t PINGS = bounds.PINGS
 
 
 include "_waiting.pxi"  # Receive, Waiter, Done: one module with this, so that they call each other as C does
 include "_turns.pxi"  # Turns, Flusher
 
 
-cdef class Channel:
+cdef class Pipe:
     """One connection's two directions; an `asyncio.Protocol` as far as data is concerned."""
 
     cdef readonly object loop
@@ -163,7 +164,7 @@ cdef class Channel:
         cdef Py_ssize_t size
         cdef double began
         cdef Turns turns = self.turns
-        if self.state != OPEN and self.state != CLOSING_SENT:
+        if self.state != OPEN and self.state != CLOSING:
             self.on_early_data(data)
             return
         if self.parser is None:
@@ -245,7 +246,7 @@ cdef class Channel:
         self.queued = False
         if self._waiter is not None and self._inbox is not None:
             self.work_at_reading()
-        elif self.parser is None or (self.state != OPEN and self.state != CLOSING_SENT):
+        elif self.parser is None or (self.state != OPEN and self.state != CLOSING):
             self._chunk = None
         elif self._chunk is not None and not self.reading_paused:
             chunk = self._chunk
@@ -396,13 +397,13 @@ cdef class Channel:
 
     def read(self):
         cdef Receive receive = Receive.__new__(Receive)
-        receive.channel = self
+        receive.pipe = self
         receive.kind = READ
         return receive
 
     def asgi_receive(self):
         cdef Receive receive = Receive.__new__(Receive)
-        receive.channel = self
+        receive.pipe = self
         receive.kind = RECEIVE
         return receive
 
@@ -533,7 +534,7 @@ cdef class Channel:
         self._out = None
         self.answers = False
         self.out_bytes = 0
-        if self.transport is None or self.state == CLOSED:
+        if self.transport is None or self.state == GONE:
             return 0
         data = <bytes>out if type(out) is bytes else b"".join(out)
         if self.fd >= 0 and not self.handed:
@@ -554,8 +555,8 @@ cdef class Channel:
 cdef inline Py_ssize_t cost(object payload) except -1:
     """What a message in the inbox holds of memory, roughly."""
     if type(payload) is str and not payload.isascii():
-        return <Py_ssize_t>payload.__sizeof__() + 64
-    return len(payload) + 64
+        return <Py_ssize_t>payload.__sizeof__() + OVERHEAD
+    return len(payload) + OVERHEAD
 
 
 cdef Py_ssize_t most_bytes(payload):

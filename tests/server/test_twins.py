@@ -1,0 +1,98 @@
+"""The two twins of what one connection does with messages: one set of numbers, the same names, the same arguments.
+
+That they behave alike is for the other tests, which run on both, and for `simulation.py`, which compares their lives.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.server import bounds, pipe, state
+from antiphon.server.state import Opening
+from antiphon.wire import Phase
+
+FOLDER = Path(pipe.__file__).parent
+NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_pipe.pyx", "_turns.pxi", "_waiting.pxi"))
+BEHIND_THE_PURE_ONE = {
+    "Pipe": {"take_turn"},  # C calls it directly
+    "Flusher": set(),
+    "Turns": {"begin", "end", "enter", "is_over", "now", "owe"},
+}
+"""What the native twin keeps to itself, since only C calls it."""
+
+
+def native_class(name: str) -> str:
+    found = re.search(rf"^cdef class {name}:\n((?:(?:    .*)?\n)+)", NATIVE, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def native_methods(name: str) -> dict[str, list[str]]:
+    """The names of what Python can call, with their arguments'."""
+    return {
+        method: [argument.split("=")[0].split()[-1] for argument in arguments.split(",")]
+        for method, arguments in re.findall(r"^    def (\w+)\((.*?)\):", native_class(name), re.MULTILINE)
+    }
+
+
+def native_attributes(name: str) -> set[str]:
+    return set(re.findall(r"^    cdef (?:public|readonly) .*?(\w+)(?:  #.*)?$", native_class(name), re.MULTILINE))
+
+
+def is_left_to_the_subclass(method: Any) -> bool:
+    return inspect.isfunction(method) and "raise NotImplementedError" in inspect.getsource(method)
+
+
+def pure_methods(cls: type) -> dict[str, list[str]]:
+    methods: dict[str, list[str]] = {}
+    for name, method in inspect.getmembers(cls):
+        if isinstance(method, property):
+            methods[name] = ["self"]
+        elif name[:1] == "_" and name != "__init__":
+            continue
+        elif inspect.isfunction(method) and not is_left_to_the_subclass(method):
+            methods[name] = list(inspect.signature(method).parameters)
+    return methods
+
+
+@pytest.mark.parametrize("name", ["Pipe", "Flusher", "Turns"])
+def test_both_twins_have_the_same_public_names_with_the_same_arguments(name: str) -> None:
+    pure = {
+        method: arguments
+        for method, arguments in pure_methods(getattr(pipe, name)).items()
+        if method not in BEHIND_THE_PURE_ONE[name]
+    }
+    native = {method: arguments for method, arguments in native_methods(name).items() if method[:1] != "_"}
+    native["__init__"] = native_methods(name)["__init__"]
+    native.pop("deflate", None)  # an attribute, of which the native twin keeps a part apart
+    assert native == pure
+
+
+def test_both_twins_have_the_same_public_attributes() -> None:
+    slots = {slot for cls in pipe.Pipe.__mro__ for slot in getattr(cls, "__slots__", ()) if slot[0] != "_"}
+    assert native_attributes("Pipe") | {"deflate"} == slots
+
+
+def test_the_native_twin_has_no_numbers_of_its_own() -> None:
+    """It takes them from `bounds` and from the states, as the pure one does, so that they cannot drift."""
+    taken = dict(re.findall(r"^cdef [\w ]+ ([A-Z_]+) = (?:bounds|Opening|Phase)\.(\w+)$", NATIVE, re.MULTILINE))
+    assert all(name == source for name, source in taken.items())
+    assert {name for name in vars(bounds) if name.isupper()} - set(taken) == {"SHORT"}  # which says so
+    assert re.findall(r"^cdef [\w ]+ ([A-Z_]+) = [\d(]", NATIVE, re.MULTILINE) == []
+
+
+def test_the_states_are_one_line_of_numbers() -> None:
+    """Both twins compare them: before OPEN is what was never open, and behind CLOSING nothing is parsed."""
+    numbers = [int(one) for one in (*Opening, *Phase)]
+    assert numbers == sorted(set(numbers))
+    assert [state.state_of(number) for number in numbers] == [*Opening, *Phase]
+    assert Opening.HANDSHAKE < Opening.WAITING_APP < Opening.DENYING < Phase.OPEN < Phase.CLOSING < Phase.CLOSED
+
+
+def test_an_app_may_send_something_wherever_a_connection_is_not_over() -> None:
+    assert set(state.APP_MAY_SEND) == {*Opening, Phase.OPEN}
