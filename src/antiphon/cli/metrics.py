@@ -19,7 +19,6 @@ from antiphon.observability.prometheus import Metrics
 from antiphon.server import ServerConfig, WebSocketProtocol
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
-
 _PREFIX: Final = "antiphon-metrics-"
 
 
