@@ -26,7 +26,7 @@ from starlette.testclient import ASGI2App, ASGI3App, ASGIInstance
 
 from .connection import codec
 from .exceptions import UnexpectedMessageKind, WebSocketDisconnect
-from .testing.expectation import Expectation, Wanted, check_seconds, disturbed
+from .testing.expectation import Expectation, ReceiveTimeout, Wanted, check_seconds, disturbed
 from .testing.lifespan import empty_mounted_hubs
 from .types import LEAVING_EXTENSION, RERAISE_EXTENSION, ASGIApp, Message, Scope
 
@@ -45,10 +45,6 @@ DEFAULT_TIMEOUT = 5.0
 
 TURNS_TO_NOTICE = 10
 """Turns of the loop that an application which is receiving has to take the disconnect message."""
-
-
-class ReceiveTimeout(TimeoutError):
-    """No message came from the application in time; it is still running."""
 
 
 class WebSocketDenialResponse(  # type: ignore[misc]  # both bases can be pickled, each in its way

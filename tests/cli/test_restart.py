@@ -192,6 +192,21 @@ async def test_a_start_that_fails_keeps_the_histories_for_the_next_one(folder: P
         assert (await position_in(server, since))[1]
 
 
+async def test_a_stop_in_the_middle_of_a_start_keeps_the_histories_for_the_next_one(folder: Path) -> None:
+    args = ("--workers", "2", "--metrics")
+    async with serving(folder, *args) as server:
+        since, _ = await position_in(server)
+    for _ in range(3):
+        async with serving(folder, *args) as server:
+            server.process.terminate()  # it has said where it listens, and nothing more
+            await server.process.wait()
+        assert server.process.returncode == 0
+        assert "took over" in server.log
+        assert "kept.state" in os.listdir(folder)
+    async with serving(folder, *args) as server:
+        assert (await position_in(server, since))[1]
+
+
 async def test_reload_keeps_the_histories(folder: Path) -> None:
     async with serving(folder, "--reload") as server:
         since, _ = await position_in(server)

@@ -11,7 +11,7 @@ import pytest
 
 from antiphon import App, HTTPException, WebSocket, WebSocketDisconnect
 from antiphon.server import ServerConfig
-from antiphon.testing import ConnectionEnded, HandshakeRefused, Server, VirtualTimeLoop, virtual_time
+from antiphon.testing import ConnectionEnded, HandshakeRefused, ReceiveTimeout, Server, VirtualTimeLoop, virtual_time
 from antiphon.types import ClosedBy
 from antiphon.wire import DeflateConfig
 
@@ -154,7 +154,7 @@ async def test_the_lifespan_runs_around_the_server() -> None:
 
 async def test_an_app_that_sends_nothing_is_a_timeout_not_a_hang() -> None:
     async with Server(echo_app()) as server, server.connect("/echo") as peer:
-        with pytest.raises(TimeoutError, match="no message came"):
+        with pytest.raises(ReceiveTimeout, match="no message came"):
             await peer.receive(timeout=0.01)
 
 
@@ -212,7 +212,7 @@ async def test_a_wait_ends_in_time_though_pings_come_meanwhile() -> None:
 
     config = ServerConfig(ping_interval=1, ping_timeout=1)
     async with Server(app, config=config) as server, server.connect("/") as peer:
-        with pytest.raises(TimeoutError, match="no message came within 60 s"):
+        with pytest.raises(ReceiveTimeout, match="no message came within 60 s"):
             await peer.receive(timeout=60)
         with pytest.raises(TimeoutError, match="the connection did not end within 60 s"):
             await peer.wait_closed(timeout=60)

@@ -113,6 +113,7 @@ def serve(
             _tell(config, where)
             ChangeReload(config, target=_Reloaded(config, check, state).run, sockets=sockets).run()
         elif config.workers > 1:
+            signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes it: what has begun by then ends in order
             with _relay(state), _metrics(config):
                 _tell(config, f"{where} with {config.workers} workers")
                 _serve_in_workers(config, sockets)
@@ -126,6 +127,10 @@ def serve(
             sock.close()
         if config.uds:
             Path(config.uds).unlink(missing_ok=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _serve_here(config: uvicorn.Config, sockets: list[socket.socket], where: str) -> None:

@@ -5,5 +5,6 @@
 
 from .client import ConnectionEnded, HandshakeRefused, Peer, Server
 from .clock import VirtualTimeLoop, virtual_time
+from .expectation import ReceiveTimeout
 
-__all__ = ["ConnectionEnded", "HandshakeRefused", "Peer", "Server", "VirtualTimeLoop", "virtual_time"]
+__all__ = ["ConnectionEnded", "HandshakeRefused", "Peer", "ReceiveTimeout", "Server", "VirtualTimeLoop", "virtual_time"]

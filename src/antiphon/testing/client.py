@@ -21,7 +21,7 @@ from antiphon.wire import Close, Connection, DeflateConfig, HandshakeError, Phas
 from antiphon.wire.deflate import accept, offer
 from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
 
-from .expectation import Expectation, Wanted, check_seconds, disturbed
+from .expectation import Expectation, ReceiveTimeout, Wanted, check_seconds, disturbed
 from .lifespan import Lifespan, empty_mounted_hubs
 from .transport import DEFAULT_WINDOW, MemoryTransport, pair
 
@@ -263,12 +263,12 @@ class Peer(asyncio.Protocol):
         self._write()
 
     async def receive(self, timeout: float | None = None) -> str | bytes:
-        """The next message. Raises `ConnectionEnded` behind the last one, TimeoutError when none comes in time."""
+        """The next message. Raises `ConnectionEnded` behind the last one, `ReceiveTimeout` when none comes in time."""
         wait = self._wait(timeout)
         while not self._messages:
             if self.close_code is not None:
                 raise ConnectionEnded(self.close_code, self.close_reason)
-            await self._change("no message came", wait)
+            await self._change("no message came", wait, ReceiveTimeout)
         return self._messages.popleft()
 
     async def receive_json(self, timeout: float | None = None) -> Any:
@@ -280,7 +280,7 @@ class Peer(asyncio.Protocol):
 
         `wanted`: the `type` of a JSON object (`"presence_diff"`), a class (`dict`, `str`, `bytes`), or a function of
         the message that says whether it is the one. A text that is a JSON object or array is given, and returned, as
-        its value; any other message as it is. `timeout` in seconds bounds the whole wait. Raises TimeoutError and
+        its value; any other message as it is. `timeout` in seconds bounds the whole wait. Raises `ReceiveTimeout` and
         `ConnectionEnded`, both of which say what came instead, and TypeError.
         """
         __tracebackhide__ = True
@@ -291,7 +291,7 @@ class Peer(asyncio.Protocol):
             try:
                 message = await self.receive(max(deadline - loop.time(), 0.0))
             except TimeoutError:
-                raise TimeoutError(expectation.not_within(limit)) from None
+                raise ReceiveTimeout(expectation.not_within(limit)) from None
             except ConnectionEnded as end:
                 end.add_note(expectation.not_before_the_end())
                 raise
@@ -436,14 +436,14 @@ class Peer(asyncio.Protocol):
     def _wait(self, timeout: float | None) -> _Wait:
         return _Wait(asyncio.get_running_loop(), self._timeout if timeout is None else timeout)
 
-    async def _change(self, what: str, wait: _Wait) -> None:
+    async def _change(self, what: str, wait: _Wait, error: type[TimeoutError] = TimeoutError) -> None:
         """Wait until something came, which need not be what is waited for: a ping is something."""
         self._changed.clear()
         try:
             async with asyncio.timeout_at(wait.deadline):
                 await self._changed.wait()
         except TimeoutError:
-            raise TimeoutError(f"{what} within {wait.seconds:g} s") from None
+            raise error(f"{what} within {wait.seconds:g} s") from None
 
 
 class _Wait:

@@ -21,6 +21,10 @@ MOST_CHARACTERS: Final = 200
 """Of one message in an error."""
 
 
+class ReceiveTimeout(TimeoutError):
+    """No message came in time; the connection and the application are still there."""
+
+
 class Expectation:
     """One wait for one message."""
 
