@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 
@@ -319,3 +320,29 @@ async def test_a_history_that_is_trimmed_while_it_is_read_is_read_again_or_not_r
                 assert [int(message.data) for message in page] == list(range(20, 120))
             else:
                 assert (list(page), page.recovered) == ([], False)
+
+
+async def test_who_asks_as_an_older_answer_comes_asks_again_and_the_loop_goes_on() -> None:
+    class Asked(MemoryBackend):
+        asked = 0
+
+        async def history(self, *args: Any) -> Page:
+            self.asked += 1
+            await asyncio.sleep(0)
+            return Page((), Position(self.asked, "epoch"), True)
+
+    backend = Asked("memory://", BackendConfig())
+    hub = Hub(backend=backend)
+    async with hub:
+        pages, keep = hub._pages, Keep(10, 60.0)
+        late: list[asyncio.Task[Page]] = []
+
+        async def first(needed: int) -> Page:
+            return await pages.first("news", keep, None, 5, 1000, Position(needed, "epoch"))
+
+        early = asyncio.create_task(first(1))
+        for _ in range(8):  # one of them comes between the answer and the end of the task that brought it
+            await asyncio.sleep(0)
+            late.append(asyncio.create_task(first(2)))
+        assert (await early).end.offset == 1
+        assert all(page.end.offset >= 2 for page in await asyncio.gather(*late))

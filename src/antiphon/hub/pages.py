@@ -51,8 +51,9 @@ class Pages:
         key = (topic, since, limit, size)
         while True:
             answer = asked.answers.get(key)
-            ours = answer is None
-            if answer is None:
+            # One that is there already would be there again, without a turn of the loop, if it does not reach so far.
+            ours = answer is None or answer.done()
+            if answer is None or answer.done():
                 answer = self._ask(asked, key, keep)
             try:
                 page = await asyncio.shield(answer)
@@ -96,7 +97,8 @@ class Pages:
         asked.answers[key] = answer
 
         def done(_: object) -> None:
-            asked.answers.pop(key, None)
+            if asked.answers.get(key) is answer:
+                del asked.answers[key]
             if not answer.done():
                 _fail(answer, BackendUnavailable("the hub was stopped"))
 
