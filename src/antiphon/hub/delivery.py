@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from antiphon.events import Observer
 from antiphon.types import PreparedMessage, Sink
@@ -25,6 +25,9 @@ from .topics import TopicOptions
 from .watchers import Notice, Watchers
 
 logger: Final = logging.getLogger("antiphon.hub")
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 Offer: TypeAlias = Callable[[PreparedMessage, int], bool]
 
@@ -295,8 +298,8 @@ class Station:
         self._draining = False
         self._scheduled = False
 
-    def put(self, handler: Callable[[Any, Any], None], first: object, second: object) -> bool:
-        """Call `handler(first, second)` in the loop's thread, behind what was put before. From any thread.
+    def put(self, handler: Callable[[A, B], None], first: A, second: B) -> bool:
+        """Call one of the handlers below in the loop's thread, behind what was put before. From any thread.
 
         In the loop's own thread it waits for `drain`. False: the loop was closed.
         """

@@ -194,11 +194,9 @@ class Hub:
         key = "" if options.conflate_by is None else options.conflation_key(data)
         packed = pack(Envelope(form, payload, key, "" if exclude is None else self._name_of(exclude)))
         self._lifecycle.check()
-        if not self._access.in_process or self._rooms.observer is not None:
-            position = await self._access.call("publish", self._backend.publish, topic, packed, options.keep)
+        position = await self._access.publish(topic, packed, options.keep)
+        if self._rooms.observer is not None:
             self._rooms.tell(Published(topic=topic, size=len(payload)))
-        else:
-            position = await self._backend.publish(topic, packed, options.keep)
         self._published += 1
         return position
 
@@ -294,14 +292,14 @@ class Hub:
         topic, _ = self._topics.find(topic)
         self._lifecycle.check()
         await self._access.flush_departures(topic)
-        return infos((await self._access.call("presence", self._backend.presence, topic)).members)
+        return infos((await self._access.presence(topic)).members)
 
     async def presence_count(self, topic: str) -> int:
         """How many members the topic has: users, not connections. Raises as `presence`."""
         topic, _ = self._topics.find(topic)
         self._lifecycle.check()
         await self._access.flush_departures(topic)
-        return await self._access.call("presence", self._backend.presence_count, topic)
+        return await self._access.presence_count(topic)
 
     async def close_connections(
         self,
@@ -327,7 +325,7 @@ class Hub:
         code, reason = read_close(code, reason)
         self._lifecycle.check()
         command = {"user": who, "topic": topic, "code": code, "reason": reason}
-        await self._access.call("control", self._backend.control, encode_json(command))
+        await self._access.control(encode_json(command))
 
     def stats(self) -> HubStats:
         """Cheap enough for every scrape, however many memberships there are."""

@@ -94,7 +94,7 @@ class Joining:
                 await self._access.track(membership.topic, request.track)
             if request.watch:
                 local.expect(came)
-                roster = await self._access.call("presence", self._access.backend.presence, membership.topic)
+                roster = await self._access.presence(membership.topic)
             local.station.drain()
             if receiver.local is None:
                 # Somebody left meanwhile, perhaps before the backend knew of the presence.
@@ -187,7 +187,7 @@ class Joining:
 
     async def _open(self, room: Room) -> Position | None:
         """Whoever finds the room closed opens it; twice does no harm."""
-        position = await self._access.call("subscribe", self._access.backend.subscribe, room.topic, room.keep)
+        position = await self._access.subscribe(room.topic, room.keep)
         room.opened = True
         return position if position is None else room.promise(position)
 

@@ -81,7 +81,7 @@ class Pages:
         return self._asked().replaying
 
     async def _call(self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None) -> Page:
-        return await self._access.call("history", self._access.backend.history, topic, keep, since, limit, size)
+        return await self._access.history(topic, keep, since, limit, size)
 
     def _asked(self) -> _Asked:
         loop = asyncio.get_running_loop()
