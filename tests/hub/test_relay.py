@@ -37,6 +37,14 @@ def relay() -> Iterator[RelayServer]:
         yield running
 
 
+async def connected_to(relay: RelayServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that says nothing by itself; uvloop takes no abstract address, but a socket."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    sock.connect(native_address(relay.address))
+    return await asyncio.open_unix_connection(sock=sock)
+
+
 def answers(address: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(native_address(address)) == 0
@@ -289,7 +297,7 @@ def test_a_relay_url_is_nothing_or_a_path_or_an_abstract_name(url: str) -> None:
 )
 async def test_who_sends_rubbish_is_cut_and_nobody_else_is(relay: RelayServer, rubbish: bytes) -> None:
     async with Hub(relay.url) as hub:
-        reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
+        reader, writer = await connected_to(relay)
         peer = WorkerHandshake(relay.key)
         writer.write(peer.asking)
         writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)) + rubbish)
@@ -372,7 +380,7 @@ async def test_a_worker_that_asks_for_much_and_reads_nothing_is_waited_for_and_n
     with RelayServer() as relay:
         async with Hub(relay.url, topics=topics) as hub:
             await hub.publish("long", b"x" * size)
-            reader, writer = await asyncio.open_unix_connection(native_address(relay.address))
+            reader, writer = await connected_to(relay)
             peer = WorkerHandshake(relay.key)
             writer.write(peer.asking)
             writer.write(peer.answered(await asyncio.wait_for(reader.readexactly(ANSWER), PATIENCE)))
