@@ -126,7 +126,7 @@ def test_a_memory_hub_among_several_workers_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv(ENVIRONMENT, target(relay.key, relay.address))
-    monkeypatch.setattr(workers, "_told", set())
+    monkeypatch.setattr(workers, "_warned", set())
     with TestClient(App(hub=Hub(url))):
         lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(lines) == warnings
