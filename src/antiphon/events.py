@@ -38,7 +38,7 @@ class ConnectionClosed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HandshakeRefused(Event):
+class ConnectionRefused(Event):
     """A connection was turned away before accept."""
 
     path: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from antiphon.wire import Connection, DeflateConfig, HandshakeError, Role, WireConfig, handshake, negotiate
+from antiphon.wire import DeflateConfig, HandshakeError, Role, WireConfig, WireConnection, handshake, negotiate
 
 
 class Echo(asyncio.Protocol):
@@ -14,7 +14,7 @@ class Echo(asyncio.Protocol):
         self.deflate = deflate
         self.config = WireConfig(max_message_size=max_message_size)
         self.head = bytearray()
-        self.connection: Connection | None = None
+        self.connection: WireConnection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -38,10 +38,10 @@ class Echo(asyncio.Protocol):
         key = handshake.validate(request)
         deflate, extensions = negotiate(request.values(b"sec-websocket-extensions"), self.deflate)
         self.transport.write(handshake.accept_response(key, extensions=extensions))
-        self.connection = Connection(Role.SERVER, self.config, deflate=deflate)
+        self.connection = WireConnection(Role.SERVER, self.config, deflate=deflate)
         return bytes(self.head[request.consumed :])
 
-    def echo(self, connection: Connection, data: bytes) -> None:
+    def echo(self, connection: WireConnection, data: bytes) -> None:
         for event in connection.events(data):
             if isinstance(event, str):
                 connection.send_text(event)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.types import ClosedBy
-from antiphon.wire import Close, Connection, HandshakeError, Phase, Ping, Pong, Role, WireConfig, deflate, handshake
+from antiphon.wire import Close, HandshakeError, Phase, Ping, Pong, Role, WireConfig, WireConnection, deflate, handshake
 from antiphon.wire.deflate import Deflate
 from antiphon.wire.errors import ProtocolError
 from antiphon.wire.frames import Event
@@ -28,7 +28,7 @@ sends = st.lists(
 )
 
 
-def send(connection: Connection, what: str, value: object) -> Event:
+def send(connection: WireConnection, what: str, value: object) -> Event:
     if what == "message" and isinstance(value, str):
         connection.send_text(value)
         return value
@@ -58,7 +58,7 @@ def test_a_whole_life_of_a_connection(
         server = replace(server, server_max_window_bits=client.server_max_window_bits)
     ours, value = deflate.negotiate([deflate.offer(client)], server)
     theirs = deflate.accept([] if value is None else [value], client)
-    sides = [Connection(Role.SERVER, BIG, deflate=ours), Connection(Role.CLIENT, BIG, deflate=theirs)]
+    sides = [WireConnection(Role.SERVER, BIG, deflate=ours), WireConnection(Role.CLIENT, BIG, deflate=theirs)]
     for sender, receiver in (sides, sides[::-1], sides):
         said = [send(sender, what, value) for what, value in data.draw(sends)]
         heard: list[Event] = []

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from antiphon.events import (
     ConnectionClosed,
     ConnectionOpened,
+    ConnectionRefused,
     Event,
-    HandshakeRefused,
     KeepaliveTimeout,
     ProtocolViolated,
     SendTimeout,
@@ -74,7 +74,7 @@ async def test_connections_are_counted_by_how_they_ended() -> None:
     metrics(ConnectionOpened(path="/"))
     metrics(ConnectionClosed(path="/", code=1006, closed_by=ClosedBy.NOBODY, duration=5.0))
     metrics(ConnectionClosed(path="/", code=4017, closed_by=ClosedBy.PEER, duration=5.0))
-    metrics(HandshakeRefused(path="/", status=403, reason=""))
+    metrics(ConnectionRefused(path="/", status=403, reason=""))
     metrics(KeepaliveTimeout(path="/", waited=20.0))
     metrics(SendTimeout(path="/", buffered=1))
     metrics(ProtocolViolated(path="/", code=1002, reason=""))

@@ -10,7 +10,7 @@ import pytest
 import websockets
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from antiphon.events import HandshakeRefused
+from antiphon.events import ConnectionRefused
 from antiphon.server import HTTPProtocol, ServerConfig
 
 from .raw import TEXT, Recorder, connect, echo, frame, request, serving, until
@@ -69,7 +69,7 @@ async def test_a_head_that_does_not_end_is_refused_by_size() -> None:
         async with connect(served.port) as raw:
             await raw.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 3000)
             assert (await raw.read_all()).startswith(b"HTTP/1.1 431 ")
-    assert [event.status for event in recorder.of(HandshakeRefused)] == [431]
+    assert [event.status for event in recorder.of(ConnectionRefused)] == [431]
 
 
 async def test_a_head_that_does_not_end_is_refused_by_time() -> None:
@@ -85,7 +85,7 @@ async def test_a_head_that_does_not_end_is_refused_by_time() -> None:
         assert served.server is not None
         state = served.server.server_state
         await until(lambda: not state.connections)
-    assert [event.status for event in recorder.of(HandshakeRefused)] == [408]
+    assert [event.status for event in recorder.of(ConnectionRefused)] == [408]
 
 
 @pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"\n", b"\r\n\rGET", b"get / "])
@@ -95,7 +95,7 @@ async def test_what_is_no_http_is_refused_at_its_first_byte(noise: bytes) -> Non
         async with connect(served.port) as raw:
             await raw.send(noise)
             assert (await raw.read_all()).startswith(b"HTTP/1.1 400 ")
-    assert [event.status for event in recorder.of(HandshakeRefused)] == [400]
+    assert [event.status for event in recorder.of(ConnectionRefused)] == [400]
 
 
 @pytest.mark.parametrize("step", [1, 1000])
@@ -141,10 +141,10 @@ async def test_every_head_that_does_not_end_is_refused_by_size(which: str, line:
             with contextlib.suppress(ConnectionError):
                 for _ in range(10_000):
                     await raw.send(line)
-                    if recorder.of(HandshakeRefused):
+                    if recorder.of(ConnectionRefused):
                         break
             await raw.ended()
-    assert [event.status for event in recorder.of(HandshakeRefused)] == [431]
+    assert [event.status for event in recorder.of(ConnectionRefused)] == [431]
 
 
 @pytest.mark.parametrize("which", ENDLESS)
@@ -158,7 +158,7 @@ async def test_every_head_that_does_not_end_is_refused_by_time(which: str) -> No
                 await raw.send(first)
                 assert (await raw.read_head()).startswith(b"HTTP/1.1 200 ")
             await raw.send(head)
-            while not recorder.of(HandshakeRefused):
+            while not recorder.of(ConnectionRefused):
                 await raw.send(b"X: x\r\n")
                 await asyncio.sleep(0.05)
             assert (await raw.read_head()).startswith(b"HTTP/1.1 408 ")
@@ -201,10 +201,10 @@ async def test_trailers_without_an_end_are_refused_by_size() -> None:
             with contextlib.suppress(ConnectionError):
                 for _ in range(10_000):
                     await raw.send(b"X: " + b"x" * 95 + b"\r\n")
-                    if recorder.of(HandshakeRefused):
+                    if recorder.of(ConnectionRefused):
                         break
             await raw.ended()
-    assert [event.status for event in recorder.of(HandshakeRefused)] == [431]
+    assert [event.status for event in recorder.of(ConnectionRefused)] == [431]
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])

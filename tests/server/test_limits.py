@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.events import ConnectionClosed, ConnectionOpened, HandshakeRefused, ProtocolViolated
+from antiphon.events import ConnectionClosed, ConnectionOpened, ConnectionRefused, ProtocolViolated
 from antiphon.server import ServerConfig
 from antiphon.server.limits import Admission, Hoard, Rate
 from antiphon.types import ClosedBy
@@ -34,7 +34,7 @@ async def test_one_connection_too_many_is_refused_and_counted_and_room_is_given_
             head, _, _ = (await third.read_all()).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 %d " % status)
             assert b"retry-after: 9" in head
-        (refused,) = recorder.of(HandshakeRefused)
+        (refused,) = recorder.of(ConnectionRefused)
         assert (refused.status, refused.path) == (status, "/third")
         await until(lambda: len(recorder.of(ConnectionClosed)) == 2)
         async with contextlib.AsyncExitStack() as stack:

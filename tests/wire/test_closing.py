@@ -8,7 +8,7 @@ import pytest
 
 from antiphon.types import ClosedBy
 from antiphon.wire import LocalError, Phase, closing
-from antiphon.wire.closing import TRANSITIONS, Answer, End, Happening, Move, Step, Tcp
+from antiphon.wire.closing import TRANSITIONS, Answer, ClosingStep, End, Happening, Move, Tcp
 from antiphon.wire.frames import Close
 
 BYE = (1000).to_bytes(2, "big") + b"bye"
@@ -39,34 +39,36 @@ def test_phases_only_go_on() -> None:
 
 
 def test_our_close_waits_for_the_peers() -> None:
-    expected = Step(Phase.CLOSING, BYE, End(1000, "bye", ClosedBy.US), Tcp.KEEP)
+    expected = ClosingStep(Phase.CLOSING, BYE, End(1000, "bye", ClosedBy.US), Tcp.KEEP)
     assert closing.close(Phase.OPEN, 1000, "bye") == expected
 
 
 def test_a_close_without_a_code_is_empty_on_the_wire_and_noted_as_1005() -> None:
-    assert closing.close(Phase.OPEN, None, "") == Step(Phase.CLOSING, b"", End(1005, "", ClosedBy.US), Tcp.KEEP)
-    assert closing.closed_by_peer(Phase.OPEN, Close()) == Step(Phase.CLOSED, b"", End(1005, "", ClosedBy.PEER), Tcp.END)
+    assert closing.close(Phase.OPEN, None, "") == ClosingStep(Phase.CLOSING, b"", End(1005, "", ClosedBy.US), Tcp.KEEP)
+    assert closing.closed_by_peer(Phase.OPEN, Close()) == ClosingStep(
+        Phase.CLOSED, b"", End(1005, "", ClosedBy.PEER), Tcp.END
+    )
 
 
 def test_the_peers_close_is_answered_with_its_code_and_reason() -> None:
-    expected = Step(Phase.CLOSED, BYE, End(1000, "bye", ClosedBy.PEER), Tcp.END)
+    expected = ClosingStep(Phase.CLOSED, BYE, End(1000, "bye", ClosedBy.PEER), Tcp.END)
     assert closing.closed_by_peer(Phase.OPEN, Close(1000, "bye")) == expected
 
 
 def test_behind_our_close_no_second_one_goes_out_and_our_end_counts() -> None:
     for step in (closing.closed_by_peer(Phase.CLOSING, Close(1000, "bye")), closing.failed(Phase.CLOSING, 1002, "x")):
         assert (step.phase, step.payload, step.end) == (Phase.CLOSED, None, None)
-    assert closing.eof(Phase.CLOSING) == Step(Phase.GONE, None, None, Tcp.ENDED)
+    assert closing.eof(Phase.CLOSING) == ClosingStep(Phase.GONE, None, None, Tcp.ENDED)
 
 
 def test_a_failure_says_why_and_ends_tcp() -> None:
     payload = (1009).to_bytes(2, "big") + b"message too big"
-    expected = Step(Phase.CLOSED, payload, End(1009, "message too big", ClosedBy.US), Tcp.FAIL)
+    expected = ClosingStep(Phase.CLOSED, payload, End(1009, "message too big", ClosedBy.US), Tcp.FAIL)
     assert closing.failed(Phase.OPEN, 1009, "message too big") == expected
 
 
 def test_a_connection_that_ends_without_a_close_is_1006() -> None:
-    assert closing.eof(Phase.OPEN) == Step(Phase.GONE, None, End(1006, "", ClosedBy.NOBODY), Tcp.ENDED)
+    assert closing.eof(Phase.OPEN) == ClosingStep(Phase.GONE, None, End(1006, "", ClosedBy.NOBODY), Tcp.ENDED)
 
 
 @pytest.mark.parametrize("phase", [Phase.CLOSING, Phase.CLOSED, Phase.GONE])

@@ -7,20 +7,22 @@ from collections.abc import Callable
 import pytest
 
 from antiphon.types import ClosedBy
-from antiphon.wire import Connection, LocalError, Phase, Role, Violation, WireConfig, deflate
+from antiphon.wire import LocalError, Phase, Role, Violation, WireConfig, WireConnection, deflate
 from antiphon.wire.frames import Close, Event, Ping, Pong
 from tests.wire import raw
 
 
-def pair(config: deflate.DeflateConfig | None = None) -> tuple[Connection, Connection]:
+def pair(config: deflate.DeflateConfig | None = None) -> tuple[WireConnection, WireConnection]:
     if config is None:
-        return Connection(Role.SERVER), Connection(Role.CLIENT)
+        return WireConnection(Role.SERVER), WireConnection(Role.CLIENT)
     ours, value = deflate.negotiate([deflate.offer(config)], config)
     assert value is not None
-    return Connection(Role.SERVER, deflate=ours), Connection(Role.CLIENT, deflate=deflate.accept([value], config))
+    return WireConnection(Role.SERVER, deflate=ours), WireConnection(
+        Role.CLIENT, deflate=deflate.accept([value], config)
+    )
 
 
-def carry(sender: Connection, receiver: Connection) -> list[Event]:
+def carry(sender: WireConnection, receiver: WireConnection) -> list[Event]:
     return receiver.receive_data(sender.data_to_send())
 
 
@@ -49,11 +51,11 @@ def test_messages_go_both_ways(config: deflate.DeflateConfig | None) -> None:
 
 def test_a_client_masks_each_frame_afresh_and_a_server_none() -> None:
     keys = iter([b"\x01\x02\x03\x04", b"\x05\x06\x07\x08"])
-    client = Connection(Role.CLIENT, random=lambda size: next(keys))
+    client = WireConnection(Role.CLIENT, random=lambda size: next(keys))
     client.send_bytes(bytes(4))
     client.send_bytes(bytes(4))
     assert client.data_to_send() == b"\x82\x84\x01\x02\x03\x04\x01\x02\x03\x04\x82\x84\x05\x06\x07\x08\x05\x06\x07\x08"
-    server = Connection(Role.SERVER)
+    server = WireConnection(Role.SERVER)
     server.send_bytes(b"abcd")
     assert server.data_to_send() == b"\x82\x04abcd"
 
@@ -118,7 +120,7 @@ def test_messages_still_arrive_while_closing_but_no_ping_is_answered() -> None:
     assert server.data_to_send() == b""
 
 
-SENDS: dict[str, Callable[[Connection], None]] = {
+SENDS: dict[str, Callable[[WireConnection], None]] = {
     "text": lambda connection: connection.send_text("x"),
     "bytes": lambda connection: connection.send_bytes(b"x"),
     "fragments": lambda connection: connection.send_fragments(["x"]),
@@ -131,7 +133,7 @@ SENDS: dict[str, Callable[[Connection], None]] = {
 @pytest.mark.parametrize("what", SENDS)
 @pytest.mark.parametrize("role", Role)
 def test_nothing_is_sent_after_a_close_frame(role: Role, what: str) -> None:
-    connection = Connection(role)
+    connection = WireConnection(role)
     connection.send_close()
     with pytest.raises(LocalError, match=r"while the connection is open, but it is closing"):
         SENDS[what](connection)
@@ -141,7 +143,7 @@ def test_nothing_is_sent_after_a_close_frame(role: Role, what: str) -> None:
 
 
 def test_nothing_received_after_a_close_frame_counts() -> None:
-    server = Connection(Role.SERVER)
+    server = WireConnection(Role.SERVER)
     assert server.receive_data(raw.frame(8, b"\x03\xe8") + raw.text("late")) == [Close(1000)]
     assert server.receive_data(raw.text("later") + b"\xff" * 20) == []
     assert server.error is None
@@ -156,7 +158,7 @@ def test_nothing_received_after_a_close_frame_counts() -> None:
     ],
 )
 def test_a_violation_is_answered_with_its_code_behind_what_came_before(data: bytes, violation: Violation) -> None:
-    server = Connection(Role.SERVER, WireConfig(max_message_size=100))
+    server = WireConnection(Role.SERVER, WireConfig(max_message_size=100))
     for event in server.events(raw.text("before") + data + raw.text("after")):
         assert event == "before"
         server.send_text("echo")
@@ -170,7 +172,7 @@ def test_a_violation_is_answered_with_its_code_behind_what_came_before(data: byt
 
 
 def test_a_violation_while_closing_ends_the_wait() -> None:
-    server = Connection(Role.SERVER)
+    server = WireConnection(Role.SERVER)
     server.send_close(1001)
     server.data_to_send()
     assert server.receive_data(raw.frame(3)) == []
@@ -191,14 +193,14 @@ def test_a_connection_lost_without_a_close_frame_is_1006() -> None:
 
 
 def test_a_connection_lost_after_our_close_keeps_our_code() -> None:
-    server = Connection(Role.SERVER)
+    server = WireConnection(Role.SERVER)
     server.send_close(1012)
     server.receive_eof()
     assert (server.close_code, server.closed_by) == (1012, ClosedBy.US)
 
 
 def test_a_close_that_may_not_be_sent_changes_nothing() -> None:
-    connection = Connection(Role.SERVER)
+    connection = WireConnection(Role.SERVER)
     with pytest.raises(ValueError, match="1006"):
         connection.send_close(1006)
     assert connection.phase is Phase.OPEN
@@ -208,9 +210,9 @@ def test_a_close_that_may_not_be_sent_changes_nothing() -> None:
 
 def test_a_message_has_at_least_one_fragment() -> None:
     with pytest.raises(ValueError, match="at least one"):
-        Connection(Role.SERVER).send_fragments([])
+        WireConnection(Role.SERVER).send_fragments([])
 
 
 def test_a_ping_longer_than_a_control_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="125"):
-        Connection(Role.SERVER).send_ping(b"x" * 126)
+        WireConnection(Role.SERVER).send_ping(b"x" * 126)

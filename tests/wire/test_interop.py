@@ -13,7 +13,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from antiphon.wire import Close, Connection, Phase, Role, deflate, handshake
+from antiphon.wire import Close, Phase, Role, WireConnection, deflate, handshake
 from antiphon.wire.deflate import DeflateConfig
 
 MESSAGES: list[str | bytes] = ["short", "Grüße, 😀! " * 500, "", b"", bytes(range(256)) * 300, "again and again " * 100]
@@ -37,7 +37,7 @@ THEIRS: list[dict[str, Any]] = [
 ]
 
 
-def exchange(ours: Connection, theirs: ClientProtocol | ServerProtocol) -> None:
+def exchange(ours: WireConnection, theirs: ClientProtocol | ServerProtocol) -> None:
     """Every message both ways, twice so that a window has something to refer to, then the closing handshake."""
     for message in MESSAGES * 2:
         if isinstance(message, str):
@@ -75,7 +75,7 @@ def test_our_server_and_another_client(config: DeflateConfig | None, options: di
     assert client.handshake_exc is None
     client.events_received()
     assert bool(client.extensions) is (config is not None)
-    exchange(Connection(Role.SERVER, deflate=agreed), client)
+    exchange(WireConnection(Role.SERVER, deflate=agreed), client)
 
 
 @pytest.mark.parametrize("config", CONFIGS[1:])
@@ -93,4 +93,4 @@ def test_our_client_and_another_server(config: DeflateConfig, options: dict[str,
     assert handshake.check_response(response, key) is None
     agreed = deflate.accept(response.values(b"sec-websocket-extensions"), config)
     assert agreed is not None
-    exchange(Connection(Role.CLIENT, deflate=agreed), server)
+    exchange(WireConnection(Role.CLIENT, deflate=agreed), server)

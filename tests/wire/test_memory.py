@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.wire import Connection, Deflate, DeflateConfig, Role
+from antiphon.wire import Deflate, DeflateConfig, Role, WireConnection
 from antiphon.wire.deflate import Agreement
 from tests.wire import raw
 from tests.wire.twins import Twin
@@ -22,8 +22,8 @@ def resident() -> int:
 
 
 def live(deflate: tuple[Deflate, Deflate] | None) -> None:
-    server = Connection(Role.SERVER, deflate=deflate and deflate[0])
-    client = Connection(Role.CLIENT, deflate=deflate and deflate[1])
+    server = WireConnection(Role.SERVER, deflate=deflate and deflate[0])
+    client = WireConnection(Role.CLIENT, deflate=deflate and deflate[1])
     client.send_text("some words of a message " * 20)
     client.send_fragments(["Grü", "ße"])
     client.send_ping(b"ping")

@@ -13,7 +13,7 @@ from typing import Final, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from antiphon.types import ClosedBy
-from antiphon.wire import Connection, DeflateConfig, HandshakeError, Phase, Role, WireConfig
+from antiphon.wire import DeflateConfig, HandshakeError, Phase, Role, WireConfig, WireConnection
 from antiphon.wire.deflate import accept, offer
 from antiphon.wire.frames import Event
 from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
@@ -104,7 +104,7 @@ class TerminalClient:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        connection: Connection,
+        connection: WireConnection,
         response: Response,
         subprotocol: str | None,
         early: bytes,
@@ -152,7 +152,7 @@ class TerminalClient:
                     raise Refused(error.status, error.reason, names, body) from None
         except TimeoutError:
             raise Unreachable(f"{address.authority} did not answer within {OPEN_TIMEOUT:g} s") from None
-        wire = Connection(Role.CLIENT, WireConfig(max_message_size=MAX_MESSAGE), deflate=deflate)
+        wire = WireConnection(Role.CLIENT, WireConfig(max_message_size=MAX_MESSAGE), deflate=deflate)
         return cls(reader, writer, wire, response, subprotocol, rest)
 
     @property

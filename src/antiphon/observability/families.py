@@ -20,7 +20,7 @@ DURATIONS: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 """Seconds a connection lasts."""
 
 
-class Kind(Enum):
+class FamilyKind(Enum):
     """How a family's numbers go together."""
 
     COUNTER = "counter"
@@ -35,40 +35,45 @@ class Kind(Enum):
 
 
 class Family(NamedTuple):
-    kind: Kind
+    kind: FamilyKind
     text: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
 
 
 FAMILIES: Final[Mapping[str, Family]] = {
-    "connections_open": Family(Kind.GAUGE, "WebSockets that are open"),
-    "connections_opened": Family(Kind.COUNTER, "WebSocket handshakes accepted"),
-    "connections_closed": Family(Kind.COUNTER, "Connections ended, by close code and by whom", ("code", "by")),
-    "handshakes_refused": Family(Kind.COUNTER, "Connections turned away before accept", ("status",)),
-    "keepalive_timeouts": Family(Kind.COUNTER, "Peers that did not answer a ping in time"),
-    "send_timeouts": Family(Kind.COUNTER, "Peers that took nothing for send_timeout"),
-    "protocol_violations": Family(Kind.COUNTER, "Peers that broke the protocol or a limit", ("code",)),
-    "connection_seconds": Family(Kind.HISTOGRAM, "How long connections lasted", (), DURATIONS),
-    "hub_published_bytes": Family(Kind.COUNTER, "Bytes of data published from here"),
-    "hub_dropped": Family(Kind.COUNTER, "Messages lost by overflow policies", ("policy",)),
-    "hub_recoveries": Family(Kind.COUNTER, "Attempts to go on from a position", ("recovered",)),
-    "hub_recovered_messages": Family(Kind.COUNTER, "Messages delivered by recovery"),
-    "hub_backend_losses": Family(Kind.COUNTER, "Times the connection to the backend broke"),
-    "hub_backend_failures": Family(Kind.COUNTER, "Requests to the backend that failed", ("operation",)),
-    "hub_backend_seconds": Family(Kind.HISTOGRAM, "Time the backend took for one request", ("operation",), LATENCIES),
-    "hub_outbox_highest_bytes": Family(Kind.HIGHEST, "Fullest outbox so far"),
-    "hub_connected": Family(Kind.LOWEST, "1 while the backend is there", ("backend",)),
-    "hub_connections": Family(Kind.GAUGE, "Connections in at least one topic", ("backend",)),
-    "hub_topics": Family(Kind.GAUGE, "Topics with receivers, in each process", ("backend",)),
-    "hub_memberships": Family(Kind.GAUGE, "Connections times topics", ("backend",)),
-    "hub_published": Family(Kind.COUNTER, "Messages published from here", ("backend",)),
-    "hub_delivered": Family(Kind.COUNTER, "Messages handed to receivers", ("backend",)),
-    "hub_disconnected": Family(Kind.COUNTER, "Receivers disconnected for being too slow", ("backend",)),
+    "connections_open": Family(FamilyKind.GAUGE, "WebSockets that are open"),
+    "connections_opened": Family(FamilyKind.COUNTER, "WebSocket handshakes accepted"),
+    "connections_closed": Family(FamilyKind.COUNTER, "Connections ended, by close code and by whom", ("code", "by")),
+    "handshakes_refused": Family(FamilyKind.COUNTER, "Connections turned away before accept", ("status",)),
+    "keepalive_timeouts": Family(FamilyKind.COUNTER, "Peers that did not answer a ping in time"),
+    "send_timeouts": Family(FamilyKind.COUNTER, "Peers that took nothing for send_timeout"),
+    "protocol_violations": Family(FamilyKind.COUNTER, "Peers that broke the protocol or a limit", ("code",)),
+    "connection_seconds": Family(FamilyKind.HISTOGRAM, "How long connections lasted", (), DURATIONS),
+    "hub_published_bytes": Family(FamilyKind.COUNTER, "Bytes of data published from here"),
+    "hub_dropped": Family(FamilyKind.COUNTER, "Messages lost by overflow policies", ("policy",)),
+    "hub_recoveries": Family(FamilyKind.COUNTER, "Attempts to go on from a position", ("recovered",)),
+    "hub_recovered_messages": Family(FamilyKind.COUNTER, "Messages delivered by recovery"),
+    "hub_backend_losses": Family(FamilyKind.COUNTER, "Times the connection to the backend broke"),
+    "hub_backend_failures": Family(FamilyKind.COUNTER, "Requests to the backend that failed", ("operation",)),
+    "hub_backend_seconds": Family(
+        FamilyKind.HISTOGRAM, "Time the backend took for one request", ("operation",), LATENCIES
+    ),
+    "hub_outbox_highest_bytes": Family(FamilyKind.HIGHEST, "Fullest outbox so far"),
+    "hub_connected": Family(FamilyKind.LOWEST, "1 while the backend is there", ("backend",)),
+    "hub_connections": Family(FamilyKind.GAUGE, "Connections in at least one topic", ("backend",)),
+    "hub_topics": Family(FamilyKind.GAUGE, "Topics with receivers, in each process", ("backend",)),
+    "hub_memberships": Family(FamilyKind.GAUGE, "Connections times topics", ("backend",)),
+    "hub_published": Family(FamilyKind.COUNTER, "Messages published from here", ("backend",)),
+    "hub_delivered": Family(FamilyKind.COUNTER, "Messages handed to receivers", ("backend",)),
+    "hub_disconnected": Family(FamilyKind.COUNTER, "Receivers disconnected for being too slow", ("backend",)),
 }
 
-_TOGETHER: Final[Mapping[Kind, Callable[[float, float], float]]] = {Kind.LOWEST: min, Kind.HIGHEST: max}
-_OUTLIVE: Final = frozenset({Kind.COUNTER, Kind.HISTOGRAM})
+_TOGETHER: Final[Mapping[FamilyKind, Callable[[float, float], float]]] = {
+    FamilyKind.LOWEST: min,
+    FamilyKind.HIGHEST: max,
+}
+_OUTLIVE: Final = frozenset({FamilyKind.COUNTER, FamilyKind.HISTOGRAM})
 
 
 @functools.lru_cache(maxsize=1024)
@@ -110,12 +115,12 @@ def shown(processes: Iterable[tuple[bool, Mapping[str, float]]]) -> Iterable[Met
 
 
 def _metric(name: str, family: Family, numbers: Mapping[tuple[str, ...], Mapping[str, float]]) -> Metric:
-    make: Any = {Kind.COUNTER: CounterMetricFamily, Kind.HISTOGRAM: HistogramMetricFamily}.get(
+    make: Any = {FamilyKind.COUNTER: CounterMetricFamily, FamilyKind.HISTOGRAM: HistogramMetricFamily}.get(
         family.kind, GaugeMetricFamily
     )
     metric: Any = make(f"antiphon_{name}", family.text, labels=family.labels)
     for labels, parts in numbers.items():
-        if family.kind is not Kind.HISTOGRAM:
+        if family.kind is not FamilyKind.HISTOGRAM:
             metric.add_metric(labels, parts.get("", 0.0))
             continue
         count, buckets = 0.0, []

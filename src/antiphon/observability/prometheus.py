@@ -106,7 +106,7 @@ class Metrics:
             events.KeepaliveTimeout: lambda event: self._count("keepalive_timeouts"),
             events.SendTimeout: lambda event: self._count("send_timeouts"),
             events.ProtocolViolated: lambda event: self._count("protocol_violations", _code(event.code)),
-            events.HandshakeRefused: lambda event: self._count("handshakes_refused", str(event.status)),
+            events.ConnectionRefused: lambda event: self._count("handshakes_refused", str(event.status)),
         }
 
     def _of_hubs(self) -> dict[type[Event], Callable[[Any], None]]:

@@ -37,11 +37,10 @@ class ReadOnly:
             )
         if not self._told and "app_root_path" in scope and get_route_path(scope) in ("", "/"):
             self._told = True
-            path = shown(scope["root_path"])
             logger.warning(
                 "%s is redirected to %s/ by the mount there, which a probe takes for a success: use add_route",
-                path,
-                path,
+                shown(scope["root_path"]),
+                shown(scope["root_path"]),
             )
         response = await self._response(Request(scope, receive))
         await response(scope, receive, send)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from antiphon.events import Event, HandshakeRefused
+from antiphon.events import ConnectionRefused, Event
 from antiphon.shown import shown
 from antiphon.status import WS_1012_SERVICE_RESTART
 from antiphon.types import ASGIApp, Scope
@@ -187,7 +187,7 @@ class Engine:
     def note_refusal(self, path: str, status: int, reason: str) -> None:
         """Count a handshake that was turned away, and tell the observers. `path` is "" when it is not known."""
         self.refused[status] += 1
-        self.emit(HandshakeRefused(path=path, status=status, reason=reason))
+        self.emit(ConnectionRefused(path=path, status=status, reason=reason))
 
     def log_answer(self, scope: Scope | None, answer: str) -> None:
         """One line for how a handshake was answered, as uvicorn writes it."""

@@ -12,7 +12,7 @@ from antiphon.events import KeepaliveTimeout
 from antiphon.wire import encode_frame
 from antiphon.wire.frames import PING
 
-from .verdict import Ending, Verdict
+from .verdict import Abort, Verdict
 
 
 class PingTimes(NamedTuple):
@@ -70,7 +70,7 @@ class Keepalive:
             if not self._is_excused(line):
                 waited = now - self._sent
                 return Verdict(
-                    ending=Ending(f"no pong since {waited:.1f} s", KeepaliveTimeout(path=path, waited=waited))
+                    ending=Abort(f"no pong since {waited:.1f} s", KeepaliveTimeout(path=path, waited=waited))
                 )
             assert times.timeout is not None
             self._pong_due = now + times.timeout

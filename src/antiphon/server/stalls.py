@@ -11,17 +11,17 @@ from typing import Final
 from antiphon.events import SendTimeout
 
 from .sockets import PeerState
-from .verdict import Ending, Verdict
+from .verdict import Abort, Verdict
 
 _CHECKS: Final = 4  # so often is it looked at per `send_timeout`
 _LONGEST_UNSEEN: Final = 1.0  # seconds until the end of a peer that we do not read from is noticed
 
-GONE_UNREAD: Final = Ending("the peer is gone, and the app does not read", None, logging.DEBUG)
+GONE_UNREAD: Final = Abort("the peer is gone, and the app does not read", None, logging.DEBUG)
 
 
-def send_timed_out(path: str, buffered: int) -> Ending:
+def send_timed_out(path: str, buffered: int) -> Abort:
     """The peer has taken nothing for `send_timeout`, or a sender has waited that long."""
-    return Ending("the peer does not read", SendTimeout(path=path, buffered=buffered))
+    return Abort("the peer does not read", SendTimeout(path=path, buffered=buffered))
 
 
 class OutboxStall:

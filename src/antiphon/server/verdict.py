@@ -8,10 +8,10 @@ from typing import NamedTuple
 from antiphon.events import Event
 
 
-class Ending(NamedTuple):
+class Abort(NamedTuple):
     """Why a connection is aborted."""
 
-    reason: str
+    what: str
     """For the log."""
     event: Event | None
     """For the observers."""
@@ -25,5 +25,5 @@ class Verdict(NamedTuple):
     """When to check again; None: not before something happens."""
     frame: bytes | None = None
     """To send now."""
-    ending: Ending | None = None
+    ending: Abort | None = None
     """Abort the connection."""

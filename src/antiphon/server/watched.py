@@ -16,7 +16,7 @@ from antiphon.status import WS_1006_ABNORMAL_CLOSURE
 from antiphon.types import ClosedBy
 from antiphon.wire import Phase, Ping, Pong, closing, encode_frame
 from antiphon.wire import frames as opcodes
-from antiphon.wire.closing import Step
+from antiphon.wire.closing import ClosingStep
 
 from .backend import Pipe
 from .engine import Engine
@@ -25,7 +25,7 @@ from .keepalive import Keepalive
 from .sockets import look_at_peer, probe_silence, unacknowledged
 from .stalls import InboxStall, OutboxStall, send_timed_out
 from .state import MOVES, Opening, State, state_of
-from .verdict import Ending, Verdict
+from .verdict import Abort, Verdict
 
 _LINGER_TLS = 1.0  # TLS cannot half-close: a peer that may still be sending has this long to read why it is refused
 
@@ -71,7 +71,7 @@ class Watched(Pipe, asyncio.Protocol):
         assert state in MOVES[self.state], f"{state_of(self.state).name} -> {state.name}"
         self.state = state
 
-    def _do(self, step: Step) -> None:
+    def _do(self, step: ClosingStep) -> None:
         """Do what the table of the closing handshake says; what becomes of TCP is the caller's."""
         if step.payload is not None:
             self.put(encode_frame(opcodes.CLOSE, step.payload))
@@ -259,9 +259,9 @@ class Watched(Pipe, asyncio.Protocol):
                 dues.append(verdict.due)
         return min(dues, default=None)
 
-    def _end_by(self, ending: Ending) -> None:
+    def _end_by(self, ending: Abort) -> None:
         engine = self.engine
-        engine.logger.log(ending.level, "WebSocket %s aborted: %s", shown(self.path), ending.reason)
+        engine.logger.log(ending.level, "WebSocket %s aborted: %s", shown(self.path), ending.what)
         if ending.event is not None:
             engine.emit(ending.event)
         self.abort()

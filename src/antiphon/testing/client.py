@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from antiphon.server import Engine, ServerConfig, Session
 from antiphon.types import ASGIApp, ClosedBy
-from antiphon.wire import Close, Connection, DeflateConfig, HandshakeError, Phase, Ping, Pong, Role, WireConfig
+from antiphon.wire import Close, DeflateConfig, HandshakeError, Phase, Ping, Pong, Role, WireConfig, WireConnection
 from antiphon.wire.deflate import accept, offer
 from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
 
@@ -171,7 +171,7 @@ class Peer(asyncio.Protocol):
         self._timeout = timeout
         self._max_message_size = max_message_size
         self._transport: MemoryTransport | None = None
-        self._connection: Connection | None = None
+        self._connection: WireConnection | None = None
         self._head = bytearray()
         self._messages: deque[str | bytes] = deque()
         self._changed = asyncio.Event()
@@ -203,7 +203,7 @@ class Peer(asyncio.Protocol):
             raise
         agreed = accept(self.response.values(b"sec-websocket-extensions"), self._deflate)
         config = WireConfig(max_message_size=self._max_message_size)
-        self._connection = Connection(Role.CLIENT, config, deflate=agreed)
+        self._connection = WireConnection(Role.CLIENT, config, deflate=agreed)
         rest = bytes(self._head)
         self._head.clear()
         if rest:
@@ -420,7 +420,7 @@ class Peer(asyncio.Protocol):
         if data := connection.data_to_send():
             self._wire().write(data)
 
-    def _open(self) -> Connection:
+    def _open(self) -> WireConnection:
         connection = self._connection
         if connection is None:
             raise RuntimeError(NOT_CONNECTED)

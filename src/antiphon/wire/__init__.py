@@ -5,7 +5,7 @@ README.md in this folder holds the state tables and the rules with their section
 
 from .backend import NATIVE, Parser, encode_frame, encode_message, mask
 from .closing import Phase
-from .connection import Connection, WireConfig
+from .connection import WireConfig, WireConnection
 from .deflate import Deflate, DeflateConfig, negotiate
 from .errors import HandshakeError, LocalError, ProtocolError, Violation, WireError
 from .frames import Close, Event, Ping, Pong, Role, encode_close
@@ -15,7 +15,6 @@ from .prepared import prepare
 __all__ = [
     "NATIVE",
     "Close",
-    "Connection",
     "Deflate",
     "DeflateConfig",
     "Event",
@@ -30,6 +29,7 @@ __all__ = [
     "Role",
     "Violation",
     "WireConfig",
+    "WireConnection",
     "WireError",
     "encode_close",
     "encode_frame",

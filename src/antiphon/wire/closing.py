@@ -1,7 +1,7 @@
 """The closing handshake of either side as one pure table (RFC 6455 §5.5.1, §7). README.md shows it as a picture.
 
 Owns what follows what: which Close frame goes out, how the connection ended, what becomes of TCP. Knows nothing of
-sockets, frames' masks or clocks; whoever has a connection keeps its phase and does what a `Step` says.
+sockets, frames' masks or clocks; whoever has a connection keeps its phase and does what a `ClosingStep` says.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class End(NamedTuple):
     by: ClosedBy
 
 
-class Step(NamedTuple):
+class ClosingStep(NamedTuple):
     """What to do now: enter `phase`, send a Close frame with `payload`, note `end`, treat TCP as `tcp` says."""
 
     phase: Phase
@@ -108,7 +108,7 @@ class Step(NamedTuple):
     tcp: Tcp
 
 
-def close(phase: Phase, code: int | None, reason: str) -> Step:
+def close(phase: Phase, code: int | None, reason: str) -> ClosingStep:
     """We begin the closing handshake; None is a Close frame without a code.
 
     Raises LocalError unless the connection is open, ValueError for what may not go on the wire (RFC 6455 §7.4).
@@ -119,25 +119,25 @@ def close(phase: Phase, code: int | None, reason: str) -> Step:
     return _step(phase, Happening.CLOSE_SENT, payload, End(_noted(code), reason, ClosedBy.US))
 
 
-def closed_by_peer(phase: Phase, received: Close) -> Step:
+def closed_by_peer(phase: Phase, received: Close) -> ClosingStep:
     """The peer's Close frame came."""
     payload = encode_close(received.code, received.reason)
     return _step(phase, Happening.CLOSE_RECEIVED, payload, End(_noted(received.code), received.reason, ClosedBy.PEER))
 
 
-def failed(phase: Phase, code: int, reason: str) -> Step:
+def failed(phase: Phase, code: int, reason: str) -> ClosingStep:
     """Fail the connection for what the peer did (RFC 6455 §7.1.7)."""
     return _step(phase, Happening.FAILURE, encode_close(code, reason), End(code, reason, ClosedBy.US))
 
 
-def eof(phase: Phase) -> Step:
+def eof(phase: Phase) -> ClosingStep:
     """The peer's side of TCP has ended, or the connection is lost."""
     return _step(phase, Happening.EOF, b"", End(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY))
 
 
-def _step(phase: Phase, happening: Happening, payload: bytes, end: End) -> Step:
+def _step(phase: Phase, happening: Happening, payload: bytes, end: End) -> ClosingStep:
     move = TRANSITIONS[phase][happening]
-    return Step(
+    return ClosingStep(
         move.phase,
         None if move.answer is Answer.NONE else payload,
         end if phase is Phase.OPEN else None,

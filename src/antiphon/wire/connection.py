@@ -15,7 +15,7 @@ from antiphon.types import ClosedBy
 
 from . import closing
 from .backend import Parser, encode_frame
-from .closing import Phase, Step, Tcp
+from .closing import ClosingStep, Phase, Tcp
 from .deflate import Deflate
 from .errors import LocalError, ProtocolError
 from .frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Close, Event, Ping, Role
@@ -31,7 +31,7 @@ class WireConfig:
     thousands of hostile connections may make us hold at most, each."""
 
 
-class Connection:
+class WireConnection:
     """Bytes in, events out; messages in, bytes out. Raises LocalError when the state forbids what is asked.
 
     Pings are answered and the closing handshake is completed here; both answers wait in `data_to_send()`.
@@ -144,7 +144,7 @@ class Connection:
 
     # ------------------------------------------------------------ inside
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: ClosingStep) -> None:
         self.phase = step.phase
         self._tcp = step.tcp
         if step.end is not None:

@@ -15,7 +15,6 @@ import contextlib
 import logging
 import os
 import random
-import struct
 import uuid
 from collections.abc import Collection, Coroutine
 from typing import Any, Final, TypeVar
@@ -35,7 +34,7 @@ from .heads import Heads
 from .members import MemberKeeper, read_change
 from .names import BUCKETS, Names, bucket_of
 from .pipeline import Pipeline
-from .wire import Command
+from .wire import Command, page_of
 
 log = logging.getLogger("antiphon.hub.redis")
 
@@ -50,7 +49,6 @@ PAGE_BYTES: Final = 1 << 20
 TICKS: Final = 3
 """Renewals per lease: two may be late before anybody is taken for dead."""
 
-_ENTRY_HEAD = struct.Struct(">dd")
 _PLAIN, _ENTRY, _FIRST, _PRESENCE = b"DEFP"
 
 
@@ -253,7 +251,7 @@ class RedisBackend:
         words = (topic, offset, epoch, most, size, ENTRY_COST)
         command = scripts.HISTORY.command(self._names.key(topic), self._epoch_prefix, *words)
         found, last, recovered, entries, rest = await self._read(command)
-        return _page(entries, Position(last, self._text(found)), bool(recovered), rest)
+        return page_of(entries, Position(last, self._text(found)), bool(recovered), rest)
 
     async def track(self, topic: str, track: Track) -> None:
         await self._bounded(self._present().track(topic, track))
@@ -509,11 +507,3 @@ def _read_url(url: str) -> dict[str, Any]:
         # What urllib says may hold a part of the password.
         why = "is the password percent-encoded?" if "@" in url else str(error)
         raise UnknownBackend(f"expected redis://[user:password@]host[:port][/db]; got {redact(url)!r}: {why}") from None
-
-
-def _page(raw: list[bytes], position: Position, recovered: bool, rest: int) -> Page:
-    entries = []
-    for each in raw:
-        offset, _ = _ENTRY_HEAD.unpack_from(each)
-        entries.append(Entry(each[_ENTRY_HEAD.size :], Position(int(offset), position.epoch)))
-    return Page(tuple(entries), position, recovered, rest)

@@ -6,6 +6,7 @@ through several coroutines; here all that one read brought is cut up at once, at
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Final, TypeAlias
 
 from redis.exceptions import (
@@ -19,6 +20,10 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+
+from ...records import Entry, Page, Position
+
+_ENTRY_HEAD: Final = struct.Struct(">dd")
 
 Word: TypeAlias = str | bytes | int | float
 Command: TypeAlias = tuple[Word, ...]
@@ -119,3 +124,12 @@ def _parse(data: bytes, at: int) -> tuple[Reply, int]:
 def _error(text: str) -> RedisError:
     word, _, rest = text.partition(" ")
     return _ERRORS.get(word, ResponseError)(rest if word == "ERR" else text)
+
+
+def page_of(raw: list[bytes], position: Position, recovered: bool, rest: int) -> Page:
+    """What redis_history.lua returned, as the hub's record."""
+    entries = []
+    for each in raw:
+        offset, _ = _ENTRY_HEAD.unpack_from(each)
+        entries.append(Entry(each[_ENTRY_HEAD.size :], Position(int(offset), position.epoch)))
+    return Page(tuple(entries), position, recovered, rest)
