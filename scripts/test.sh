@@ -25,7 +25,8 @@ newest)
 esac
 
 PYTEST=("$VENV/bin/python" -m pytest -q)
-WORKERS=${ANTIPHON_TEST_WORKERS:-$(n=$(nproc 2>/dev/null || echo 2); echo $((n > 4 ? 4 : n)))}
+# Two for each core: half of the tests wait for processes, browsers and leases most of their time.
+WORKERS=${ANTIPHON_TEST_WORKERS:-$(n=$(nproc 2>/dev/null || echo 2); echo $((n > 2 ? 6 : 2 * n)))}
 PARALLEL=(-n "$WORKERS" --dist worksteal)
 # Without the two files in which every test is parametrised over both twins.
 TWICE=(tests/wire tests/server tests/connection tests/matrix tests/testing
