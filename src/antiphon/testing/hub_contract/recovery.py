@@ -102,7 +102,8 @@ class RecoveryContract(Contract):
 
     async def test_a_topic_without_history_has_none(self, hub: Hub) -> None:
         await hub.publish("t", "x")
-        page = await hub.history("t")
+        with pytest.warns(RegistrationWarning, match="keeps none"):
+            page = await hub.history("t")
         assert (page, page.position, page.recovered) == ([], None, False)
         connection = Connection()
         with pytest.warns(RegistrationWarning, match="history= for topic 't', which keeps none"):
