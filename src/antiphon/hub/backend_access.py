@@ -49,9 +49,9 @@ class BackendAccess:
         self.backend = backend
         self.in_process: Final = is_in_process(backend)
         """Nothing has to be subscribed, started or waited for."""
-        self.connected = self.in_process
+        self.connected: bool = self.in_process
         """The backend is there."""
-        self.running = False
+        self.running: bool = False
         """Between `start` and `stop`."""
         self.on_outage: Final = on_outage
         self.outage_timeout: Final = outage_timeout

@@ -104,7 +104,7 @@ class Hub:
         self._rooms = Rooms(_process())
         config = BackendConfig(presence_lease=presence_lease, prefix=prefix)
         self._backend = build(url, config) if backend is None else backend
-        self.url = redact(url) if backend is None else type(backend).__name__
+        self.url: str = redact(url) if backend is None else type(backend).__name__
         """Without password."""
         self._access = BackendAccess(self._backend, self._rooms, on_outage, outage_timeout)
         self._lifecycle = Lifecycle(self._access, self._rooms, self.url, self._name_process)

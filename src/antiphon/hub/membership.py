@@ -86,11 +86,11 @@ class Membership(OnlyAsyncWith):
         self._websocket = websocket
         self._receiver = receiver
         self._request = request
-        self.options = options
-        self.topic = topic
+        self.options: TopicOptions = options
+        self.topic: str = topic
         self.position: Position | None = None
         """Where the receiver stands after what it got on joining; None for topics without history."""
-        self.recovered = False
+        self.recovered: bool = False
         """`since` was given, and everything published behind it was delivered."""
 
     @property

@@ -64,16 +64,16 @@ class Parcel(PreparedMessage):
 
     def __init__(self, topic: str, kind: MessageKind, payload: str | bytes, raw: bytes, form: PayloadForm) -> None:
         super().__init__(payload)
-        self.topic = topic
-        self.kind = kind
-        self.raw = raw
+        self.topic: str = topic
+        self.kind: MessageKind = kind
+        self.raw: bytes = raw
         """The data in `form`, for `message()`; `payload` may be an event around it."""
-        self.form = form
-        self.size = len(payload) if isinstance(payload, bytes) else max(len(payload), len(raw))
+        self.form: PayloadForm = form
+        self.size: int = len(payload) if isinstance(payload, bytes) else max(len(payload), len(raw))
         self.position: Position | None = None
         self.key: str | None = None
         """For CONFLATE; None is never replaced."""
-        self.excluded = ""
+        self.excluded: str = ""
 
     @property
     def cost(self) -> int:

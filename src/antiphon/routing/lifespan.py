@@ -11,13 +11,13 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from antiphon.dependencies.inspection import describe
 from antiphon.shown import shown
 from antiphon.types import Scope
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 State: TypeAlias = Mapping[str, Any] | None
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]

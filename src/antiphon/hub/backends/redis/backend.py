@@ -36,7 +36,7 @@ from .names import BUCKETS, Names, bucket_of
 from .pipeline import Pipeline
 from .wire import Command, page_of
 
-log = logging.getLogger("antiphon.hub.redis")
+log: Final = logging.getLogger("antiphon.hub.redis")
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ class Names:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self.control = f"{prefix}:control".encode()
+        self.control: bytes = f"{prefix}:control".encode()
         """The channel every process listens to."""
 
     def state_key(self, bucket: int) -> str:
