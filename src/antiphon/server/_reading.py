@@ -79,45 +79,45 @@ class Reading:
 
     def __init__(self, engine: Shared) -> None:
         self.loop: asyncio.AbstractEventLoop = engine.loop
-        self.flusher = engine.flusher
-        self.turns = engine.turns
+        self.flusher: Flusher = engine.flusher
+        self.turns: Turns = engine.turns
         self.inbound_limit: int = engine.config.inbound_bytes
         self.outbox_limit: int = engine.config.outbox_bytes
         self.transport: asyncio.Transport | None = None
-        self.fd = -1
+        self.fd: int = -1
         """The socket, when bytes may be written to it without asking the transport; -1 otherwise."""
         self.state: int = Opening.HANDSHAKE
         self.parser: Parser | None = None
         self.deflate: Deflate | None = None
         self.close_code: int | None = None
-        self.close_reason = ""
-        self.connect_taken = False
+        self.close_reason: str = ""
+        self.connect_taken: bool = False
         """`asgi_receive` has returned `websocket.connect`."""
-        self.reading_paused = False
+        self.reading_paused: bool = False
         """Until the app has read."""
-        self.stopped = False
+        self.stopped: bool = False
         """The socket is not read: for that reason, or until what was read of it has been parsed."""
-        self.was_paused = False
+        self.was_paused: bool = False
         """It was stopped at some time since somebody last cleared this."""
-        self.queued = False
+        self.queued: bool = False
         """Waits for its turn."""
-        self.rated = False
+        self.rated: bool = False
         """Call `on_rate` for every chunk."""
-        self.hoards = False
+        self.hoards: bool = False
         """`on_unfinished` was told of an unfinished message that is large."""
-        self.overfull = False
+        self.overfull: bool = False
         """`on_unread` was told of an inbox beyond its bound."""
-        self.received = 0
+        self.received: int = 0
         """Chunks received."""
-        self.inbox_bytes = 0
-        self.out_bytes = 0
-        self.handed = False
+        self.inbox_bytes: int = 0
+        self.out_bytes: int = 0
+        self.handed: bool = False
         """The transport holds bytes: everything goes through it until it is empty."""
-        self.handed_bytes = 0
+        self.handed_bytes: int = 0
         """All bytes ever given to the transport."""
-        self.busy = False
-        self.dirty = False
-        self.answers = False
+        self.busy: bool = False
+        self.dirty: bool = False
+        self.answers: bool = False
         self._inbox: deque[str | bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._out: list[bytes] | None = None

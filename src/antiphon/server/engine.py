@@ -119,7 +119,7 @@ class Engine:
         self.retry_headers: Final = ((b"retry-after", b"%d" % self.config.retry_after),)
         self.refused: Final[Counter[int]] = Counter()
         """How many handshakes were turned away, by HTTP status."""
-        self.stopping = False
+        self.stopping: bool = False
         self.unfinished: Final[Hoard[Stoppable]] = Hoard(self.config.unfinished_bytes)
         self.unread: Final[Hoard[Stoppable]] = Hoard(self.config.unread_bytes)
         self._address: tuple[str, int | None] | None = None

@@ -39,6 +39,11 @@ class Pipe(Reading):
 
     __slots__ = ()
 
+    # As `Reading` declares them, for type checkers that look at assignments here.
+    answers: bool
+    out_bytes: int
+    handed_bytes: int
+
     # ------------------------------------------------------------ to the peer
 
     @property

@@ -21,7 +21,7 @@ from antiphon.status import (
     WS_1013_TRY_AGAIN_LATER,
 )
 from antiphon.types import ClosedBy, Message, Scope
-from antiphon.wire import Close, Parser, Phase, Ping, Pong, ProtocolError, Role, closing
+from antiphon.wire import Close, Deflate, Parser, Phase, Ping, Pong, ProtocolError, Role, closing
 
 from .engine import Engine
 from .errors import TOLD_OF_THE_END, ClientDisconnected
@@ -35,6 +35,10 @@ class Session(Watched):
     """An `asyncio.Protocol` that speaks WebSocket to the peer and ASGI to the app, and is the app's `Carrier`."""
 
     __slots__ = ("_delivered", "_rate", "_told", "_violation", "address", "handshake", "task")
+
+    # As `Reading` declares them, for type checkers that look at assignments here.
+    deflate: Deflate | None
+    hoards: bool
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)

@@ -99,7 +99,7 @@ class HTTPProtocol(asyncio.Protocol):
             config.load()
         websocket = config.ws_protocol_class
         limits = getattr(websocket, "server_config", None)
-        self.slot = -1
+        self.slot: int = -1
         self._config = config
         self._state = server_state
         self._arguments = {"config": config, "server_state": server_state, "app_state": app_state}

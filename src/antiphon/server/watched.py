@@ -48,11 +48,16 @@ class Watched(Pipe, asyncio.Protocol):
         "slot",
     )
 
+    # As `Reading` declares them, for type checkers that look at assignments here.
+    state: int
+    fd: int
+    close_code: int | None
+
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.engine = engine
-        self.slot = -1
-        self.path = ""
+        self.engine: Engine = engine
+        self.slot: int = -1
+        self.path: str = ""
         self.closed_by: ClosedBy | None = None
         self.keepalive: Keepalive | None = None
         """From the opening on, where there are pings."""
