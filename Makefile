@@ -34,11 +34,12 @@ test-newest: setup system ## tests with the newest version of everything, whatev
 	@scripts/setup.sh newest
 	@scripts/test.sh newest $(ARGS)
 
-check: setup ## ruff, mypy strict, import directions
+check: setup ## ruff, mypy strict, complete public types, import directions, shape, what is public
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_imports.py
+	scripts/public_types.sh
+	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_shape.py tests/test_public.py
 
 fmt: setup ## format the sources
 	$(BIN)/ruff check --fix .
