@@ -23,7 +23,7 @@ MOST_METHODS = 40
 
 # What is still to be put right. These only get shorter.
 LONG_FILES = {"server/_pipe.pyx", "wire/_native.pyx"}
-LARGE_CLASSES = {"App", "HubContract", "Pipe", "RedisBackend", "Session", "Watched", "WebSocketProtocol"}
+LARGE_CLASSES = {"Pipe", "Session", "Watched", "WebSocketProtocol"}
 
 
 def tree_of(path: Path) -> ast.Module:
@@ -63,6 +63,8 @@ def test_no_class_has_too_many_methods_counting_its_bases() -> None:
 
     def methods(file: str, node: ast.ClassDef) -> set[str]:
         own = {item.name for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)}
+        # A suite is a list of tests: none calls another, and nobody has to keep more than one in mind.
+        own = {name for name in own if not name.startswith("test_")}
         for base in node.bases:
             base = base.value if isinstance(base, ast.Subscript) else base
             if isinstance(base, ast.Name) and base.id != node.name:
