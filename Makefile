@@ -1,6 +1,8 @@
 # One virtual environment in .venv; every target sets up what it needs. `make help` lists them.
 SHELL := /bin/bash
 export PYTHON
+# Hundreds of processes start from these sources in a run of the tests: each would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh requirements/dev.lock requirements/run.lock \

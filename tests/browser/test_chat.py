@@ -19,6 +19,8 @@ from tests.serving import ServedProcess, serve_process
 
 from .cable import Cable
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
 

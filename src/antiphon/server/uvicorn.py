@@ -133,9 +133,11 @@ class HTTPProtocol(asyncio.Protocol):
             self._refuse(400, "this is not HTTP")
         elif end >= 0:
             self._answer(data, end)
-        elif len(data) + self._dropped > self._engine.config.handshake_size:
+        elif len(data) > self._engine.config.handshake_size:
             ours = self._config.ws_protocol_class if self._speaks_websocket() else WebSocketProtocol
             self._hand_over(ours)  # which refuses it
+        elif len(data) + self._dropped > self._engine.config.handshake_size:
+            self._refuse(431, "too many empty lines before the request")
 
     def _answer(self, data: bytes, end: int) -> None:
         """Lead a request whose head is whole to who answers it."""
