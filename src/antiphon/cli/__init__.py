@@ -5,12 +5,15 @@ Each command lives in its own module, loaded when it is called; `--help` of one 
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
 from typing import Final
 
 import click
+
+from .problem import WrongUsage
 
 _COMMANDS: Final = {
     "run": "Serve an application.",
@@ -40,6 +43,17 @@ class _Commands(click.Group):
         command = importlib.import_module(f".{cmd_name}", __name__).command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            is_app = ":" in name or name.endswith(".py")
+            meant = [f"run {name}"] if is_app else difflib.get_close_matches(name, _COMMANDS, n=1)
+            hint = f"did you mean antiphon {meant[0]}?" if meant else f"there are {', '.join(_COMMANDS)}"
+            raise WrongUsage(f"there is no command {name!r}", hint)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

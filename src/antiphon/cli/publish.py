@@ -85,7 +85,7 @@ def _hub(name: str, topic: str, *, history: int, ttl: float, prefix: str, app_di
     if hub.url == RELAY and default_url() != RELAY:
         raise Problem(
             "relay:// is the relay of the server this process belongs to, and it belongs to none",
-            "antiphon run --workers prints its relay's address: ANTIPHON_RELAY=ADDRESS antiphon publish relay:// ...",
+            "antiphon run --workers prints the address of its relay: antiphon publish relay://@antiphon-relay-... ...",
         )
     return hub
 

@@ -35,6 +35,10 @@ from .problem import Problem
 
 STARTUP_FAILURE: Final = 3
 
+WORKER_PATIENCE: Final = 20
+"""Seconds without an answer after which a worker counts as stuck, is killed and started again. uvicorn's 5 are less
+than an interpreter may need to start on a busy machine, or in a container with a tenth of a processor."""
+
 logger: Final = logging.getLogger("antiphon.cli")
 
 
@@ -67,6 +71,7 @@ class Config(uvicorn.Config):
     an orphan would keep the port, with a hub that has lost its relay."""
 
     def __init__(self, *args: Any, metrics_path: str | None = None, **settings: Any) -> None:
+        settings.setdefault("timeout_worker_healthcheck", WORKER_PATIENCE)
         super().__init__(*args, **settings)
         self.metrics_path = metrics_path
         """Where the numbers of all workers are shown."""

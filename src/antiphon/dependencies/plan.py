@@ -55,6 +55,13 @@ class Kind(enum.Enum):
     WEBSOCKET = "WebSocket"
 
 
+_MISFITS: Final = {
+    Kind.HTTP: ("an HTTP", "@app.websocket registers what takes a WebSocket"),
+    Kind.WEBSOCKET: ("a WebSocket", "annotate it with WebSocket"),
+}
+"""A route by its kind, and what to do about a connection of the other kind."""
+
+
 class Injected(enum.Enum):
     """What is given to a parameter because of its annotation alone."""
 
@@ -334,9 +341,10 @@ class _Analysis:
         default = None if optional is not None and parameter.default is EMPTY else parameter.default
         if what is Injected.CONNECTION and not self._fits(call, wanted):
             if default is EMPTY:
+                route, remedy = _MISFITS[self._source.kind]
+                name = wanted.__name__
                 raise RegistrationError(
-                    f"{where} is a {wanted.__name__}, which a {self._source.kind.value} route does not have; "
-                    "HTTPConnection serves both"
+                    f"{where} is a {name}, which {route} route does not have: {remedy}; HTTPConnection serves both"
                 )
             what = Injected.DEFAULT
         return Injection(parameter.name, what, wanted, default)

@@ -26,7 +26,7 @@ class InvalidTopicName(PeerError, InvalidTopic):
 
 
 class InvalidPosition(PeerError, HubError, ValueError):
-    """What is no position (`Position.parse`): a peer sends it, so uncaught in an endpoint it closes with 1008."""
+    """What is no position, as text or in its parts: a peer sends it, so uncaught in an endpoint it closes with 1008."""
 
     close_code = 1008
     close_reason = "not a position"

@@ -33,7 +33,7 @@ from .pages import PART_BYTES, Pages
 from .records import ENTRY_COST, Position, Track
 from .rooms import Rooms
 from .subscription import QueueSink
-from .topics import MAX_SECONDS, Framing, TopicOptions, Topics, check_number
+from .topics import MAX_SECONDS, Framing, TopicOptions, Topics, check_member, check_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +95,7 @@ class Hub:
         your own.
         Raises `UnknownBackend`, `InvalidTopic`, TypeError and ValueError for options that are none.
         """
-        if not isinstance(on_outage, OnOutage):
-            raise TypeError(f"on_outage: expected an OnOutage, got {on_outage!r}")
+        check_member("on_outage", on_outage, OnOutage)
         if not 0 <= check_number("outage_timeout", outage_timeout, float) <= MAX_SECONDS:
             raise ValueError(f"outage_timeout: expected seconds, 0 or more; got {outage_timeout!r}")
         url = default_url() if url is None else url

@@ -51,6 +51,12 @@ def check_number(name: str, value: object, kind: type[int | float]) -> float:
     return value
 
 
+def check_member(name: str, value: object, kind: type[Enum]) -> None:
+    """Raise TypeError for what is no member of the enum."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected one of {', '.join(map(str, kind))}; got {value!r}")
+
+
 class Framing(Enum):
     """What a socket sees of a published message."""
 
@@ -93,10 +99,8 @@ class TopicOptions:
             raise ValueError(f"presence_grace: expected seconds, 0 to ten years; got {self.presence_grace!r}")
         if check_number("outbox_bytes", self.outbox_bytes, int) < 1:
             raise ValueError(f"outbox_bytes: expected at least 1; got {self.outbox_bytes!r}")
-        if not isinstance(self.overflow, Overflow):
-            raise TypeError(f"overflow: expected an Overflow, got {self.overflow!r}")
-        if not isinstance(self.framing, Framing):
-            raise TypeError(f"framing: expected a Framing, got {self.framing!r}")
+        check_member("overflow", self.overflow, Overflow)
+        check_member("framing", self.framing, Framing)
         if not (self.conflate_by is None or isinstance(self.conflate_by, str) or callable(self.conflate_by)):
             raise TypeError(f"conflate_by: expected a field's name or a function, got {self.conflate_by!r}")
         if self.conflate_by is not None and self.overflow is not Overflow.CONFLATE:
@@ -133,7 +137,8 @@ class Topics:
             raise TypeError(f"topics: expected a dict of TopicOptions by pattern, got {type(options).__name__}")
         for pattern, one in options.items():
             if not isinstance(one, TopicOptions):
-                raise TypeError(f"topics[{pattern!r}]: expected TopicOptions, got {type(one).__name__}")
+                given = type(one).__name__
+                raise TypeError(f"topics[{pattern!r}]: expected TopicOptions(history=…), say; got {given}")
         options = {check_topic(pattern): one for pattern, one in options.items()}
         for pattern in options:
             if _BRACES.search(pattern) and "*" not in pattern:

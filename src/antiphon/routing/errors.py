@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.convertors import CONVERTOR_TYPES
+from starlette.endpoints import WebSocketEndpoint
 from starlette.routing import PARAM_REGEX, compile_path
 
 from antiphon.dependencies import Plan
@@ -63,6 +64,8 @@ def check_endpoint(endpoint: Callable[..., Any]) -> None:
 
     A function without `async` may still return something to await: a lambda, or one annotated with a return type.
     """
+    if isinstance(endpoint, type) and issubclass(endpoint, WebSocketEndpoint):
+        raise RegistrationError(f"{describe(endpoint)} is a class: websocket_route(path) registers it")
     kind = call_kind(endpoint)
     if kind in GENERATORS:
         raise RegistrationError(f"a WebSocket endpoint must be an `async def` without `yield`: {describe(endpoint)}")
