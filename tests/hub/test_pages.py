@@ -42,6 +42,14 @@ class Remote(MemoryBackend):
         self.arriving = asyncio.Event()
         self.arriving.set()
         self.pause_after = -1
+        self.keeps = False
+        """Its histories, when this process lets go of it."""
+
+    async def stop(self) -> None:
+        store = self._store
+        await super().stop()
+        if self.keeps:
+            self._store = store
 
     async def history(
         self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
@@ -233,6 +241,25 @@ async def test_a_hub_that_stops_in_the_middle_of_a_page_tells_the_reader(remote:
         await hub.stop()
         await eventually(lambda: connection.sink.events)
         assert [event["type"] for event in connection.sink.events] == ["resync"]
+
+
+async def test_a_page_asked_for_while_the_hub_is_stopped_goes_on_with_its_next_start(remote: Remote) -> None:
+    remote.keeps = True
+    hub = Hub(backend=remote, topics=TOPICS)
+    await hub.start()
+    await fill(hub, "t")
+    connection = Connection()
+    connection.sink.stall()
+    async with hub.join("t", connection, history=100):
+        await eventually(lambda: not hub._access._tasks)  # the next part has come, and waits for the peer
+        hub._rooms.shelf.clear()
+        await hub.stop()
+        connection.sink.read_on()
+        await eventually(lambda: hub._access._up._waiters)  # the reader was told that the hub is stopped, and waits
+        await hub.start()
+        await eventually(lambda: len(connection.received) == 100)
+        assert numbers(connection) == list(range(100))
+    await hub.stop()
 
 
 async def test_who_leaves_in_the_middle_of_a_page_leaves_nothing_behind(remote: Remote) -> None:
