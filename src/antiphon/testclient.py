@@ -369,7 +369,8 @@ class TestClient(starlette.testclient.TestClient):
     and a loop of its own. With `raise_server_exceptions=False` a session shows what a peer would see instead of the
     application's exceptions.
 
-    `receive_timeout`: seconds that a session's `receive_*` waits by default.
+    `app` is an ASGI application; the other arguments are Starlette's. `receive_timeout`: seconds
+    that a session's `receive_*` waits by default.
     """
 
     __test__ = False

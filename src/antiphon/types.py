@@ -10,6 +10,20 @@ import enum
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
+__all__ = [
+    "ASGIApp",
+    "Carrier",
+    "ClosedBy",
+    "Message",
+    "Overflow",
+    "PreparedMessage",
+    "Receive",
+    "Scope",
+    "Send",
+    "Sink",
+    "SupportsSink",
+]
+
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -119,9 +133,12 @@ class Carrier(Sink, Protocol):
         """None while the connection is open; 1005: a Close without a code, 1006: no Close at all (RFC 6455 §7.1.5)."""
 
     @property
-    def close_reason(self) -> str: ...
+    def close_reason(self) -> str:
+        """Of the Close frame; empty where there was none."""
+
     @property
-    def closed_by(self) -> ClosedBy | None: ...
+    def closed_by(self) -> ClosedBy | None:
+        """Who ended it; None while it is open."""
 
     def asgi_receive(self) -> Awaitable[Message]:
         """The ASGI `receive` callable of this connection."""
@@ -150,4 +167,5 @@ class SupportsSink(Protocol):
     """Anything the hub can deliver to; `antiphon.WebSocket` is one."""
 
     @property
-    def sink(self) -> Sink: ...
+    def sink(self) -> Sink:
+        """Where messages for it go."""

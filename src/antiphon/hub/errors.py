@@ -10,7 +10,10 @@ class HubError(Exception):
 
 
 class InvalidTopic(HubError, ValueError):
-    """A topic name that is empty, too long, or holds characters a name must not hold."""
+    """A topic name that is empty, too long, or holds characters a name must not hold.
+
+    `topic` is what was given, `fault` says what is wrong with it.
+    """
 
     def __init__(self, topic: object, fault: str) -> None:
         super().__init__(f"not a topic name: {_shown(topic)}: {fault}")
@@ -61,7 +64,8 @@ class AlreadyJoined(HubError, RuntimeError):
 class BackendUnavailable(HubError, TryAgainLater, ConnectionError):
     """The backend cannot be reached now. Uncaught in an endpoint it closes with 1013, so that clients come back.
 
-    `uncertain` is True when the request had left before the connection broke: it may or may not have been done.
+    `message` is for a log. `uncertain` is True when the request had left before the connection broke: it may or may not
+    have been done.
     """
 
     def __init__(self, message: str, *, uncertain: bool = False) -> None:

@@ -49,7 +49,9 @@ class HubStats:
     topics: int
     """Topics with at least one of them."""
     memberships: int
+    """Joins, a connection in two topics counted twice."""
     published: int
+    """Messages published here."""
     delivered: int
     """Messages handed to receivers: one publish to a thousand counts a thousand."""
     dropped: int

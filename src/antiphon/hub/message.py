@@ -31,7 +31,11 @@ class MessageKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a topic, for code that has no socket."""
+    """One message of a topic, for code that has no socket.
+
+    `data` is what was published: str, bytes, or what JSON makes of anything else. `kind` tells published messages from
+    the hub's own news. `offset` and `epoch` say where it stands in the topic's history.
+    """
 
     topic: str
     data: Any
@@ -47,7 +51,7 @@ class Message:
 
 
 class History(list[Message]):
-    """Messages of a topic, oldest first, and where they stand."""
+    """A list of `messages` of a topic, oldest first, with its `position`, and `recovered`."""
 
     def __init__(self, messages: Iterable[Message], position: Position | None, recovered: bool) -> None:
         super().__init__(messages)

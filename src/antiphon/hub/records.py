@@ -110,6 +110,7 @@ class Track(NamedTuple):
     ref: str
     """Names the connection's membership; never used twice, by any process."""
     user: str
+    """Whose connection it is."""
     meta: bytes
     """Opaque info about this connection."""
 
@@ -120,6 +121,7 @@ class Change(NamedTuple):
     version: int
     """Grows with every change of a topic, also across the topic's being forgotten meanwhile."""
     user: str
+    """The member."""
     metas: tuple[bytes, ...]
     """Of the newest `LISTED` connections, oldest first."""
     more: int = 0

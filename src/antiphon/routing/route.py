@@ -31,7 +31,7 @@ class WebSocketRoute(StarletteWebSocketRoute):
     """A path and an `endpoint(websocket)` without dependency injection, or a `WebSocketEndpoint` class.
 
     Takes the place of Starlette's, and ends connections by the close matrix. `middleware` is wrapped around this route
-    only.
+    only. `name` (else the endpoint's) is what `url_path_for` finds it by.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     The signature is analysed here, once; what can never work raises a `RegistrationError`. Works in any Starlette
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
-    and their values are dropped. Overrides come from `dependency_overrides_provider`, else from the app around.
+    and their values are dropped. `name` (else the endpoint's) is what `url_path_for` finds it by. Overrides come from
+    `dependency_overrides_provider`, else from the app around.
     """
 
     def __init__(
