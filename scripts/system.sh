@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need beyond PyPI: a Chromium, a redis-server, openssl, and for the protocol suite a Python 2.7. Installs
-# what is missing, and says so.
+# What the tests need beyond PyPI: a Chromium, a redis-server, openssl, nginx, and for the protocol suite a Python 2.7.
+# Installs what is missing, and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -36,3 +37,12 @@ def test_a_body_that_begins_in_the_second_line_is_refused(tmp_path: Path) -> Non
     done = judged("Short\nwhy\n", tmp_path)
     assert done.returncode == 1
     assert "an empty line belongs between" in done.stderr
+
+
+def test_what_make_starts_keeps_its_bytecode_whatever_the_environment_says() -> None:
+    """Hundreds of processes start from the sources in a run of the tests."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    shown = 'shown: ; @echo "[$${PYTHONDONTWRITEBYTECODE-}]"'
+    command = ["make", "--no-print-directory", f"--eval={shown}", "shown"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -128,6 +128,7 @@ class Engine:
         self._stop_bound: Final = stop_bound
         self._rng: Final = rng or random.Random()
         self._stop_queue: list[tuple[float, Stoppable]] = []
+        self._cancel_at = self._grace = 0.0
 
     refusals: Final = {503: "no room for another connection", 429: "too many connections from this address"}
 
@@ -219,9 +220,9 @@ class Engine:
             self.logger.info("Closing %d WebSocket(s) within %.1f s", len(open_sessions), times.window)
         queue = [(now + offset, session) for offset, session in staggered(open_sessions, times.window, self._rng)]
         self._stop_queue = queue[::-1]
+        self._grace = times.cancel - times.window
+        self._cancel_at = now + times.cancel
         self._close_next()
-        if self.sessions:
-            self.loop.call_later(times.cancel, self._cancel_rest)
         return times
 
     def _close_next(self) -> None:
@@ -232,6 +233,9 @@ class Engine:
             session.close(WS_1012_SERVICE_RESTART, "the server restarts")
         if queue:
             self.loop.call_later(max(0.01, queue[-1][0] - now), self._close_next)
+        elif self.sessions:
+            # Where the loop had no time for the window, the grace period begins when the last has been told.
+            self.loop.call_later(max(self._cancel_at - now, self._grace), self._cancel_rest)
 
     def _cancel_rest(self) -> None:
         for session in list(self.sessions):
