@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.websockets import WebSocket as StarletteWebSocket
 
@@ -104,6 +106,7 @@ AT_REGISTRATION: dict[str, tuple[Mistake, str]] = {
         lambda: App(lifespan=contextlib.asynccontextmanager(no_app)),
         r"no_app does not take: lifespan\(app\)",
     ),
+    "their endpoint": (lambda: FastAPI().websocket("/")(asks_hub), r"take it from `websocket\.app\.state\.hub`"),
     "class": (lambda: App(hub=Hub), r"takes a Hub, as in Hub\('redis://localhost'\)"),  # type: ignore[arg-type]
     "middleware": (lambda: App(middleware=[BaseHTTPMiddleware]), r"takes Middleware\(factory, \.\.\.\)"),  # type: ignore[list-item]
 }
@@ -116,6 +119,9 @@ def lambda_like(websocket: WebSocket) -> None: ...
 
 
 async def asks_request(request: Request) -> None: ...
+
+
+async def asks_hub(hub: Hub) -> None: ...
 
 
 async def takes_str(websocket: str) -> None: ...
@@ -178,6 +184,14 @@ def test_what_is_wrong_at_registration_is_said_in_words_that_mend_it(
 ) -> None:
     mistake, words = AT_REGISTRATION[name]
     assert matches(words, read(mistake, caplog, monkeypatch))
+
+
+def test_a_model_may_hold_a_hub_where_it_takes_objects_of_any_type() -> None:
+    class Tools(BaseModel):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        hub: Hub
+
+    assert isinstance(Tools(hub=Hub()).hub, Hub)
 
 
 def matches(words: str, text: str) -> bool:

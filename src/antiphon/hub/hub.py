@@ -10,9 +10,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from antiphon.events import Observer
+from antiphon.exceptions import RegistrationError
 from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.types import SupportsSink
 
@@ -34,6 +35,10 @@ from .records import ENTRY_COST, Position, Track
 from .rooms import Rooms
 from .subscription import QueueSink
 from .topics import MAX_SECONDS, Framing, TopicOptions, Topics, check_member, check_number
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core.core_schema import CoreSchema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +353,19 @@ class Hub:
             high_water=self._rooms.counters.high_water,
             dropped_now=dropped,
         )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """FastAPI asks for one where an endpoint of its own annotates a parameter with Hub: say what to do instead."""
+        from pydantic.errors import PydanticSchemaGenerationError  # not at the top: nobody else needs it
+
+        try:
+            return handler(source)  # of a model with arbitrary types
+        except PydanticSchemaGenerationError:
+            raise RegistrationError(
+                "a Hub is given to endpoints of antiphon's App and APIRouter; in an endpoint of FastAPI's own take it "
+                "from `websocket.app.state.hub`, or from a dependency"
+            ) from None
 
     def _name_process(self) -> None:
         if not self._rooms.rooms:

@@ -59,13 +59,17 @@ def check_path(path: str, endpoint: Callable[..., Any]) -> None:
         warn_about(endpoint, f"{describe(endpoint)}: {text}")
 
 
+def check_injectable(endpoint: Callable[..., Any]) -> None:
+    """Raise for a `WebSocketEndpoint` class, which takes an ASGI scope and no dependencies."""
+    if isinstance(endpoint, type) and issubclass(endpoint, WebSocketEndpoint):
+        raise RegistrationError(f"{describe(endpoint)} is a class: websocket_route(path) registers it")
+
+
 def check_endpoint(endpoint: Callable[..., Any]) -> None:
     """Raise for a function that cannot be a WebSocket endpoint because it cannot be awaited.
 
     A function without `async` may still return something to await: a lambda, or one annotated with a return type.
     """
-    if isinstance(endpoint, type) and issubclass(endpoint, WebSocketEndpoint):
-        raise RegistrationError(f"{describe(endpoint)} is a class: websocket_route(path) registers it")
     kind = call_kind(endpoint)
     if kind in GENERATORS:
         raise RegistrationError(f"a WebSocket endpoint must be an `async def` without `yield`: {describe(endpoint)}")

@@ -24,7 +24,7 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import OverridesProvider
-from .errors import check_endpoint, check_path
+from .errors import check_endpoint, check_injectable, check_path
 
 
 class WebSocketRoute(StarletteWebSocketRoute):
@@ -79,6 +79,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         dependency_overrides_provider: OverridesProvider | None = None,
     ) -> None:
         check_path(path, endpoint)
+        check_injectable(endpoint)
         check_endpoint(endpoint)
         self.path = path
         self.own_path = path

@@ -91,6 +91,7 @@ class Engine:
         reset_contextvars: bool = False,
         stop_bound: float | None = None,
         logger: logging.Logger | None = None,
+        access_log: bool = True,
         rng: random.Random | None = None,
         work_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -107,6 +108,7 @@ class Engine:
         self.asgi: Final = {"version": asgi_version, "spec_version": ASGI_SPEC_VERSION}
         self.default_headers: Final = default_headers
         self.reset_contextvars: Final = reset_contextvars
+        self.access_log: Final = access_log
         self.logger: Final = logger or logging.getLogger("antiphon.server")
         self.app_is_coroutine_function: Final = _is_coroutine_function(app)
         self.sessions: Final[dict[Stoppable, None]] = {}  # for large numbers a third of a set's size
@@ -192,7 +194,7 @@ class Engine:
 
     def log_answer(self, scope: Scope | None, answer: str) -> None:
         """One line for how a handshake was answered, as uvicorn writes it."""
-        if scope is None or not self.logger.isEnabledFor(logging.INFO):
+        if scope is None or not self.access_log or not self.logger.isEnabledFor(logging.INFO):
             return
         client = scope.get("client")
         address = f"{client[0]}:{client[1]}" if client else ""

@@ -346,6 +346,7 @@ def _make_engine(
         reset_contextvars=getattr(config, "reset_contextvars", False),  # since uvicorn 0.49
         stop_bound=config.timeout_graceful_shutdown,
         logger=logging.getLogger("uvicorn.error"),
+        access_log=config.access_log is not False,
     )
 
 
