@@ -101,8 +101,9 @@ class RedisBackend:
         timeout = self._config.call_timeout
         self._publishing = Pipeline(self._dialer.connection(), timeout, repeatable=False)
         self._presence = Pipeline(self._dialer.connection(), timeout, repeatable=True)
+        names, lease = self._names, self._config.presence_lease
         self._members = MemberKeeper(
-            self._client, self._presence, self._names, self._epochs.prefix, self._config.presence_lease, self._swept
+            self._client, self._presence, names, self._epochs.prefix, lease, self._swept, self._members_forgotten
         )
         self._pid = os.getpid()
         try:
@@ -423,9 +424,12 @@ class RedisBackend:
             await line.check()
 
     async def _tick(self, buckets: set[int]) -> None:
-        members = self._present()
-        if not await members.tick(buckets) and self._connected:
-            members.rename()
+        if not await self._present().tick(buckets):
+            self._members_forgotten()
+
+    def _members_forgotten(self) -> None:
+        if self._connected:
+            self._members.rename()
             self._listener.forgotten()
             self._listener.flush()
 
