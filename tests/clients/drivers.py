@@ -119,7 +119,7 @@ async def in_page(page: Page, http_url: str) -> Driver:
     """A page that a server sent, with the runtime that the server sends."""
     await page.goto(http_url)
     harness = (HERE / "harness.mjs").read_text().replace("export class", "globalThis.Driven = class")
-    await page.evaluate(harness)
+    await page.evaluate(f"{harness}\n0")
     await page.evaluate(
         "async () => { const { Client } = await import('/antiphon.js'); globalThis.driven = new Driven(Client, {}); }"
     )

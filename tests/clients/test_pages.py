@@ -44,14 +44,11 @@ async def test_a_page_out_of_the_back_forward_cache_is_connected_again_and_misse
         await driver.opened(f"{server.url}/rooms/a")
         await driver.run("client.send({ n: 1 })")
         await driver.until("driven.events.some(({ type }) => type === 'message')")
-        await page.goto(f"{server.http_url}/?elsewhere")
         other = await in_page(page, f"{server.http_url}/?elsewhere")
         await other.opened(f"{server.url}/rooms/a")
-        await other.run(
-            "client.send({ n: 2 }); await new Promise((done) => client.on('message', done)); client.close()"
-        )
-        await page.evaluate("history.go(-2)")
-        await page.wait_for_url(server.http_url + "/")
+        await other.run("client.send({ n: 2 }); await new Promise((done) => client.on('message', done))")
+        await page.evaluate("void setTimeout(() => history.back())")
+        await page.wait_for_url(f"{server.http_url}/", wait_until="commit")
         assert await page.evaluate("Boolean(globalThis.driven)"), "the page was not kept, so nothing was tested"
         await driver.until("driven.recovered.length")
         assert await driver.run("return driven.recovered[0].recovered")
