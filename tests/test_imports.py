@@ -41,6 +41,7 @@ for _word in VOCABULARY:
 for _facade in FACADES - {"websockets", "datastructures"}:
     _allow(_facade)
 _allow("wire")
+_allow("clients")
 _allow("connection")
 _allow("hub")
 _allow("websockets", "connection")
@@ -51,7 +52,7 @@ _allow("server", "wire")
 _allow("dependencies", "connection", "hub")  # to know the classes that are injected by annotation
 _allow("security", "dependencies")
 _allow("routing", "connection", "dependencies", "security", "encoders")
-_allow("app", "routing", "dependencies", "connection", "hub", "server", "security", *FACADES)
+_allow("app", "routing", "dependencies", "connection", "hub", "server", "security", "clients", *FACADES)
 EVERYTHING_BELOW = frozenset(LAYERS)
 for _edge in ("cli", "demo", "testing", "testclient", "fastapi", "observability"):
     LAYERS[_edge] = EVERYTHING_BELOW | {"cli", "demo", "testing", "testclient", "observability"}
