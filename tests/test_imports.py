@@ -11,7 +11,7 @@ import pytest
 import antiphon
 
 SOURCE = Path(antiphon.__file__).parent
-VOCABULARY = frozenset({"version", "types", "status", "exceptions", "events", "shown"})
+VOCABULARY = frozenset({"version", "types", "status", "exceptions", "events", "shown", "tagged"})
 
 FACADES = frozenset(
     {

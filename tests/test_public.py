@@ -20,7 +20,8 @@ Depends File FileResponse Form Framing HTMLResponse HTTPConnection HTTPException
 HubNotRunning HubStats InvalidJSON InvalidMessage InvalidTopic JSONResponse MessageKind Membership Message
 NotAccepted OnInvalid Overflow Path PeerError PlainTextResponse Position Query RedirectResponse
 RegistrationError RegistrationWarning Request Response Security ServerConfig SlowSubscriber StreamingResponse
-Subscription TooMuchJSON TopicOptions OnOutage UnencodableData UnencodableText UnexpectedMessageKind
+Subscription TooMuchJSON Topic TopicOptions Topics
+OnOutage UndeclaredMessage UndeclaredTopic UnencodableData UnencodableText UnexpectedMessageKind
 UnknownBackend UploadFile WebSocket WebSocketDisconnect WebSocketDisconnected WebSocketException
 WebSocketState __version__ status
 """

@@ -169,6 +169,10 @@ class InvalidMessage(PeerError, ValueError):
         return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"
 
 
+class UndeclaredMessage(TypeError):
+    """A message was to be sent that the topic or the channel does not declare: a bug, and nothing was sent."""
+
+
 class TooMuchJSON(InvalidJSON):
     """The peer sent JSON of more values than `ConnectionOptions.json_values`. Closes with 1009."""
 

@@ -32,6 +32,10 @@ From then on the application is on its way out: teardown, handlers and backgroun
 it, so that it waits for those, but not for an endpoint that never ends.
 """
 
+DECLARED_EXTENSION: Final = "antiphon.declared"
+"""Key in the scope of a connection that declares what it sends: a frozenset of message classes. Only typed topics of
+these may be joined."""
+
 
 class Overflow(enum.Enum):
     """What a full outbox does with one message more."""

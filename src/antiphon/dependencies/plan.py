@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from antiphon.connection import WebSocket
 from antiphon.exceptions import DependencyCycleError, DependencyScopeError, ParameterDeclarationError, RegistrationError
-from antiphon.hub import Hub
+from antiphon.hub import Hub, Topics
 
 from . import foreign, hints
 from .declaration import EMPTY, Declared, check_type, completed, field_info, unknown_annotation
@@ -472,6 +472,11 @@ def unfilled(plan: Plan) -> Iterator[tuple[Call, str]]:
         for reader in step.readers:
             if isinstance(reader, FieldReader) and reader.location is Location.PATH and names.isdisjoint(reader.keys):
                 yield step.call, reader.keys[0]
+
+
+def topics_of(plan: Plan) -> tuple[Topics[Any], ...]:
+    """The typed topics that the endpoint or its dependencies take."""
+    return tuple(step.call for step in plan.steps if isinstance(step.call, Topics))
 
 
 def _path_names(path: str) -> frozenset[str]:

@@ -312,6 +312,8 @@ class _FunctionScope:
 async def _returned(step: Step, values: dict[str, Any]) -> Any:
     if step.kind is CallKind.ASYNC:
         return await step.call(**values)
+    if step.kind is CallKind.IN_LINE:
+        return step.call(**values)
     return await run_in_threadpool(step.call, **values)
 
 

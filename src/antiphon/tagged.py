@@ -1,0 +1,268 @@
+"""Messages with a tag: which classes a declared type is made of, which tag each has, and its JSON.
+
+A message is an ordinary pydantic model, dataclass or TypedDict. Its tag is the value of its `Literal` field `type`, or
+the name of its class in snake case, which is then written in front of its fields. Knows nothing of connections, topics
+or routes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import re
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, RootModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+from typing_extensions import get_type_hints, is_typeddict
+
+from .exceptions import InvalidMessage, RegistrationError, UndeclaredMessage
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+M = TypeVar("M")
+
+TAG: Final = "type"
+"""The field that says which message it is."""
+
+_KNOWN_CLASSES: Final = 1024
+"""Classes an encoder remembers: more than a program has messages, and a bound for one that makes classes as it runs."""
+
+
+def snake_case(name: str) -> str:
+    """`SayHello` is `say_hello`, `HTTPError` is `http_error`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def members(kind: Any) -> Iterator[Any]:
+    """The types a declared type is made of: those of a union, through aliases and `Annotated`, each once."""
+    yield from dict.fromkeys(_members(kind))
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    while type(kind).__name__ == "TypeAliasType" or get_origin(kind) is Annotated:
+        kind = kind.__value__ if type(kind).__name__ == "TypeAliasType" else get_args(kind)[0]
+    if get_origin(kind) in (Union, types.UnionType):
+        for member in get_args(kind):
+            yield from _members(member)
+    else:
+        yield kind
+
+
+def name_of(kind: Any) -> str:
+    """What errors call a type."""
+    return kind.__qualname__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """One class of messages."""
+
+    kind: Any
+    tags: tuple[str, ...]
+    """The values that the tag may have; more than one only of a `Literal` field with several."""
+    own: bool
+    """The tag is a field of the message's own; else it is written in front of its fields."""
+    adapter: TypeAdapter[Any]
+
+    @property
+    def tag(self) -> str:
+        """The first of its tags: its name where it needs one."""
+        return self.tags[0]
+
+    @property
+    def forbids_extra(self) -> bool:
+        """The class refuses fields it does not know, and so a tag that is none of its own."""
+        config = getattr(self.kind, "model_config", None) or getattr(self.kind, "__pydantic_config__", None) or {}
+        return config.get("extra") == "forbid"
+
+    def encode(self, message: Any) -> bytes:
+        """JSON with the tag first, as the declared class writes it: no field of a subclass is in it.
+
+        Raises PydanticSerializationError, or TypeError for a class that is not written as an object.
+        """
+        body = self.adapter.serializer.to_json(message, by_alias=True)
+        if self.own:
+            return body
+        if body[:1] != b"{":
+            raise TypeError(f"{name_of(self.kind)} is written as {body[:20]!r}, and a message is a JSON object")
+        head = b'{"%s":%s' % (TAG.encode(), to_json(self.tag))
+        return head + b"}" if body == b"{}" else head + b"," + body[1:]
+
+
+def tagged(kind: Any, where: str, tag: str | None = None) -> Tagged:
+    """The class as a message. `tag` is given by hand; without it it comes from the class.
+
+    Raises RegistrationError, which begins with `where`, for what can be no message.
+    """
+    adapter = _adapter(kind, where)
+    found = _tag_field(kind, where)
+    if found is not None:
+        if tag is not None and tag not in found:
+            raise RegistrationError(f"{where}: the tag {tag!r} is not in the Literal of {name_of(kind)}.{TAG}")
+        return Tagged(kind, found if tag is None else (tag,), True, adapter)
+    if tag is not None:
+        return Tagged(kind, (tag,), False, adapter)
+    if is_typeddict(kind):
+        raise RegistrationError(
+            f"{where}: {name_of(kind)} is a TypedDict, whose values do not say what they are: give it the field "
+            f'`{TAG}: Literal["{snake_case(kind.__name__)}"]`'
+        )
+    if get_args(kind) or getattr(kind, "__pydantic_generic_metadata__", {}).get("args"):
+        raise RegistrationError(
+            f'{where}: {name_of(kind)} is generic, and its name is no tag: give it `{TAG}: Literal["…"]`'
+        )
+    return Tagged(kind, (snake_case(kind.__name__),), False, adapter)
+
+
+def _adapter(kind: Any, where: str) -> TypeAdapter[Any]:
+    cls = get_origin(kind) or kind
+    is_model = isinstance(cls, type) and issubclass(cls, BaseModel) and not issubclass(cls, RootModel)
+    if not (is_model or is_typeddict(cls) or (isinstance(cls, type) and dataclasses.is_dataclass(cls))):
+        raise RegistrationError(
+            f"{where}: a message is a pydantic model, a dataclass or a TypedDict, and not {name_of(kind)}"
+        )
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        adapter.rebuild(raise_errors=True)
+    except (PydanticUserError, PydanticUndefinedAnnotation, NameError) as error:
+        raise RegistrationError(
+            f"{where}: {name_of(kind)} cannot be validated: {str(error).splitlines()[0]}"
+        ) from error
+    return adapter
+
+
+def _tag_field(kind: Any, where: str) -> tuple[str, ...] | None:
+    """The values of the `Literal` field that is written under the tag's name; None without one."""
+    annotation = _fields(get_origin(kind) or kind, kind).get(TAG)
+    if annotation is None:
+        return None
+    while get_origin(annotation) is not None and get_origin(annotation) is not Literal:
+        if get_origin(annotation) in (Union, types.UnionType):
+            break
+        annotation = get_args(annotation)[0]  # Annotated, Required, NotRequired
+    values = [one.value if isinstance(one, enum.Enum) else one for one in get_args(annotation)]
+    if get_origin(annotation) is not Literal or not all(isinstance(one, str) for one in values):
+        raise RegistrationError(
+            f"{where}: {name_of(kind)} has a field {TAG!r} that is not its tag: make it a Literal of strings, or give "
+            "it another name"
+        )
+    return tuple(values)
+
+
+def _fields(cls: Any, kind: Any) -> dict[str, Any]:
+    """Annotations by the names under which the fields are written."""
+    if isinstance(cls, type) and issubclass(cls, BaseModel):
+        found = {
+            info.serialization_alias or info.alias or name: info.annotation for name, info in kind.model_fields.items()
+        }
+        computed = {info.alias or name: info.return_type for name, info in kind.model_computed_fields.items()}
+        return {**found, **computed}
+    return get_type_hints(cls, include_extras=True)
+
+
+class MessageSet(Generic[M]):
+    """The messages that one declared type allows, by class and by tag."""
+
+    def __init__(self, kind: TypeForm[M], where: str, reserved: frozenset[str] = frozenset()) -> None:
+        """`reserved` are tags that mean something else here.
+
+        Raises RegistrationError, which begins with `where`, for a type that holds no messages, for two with one tag,
+        and for a reserved one.
+        """
+        self.kind = kind
+        self.types: tuple[Tagged, ...] = tuple(tagged(member, where) for member in members(kind))
+        self._by_tag: dict[str, Tagged] = {}
+        self._by_class: dict[type, Tagged | None] = {}
+        for one in self.types:
+            for tag in one.tags:
+                other = self._by_tag.setdefault(tag, one)
+                if other is not one:
+                    raise RegistrationError(
+                        f"{where}: {name_of(other.kind)} and {name_of(one.kind)} have the same tag {tag!r}"
+                    )
+                if tag in reserved:
+                    raise RegistrationError(f"{where}: the tag {tag!r} of {name_of(one.kind)} has a meaning of its own")
+            self._by_class[get_origin(one.kind) or one.kind] = one
+        self._by_class.pop(dict, None)
+
+    @property
+    def names(self) -> str:
+        """What errors call the messages."""
+        return " | ".join(name_of(one.kind) for one in self.types)
+
+    def find(self, message: object) -> Tagged:
+        """The declared class of a message; of a subclass the next one above. Raises `UndeclaredMessage`."""
+        cls = type(message)
+        found = self._by_class.get(cls)
+        if found is None:
+            found = self._search(cls, message)
+        if found is None:
+            raise UndeclaredMessage(f"expected {self.names}, got {shown_type(cls)}")
+        return found
+
+    def _search(self, cls: type, message: object) -> Tagged | None:
+        if isinstance(message, dict):
+            tag = message.get(TAG)
+            found = self._by_tag.get(tag) if isinstance(tag, str) else None
+            return found if found is not None and is_typeddict(found.kind) else None
+        if cls not in self._by_class and len(self._by_class) < _KNOWN_CLASSES:
+            above = (self._by_class.get(base) for base in cls.__mro__[1:])
+            self._by_class[cls] = next((one for one in above if one is not None), None)
+        return self._by_class.get(cls)
+
+    def encode(self, message: M) -> bytes:
+        """The message as JSON. Raises `UndeclaredMessage`, and as `Tagged.encode`."""
+        return self.find(message).encode(message)
+
+    def decode(self, payload: bytes) -> M:
+        """The message of a JSON text. Raises `InvalidMessage`."""
+        value = _parsed(payload)
+        tag = value.get(TAG) if isinstance(value, dict) else None
+        one = self._by_tag.get(tag) if isinstance(tag, str) else None
+        if one is None:
+            text = "expected an object" if not isinstance(value, dict) else f"expected one of {', '.join(self._by_tag)}"
+            raise InvalidMessage([{"type": "unknown_type", "loc": (TAG,), "msg": text}])
+        if one.forbids_extra and not one.own:
+            del value[TAG]
+            payload = to_json(value)
+        message: M = _checked(lambda: one.adapter.validate_json(payload), lambda: one.adapter.validate_python(value))
+        return message
+
+
+def shown_type(cls: type) -> str:
+    """A class in an error: its module, too, since another one of that name may be meant."""
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _parsed(payload: bytes) -> Any:
+    try:
+        return from_json(payload)
+    except ValueError:
+        pass
+    try:  # the standard library has the last word (lone surrogates, nesting)
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        text = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise InvalidMessage([{"type": "json_invalid", "loc": (), "msg": text}]) from None
+
+
+def _checked(quickly: Callable[[], M], slowly: Callable[[], M]) -> M:
+    try:
+        try:
+            return quickly()
+        except ValidationError as error:
+            if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
+                raise
+        return slowly()
+    except ValidationError as error:
+        failures = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidMessage([dict(failure) for failure in failures]) from None
+
+
+__all__ = ["TAG", "MessageSet", "PydanticSerializationError", "Tagged", "members", "name_of", "snake_case", "tagged"]
