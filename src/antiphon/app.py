@@ -24,6 +24,7 @@ from .connection import ConnectionOptions
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
 from .hub import Hub, HubError
+from .messages import Channel, ChannelOptions
 from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
@@ -89,6 +90,7 @@ class App(RouteMethods):
     `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
     stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
+    `channel_options` are the wire and the limits of channels that have none of their own.
     Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
@@ -108,10 +110,12 @@ class App(RouteMethods):
         root_path: str = "",
         hub: Hub | None = None,
         connection_options: ConnectionOptions | None = None,
+        channel_options: ChannelOptions | None = None,
         **metadata: Unpack[OpenAPI],
     ) -> None:
         check_keywords(metadata, OpenAPI, "App")
         _check("hub", hub, Hub, "a Hub, as in Hub('redis://localhost')")
+        _check("channel_options", channel_options, ChannelOptions, "ChannelOptions(...)")
         _check("connection_options", connection_options, ConnectionOptions, "ConnectionOptions(...)")
         for layer in middleware or ():
             _check("middleware", layer, Middleware, "Middleware(factory, ...) in a list")
@@ -135,6 +139,7 @@ class App(RouteMethods):
             on_startup=on_startup,
             on_shutdown=on_shutdown,
             lifespan=lifespan,
+            channel_options=channel_options,
         )
         self._hub = hub
         self._hub_failure: HubError | None = None
@@ -223,6 +228,22 @@ class App(RouteMethods):
     ) -> None:
         """What `websocket()` does, without a decorator."""
         self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+
+    def add_channel(
+        self,
+        path: str,
+        function: Callable[..., Any] | None = None,
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+        sends: Any = None,
+        options: ChannelOptions | None = None,
+        subprotocol: str | None = None,
+    ) -> Channel:
+        """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
+        return self.router.add_channel(
+            path, function, name, dependencies=dependencies, sends=sends, options=options, subprotocol=subprotocol
+        )
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
         """What `websocket_route()` does, without a decorator."""

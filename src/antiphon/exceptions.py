@@ -170,7 +170,11 @@ class InvalidMessage(PeerError, ValueError):
 
 
 class UndeclaredMessage(TypeError):
-    """A message was to be sent that the topic or the channel does not declare: a bug, and nothing was sent."""
+    """A channel or a typed topic was to send what it does not declare: our fault, and nothing of it is sent.
+
+    A value that is not of the type a handler's annotation promises, or an event of a class that no `Caller`, no typed
+    topic and no `sends=` of the channel names.
+    """
 
 
 class TooMuchJSON(InvalidJSON):

@@ -7,19 +7,16 @@ or routes.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import json
-import re
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, RootModel, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
-from typing_extensions import get_type_hints, is_typeddict
+from pydantic import PydanticUndefinedAnnotation, PydanticUserError, RootModel, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+from typing_extensions import is_typeddict
 
+from . import tags
 from .exceptions import InvalidMessage, RegistrationError, UndeclaredMessage
 
 if TYPE_CHECKING:
@@ -32,26 +29,6 @@ TAG: Final = "type"
 
 _KNOWN_CLASSES: Final = 1024
 """Classes an encoder remembers: more than a program has messages, and a bound for one that makes classes as it runs."""
-
-
-def snake_case(name: str) -> str:
-    """`SayHello` is `say_hello`, `HTTPError` is `http_error`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def members(kind: Any) -> Iterator[Any]:
-    """The types a declared type is made of: those of a union, through aliases and `Annotated`, each once."""
-    yield from dict.fromkeys(_members(kind))
-
-
-def _members(kind: Any) -> Iterator[Any]:
-    while type(kind).__name__ == "TypeAliasType" or get_origin(kind) is Annotated:
-        kind = kind.__value__ if type(kind).__name__ == "TypeAliasType" else get_args(kind)[0]
-    if get_origin(kind) in (Union, types.UnionType):
-        for member in get_args(kind):
-            yield from _members(member)
-    else:
-        yield kind
 
 
 def name_of(kind: Any) -> str:
@@ -95,75 +72,41 @@ class Tagged:
         return head + b"}" if body == b"{}" else head + b"," + body[1:]
 
 
-def tagged(kind: Any, where: str, tag: str | None = None) -> Tagged:
-    """The class as a message. `tag` is given by hand; without it it comes from the class.
-
-    Raises RegistrationError, which begins with `where`, for what can be no message.
-    """
-    adapter = _adapter(kind, where)
-    found = _tag_field(kind, where)
-    if found is not None:
-        if tag is not None and tag not in found:
-            raise RegistrationError(f"{where}: the tag {tag!r} is not in the Literal of {name_of(kind)}.{TAG}")
-        return Tagged(kind, found if tag is None else (tag,), True, adapter)
-    if tag is not None:
-        return Tagged(kind, (tag,), False, adapter)
-    if is_typeddict(kind):
-        raise RegistrationError(
-            f"{where}: {name_of(kind)} is a TypedDict, whose values do not say what they are: give it the field "
-            f'`{TAG}: Literal["{snake_case(kind.__name__)}"]`'
-        )
-    if get_args(kind) or getattr(kind, "__pydantic_generic_metadata__", {}).get("args"):
-        raise RegistrationError(
-            f'{where}: {name_of(kind)} is generic, and its name is no tag: give it `{TAG}: Literal["…"]`'
-        )
-    return Tagged(kind, (snake_case(kind.__name__),), False, adapter)
-
-
-def _adapter(kind: Any, where: str) -> TypeAdapter[Any]:
-    cls = get_origin(kind) or kind
-    is_model = isinstance(cls, type) and issubclass(cls, BaseModel) and not issubclass(cls, RootModel)
-    if not (is_model or is_typeddict(cls) or (isinstance(cls, type) and dataclasses.is_dataclass(cls))):
+def tagged(kind: Any, where: str) -> Tagged:
+    """The class as a message. Raises RegistrationError, which begins with `where`, for what can be none."""
+    if not tags.is_message_class(kind) or (isinstance(kind, type) and issubclass(kind, RootModel)):
         raise RegistrationError(
             f"{where}: a message is a pydantic model, a dataclass or a TypedDict, and not {name_of(kind)}"
         )
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(kind)
-        adapter.rebuild(raise_errors=True)
-    except (PydanticUserError, PydanticUndefinedAnnotation, NameError) as error:
-        raise RegistrationError(
-            f"{where}: {name_of(kind)} cannot be validated: {str(error).splitlines()[0]}"
-        ) from error
-    return adapter
-
-
-def _tag_field(kind: Any, where: str) -> tuple[str, ...] | None:
-    """The values of the `Literal` field that is written under the tag's name; None without one."""
-    annotation = _fields(get_origin(kind) or kind, kind).get(TAG)
-    if annotation is None:
-        return None
-    while get_origin(annotation) is not None and get_origin(annotation) is not Literal:
-        if get_origin(annotation) in (Union, types.UnionType):
-            break
-        annotation = get_args(annotation)[0]  # Annotated, Required, NotRequired
-    values = [one.value if isinstance(one, enum.Enum) else one for one in get_args(annotation)]
-    if get_origin(annotation) is not Literal or not all(isinstance(one, str) for one in values):
+    own = tags.literal_tags(kind, TAG, tags.Direction.OUT)
+    if own == ():
         raise RegistrationError(
             f"{where}: {name_of(kind)} has a field {TAG!r} that is not its tag: make it a Literal of strings, or give "
             "it another name"
         )
-    return tuple(values)
+    if own is None and is_typeddict(kind):
+        raise RegistrationError(
+            f"{where}: {name_of(kind)} is a TypedDict, whose values do not say what they are: give it the field "
+            f'`{TAG}: Literal["{tags.class_tag(kind)}"]`'
+        )
+    if own is None and tags.is_generic(kind):
+        raise RegistrationError(
+            f'{where}: {name_of(kind)} is generic, and its name is no tag: give it `{TAG}: Literal["…"]`'
+        )
+    found = own or (tags.class_tag(kind),)
+    for problem in filter(None, map(tags.problem_of, found)):
+        raise RegistrationError(f"{where}: {name_of(kind)}: {problem}")
+    return Tagged(kind, found, own is not None, _adapter(kind, where))
 
 
-def _fields(cls: Any, kind: Any) -> dict[str, Any]:
-    """Annotations by the names under which the fields are written."""
-    if isinstance(cls, type) and issubclass(cls, BaseModel):
-        found = {
-            info.serialization_alias or info.alias or name: info.annotation for name, info in kind.model_fields.items()
-        }
-        computed = {info.alias or name: info.return_type for name, info in kind.model_computed_fields.items()}
-        return {**found, **computed}
-    return get_type_hints(cls, include_extras=True)
+def _adapter(kind: Any, where: str) -> TypeAdapter[Any]:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+        adapter.rebuild(raise_errors=True)
+    except (PydanticUserError, PydanticUndefinedAnnotation, NameError) as error:
+        fault = str(error).splitlines()[0]
+        raise RegistrationError(f"{where}: {name_of(kind)} cannot be validated: {fault}") from error
+    return adapter
 
 
 class MessageSet(Generic[M]):
@@ -176,7 +119,9 @@ class MessageSet(Generic[M]):
         and for a reserved one.
         """
         self.kind = kind
-        self.types: tuple[Tagged, ...] = tuple(tagged(member, where) for member in members(kind))
+        self.types: tuple[Tagged, ...] = tuple(
+            tagged(member, where) for member in dict.fromkeys(map(tags.bare, tags.members(kind)))
+        )
         self._by_tag: dict[str, Tagged] = {}
         self._by_class: dict[type, Tagged | None] = {}
         for one in self.types:
@@ -263,6 +208,3 @@ def _checked(quickly: Callable[[], M], slowly: Callable[[], M]) -> M:
     except ValidationError as error:
         failures = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidMessage([dict(failure) for failure in failures]) from None
-
-
-__all__ = ["TAG", "MessageSet", "PydanticSerializationError", "Tagged", "members", "name_of", "snake_case", "tagged"]

@@ -141,6 +141,21 @@ def parameters(call: Callable[..., Any]) -> list[Parameter]:
     return found
 
 
+def returned(call: Callable[..., Any]) -> Any:
+    """The return annotation, evaluated: `inspect.Parameter.empty`, `Unresolved`, or the annotation itself."""
+    function = unwrapped(call)
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = unwrapped(type(function).__call__)
+    function = getattr(function, "__func__", function)
+    try:
+        annotation = _signature(function).return_annotation
+    except (ValueError, TypeError):
+        return inspect.Parameter.empty
+    if annotation is inspect.Signature.empty:
+        return inspect.Parameter.empty
+    return _evaluated(annotation, *_namespaces(call))
+
+
 def _signature(call: Callable[..., Any]) -> inspect.Signature:
     if sys.version_info >= (3, 14):
         from annotationlib import Format

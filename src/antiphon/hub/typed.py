@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
-_ENVELOPES: Final = frozenset({"reply", "item", "end", "error"})
 _EVENTS: Final = frozenset({"presence_diff", "resync"})
 """What else comes on a socket that joined a topic with `Framing.RAW`, where messages stand beside it."""
 
@@ -69,7 +68,7 @@ class Topics(DeclaredTopics, Generic[M]):
         """
         where = f"Topics({pattern!r})"
         name = TopicPattern(pattern)
-        reserved = _ENVELOPES if options.get("framing") is Framing.EVENT else _ENVELOPES | _EVENTS
+        reserved = frozenset() if options.get("framing") is Framing.EVENT else _EVENTS
         self.messages: MessageSet[M] = MessageSet(messages, where, reserved)
         super().__init__(name, TypedOptions(messages=self.messages, **options))
         self._hubs: list[weakref.ref[Hub]] = []

@@ -78,7 +78,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         dependency_overrides_provider: OverridesProvider | None = None,
     ) -> None:
         check_path(path, endpoint)
-        check_endpoint(endpoint)
+        self.check(endpoint)
         self.path = path
         self.own_path = path
         """Without the prefixes of routers."""
@@ -90,8 +90,16 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         self.path_format: str
         self.param_convertors: dict[str, Convertor[Any]]
         self.path_regex, self.path_format, self.param_convertors = compile_path(path)
-        self.plan: Plan = analyze(endpoint, path=self.path_format, dependencies=self.dependencies, kind=Kind.WEBSOCKET)
+        self.plan: Plan = self.analyzed()
         self.app: ASGIApp = self.handle
+
+    def check(self, endpoint: Callable[..., Any]) -> None:
+        """Raise RegistrationError for what cannot be an endpoint."""
+        check_endpoint(endpoint)
+
+    def analyzed(self) -> Plan:
+        """The endpoint's plan at this path."""
+        return analyze(self.endpoint, path=self.path_format, dependencies=self.dependencies, kind=Kind.WEBSOCKET)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As Starlette's, and names this route in `scope["route"]`."""
