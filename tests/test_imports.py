@@ -52,7 +52,8 @@ _allow("dependencies", "connection", "hub")  # to know the classes that are inje
 _allow("security", "dependencies")
 _allow("messages", "connection", "dependencies")
 _allow("routing", "connection", "dependencies", "messages", "security", "encoders")
-_allow("app", "routing", "messages", "dependencies", "connection", "hub", "server", "security", *FACADES)
+_allow("asyncapi", "routing", "messages", "connection", "dependencies", "hub")
+_allow("app", "asyncapi", "routing", "messages", "dependencies", "connection", "hub", "server", "security", *FACADES)
 EVERYTHING_BELOW = frozenset(LAYERS)
 for _edge in ("cli", "demo", "testing", "testclient", "fastapi", "observability"):
     LAYERS[_edge] = EVERYTHING_BELOW | {"cli", "demo", "testing", "testclient", "observability"}

@@ -20,6 +20,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
 
+from .asyncapi import LastResort, document_of
 from .connection import ConnectionOptions
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
@@ -38,6 +39,8 @@ from .types import ASGIApp, Message, Receive, Scope, Send
 logger: Final = logging.getLogger("antiphon")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_ASYNCAPI_URL: Final = "/asyncapi.json"
 
 
 class OpenAPI(TypedDict, total=False):
@@ -90,7 +93,9 @@ class App(RouteMethods):
     `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
     stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
-    `channel_options` are the wire and the limits of channels that have none of their own.
+    `channel_options` are the wire and the limits of channels that have none of their own. `asyncapi_url` is the path of
+    the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that documents no messages,
+    or has `openapi_url=None`, has none. None: no document.
     Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
@@ -111,6 +116,7 @@ class App(RouteMethods):
         hub: Hub | None = None,
         connection_options: ConnectionOptions | None = None,
         channel_options: ChannelOptions | None = None,
+        asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
         **metadata: Unpack[OpenAPI],
     ) -> None:
         check_keywords(metadata, OpenAPI, "App")
@@ -141,6 +147,8 @@ class App(RouteMethods):
             lifespan=lifespan,
             channel_options=channel_options,
         )
+        if asyncapi_url is not None and metadata.get("openapi_url", "") is not None:
+            self.router.default = LastResort(asyncapi_url, document_of(self), self.router.default)
         self._hub = hub
         self._hub_failure: HubError | None = None
         self._routers_lifespan = self.router.lifespan_context
@@ -225,9 +233,13 @@ class App(RouteMethods):
         name: str | None = None,
         *,
         dependencies: Sequence[Any] | None = None,
+        receives: Any = None,
+        sends: Any = None,
     ) -> None:
         """What `websocket()` does, without a decorator."""
-        self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+        self.router.add_api_websocket_route(
+            path, endpoint, name, dependencies=dependencies, receives=receives, sends=sends
+        )
 
     def add_channel(
         self,

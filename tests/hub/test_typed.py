@@ -30,6 +30,7 @@ from antiphon.hub import (
     UndeclaredTopic,
     UnencodableData,
 )
+from antiphon.hub.message import resync
 from antiphon.testing import Server
 from antiphon.testing.hub_sinks import Connection, eventually
 from antiphon.types import DECLARED_EXTENSION
@@ -313,8 +314,7 @@ async def test_what_does_not_fit_any_more_is_left_out_and_told_in_the_log(caplog
 async def test_code_is_told_of_lost_messages_by_none() -> None:
     rooms = chat()
     async with Hub(topics=[rooms]) as hub, rooms(hub=hub, room="7").subscribe() as messages:
-        hub._rooms.lost()
-        hub._rooms.restored()
+        hub._rooms.spread(hub._rooms.rooms["room/7"], resync("room/7"))
         hub._rooms.flush()
         message = await anext(messages)
     assert (message.kind, message.data) == (MessageKind.RESYNC, None)

@@ -24,7 +24,7 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import OverridesProvider
-from .errors import check_endpoint, check_path
+from .errors import check_endpoint, check_messages, check_path
 
 
 class WebSocketRoute(StarletteWebSocketRoute):
@@ -65,7 +65,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     The signature is analysed here, once; what can never work raises a `RegistrationError`. Works in any Starlette
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
-    and their values are dropped. Overrides come from `dependency_overrides_provider`, else from the app around.
+    and their values are dropped. `receives` and `sends` are the types of its messages, for
+    documents. Overrides come from `dependency_overrides_provider`, else from the app around.
     """
 
     def __init__(
@@ -76,9 +77,17 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         name: str | None = None,
         dependencies: Sequence[Depends] | None = None,
         dependency_overrides_provider: OverridesProvider | None = None,
+        receives: Any = None,
+        sends: Any = None,
     ) -> None:
         check_path(path, endpoint)
         self.check(endpoint)
+        for declared in (receives, sends):
+            check_messages(declared, endpoint)
+        self.receives: Any = receives
+        """The type of the messages from the client, for documents; None: not told."""
+        self.sends: Any = sends
+        """The type of the messages to it."""
         self.path = path
         self.own_path = path
         """Without the prefixes of routers."""
@@ -122,6 +131,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
             name=self.name,
             dependencies=[*dependencies, *self.dependencies],
             dependency_overrides_provider=self.dependency_overrides_provider or provider,
+            receives=self.receives,
+            sends=self.sends,
         )
         route.own_path = self.own_path
         return route

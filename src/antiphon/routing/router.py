@@ -61,10 +61,18 @@ class RouteMethods:
         raise NotImplementedError
 
     def websocket(
-        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None
+        self,
+        path: str,
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+        receives: Any = None,
+        sends: Any = None,
     ) -> Callable[[Endpoint], Endpoint]:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
 
+        `receives` and `sends` are the types of its messages, unions of them as a rule: documents tell of them, and
+        nothing else changes.
         Raises RegistrationError for what can never be served: a path that is none, a function without `async`, a
         parameter that cannot be filled.
         """
@@ -72,7 +80,9 @@ class RouteMethods:
         a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
-            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+            router.add_api_websocket_route(
+                path, endpoint, name, dependencies=dependencies, receives=receives, sends=sends
+            )
             return endpoint
 
         return register
@@ -263,6 +273,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         name: str | None = None,
         *,
         dependencies: Sequence[Any] | None = None,
+        receives: Any = None,
+        sends: Any = None,
     ) -> None:
         """What `websocket()` does, without a decorator."""
         route = APIWebSocketRoute(
@@ -271,6 +283,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             name=name,
             dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
+            receives=receives,
+            sends=sends,
         )
         route.own_path = path
         self._register(route)
