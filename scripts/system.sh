@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need beyond PyPI: a Chromium, a redis-server, openssl, and for the protocol suite a Python 2.7. Installs
+# What the tests need beyond PyPI: a Chromium, a redis-server, openssl, nginx, node with npm, and for the protocol suite a Python 2.7. Installs
 # what is missing, and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,11 @@ fi
 need redis-server "the hub's tests start their own redis-server"
 need openssl "the tests of TLS make their certificates with openssl"
 PATH=$PATH:/usr/sbin need nginx "the documents' configuration for nginx is tested with nginx"
+
+if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then
+	say "documents are judged by AsyncAPI's own parser, a program for node"
+	install nodejs npm || missing+=(nodejs npm)
+fi
 
 # Few distributions have one still, so the suite is skipped by name where there is none, and scripts/test.sh says so.
 has_python2() { .venv/bin/python -m tests.conformance.python2 >/dev/null; }

@@ -8,6 +8,7 @@ import enum
 import gc
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar, assert_type
 
@@ -393,7 +394,7 @@ async def test_a_topic_of_an_endpoint_is_not_made_in_a_thread(monkeypatch: pytes
     async def no_thread(*_: object, **__: object) -> None:
         raise AssertionError("a thread for what never waits")
 
-    monkeypatch.setattr("antiphon.dependencies.solve.run_in_threadpool", no_thread)
+    monkeypatch.setattr(sys.modules["antiphon.dependencies.solve"], "run_in_threadpool", no_thread)
     async with Server(application()) as server, server.connect("/rooms/7") as client:
         assert await client.receive_json() == {"type": "typing", "name": "room/7"}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Schema = Mapping[str, Any]
 Resolve = Callable[[Any], Any]
@@ -33,6 +33,30 @@ def differences(old: Any, new: Any, old_ref: Resolve, new_ref: Resolve, side: Si
     yield from _Comparison(old_ref, new_ref, side).schemas(old, new, "")
 
 
+class Choice(NamedTuple):
+    """One of the schemas of which a value has to fit one."""
+
+    name: str
+    """The reference to it; empty for one without a name."""
+    schema: Schema
+
+
+def _choices(schema: Any, resolve: Resolve, name: str = "") -> Iterator[Choice]:
+    """The schemas of which a value has to fit one; of several types one each."""
+    name = _named(schema) or name
+    schema = _flat(resolve(schema), resolve)
+    kinds = schema.get("type")
+    for key in ("anyOf", "oneOf"):
+        if key in schema:
+            for one in schema[key]:
+                yield from _choices(one, resolve)
+            return
+    if isinstance(kinds, list):
+        yield from (Choice("", {**schema, "type": kind}) for kind in kinds)
+    else:
+        yield Choice(name, schema)
+
+
 class _Comparison:
     def __init__(self, old_ref: Resolve, new_ref: Resolve, side: Side) -> None:
         self._old_ref = old_ref
@@ -41,43 +65,30 @@ class _Comparison:
         self._under_way: set[tuple[str, str]] = set()
 
     def schemas(self, old: Any, new: Any, where: str) -> Iterator[str]:
-        """Compare at one place. A pair of named schemas that is being compared already is not begun again."""
-        pair = (_named(old), _named(new))
-        if pair[0] and pair[1]:
-            if pair in self._under_way:
-                return
-            self._under_way.add(pair)
-            try:
-                yield from self._resolved(old, new, where)
-            finally:
-                self._under_way.discard(pair)
-        else:
-            yield from self._resolved(old, new, where)
-
-    def _resolved(self, old: Any, new: Any, where: str) -> Iterator[str]:
-        old, new = _flat(self._old_ref(old), self._old_ref), _flat(self._new_ref(new), self._new_ref)
-        before, after = self._choices(old, self._old_ref), self._choices(new, self._new_ref)
-        wide, narrow = (after, before) if self._is_input else (before, after)
+        """Compare at one place."""
+        before, after = list(_choices(old, self._old_ref)), list(_choices(new, self._new_ref))
         if len(before) == len(after) == 1:
-            yield from self._one(before[0], after[0], where)
+            yield from self._pair(before[0], after[0], where)
             return
+        wide, narrow = (after, before) if self._is_input else (before, after)
         for one in narrow:
-            found = [list(self._one(*((one, other) if self._is_input else (other, one)), where)) for other in wide]
+            pairs = [(one, other) if self._is_input else (other, one) for other in wide]
+            found = [list(self._pair(*pair, where)) for pair in pairs]
             if found and [] not in found:
                 text = "is not taken any more" if self._is_input else "is new"
-                yield f"{_at(where)}{_shown(one)} {text}"
+                yield f"{_at(where)}{_shown(one.schema)} {text}"
 
-    def _choices(self, schema: Schema, resolve: Resolve) -> list[Schema]:
-        """The schemas of which a value has to fit one; of several types one each."""
-        for key in ("anyOf", "oneOf"):
-            if key in schema:
-                return [
-                    choice for one in schema[key] for choice in self._choices(_flat(resolve(one), resolve), resolve)
-                ]
-        kinds = schema.get("type")
-        if isinstance(kinds, list):
-            return [{**schema, "type": kind} for kind in kinds]
-        return [schema]
+    def _pair(self, old: Choice, new: Choice, where: str) -> Iterator[str]:
+        """A pair of named schemas that is being compared already is not begun again: they hold themselves."""
+        pair = (old.name, new.name)
+        if not all(pair):
+            yield from self._one(old.schema, new.schema, where)
+        elif pair not in self._under_way:
+            self._under_way.add(pair)
+            try:
+                yield from self._one(old.schema, new.schema, where)
+            finally:
+                self._under_way.discard(pair)
 
     def _one(self, old: Schema, new: Schema, where: str) -> Iterator[str]:
         if (text := self._kinds(old, new)) is not None:

@@ -61,14 +61,13 @@ class Draft07(GenerateJsonSchema):
             return None
 
     def get_defs_ref(self, core_mode_ref: tuple[Any, JsonSchemaMode]) -> DefsRef:
-        """The class's name; where two have the same, with the names of the classes and functions around it."""
+        """The class's qualified name; where two have the same, their modules tell them apart."""
         made = super().get_defs_ref(core_mode_ref)
         choices = self._prioritized_defsref_choices[made]
         core_ref, mode = core_mode_ref
         name = DefsRef(self.normalize_name(_qualified(str(core_ref))).replace("__", "_"))
         title = "Input" if mode == "validation" else "Output"
-        if name not in choices:
-            choices[2:2] = [name, DefsRef(f"{name}-{title}")]
+        choices[:2] = [name, DefsRef(f"{name}-{title}")]
         return made
 
 
@@ -90,7 +89,7 @@ def _without_module(name: str) -> str:
     words = name.split(".")
     for count in range(len(words) - 1, 0, -1):
         if ".".join(words[:count]) in sys.modules:
-            return ".".join(words[count:]).replace("<locals>.", "")
+            return ".".join(words[count:]).rpartition("<locals>.")[2]
     return words[-1]
 
 
