@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import PydanticUndefinedAnnotation, PydanticUserError, RootModel, TypeAdapter, ValidationError
@@ -27,6 +26,8 @@ M = TypeVar("M")
 TAG: Final = "type"
 """The field that says which message it is."""
 
+_BRACE: Final = ord("{")
+
 _KNOWN_CLASSES: Final = 1024
 """Classes an encoder remembers: more than a program has messages, and a bound for one that makes classes as it runs."""
 
@@ -36,16 +37,20 @@ def name_of(kind: Any) -> str:
     return kind.__qualname__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
-@dataclass(frozen=True, slots=True)
 class Tagged:
     """One class of messages."""
 
-    kind: Any
-    tags: tuple[str, ...]
-    """The values that the tag may have; more than one only of a `Literal` field with several."""
-    own: bool
-    """The tag is a field of the message's own; else it is written in front of its fields."""
-    adapter: TypeAdapter[Any]
+    __slots__ = ("_head", "_write", "adapter", "kind", "own", "tags")
+
+    def __init__(self, kind: Any, tags: tuple[str, ...], own: bool, adapter: TypeAdapter[Any]) -> None:
+        self.kind: Final = kind
+        self.tags: Final = tags
+        """The values that the tag may have; more than one only of a `Literal` field with several."""
+        self.own: Final = own
+        """The tag is a field of the message's own; else it is written in front of its fields."""
+        self.adapter: Final = adapter
+        self._write = adapter.serializer.to_json
+        self._head = b'{"%s":%s,' % (TAG.encode(), to_json(tags[0]))
 
     @property
     def tag(self) -> str:
@@ -63,13 +68,12 @@ class Tagged:
 
         Raises PydanticSerializationError, or TypeError for a class that is not written as an object.
         """
-        body = self.adapter.serializer.to_json(message, by_alias=True)
+        body = self._write(message, by_alias=True)
         if self.own:
             return body
-        if body[:1] != b"{":
+        if body[0] != _BRACE:
             raise TypeError(f"{name_of(self.kind)} is written as {body[:20]!r}, and a message is a JSON object")
-        head = b'{"%s":%s' % (TAG.encode(), to_json(self.tag))
-        return head + b"}" if body == b"{}" else head + b"," + body[1:]
+        return self._head + body[1:] if len(body) > 2 else self._head[:-1] + b"}"
 
 
 def tagged(kind: Any, where: str) -> Tagged:
@@ -143,12 +147,9 @@ class MessageSet(Generic[M]):
 
     def find(self, message: object) -> Tagged:
         """The declared class of a message; of a subclass the next one above. Raises `UndeclaredMessage`."""
-        cls = type(message)
-        found = self._by_class.get(cls)
+        found = self._by_class.get(type(message)) or self._search(type(message), message)
         if found is None:
-            found = self._search(cls, message)
-        if found is None:
-            raise UndeclaredMessage(f"expected {self.names}, got {shown_type(cls)}")
+            raise UndeclaredMessage(f"expected {self.names}, got {shown_type(type(message))}")
         return found
 
     def _search(self, cls: type, message: object) -> Tagged | None:

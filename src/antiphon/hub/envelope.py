@@ -90,7 +90,7 @@ def _encode_message(message: object, messages: MessageSet[Any]) -> bytes:
             raise UnencodableData(f"{type(message).__name__} has no JSON form: {error}") from error
         plain = one.adapter.dump_python(message, mode="json", by_alias=True)
         return _encode_escaped(plain if one.own else {TAG: one.tag, **plain})
-    return _bounded(payload, message)
+    return payload if len(payload) <= _DIGITS else _bounded(payload, message)
 
 
 def _encode_escaped(data: object) -> bytes:
@@ -108,12 +108,12 @@ def encode_json(data: object) -> bytes:
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         kind = UnencodableCharacters if "surrogates not allowed" in str(error) else UnencodableData
         raise kind(f"{type(data).__name__} has no JSON form: {error}") from error
-    return _bounded(payload, data)
+    return payload if len(payload) <= _DIGITS else _bounded(payload, data)
 
 
 def _bounded(payload: bytes, data: object) -> bytes:
     """The payload, unless what it holds is more than a reader takes."""
-    if len(payload) > _DIGITS and _endless(payload) and _endless(_STRING.sub(b" ", payload)):
+    if _endless(payload) and _endless(_STRING.sub(b" ", payload)):
         raise UnencodableData(f"{type(data).__name__} holds an integer of more than {_DIGITS} digits")
     return payload
 
