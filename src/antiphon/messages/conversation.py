@@ -131,19 +131,24 @@ class Conversation:
                 continue
             ref = found.get(ref_key)
             action = table.get(found[tag_key])
-            if action is None or not action.is_simple or (self._requests is not None and ref is not None):
+            if action is None or not action.is_plain or (self._requests is not None and ref is not None):
                 await self._handle(action, data, ref, found, NOT_DECODED)
                 continue
             try:
-                message = action.validate(data)  # type: ignore[misc]  # a simple action has a codec
+                message = action.validate(data)  # type: ignore[misc]  # a plain action has a codec
             except ValidationError as exc:
                 await self._refuse(misfit(InvalidMessage(failures(exc))), ref)
                 continue
-            bound = self._bound and self._bound.get(action)
-            values = (bound or self._bind(action)).target.copy()
-            values[action.parameter] = message
+            if not action.is_simple:
+                await Working(self, action, message, ref, None).run()
+                continue
             try:
-                result = await action.call(**values)
+                if action.is_alone:
+                    result = await action.call(message)
+                else:
+                    values = self.bound(action).target.copy()
+                    values[action.parameter] = message
+                    result = await action.call(**values)
                 if ref is not None:
                     answer = None if action.reply is None else action.reply.encode(result)
                     text = self._ack(action, ref, result) if answer is None else frames.reply(ref, answer)
