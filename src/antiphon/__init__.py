@@ -66,6 +66,15 @@ from .hub import (
     UnencodableData,
     UnknownBackend,
 )
+from .messages import (
+    Caller,
+    Channel,
+    ChannelOptions,
+    MessageError,
+    MessageRouter,
+    OnError,
+    Wire,
+)
 from .requests import (
     HTTPConnection,
     Request,
@@ -91,6 +100,9 @@ __all__ = [
     "BackendUnavailable",
     "BackgroundTasks",
     "Body",
+    "Caller",
+    "Channel",
+    "ChannelOptions",
     "Closed",
     "ClosedBy",
     "ConnectionOptions",
@@ -115,8 +127,11 @@ __all__ = [
     "JSONResponse",
     "Membership",
     "Message",
+    "MessageError",
     "MessageKind",
+    "MessageRouter",
     "NotAccepted",
+    "OnError",
     "OnInvalid",
     "OnOutage",
     "Overflow",
@@ -151,6 +166,7 @@ __all__ = [
     "WebSocketDisconnected",
     "WebSocketException",
     "WebSocketState",
+    "Wire",
     "__version__",
     "status",
 ]

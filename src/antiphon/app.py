@@ -33,6 +33,7 @@ from .routing.default_handlers import http_exception_handler, request_validation
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
 from .routing.http import Documentation, RouteOptions, check_keywords
 from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
+from .routing.route import Told
 from .routing.router import RouteMethods
 from .types import ASGIApp, Message, Receive, Scope, Send
 
@@ -233,13 +234,10 @@ class App(RouteMethods):
         name: str | None = None,
         *,
         dependencies: Sequence[Any] | None = None,
-        receives: Any = None,
-        sends: Any = None,
+        **told: Unpack[Told],
     ) -> None:
         """What `websocket()` does, without a decorator."""
-        self.router.add_api_websocket_route(
-            path, endpoint, name, dependencies=dependencies, receives=receives, sends=sends
-        )
+        self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
 
     def add_channel(
         self,

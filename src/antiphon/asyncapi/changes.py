@@ -15,7 +15,7 @@ from .comparison import Side, differences
 Json = Mapping[str, Any]
 
 
-class Change(NamedTuple):
+class Breakage(NamedTuple):
     """One thing that breaks clients."""
 
     where: str
@@ -25,7 +25,7 @@ class Change(NamedTuple):
         return f"{self.where}: {self.what}"
 
 
-def breaking_changes(old: Json, new: Json) -> list[Change]:
+def breaking_changes(old: Json, new: Json) -> list[Breakage]:
     """All that break clients of `old`, in the order of `old`. Raises ValueError for what is no AsyncAPI 3 document."""
     for document in (old, new):
         if not str(document.get("asyncapi", "")).startswith("3.") or not isinstance(document.get("channels"), Mapping):
@@ -69,13 +69,13 @@ class _Document:
         return {one["$ref"].rpartition("/")[2]: self.resolved(one) for one in refs}
 
 
-def _changes(old: _Document, new: _Document) -> Iterator[Change]:
+def _changes(old: _Document, new: _Document) -> Iterator[Breakage]:
     there = {_address(one): key for key, one in new.channels.items()}
     for key, channel in old.channels.items():
         where = str(channel.get("address", key))
         other = there.get(_address(channel))
         if other is None:
-            yield Change(where, "the channel is gone")
+            yield Breakage(where, "the channel is gone")
             continue
         yield from _handshake(where, channel, new.channels[other], old, new)
         yield from _wire(where, channel, new.channels[other])
@@ -87,20 +87,20 @@ def _address(channel: Json) -> str:
     return re.sub(r"{[^}]*}", "{}", str(channel.get("address", "")))
 
 
-def _wire(where: str, old: Json, new: Json) -> Iterator[Change]:
+def _wire(where: str, old: Json, new: Json) -> Iterator[Breakage]:
     before, after = (one.get("x-antiphon", {}).get("wire") for one in (old, new))
     if before is not None and before != after:
-        yield Change(where, f"the wire's names were {before} and are {after}")
+        yield Breakage(where, f"the wire's names were {before} and are {after}")
     subprotocol = new.get("x-antiphon", {}).get("subprotocol")
     if subprotocol is not None and subprotocol != old.get("x-antiphon", {}).get("subprotocol"):
-        yield Change(where, f"the subprotocol {subprotocol!r} has to be offered")
+        yield Breakage(where, f"the subprotocol {subprotocol!r} has to be offered")
 
 
-def _handshake(where: str, old: Json, new: Json, before: _Document, after: _Document) -> Iterator[Change]:
+def _handshake(where: str, old: Json, new: Json, before: _Document, after: _Document) -> Iterator[Breakage]:
     for part in ("query", "headers"):
         ours, theirs = (one.get("bindings", {}).get("ws", {}).get(part, {"type": "object"}) for one in (old, new))
         for found in differences(ours, theirs, before.resolved, after.resolved, Side.SENT_BY_CLIENT):
-            yield Change(f"{where} {part}", found)
+            yield Breakage(f"{where} {part}", found)
     old_names, new_names = (re.findall(r"{([^}]*)}", str(one.get("address"))) for one in (old, new))
     for was, now in zip(old_names, new_names, strict=True):
         ours, theirs = (
@@ -108,10 +108,10 @@ def _handshake(where: str, old: Json, new: Json, before: _Document, after: _Docu
             for one, name in ((old, was), (new, now))
         )
         for found in differences(ours, theirs, before.resolved, after.resolved, Side.SENT_BY_CLIENT):
-            yield Change(f"{where} path {was}", found)
+            yield Breakage(f"{where} path {was}", found)
 
 
-def _operations(where: str, old: tuple[_Document, str], new: tuple[_Document, str]) -> Iterator[Change]:
+def _operations(where: str, old: tuple[_Document, str], new: tuple[_Document, str]) -> Iterator[Breakage]:
     (before, key), (after, other) = old, new
     now = after.operations_of(other)
     sent_now = _by_name(after, now, "send")
@@ -137,7 +137,7 @@ def _by_name(document: _Document, operations: Mapping[str, Json], action: str) -
 
 def _message(
     where: str, message: Json, others: Mapping[str, Json], before: _Document, after: _Document, side: Side
-) -> Iterator[Change]:
+) -> Iterator[Breakage]:
     same = others.get(where.rpartition(" ")[2])
     candidates = [same] if same is not None else list(others.values())
     found = [
@@ -147,10 +147,10 @@ def _message(
     if same is None:
         tagged = "const" in before.resolved(message.get("payload", {})).get("properties", {}).get("type", {})
         if tagged or [] not in found:
-            yield Change(where, "the message is gone")
+            yield Breakage(where, "the message is gone")
         return
     for text in found[0]:
-        yield Change(where, text)
+        yield Breakage(where, text)
 
 
 def _same(operation: Json, others: Mapping[str, Json], before: _Document, after: _Document) -> Json | None:
@@ -166,17 +166,17 @@ def _same(operation: Json, others: Mapping[str, Json], before: _Document, after:
 _ANSWERS: Final = {("value", "value"), ("ack", "ack"), ("stream", "stream"), ("ack", "value")}
 
 
-def _operation(where: str, old: Json, new: Json | None, before: _Document, after: _Document) -> Iterator[Change]:
+def _operation(where: str, old: Json, new: Json | None, before: _Document, after: _Document) -> Iterator[Breakage]:
     if new is None:
         return  # its messages are gone, which was told
     was, now = (one.get("x-antiphon", {}).get("answer", "none") for one in (old, new))
     if was != now and was != "none" and (was, now) not in _ANSWERS:
-        yield Change(where, f"the answer was {was} and is {now}")
+        yield Breakage(where, f"the answer was {was} and is {now}")
         return
     demanded = [_scheme(after, one) for one in new.get("security", ())]
     known = [_scheme(before, one) for one in old.get("security", ())]
     if any(one not in known for one in demanded):
-        yield Change(where, "other credentials are demanded")
+        yield Breakage(where, "other credentials are demanded")
     replies = {_reply(key): one for key, one in after.messages(new.get("reply")).items()}
     for key, message in before.messages(old.get("reply")).items():
         other = replies.get(_reply(key))
@@ -184,7 +184,7 @@ def _operation(where: str, old: Json, new: Json | None, before: _Document, after
             continue  # an error that does not come any more
         payloads = message.get("payload", {}), other.get("payload", {})
         for found in differences(*payloads, before.resolved, after.resolved, Side.SENT_BY_SERVER):
-            yield Change(f"{where} {_reply(key)}", found)
+            yield Breakage(f"{where} {_reply(key)}", found)
 
 
 def _reply(key: str) -> str:

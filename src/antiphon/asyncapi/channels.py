@@ -13,7 +13,7 @@ from antiphon.messages.typecodec import Codec, codec_of
 
 from . import payloads
 from .draft07 import Schema
-from .payloads import Names
+from .payloads import WireNames
 from .schemas import Mode
 from .section import Section
 from .topics import author_examples, doc_of, events_of
@@ -28,7 +28,7 @@ class ChannelSection:
     def __init__(self, section: Section, shape: ChannelShape) -> None:
         self._section = section
         self._shape = shape
-        self._names = Names(shape.wire.tag, shape.wire.ref, shape.wire.content)
+        self._names = WireNames(shape.wire.tag, shape.wire.ref, shape.wire.content)
         handlers = [*shape.handlers, *filter(None, (shape.bytes_handler, shape.fallback))]
         self._errors = {error.code: error for handler in handlers for error in handler.errors}
 

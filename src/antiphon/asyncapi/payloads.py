@@ -14,11 +14,11 @@ from .draft07 import Schema
 REF: Final[Schema] = {
     "type": ["integer", "string"],
     "maxLength": 64,
-    "description": "Names the request; the answer has the same.",
+    "description": "WireNames the request; the answer has the same.",
 }
 
 
-class Names(NamedTuple):
+class WireNames(NamedTuple):
     """What a wire calls what all messages have in common."""
 
     tag: str = "type"
@@ -32,7 +32,7 @@ def tag_of(tags: Sequence[str]) -> Schema:
 
 
 def message(
-    tags: Sequence[str], fields: Schema | None, names: Names, *, ref: bool | None = None, deprecated: bool = False
+    tags: Sequence[str], fields: Schema | None, names: WireNames, *, ref: bool | None = None, deprecated: bool = False
 ) -> Schema:
     """A message with its tag. `ref`: None for one without, else whether it has to have one. `fields`: resolved."""
     head: dict[str, Any] = {names.tag: tag_of(tags)}
@@ -54,13 +54,13 @@ def message(
     return {**_object(head | own, [*required, *demanded]), **rest, **more}
 
 
-def envelope(tag: str, names: Names, *, ref: bool = True, parts: Mapping[str, Schema] | None = None) -> Schema:
+def envelope(tag: str, names: WireNames, *, ref: bool = True, parts: Mapping[str, Schema] | None = None) -> Schema:
     """A frame around something: `reply`, `item`, `end`, `cancel`. All of its parts are always there."""
     head: dict[str, Any] = {names.tag: tag_of([tag]), **({names.ref: REF} if ref else {}), **(parts or {})}
     return _object(head, list(head))
 
 
-def error(names: Names, code: Schema, text: Schema, detail: Schema | None, *, demanded: bool) -> Schema:
+def error(names: WireNames, code: Schema, text: Schema, detail: Schema | None, *, demanded: bool) -> Schema:
     """An error. `detail`: what is known of it; `demanded`: it is always there."""
     inner: dict[str, Any] = {"code": code, "message": text}
     required = ["code", "message"]

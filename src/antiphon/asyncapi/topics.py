@@ -10,7 +10,7 @@ from antiphon.hub import Framing, Topics
 from antiphon.tagged import TAG, Tagged
 
 from . import payloads
-from .payloads import Names
+from .payloads import WireNames
 from .section import Section
 
 
@@ -53,7 +53,7 @@ def events_of(section: Section, topics: Iterable[Topics[Any]]) -> list[str]:
 def _message(section: Section, tagged: Tagged, topics: Topics[Any]) -> str:
     schemas = section.schemas
     schema = schemas.of(tagged.kind, tagged.adapter, "serialization")
-    payload = payloads.message(tagged.tags, schemas.resolved(schema), Names(TAG))
+    payload = payloads.message(tagged.tags, schemas.resolved(schema), WireNames(TAG))
     extension: dict[str, Any] = {"topic": topics.pattern.text}
     if name := schemas.name(schema):
         extension["schema"] = name

@@ -44,51 +44,69 @@ class Bound:
 class Calling:
     """One call, from its first dependency to the end of the last."""
 
-    __slots__ = ("_bound", "_lives", "background")
+    __slots__ = ("_bound", "background", "lives")
 
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
-        self._lives: list[Life] = []
+        self.lives: list[Life] | None = None
+        """What has to be ended, `leave` being due; None when nothing was entered."""
         self.background: BackgroundTasks | None = None
         """Tasks to run when the call was answered; None when nobody asked for them."""
 
     async def enter(self, message: Any) -> dict[str, Any]:
         """Run the dependencies; the function's keyword arguments. `leave` is due, whatever they raise."""
-        plan = self._bound.plan
+        bound = self._bound
+        plan = bound.plan
         results: list[Any] = []
-        for step, constants in zip(plan.steps, self._bound.steps, strict=True):
+        for step, constants in zip(plan.steps, bound.steps, strict=True):
             values = constants.copy()
-            self._fill(step, values, results)
-            results.append(await self._run(step, values))
-        values = self._bound.target.copy()
-        self._fill(plan.target, values, results)
+            if step.inputs or step.fresh:
+                self._fill(step, values, results)
+            if step.kind is CallKind.ASYNC_GENERATOR and step.limit is None:
+                life = AsyncLife(step.label, step.call, values)
+                if self.lives is None:
+                    self.lives = []
+                self.lives.append(life)
+                results.append(await life.enter())
+            else:
+                results.append(await self._run(step, values))
+        values = bound.target.copy()
+        if plan.target.inputs or plan.target.fresh:
+            self._fill(plan.target, values, results)
         if plan.message is not None:
             values[plan.message] = message
         return values
 
     async def leave(self, error: BaseException | None) -> BaseException | None:
         """End the dependencies, last first, with what the call raised; what is still raised afterwards."""
-        if not self._lives:
+        lives = self.lives
+        if lives is None:
             return error
-        if error is None:
-            return await self._leave(None)
+        if error is not None:
+            return await self._leave_failed(lives, error)
+        while lives:
+            try:
+                await lives.pop().leave(None)
+            except BaseException as raised:
+                return await self._leave_failed(lives, raised)
+        return None
+
+    @staticmethod
+    async def _leave_failed(lives: list[Life], error: BaseException) -> BaseException | None:
+        remaining: BaseException | None = error
         with anyio.CancelScope(shield=True) as scope:
             if isinstance(error, asyncio.CancelledError):
                 scope.deadline = anyio.current_time() + TEARDOWN_SECONDS
-            remaining = await self._leave(error)
+            while lives:
+                try:
+                    if await lives.pop().leave(remaining):
+                        remaining = None
+                except BaseException as raised:
+                    remaining = raised
         if scope.cancelled_caught:
             logger.error("the teardown of a cancelled call was cut off after %s s", TEARDOWN_SECONDS)
             return error
         return remaining
-
-    async def _leave(self, error: BaseException | None) -> BaseException | None:
-        while self._lives:
-            try:
-                if await self._lives.pop().leave(error):
-                    error = None
-            except BaseException as raised:
-                error = raised
-        return error
 
     def _fill(self, step: CallStep, values: dict[str, Any], results: list[Any]) -> None:
         for name, index in step.inputs:
@@ -106,10 +124,11 @@ class Calling:
                 return await returned_by(step, values)
             async with step.limit.get_semaphore():
                 return await returned_by(step, values)
+        self.lives = self.lives or []
         if step.limit is not None:
             place = LimitLife(step.limit)
-            self._lives.append(place)
+            self.lives.append(place)
             await place.enter()
         life = (AsyncLife if step.kind is CallKind.ASYNC_GENERATOR else SyncLife)(step.label, step.call, values)
-        self._lives.append(life)
+        self.lives.append(life)
         return await life.enter()

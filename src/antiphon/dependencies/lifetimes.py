@@ -33,8 +33,11 @@ class AsyncLife:
 
     async def enter(self) -> Any:
         """The yielded value. Raises GeneratorError when there is none."""
-        if (value := await self.begin()) is ENDED:
-            raise GeneratorError(f"{self.label} did not yield")
+        try:
+            value = await anext(self._generator)
+        except StopAsyncIteration:
+            raise GeneratorError(f"{self.label} did not yield") from None
+        self._entered = True
         return value
 
     async def begin(self) -> Any:

@@ -26,7 +26,8 @@ from antiphon.dependencies.lifetimes import ENDED, AsyncLife, raise_as_is
 from antiphon.dependencies.solve import TEARDOWN_SECONDS
 from antiphon.exceptions import InvalidMessage, PeerError, TooMuchJSON, UndeclaredMessage
 from antiphon.shown import shown
-from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR
+from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1012_SERVICE_RESTART
+from antiphon.types import STOPPING
 
 from . import errors
 from .errors import CODES, FAULTS, Fault, MessageError, cause_of, failure, fault_of, misfit
@@ -85,7 +86,9 @@ async def _leave(life: AsyncLife, error: BaseException | None) -> None:
 class Conversation:
     """The state of one connection of a channel."""
 
-    __slots__ = ("_bound", "_invalid", "_kept", "_program", "_requests", "_websocket", "_yielded")
+    __slots__ = (
+        "_bound", "_invalid", "_kept", "_program", "_reading", "_requests", "_stopping", "_websocket", "_yielded"
+    )  # fmt: skip
 
     def __init__(self, program: Program, websocket: WebSocket, kept: tuple[Any, ...]) -> None:
         self._program = program
@@ -96,6 +99,9 @@ class Conversation:
         """What is the same for all messages of an action; made with the first."""
         self._requests: Requests | None = None
         self._invalid: InvalidLimit | None = None
+        self._reading = False
+        """Nothing is in line."""
+        self._stopping = False
 
     async def run(self, yielded: Any) -> None:
         """Accept unless that is done, and handle messages until the connection is over."""
@@ -105,12 +111,14 @@ class Conversation:
         if websocket.application_state is not WebSocketState.CONNECTED:
             return
         self._yielded = yielded
+        websocket.listen_for_stop(self)
         try:
             await self._line()
         except WebSocketDisconnect:
             if websocket.is_connected:
                 raise
         finally:
+            websocket.listen_for_stop(None)
             if self._requests is not None:
                 await self._requests.end()
 
@@ -118,8 +126,10 @@ class Conversation:
         program, websocket = self._program, self._websocket
         frames, table, looked_at = program.frames, program.table, program.looked_at
         read, tag_key, ref_key = frames.read, program.options.wire.tag, program.options.wire.ref
-        while True:
+        while not self._stopping:
+            self._reading = True
             data = await websocket.receive_payload()
+            self._reading = False
             if type(data) is not str or len(data) > looked_at:
                 if not await self._may_be_read(data):
                     continue
@@ -131,19 +141,24 @@ class Conversation:
                 continue
             ref = found.get(ref_key)
             action = table.get(found[tag_key])
-            if action is None or not action.is_simple or (self._requests is not None and ref is not None):
+            if action is None or not action.is_plain or (self._requests is not None and ref is not None):
                 await self._handle(action, data, ref, found, NOT_DECODED)
                 continue
             try:
-                message = action.validate(data)  # type: ignore[misc]  # a simple action has a codec
+                message = action.validate(data)  # type: ignore[misc]  # a plain action has a codec
             except ValidationError as exc:
                 await self._refuse(misfit(InvalidMessage(failures(exc))), ref)
                 continue
-            bound = self._bound and self._bound.get(action)
-            values = (bound or self._bind(action)).target.copy()
-            values[action.parameter] = message
+            if not action.is_simple:
+                await Working(self, action, message, ref, None).run()
+                continue
             try:
-                result = await action.call(**values)
+                if action.is_alone:
+                    result = await action.call(message)
+                else:
+                    values = self.bound(action).target.copy()
+                    values[action.parameter] = message
+                    result = await action.call(**values)
                 if ref is not None:
                     answer = None if action.reply is None else action.reply.encode(result)
                     text = self._ack(action, ref, result) if answer is None else frames.reply(ref, answer)
@@ -159,6 +174,23 @@ class Conversation:
                 await self.failed(action, error, ref)
                 continue
             await websocket.send_text(text)
+        if self._requests is not None:
+            await self._requests.at_rest()
+        await self._close(WS_1012_SERVICE_RESTART, STOPPING)
+
+    def defers_stop(self) -> bool:
+        """`types.StopListener`: what is in line, and what runs beside it, is answered before the Close."""
+        requests = self._requests
+        if self._reading and (requests is None or not requests.owes_answers()):
+            return False
+        self._stopping = True
+        if requests is not None:
+            requests.stop(self._disconnect if self._reading else None)
+        return True
+
+    def _disconnect(self) -> None:
+        """The line is idle, and the last request beside it was answered."""
+        self._websocket.sink.disconnect(WS_1012_SERVICE_RESTART, STOPPING)
 
     # What comes
 

@@ -119,8 +119,8 @@ class Action:
     """What is done with the messages of one tag."""
 
     __slots__ = (
-        "call", "codec", "incoming", "is_event", "is_simple", "is_stream", "is_sync", "parameter", "reply", "shape",
-        "validate",
+        "call", "codec", "incoming", "is_alone", "is_event", "is_plain", "is_simple", "is_stream", "is_sync",
+        "parameter", "reply", "shape", "validate",
     )  # fmt: skip
 
     def __init__(self, shape: HandlerShape, incoming: Incoming | None, *, nested: bool) -> None:
@@ -138,16 +138,19 @@ class Action:
         self.validate: Final = self.codec.validate if self.codec is not None else None
         target = shape.plan.target
         plain = self.validate is not None and incoming is not None and incoming.strip is Strip.NOTHING and not nested
-        self.is_simple: Final = (
-            plain
-            and kind is CallKind.ASYNC
-            and not self.is_stream
-            and shape.concurrent == 1
-            and shape.timeout is None
-            and not shape.plan.steps
-            and not target.fresh
-        )
-        """Nothing is needed but the function, in the connection's own task: the quick way."""
+        self.is_plain: Final = plain and not self.is_stream and shape.concurrent == 1 and shape.timeout is None
+        """Validated as it came, and in line, where nothing interrupts it."""
+        self.is_simple: Final = self.is_plain and kind is CallKind.ASYNC and not shape.plan.steps and not target.fresh
+        """Nothing is needed but the function itself: the quick way."""
+        constant = target.kept or target.given or target.constants
+        self.is_alone: Final = self.is_simple and not constant and _takes_first(shape.call, self.parameter)
+        """It takes the message and nothing else."""
+
+
+def _takes_first(call: Call, name: str) -> bool:
+    """Whether the parameter can be given by its place."""
+    first = next(iter(inspect.signature(call).parameters.values()), None)
+    return first is not None and first.name == name and first.kind is first.POSITIONAL_OR_KEYWORD
 
 
 class _CallerMaker:

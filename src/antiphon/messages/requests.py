@@ -14,7 +14,7 @@ from typing import Any, Final
 from antiphon.connection import WebSocket
 
 from .frames import Ref
-from .shape import HandlerShape
+from .shape import AnswerKind, HandlerShape
 
 
 class Stage(enum.Enum):
@@ -65,7 +65,7 @@ class Running:
 class Requests:
     """The requests of one connection that are in progress, apart from quick ones in line."""
 
-    __slots__ = ("_changed", "_gone", "_loop", "_requests", "_tasks", "_timer", "_watched", "_websocket")
+    __slots__ = ("_at_rest", "_changed", "_gone", "_loop", "_requests", "_tasks", "_timer", "_watched", "_websocket")
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
@@ -76,6 +76,7 @@ class Requests:
         """Of the requests that are not in line."""
         self._timer: asyncio.TimerHandle | None = None
         self._changed: asyncio.Future[None] | None = None
+        self._at_rest: Callable[[], None] | None = None
         self._watched = False
         self._gone = False
 
@@ -91,7 +92,7 @@ class Requests:
 
     def streams(self) -> int:
         """How many streams there are."""
-        return sum(request.shape.answer.value == "stream" for request in self._requests.values())
+        return sum(request.shape.answer is AnswerKind.STREAM for request in self._requests.values())
 
     async def room(self, shape: HandlerShape) -> bool:
         """Wait until another request of the handler may start. False: the connection is over."""
@@ -99,6 +100,23 @@ class Requests:
             self._changed = self._loop.create_future()
             await self._changed
         return not self._gone
+
+    def owes_answers(self) -> bool:
+        """Whether there is a request beside the line other than a stream."""
+        return any(request.shape.answer is not AnswerKind.STREAM for request in self._tasks.values())
+
+    async def at_rest(self) -> None:
+        """Wait until there is none."""
+        while self.owes_answers():
+            self._changed = self._loop.create_future()
+            await self._changed
+
+    def stop(self, at_rest: Callable[[], None] | None) -> None:
+        """The server stops: streams end now, the others when they are answered; `at_rest` is called then."""
+        for request in self._tasks.values():
+            if request.shape.answer is AnswerKind.STREAM:
+                request.interrupt(Stage.ABANDONED)
+        self._at_rest = at_rest
 
     # Beginning and end
 
@@ -126,6 +144,9 @@ class Requests:
         """The request is over."""
         request.due = None
         self._requests.pop(request if request.ref is None else request.ref, None)
+        if self._at_rest is not None and not self.owes_answers():
+            self._at_rest()
+            self._at_rest = None
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 

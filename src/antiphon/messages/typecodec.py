@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from antiphon.connection import codec
 from antiphon.connection.typed import adapter_of, failures
 from antiphon.exceptions import InvalidMessage, RegistrationError, UndeclaredMessage
+from antiphon.tags import bare, members
 
 
 class Codec(Protocol):
@@ -34,7 +35,7 @@ class Codec(Protocol):
 class PydanticCodec:
     """`Codec` for everything that pydantic validates."""
 
-    __slots__ = ("_serializer", "adapter", "annotation", "validate")
+    __slots__ = ("_exact", "_serializer", "adapter", "annotation", "validate")
 
     def __init__(self, annotation: Any) -> None:
         """Raises TypeError for what pydantic cannot validate."""
@@ -42,6 +43,8 @@ class PydanticCodec:
         self.adapter: Final[TypeAdapter[Any]] = adapter_of(annotation)
         """Also the way to the type's schema: `adapter.core_schema`, `TypeAdapter.json_schemas`."""
         self._serializer = self.adapter.serializer
+        self._exact = frozenset(filter(_is_settled, map(bare, members(annotation))))
+        """Classes whose values need no second look: to ask pydantic for one costs twice the writing."""
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             # The adapter of a model that is not complete yet has a stand-in.
             self.validate = annotation.__pydantic_validator__.validate_json
@@ -58,6 +61,8 @@ class PydanticCodec:
     def encode(self, value: Any) -> str:
         """`Codec`: as pydantic writes it, fields by their aliases."""
         try:
+            if type(value) in self._exact:
+                return self._serializer.to_json(value, by_alias=True, warnings=False).decode()
             return self._serializer.to_json(value, by_alias=True, warnings="error").decode()
         except PydanticSerializationError as exc:
             error = exc
@@ -68,6 +73,11 @@ class PydanticCodec:
             raise UndeclaredMessage(
                 f"a value of {type(value).__name__} is not what is declared, {shown_type(self.annotation)}: {error}"
             ) from None
+
+
+def _is_settled(kind: Any) -> bool:
+    """Whether a value's class alone says that it is what was declared: a model was validated when it was made."""
+    return isinstance(kind, type) and (kind in (int, str, bool, float, type(None)) or issubclass(kind, BaseModel))
 
 
 def codec_of(annotation: Any, where: str) -> PydanticCodec:

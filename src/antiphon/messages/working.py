@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import Any, Final, Protocol
 
+from starlette.background import BackgroundTasks
 from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocketDisconnect
 
@@ -72,40 +73,41 @@ class Working:
 
     async def run(self) -> None:
         """Work on it and answer. Raises what is to close the connection, and a cancellation that is not ours."""
+        action, calling, request = self._action, self._calling, self._request
         error: BaseException | None = None
         result: Any = None
-        request = self._request
         try:
             if request is None or request.stage is Stage.RUNNING:
-                values = await self._calling.enter(self._message)
-                result = await self._call(values)
+                values = await calling.enter(self._message)
+                if action.is_stream:
+                    await self._stream(values)
+                elif action.is_sync:
+                    result = await run_in_threadpool(action.call, **values)
+                else:
+                    result = await action.call(**values)
         except BaseException as raised:
             error = raised
         try:
             interrupted = request is not None and request.function_over()
-            error = await self._calling.leave(error)
-            if request is not None and interrupted:
-                await self._tell_interrupted(request.stage, error)
-            elif error is None:
+            if calling.lives is not None:
+                error = await calling.leave(error)
+            if interrupted:
+                await self._tell_interrupted(error)
+            elif error is not None:
+                await self._failed(error)
+            elif self._ref is not None or action.is_event:
                 await self._answer(result)
-            elif isinstance(error, asyncio.CancelledError) and _is_cancelled():
-                raise error
-            elif isinstance(error, Exception | asyncio.CancelledError):
-                await self._asker.failed(self._action, error, self._ref)
-            else:
-                raise error
-            if error is None and self._calling.background is not None:
-                await self._run_background()
+            if error is None and calling.background is not None:
+                await self._run_background(calling.background)
         finally:
             del error  # a traceback that holds this frame would live until the next garbage collection
 
-    async def _call(self, values: dict[str, Any]) -> Any:
-        action = self._action
-        if action.is_stream:
-            return await self._stream(values)
-        if action.is_sync:
-            return await run_in_threadpool(action.call, **values)
-        return await action.call(**values)
+    async def _failed(self, error: BaseException) -> None:
+        if not isinstance(error, Exception | asyncio.CancelledError):
+            raise error
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise error
+        await self._asker.failed(self._action, error, self._ref)
 
     async def _stream(self, values: dict[str, Any]) -> None:
         action, ref, asker = self._action, self._ref, self._asker
@@ -166,23 +168,23 @@ class Working:
             f"{self.label} declares no answer and returned a {type(result).__name__}: annotate what it returns"
         )
 
-    async def _tell_interrupted(self, stage: Stage, error: BaseException | None) -> None:
+    async def _tell_interrupted(self, error: BaseException | None) -> None:
         """The answer to a request that was cut short; what its teardown raised then is only for the log."""
         if isinstance(error, asyncio.CancelledError) and _is_cancelled():
             raise error
         if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect):
             logger.error("unhandled exception in %s, which was cancelled", self.label, exc_info=error)
-        frames = self._asker.program.frames
+        assert self._request is not None
+        frames, stage = self._asker.program.frames, self._request.stage
         if stage is Stage.EXPIRED:
             await self._asker.say(frames.error(Fault(errors.TIMEOUT, CODES[errors.TIMEOUT]), self._ref))
         elif stage is Stage.CANCELLED and self._ref is not None:
             cancelled = frames.error(Fault(errors.CANCELLED, CODES[errors.CANCELLED]), self._ref)
             await self._asker.say(frames.end(self._ref) if self._action.is_stream else cancelled)
 
-    async def _run_background(self) -> None:
-        assert self._calling.background is not None
+    async def _run_background(self, tasks: BackgroundTasks) -> None:
         try:
-            await self._calling.background()
+            await tasks()
         except Exception as error:
             logger.error("unhandled exception in a background task of %s", self.label, exc_info=error)
 

@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from starlette.convertors import Convertor
 from starlette.middleware import Middleware
@@ -25,6 +25,15 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 from . import endpoint as runner
 from .context import OverridesProvider
 from .errors import check_endpoint, check_messages, check_path
+
+
+class Told(TypedDict, total=False):
+    """What a route says of its messages, for documents: their types, unions of them as a rule."""
+
+    receives: Any
+    """From the client."""
+    sends: Any
+    """To it."""
 
 
 class WebSocketRoute(StarletteWebSocketRoute):

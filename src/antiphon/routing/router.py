@@ -39,7 +39,7 @@ from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, flatten, select
 from .leaf import LeafRoute, is_leaf
 from .near_misses import no_route
-from .route import APIWebSocketRoute, WebSocketRoute
+from .route import APIWebSocketRoute, Told, WebSocketRoute
 from .suspects import warn_of_suspects, warn_of_unreachable
 
 logger: Final = logging.getLogger("antiphon")
@@ -61,18 +61,11 @@ class RouteMethods:
         raise NotImplementedError
 
     def websocket(
-        self,
-        path: str,
-        name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
-        receives: Any = None,
-        sends: Any = None,
+        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None, **told: Unpack[Told]
     ) -> Callable[[Endpoint], Endpoint]:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
 
-        `receives` and `sends` are the types of its messages, unions of them as a rule: documents tell of them, and
-        nothing else changes.
+        `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
         Raises RegistrationError for what can never be served: a path that is none, a function without `async`, a
         parameter that cannot be filled.
         """
@@ -80,9 +73,7 @@ class RouteMethods:
         a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
-            router.add_api_websocket_route(
-                path, endpoint, name, dependencies=dependencies, receives=receives, sends=sends
-            )
+            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
             return endpoint
 
         return register
@@ -273,8 +264,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         name: str | None = None,
         *,
         dependencies: Sequence[Any] | None = None,
-        receives: Any = None,
-        sends: Any = None,
+        **told: Unpack[Told],
     ) -> None:
         """What `websocket()` does, without a decorator."""
         route = APIWebSocketRoute(
@@ -283,8 +273,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             name=name,
             dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
-            receives=receives,
-            sends=sends,
+            **told,
         )
         route.own_path = path
         self._register(route)
