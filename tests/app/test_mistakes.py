@@ -90,7 +90,7 @@ AT_REGISTRATION: dict[str, tuple[Mistake, str]] = {
     "overflow": (lambda: TopicOptions(overflow="drop"), r"expected one of Overflow\.DISCONNECT, .*; got 'drop'"),  # type: ignore[arg-type]
     "scheme": (lambda: Hub("http://redis"), "expected a hub URL with one of memory://, relay://, redis://"),
     "url": (lambda: Hub("redis://["), r"expected redis://.*host.*Invalid IPv6 URL"),
-    "options": (lambda: Hub(topics={"t": {}}), r"topics\['t'\]: expected TopicOptions\("),  # type: ignore[dict-item]
+    "options": (lambda: Hub(topics={"t": {}}), r"topics\['t'\]: expected TopicOptions\("),  # type: ignore[arg-type]
     "framing": (lambda: TopicOptions(framing="event"), r"expected one of Framing\.RAW, Framing\.EVENT; got 'event'"),  # type: ignore[arg-type]
     "outage": (lambda: Hub(on_outage="wait"), r"expected one of OnOutage\.RAISE, OnOutage\.WAIT; got 'wait'"),  # type: ignore[arg-type]
     "wrapper": (

@@ -1,4 +1,4 @@
-"""The command line: `antiphon run | demo | connect | publish | relay`.
+"""The command line: `antiphon run | demo | connect | publish | asyncapi | relay`.
 
 Each command lives in its own module, loaded when it is called; `--help` of one does not import the others.
 """
@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "demo": "Serve the chat room that comes with antiphon.",
     "connect": "Talk to a WebSocket server from the terminal.",
     "publish": "Send one message to a topic of a running hub.",
+    "asyncapi": "Print the AsyncAPI document of an application.",
     "relay": "Join the workers of another server command.",
 }
 

@@ -4,9 +4,6 @@
 `antiphon.clients.runtime` is imported by who uses it: it needs `websockets`.
 """
 
-from .served import ReadOnlyText as ReadOnlyText
-from .served import javascript as javascript
-from .served import runtime_js as runtime_js
-from .served import runtime_py as runtime_py
-from .served import runtime_ts as runtime_ts
-from .served import runtime_types as runtime_types
+from .served import ReadOnlyText, javascript, runtime_js, runtime_py, runtime_ts, runtime_types
+
+__all__ = ["ReadOnlyText", "javascript", "runtime_js", "runtime_py", "runtime_ts", "runtime_types"]

@@ -26,6 +26,8 @@ from .attempts import Address, Attempts, Token
 from .standing import Places
 from .waiting import Inbox, Pending, RemoteError, ToSend, Unread
 
+__all__ = ["Client", "ClientState", "Recovered", "RemoteError"]
+
 MOST_TO_SEND: Final = 1 << 20
 """Characters: above it `send` waits for room, or fails where there is no connection."""
 SILENCE: Final = "the server did not answer any more"
