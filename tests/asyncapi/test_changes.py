@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.asyncapi import document_of
 from antiphon.asyncapi.changes import breaking_changes
+from antiphon.asyncapi.serving import document_of
 from tests.asyncapi.programs import chat, torture
 from tests.commands import antiphon
 

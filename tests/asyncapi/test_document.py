@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel, Field, create_model
 
 from antiphon import APIRouter, App, Framing, Hub, RegistrationError, Topic, UndeclaredTopic, WebSocket
-from antiphon.asyncapi import VERSIONS, document_of
+from antiphon.asyncapi import VERSIONS
+from antiphon.asyncapi.serving import document_of
 from antiphon.testing import Server
 from tests.asyncapi import programs
 from tests.asyncapi.judges import complaints, judged

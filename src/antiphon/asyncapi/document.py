@@ -32,7 +32,7 @@ VERSIONS: Final = ("3.0.0", "3.1.0")
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a document says of the whole."""
+    """What a document says of the whole: the `title`, `version` and `description` of the API."""
 
     title: str = "Antiphon"
     version: str = "0.1.0"
@@ -43,7 +43,7 @@ class Document:
     """The document of what `routes` serves, always of its state now."""
 
     def __init__(self, routes: Sequence[BaseRoute], info: Info | None = None, prefix: str = "") -> None:
-        """`prefix` stands before every address: where the routes are mounted."""
+        """`info`: what it says of the whole. `prefix` stands before every address: where the routes are mounted."""
         self._routes = routes
         self._info = info or Info()
         self._prefix = prefix

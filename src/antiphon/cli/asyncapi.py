@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from antiphon.asyncapi import VERSIONS, document_of
+from antiphon.asyncapi import VERSIONS
 from antiphon.asyncapi.changes import breaking_changes
-from antiphon.asyncapi.serving import written
+from antiphon.asyncapi.serving import document_of, written
 from antiphon.exceptions import RegistrationError
 
 from .loading import load, locate

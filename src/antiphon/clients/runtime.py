@@ -39,7 +39,7 @@ E = TypeVar("E", covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientState:
-    """Where a client stands; a new object at each change."""
+    """Where a client stands, by its `name`; a new object at each change."""
 
     name: Literal["connecting", "open", "waiting", "closed"]
     attempt: int = 0
@@ -51,11 +51,12 @@ class ClientState:
     code: int = 0
     """Waiting, closed: the close code, 1006 for a link that was lost; or the HTTP status that refused the handshake."""
     reason: str = ""
+    """What the server said with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A topic was joined once more: everything missed was told (True), or not: load the state again."""
+    """A `topic` was joined once more. `recovered`: everything missed was told (True), or not: load the state again."""
 
     topic: str
     recovered: bool
@@ -70,7 +71,9 @@ class Client(Generic[E]):
     `queue_limit` messages); False: it fails at once; each call may say otherwise. `timeout`: seconds for an answer.
     `heartbeat`: seconds between two pings where nothing else comes; two without a sign of life, and the link is dead.
     `resume`: query parameter to topic, or to a prefix of it with `*`. `retry`: close codes from 4000 after which it
-    comes back all the same. Other keywords are those of `websockets.connect`. Belongs to the loop it was entered in.
+    comes back all the same. `address` may be a function, asked anew as well. `positions`: by topic, what `positions` of
+    an earlier client were. `additional_headers` go with each handshake. Other keywords are those of
+    `websockets.connect`. Belongs to the loop it was entered in.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Client(Generic[E]):
 
     @property
     def state(self) -> ClientState:
+        """Where it stands now."""
         return self._state
 
     @property

@@ -70,7 +70,8 @@ def _read(name: str) -> str:
 class ReadOnlyText:
     """An ASGI app that answers GET and HEAD with one text, and asks browsers to ask again whether it is still the one.
 
-    `add_route("/antiphon.js", it)` serves it at that very path. RuntimeError for what is no HTTP.
+    `add_route("/antiphon.js", it)` serves it at that very path. `media_type` is what it says the text is.
+    RuntimeError for what is no HTTP.
     """
 
     is_leaf = True

@@ -18,10 +18,13 @@ MOST_UNREAD: Final = 4 << 20
 
 
 class RemoteError(Exception):
-    """An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow`, `invalid_answer` of our own."""
+    """An error that the server answered: its `code`, its `message` for people, its `detail` (None where it has none).
+
+    Codes of our own are `closed`, `timeout`, `busy`, `too_slow`, `invalid_answer`.
+    """
 
     def __init__(self, code: str, message: str, detail: Any = None) -> None:
-        super().__init__(f"{code}: {message}")
+        super().__init__(f"{code}: {message}" if detail is None else f"{code}: {message} {detail}")
         self.code = code
         self.message = message
         self.detail = detail

@@ -46,6 +46,12 @@ class TopicKeywords(TypedDict, total=False):
     framing: Framing
 
 
+def _signature(pattern: TopicPattern) -> inspect.Signature:
+    wanted = (*((name, _Text) for name in pattern.placeholders), (RESERVED, Hub))
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature([inspect.Parameter(name, kind, annotation=annotation) for name, annotation in wanted])
+
+
 class Topics(DeclaredTopics, Generic[M]):
     """Topics that carry messages of declared types.
 
@@ -71,6 +77,8 @@ class Topics(DeclaredTopics, Generic[M]):
         reserved = frozenset() if options.get("framing") is Framing.EVENT else _EVENTS
         self.messages: MessageSet[M] = MessageSet(messages, where, reserved)
         super().__init__(name, TypedOptions(messages=self.messages, **options))
+        self.__signature__: inspect.Signature = _signature(name)
+        """What dependency injection gives it: its placeholders, as text, and the hub."""
         self._hubs: list[weakref.ref[Hub]] = []
 
     def __call__(self, *, hub: Hub | None = None, **values: object) -> Topic[M]:
@@ -85,15 +93,6 @@ class Topics(DeclaredTopics, Generic[M]):
         if hub.messages_of(name) is not self.messages:
             raise self._undeclared()
         return Topic(hub, name, self)
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        """What dependency injection gives it: its placeholders, as text, and the hub."""
-        names = ((name, _Text) for name in self.pattern.placeholders)
-        kind = inspect.Parameter.KEYWORD_ONLY
-        return inspect.Signature(
-            [inspect.Parameter(name, kind, annotation=wanted) for name, wanted in (*names, (RESERVED, Hub))]
-        )
 
     def bind(self, hub: Hub) -> None:
         """A hub was made with them."""
@@ -118,14 +117,16 @@ _Text = Annotated[str, BeforeValidator(str)]
 
 
 class Topic(Generic[M]):
-    """One topic of `Topics`: what the hub does, with messages of its type."""
+    """One topic of `Topics`: what the hub does, with messages of its type. `rooms(room="7")` makes it.
+
+    `hub` carries it, `name` is what the hub calls it (`room/7`), `topics` declares its messages.
+    """
 
     __slots__ = ("hub", "name", "topics")
 
     def __init__(self, hub: Hub, name: str, topics: Topics[M]) -> None:
         self.hub = hub
         self.name = name
-        """As the hub knows it, `room/7`."""
         self.topics = topics
 
     def __repr__(self) -> str:

@@ -27,13 +27,7 @@ from . import lifespan as lifespans
 from .channel import ChannelRoute, blueprint_of
 from .context import OverridesProvider
 from .endpoint import refuse_unknown
-from .errors import (
-    RoutingError,
-    a_path,
-    check_endpoint,
-    check_prefix,
-    warn_of_missing_path_parameters,
-)
+from .errors import RoutingError, a_path, check_endpoint, check_prefix, warn_of_missing_path_parameters
 from .fastapi_include import FastAPIInclude
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, flatten, select
