@@ -9,7 +9,7 @@ SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh requirements/de
 	$(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-newest check fmt lock bench screenshots conformance fuzz asan leaks setup system clean
+.PHONY: help demo test test-lowest test-newest check coverage fmt lock bench screenshots conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
 
 # PYTHON=... of another version than .venv's asks for another .venv.
@@ -42,6 +42,9 @@ check: setup ## ruff, mypy strict, complete public types, import directions, sha
 	$(BIN)/mypy
 	scripts/public_types.sh
 	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_shape.py tests/test_public.py
+
+coverage: setup system ## branch coverage of each module by the tests of its part (ARGS="hub routing" for some)
+	$(BIN)/python scripts/covered.py $(ARGS)
 
 fmt: setup ## format the sources
 	$(BIN)/ruff check --fix .

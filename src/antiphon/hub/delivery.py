@@ -428,8 +428,8 @@ class Station:
         elif local is not None and roster is not None:
             local.refresh(roster, came)
 
-    def close(self, which: Callable[[LocalReceiver], bool], how: tuple[int, str]) -> None:
-        """Disconnect the sinks of receivers `which` is true for."""
-        sinks = {id(r.sink): r.sink for local in self.topics.values() for r in local.receivers if which(r)}
+    def close(self, concerned: Callable[[LocalReceiver], bool], code_and_reason: tuple[int, str]) -> None:
+        """Disconnect the sinks of the receivers that are `concerned`, each sink once."""
+        sinks = {id(r.sink): r.sink for local in self.topics.values() for r in local.receivers if concerned(r)}
         for sink in sinks.values():
-            sink.disconnect(*how)
+            sink.disconnect(*code_and_reason)

@@ -39,19 +39,20 @@ class MemberKeeper:
         client: Redis,
         line: Pipeline,
         names: Names,
-        word: str,
+        prefix: str,
         lease: float,
         sweep: Callable[[set[int]], None],
         forgotten: Callable[[], None],
     ) -> None:
-        """`lease`: seconds. `sweep(buckets)` is called when a grace is over: `tick` them, if Redis is there.
+        """`prefix`: of epochs that begin here. `lease`: seconds. `sweep(buckets)` is called when a grace is
+        over: `tick` them, if Redis is there.
 
         `forgotten` is called when it shows that others have been let go of: `rename`, and track all of them again.
         """
         self._client = client
         self._line = line
         self._names = names
-        self._epoch_prefix = word
+        self._epoch_prefix = prefix
         self._lease = int(lease * 1000)
         self._sweep = sweep
         self._forgotten = forgotten
