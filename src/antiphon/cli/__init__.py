@@ -49,7 +49,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in _COMMANDS and not name.startswith("-"):
+        if name not in _COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             is_app = ":" in name or name.endswith(".py")
             meant = [f"run {name}"] if is_app else difflib.get_close_matches(name, _COMMANDS, n=1)
             hint = f"did you mean antiphon {meant[0]}?" if meant else f"there are {', '.join(_COMMANDS)}"
