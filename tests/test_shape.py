@@ -22,8 +22,8 @@ LONGEST_FILE = 450
 MOST_METHODS = 40
 
 # What is still to be put right. These only get shorter.
-LONG_FILES = {"server/_pipe.pyx", "wire/_native.pyx"}
-LARGE_CLASSES = {"App", "HubContract", "Pipe", "RedisBackend", "Session", "Watched", "WebSocketProtocol"}
+LONG_FILES: set[str] = set()
+LARGE_CLASSES = {"App", "HubContract", "RedisBackend"}
 
 
 def tree_of(path: Path) -> ast.Module:

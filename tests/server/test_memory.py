@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import antiphon
-from antiphon.server import Session
+from antiphon.server.backend import Pipe
 from antiphon.types import CARRIER_EXTENSION
 from antiphon.wire.backend import NATIVE
 
@@ -39,7 +39,7 @@ async def test_an_app_that_is_always_some_messages_behind_does_not_cost_more_wit
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        session: Pipe = scope["extensions"][CARRIER_EXTENSION]
         session.data_received(100 * frame(TEXT, b"x"))
         tracemalloc.start()
         try:

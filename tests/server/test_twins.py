@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,9 +16,10 @@ from antiphon.server.state import Opening
 from antiphon.wire import Phase
 
 FOLDER = Path(pipe.__file__).parent
-NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_pipe.pyx", "_turns.pxi", "_waiting.pxi"))
+INCLUDED = re.findall(r'^include "(\S+)"', (FOLDER / "_pipe.pyx").read_text(), re.MULTILINE)
+NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_pipe.pyx", *INCLUDED))
 BEHIND_THE_PURE_ONE = {
-    "Pipe": {"take_turn"},  # C calls it directly
+    "Pipe": {"take_turn"},
     "Flusher": set(),
     "Turns": {"begin", "end", "enter", "is_over", "now", "owe"},
 }
@@ -27,9 +27,10 @@ BEHIND_THE_PURE_ONE = {
 
 
 def native_class(name: str) -> str:
-    found = re.search(rf"^cdef class {name}:\n((?:(?:    .*)?\n)+)", NATIVE, re.MULTILINE)
+    """Its body, behind those of its bases."""
+    found = re.search(rf"^cdef class {name}(?:\((\w+)\))?:\n((?:(?:    .*)?\n)+)", NATIVE, re.MULTILINE)
     assert found
-    return found[1]
+    return (native_class(found[1]) if found[1] else "") + found[2]
 
 
 def native_methods(name: str) -> dict[str, list[str]]:
@@ -44,10 +45,6 @@ def native_attributes(name: str) -> set[str]:
     return set(re.findall(r"^    cdef (?:public|readonly) .*?(\w+)(?:  #.*)?$", native_class(name), re.MULTILINE))
 
 
-def is_left_to_the_subclass(method: Any) -> bool:
-    return inspect.isfunction(method) and "raise NotImplementedError" in inspect.getsource(method)
-
-
 def pure_methods(cls: type) -> dict[str, list[str]]:
     methods: dict[str, list[str]] = {}
     for name, method in inspect.getmembers(cls):
@@ -55,7 +52,7 @@ def pure_methods(cls: type) -> dict[str, list[str]]:
             methods[name] = ["self"]
         elif name[:1] == "_" and name != "__init__":
             continue
-        elif inspect.isfunction(method) and not is_left_to_the_subclass(method):
+        elif inspect.isfunction(method):
             methods[name] = list(inspect.signature(method).parameters)
     return methods
 
@@ -96,3 +93,11 @@ def test_the_states_are_one_line_of_numbers() -> None:
 
 def test_an_app_may_send_something_wherever_a_connection_is_not_over() -> None:
     assert set(state.APP_MAY_SEND) == {*Opening, Phase.OPEN}
+
+
+def test_the_readme_shows_exactly_the_moves_that_the_code_allows() -> None:
+    text = (FOLDER / "README.md").read_text()
+    rows = re.findall(r"^\| ([A-Z_]+) \| .* \| ([^|]*) \|$", text, re.MULTILINE)
+    shown = {name: set(re.findall(r"[A-Z_]+", moves)) for name, moves in rows}
+    allowed = {state.state_of(number): moves for number, moves in state.MOVES.items()}
+    assert shown == {one.name: {other.name for other in moves if other != one} for one, moves in allowed.items()}

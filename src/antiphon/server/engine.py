@@ -23,7 +23,7 @@ from antiphon.types import ASGIApp, Scope
 from antiphon.wire import Deflate, Phase, Role, negotiate
 from antiphon.wire.deflate import Agreement
 
-from .backend import Flusher, Turns
+from .backend import Flusher, Pipe, Turns
 from .config import ServerConfig
 from .deadlines import Deadlines
 from .keepalive import ping_times
@@ -48,10 +48,12 @@ _MOST_OFFERS: Final = 64
 class Stoppable(Protocol):
     """What the engine asks of a connection when the server stops; `session.Session` is one."""
 
-    state: int
     task: asyncio.Task[Any] | None
     """The app's."""
-    transport: asyncio.Transport | None
+
+    @property
+    def pipe(self) -> Pipe:
+        """Its messages, its state and its transport."""
 
     def refuse(self, status: int, reason: str = "", headers: Any = ()) -> None:
         """Answer a handshake that waits."""
@@ -211,9 +213,9 @@ class Engine:
         now = self.clock()
         open_sessions = []
         for session in list(self.sessions):
-            if session.state == Phase.OPEN:
+            if session.pipe.state == Phase.OPEN:
                 open_sessions.append(session)
-            elif session.state <= Opening.WAITING_APP:
+            elif session.pipe.state <= Opening.WAITING_APP:
                 session.refuse(503, "the server stops", self.retry_headers)
         if open_sessions:
             self.logger.info("Closing %d WebSocket(s) within %.1f s", len(open_sessions), times.window)
@@ -237,7 +239,7 @@ class Engine:
         for session in list(self.sessions):
             if session.task is not None:
                 session.task.cancel("the server stops")
-            if session.transport is not None:
+            if session.pipe.transport is not None:
                 session.abort()
         if any(session.task is not None for session in self.sessions):
             self.loop.call_later(_CANCEL_AGAIN, self._cancel_rest)  # some have not understood
