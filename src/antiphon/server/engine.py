@@ -13,13 +13,13 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from antiphon.events import ConnectionRefused, Event
 from antiphon.shown import shown
 from antiphon.status import WS_1012_SERVICE_RESTART
-from antiphon.types import ASGIApp, Scope
+from antiphon.types import ASGIApp, Receive, Scope, Send
 from antiphon.wire import Deflate, Phase, Role, negotiate
 from antiphon.wire.deflate import Agreement
 
@@ -95,8 +95,11 @@ class Engine:
         logger: logging.Logger | None = None,
         rng: random.Random | None = None,
         work_clock: Callable[[], float] = time.perf_counter,
+        unproxied_app: ASGIApp | None = None,
     ) -> None:
+        """`unproxied_app`: called instead of `app` for requests without a header of a proxy, where that is the same."""
         self.app: Final = app
+        self._unproxied_app: Final = unproxied_app
         self.config: Final = config or ServerConfig()
         self.loop: Final = loop or asyncio.get_running_loop()
         self.context: Final = contextvars.copy_context()
@@ -110,7 +113,7 @@ class Engine:
         self.default_headers: Final = default_headers
         self.reset_contextvars: Final = reset_contextvars
         self.logger: Final = logger or logging.getLogger("antiphon.server")
-        self.app_is_coroutine_function: Final = _is_coroutine_function(app)
+        self._coroutine_functions: Final = {id(one): _is_coroutine_function(one) for one in (app, unproxied_app)}
         self.sessions: Final[dict[Stoppable, None]] = {}  # for large numbers a third of a set's size
         self.flusher: Final = Flusher(self.loop)
         self.turns: Final = Turns(self.loop, work_clock)
@@ -132,6 +135,15 @@ class Engine:
         self._stop_queue: list[tuple[float, Stoppable]] = []
 
     refusals: Final = {503: "no room for another connection", 429: "too many connections from this address"}
+
+    def call_app(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, Any]:
+        """The coroutine of the app's task for one connection."""
+        app = self.app
+        if self._unproxied_app is not None and not any(b"forwarded" in name for name, _ in scope["headers"]):
+            app = self._unproxied_app
+        if self._coroutine_functions[id(app)]:
+            return app(scope, receive, send)  # type: ignore[return-value]
+        return _call(app, scope, receive, send)
 
     # ------------------------------------------------------------ limits
 
@@ -243,6 +255,11 @@ class Engine:
                 session.abort()
         if any(session.task is not None for session in self.sessions):
             self.loop.call_later(_CANCEL_AGAIN, self._cancel_rest)  # some have not understood
+
+
+async def _call(app: Any, scope: Scope, receive: Receive, send: Send) -> Any:
+    """For an app that is no coroutine function itself: call it inside its task."""
+    return await app(scope, receive, send)
 
 
 def _tick(config: ServerConfig) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Final
 
 from antiphon.events import ConnectionOpened, ProtocolViolated
@@ -139,7 +139,9 @@ class Session(asyncio.Protocol):
         self._drop_handshake()
         engine, pipe = self.engine, self.pipe
         config = engine.config
-        pipe.parser = Parser(role=Role.SERVER, max_message_size=config.max_message_size, inflater=pipe.deflate)
+        pipe.parser = Parser(
+            role=Role.SERVER, max_message_size=config.max_message_size, inflater=pipe.deflate
+        )
         if config.max_frames_per_second is not None or config.max_bytes_per_second is not None:
             self._rate = Rate(config.max_frames_per_second, config.max_bytes_per_second, engine.clock())
             pipe.rated = True
@@ -154,11 +156,7 @@ class Session(asyncio.Protocol):
     def run_app(self, scope: Scope) -> None:
         """`Handshake`: the request is whole."""
         engine, pipe = self.engine, self.pipe
-        coroutine: Coroutine[Any, Any, Any]
-        if engine.app_is_coroutine_function:
-            coroutine = engine.app(scope, pipe.asgi_receive, pipe.asgi_send)  # type: ignore[assignment]
-        else:
-            coroutine = _call(engine.app, scope, pipe.asgi_receive, pipe.asgi_send)
+        coroutine = engine.call_app(scope, pipe.asgi_receive, pipe.asgi_send)
         context = contextvars.Context() if engine.reset_contextvars else None
         task = engine.loop.create_task(coroutine, name=shown(self.watch.path), context=context)
         self.task = task
@@ -307,8 +305,3 @@ class Session(asyncio.Protocol):
         watch.do(step)
         pipe.resume_reading()
         watch.end_sending()
-
-
-async def _call(app: Any, scope: Scope, receive: Any, send: Any) -> Any:
-    """For an app that is no coroutine function itself: call it inside its task."""
-    return await app(scope, receive, send)
