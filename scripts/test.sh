@@ -28,8 +28,8 @@ PYTEST=("$VENV/bin/python" -m pytest -q)
 # Two for each core: half of the tests wait for processes, browsers and leases most of their time.
 WORKERS=${ANTIPHON_TEST_WORKERS:-$(n=$(nproc 2>/dev/null || echo 2); echo $((n > 2 ? 6 : 2 * n)))}
 PARALLEL=(-n "$WORKERS" --dist worksteal)
-# Without the two files in which every test is parametrised over both twins.
-TWICE=(tests/wire tests/server tests/connection tests/matrix tests/testing
+# Without what is parametrised over both twins: tests/server, and two files.
+TWICE=(tests/wire tests/connection tests/matrix tests/testing
 	--ignore tests/wire/test_parser.py --ignore tests/wire/test_frames.py)
 
 if [ $# -gt 0 ]; then

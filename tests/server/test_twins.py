@@ -1,23 +1,29 @@
 """The two twins of what one connection does with messages: one set of numbers, the same names, the same arguments.
 
-That they behave alike is for the other tests, which run on both, and for `simulation.py`, which compares their lives.
+That they behave alike is for the other tests, which run on both, and for the random lives that are compared here.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from antiphon.server import bounds, pipe, state
+from antiphon.server import backend, bounds, pipe, state
+from antiphon.server.backend import NATIVE_TWIN, PURE_TWIN, Twin
 from antiphon.server.state import Opening
 from antiphon.wire import Phase
+from tests.server import simulation
 
 FOLDER = Path(pipe.__file__).parent
 INCLUDED = re.findall(r'^include "(\S+)"', (FOLDER / "_pipe.pyx").read_text(), re.MULTILINE)
 NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_pipe.pyx", *INCLUDED))
+CALM = (10_000, 10_030)
+"""Seeds of the lives that are compared."""
 BEHIND_THE_PURE_ONE = {
     "Pipe": {"take_turn"},
     "Flusher": set(),
@@ -101,3 +107,15 @@ def test_the_readme_shows_exactly_the_moves_that_the_code_allows() -> None:
     shown = {name: set(re.findall(r"[A-Z_]+", moves)) for name, moves in rows}
     allowed = {state.state_of(number): moves for number, moves in state.MOVES.items()}
     assert shown == {one.name: {other.name for other in moves if other != one} for one, moves in allowed.items()}
+
+
+@pytest.mark.skipif(NATIVE_TWIN is None, reason="the other twin is not built")
+def test_both_twins_live_the_same_lives(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.CRITICAL)
+
+    def lives_of(twin: Twin | None) -> list[Any]:
+        monkeypatch.setattr(backend, "twin", twin)
+        return [simulation.run(seed, calm=True).trace() for seed in range(*CALM)]
+
+    for seed, native_life, pure_life in zip(range(*CALM), lives_of(NATIVE_TWIN), lives_of(PURE_TWIN), strict=True):
+        assert native_life == pure_life, f"seed {seed}"

@@ -23,7 +23,8 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 from antiphon.wire import Deflate, Phase, Role, negotiate
 from antiphon.wire.deflate import Agreement
 
-from .backend import Flusher, Pipe, Turns
+from . import backend
+from .backend import Flusher, Pipe, Turns, Twin
 from .config import ServerConfig
 from .deadlines import Deadlines
 from .keepalive import ping_times
@@ -115,8 +116,9 @@ class Engine:
         self.logger: Final = logger or logging.getLogger("antiphon.server")
         self._coroutine_functions: Final = {id(one): _is_coroutine_function(one) for one in (app, unproxied_app)}
         self.sessions: Final[dict[Stoppable, None]] = {}  # for large numbers a third of a set's size
-        self.flusher: Final = Flusher(self.loop)
-        self.turns: Final = Turns(self.loop, work_clock)
+        self.twin: Final[Twin] = backend.twin
+        self.flusher: Final[Flusher] = self.twin.Flusher(self.loop)
+        self.turns: Final[Turns] = self.twin.Turns(self.loop, work_clock)
         self.headers: Final = SharedHeaders()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)

@@ -22,7 +22,7 @@ from antiphon.status import (
     WS_1013_TRY_AGAIN_LATER,
 )
 from antiphon.types import ClosedBy, Message, Scope
-from antiphon.wire import Close, Parser, Phase, Ping, Pong, ProtocolError, Role, closing
+from antiphon.wire import Close, Phase, Ping, Pong, ProtocolError, Role, closing
 
 from .backend import Pipe
 from .engine import Engine
@@ -43,7 +43,7 @@ class Session(asyncio.Protocol):
 
     def __init__(self, engine: Engine) -> None:
         self.engine: Final = engine
-        self.pipe: Final = Pipe(engine, self)
+        self.pipe: Final[Pipe] = engine.twin.Pipe(engine, self)
         self.watch: Final = Watch(engine, self.pipe)
         self.pipe.watch = self.watch
         self.data_received = self.pipe.data_received
@@ -139,7 +139,7 @@ class Session(asyncio.Protocol):
         self._drop_handshake()
         engine, pipe = self.engine, self.pipe
         config = engine.config
-        pipe.parser = Parser(
+        pipe.parser = engine.twin.Parser(
             role=Role.SERVER, max_message_size=config.max_message_size, inflater=pipe.deflate
         )
         if config.max_frames_per_second is not None or config.max_bytes_per_second is not None:
