@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from antiphon.server import ServerConfig, Session
+from antiphon.server import ServerConfig, Session, backend
 from antiphon.server.backend import Pipe
 from antiphon.types import CARRIER_EXTENSION
 from tests.patience import PATIENCE
@@ -413,7 +413,7 @@ async def test_nothing_of_a_connection_is_left_when_it_is_over(caplog: Any) -> N
 
     def sessions() -> int:
         gc.collect()
-        return sum(1 for entry in gc.get_objects() if isinstance(entry, Session | Pipe))
+        return sum(1 for entry in gc.get_objects() if isinstance(entry, (Session, backend.twin.Pipe)))
 
     async with serving(echo, http="httptools") as served:
         await churn(served, 10)
@@ -422,7 +422,7 @@ async def test_nothing_of_a_connection_is_left_when_it_is_over(caplog: Any) -> N
         try:
             await churn(served, 60)
             # Without the collector's help: what an idle server holds must not wait for its next run.
-            left = sum(1 for entry in gc.get_objects() if isinstance(entry, Session | Pipe)) - before
+            left = sum(1 for entry in gc.get_objects() if isinstance(entry, (Session, backend.twin.Pipe))) - before
             protocols = sum(1 for entry in gc.get_objects() if type(entry) is HttpToolsProtocol)
         finally:
             gc.enable()
