@@ -1,8 +1,8 @@
 """The one module that touches uvicorn: `WebSocketProtocol` for its `ws` setting, `HTTPProtocol` for its `http` setting.
 
 What is used of uvicorn: the constructor's arguments, `Config`'s attributes named below, `ServerState`'s `connections`,
-`tasks` and `default_headers`, `shutdown()` on a connection, the logger "uvicorn.error", and its HTTP protocol: the
-callbacks of its parser, `parser`, `cycle` and `transport`.
+`tasks` and `default_headers`, `shutdown()` on a connection, the logger "uvicorn.error", its HTTP protocol (its parser's
+callbacks, `parser`, `cycle` and `transport`), and that its middleware for proxies' headers does nothing where none are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -332,9 +333,11 @@ def _make_engine(
         ping_timeout=config.ws_ping_timeout or None,
         deflate=(limits.deflate or DeflateConfig()) if config.ws_per_message_deflate else None,
     )
+    app = config.loaded_app
     return Engine(
-        config.loaded_app,
+        app,
         limits,
+        unproxied_app=_behind_proxy_headers(app),
         loop=loop or asyncio.get_running_loop(),
         connections=server_state.connections,
         tasks=server_state.tasks,
@@ -348,6 +351,11 @@ def _make_engine(
         logger=logging.getLogger("uvicorn.error"),
         access_log=config.access_log is not False,
     )
+
+
+def _behind_proxy_headers(app: Any) -> Any:
+    """What uvicorn wraps for the headers of proxies, at the price of a coroutine for each (benchmarks: connect)."""
+    return app.app if type(app) is ProxyHeadersMiddleware else None
 
 
 def _default_headers_of(server_state: ServerState) -> Callable[[], Headers]:
