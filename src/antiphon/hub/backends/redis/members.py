@@ -35,14 +35,13 @@ class MemberKeeper:
     """The connections of this process that are present somewhere. Its calls raise RedisError."""
 
     def __init__(
-        self, client: Redis, line: Pipeline, names: Names, prefix: str, lease: float, sweep: Callable[[set[int]], None]
+        self, client: Redis, line: Pipeline, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]
     ) -> None:
-        """`prefix`: of epochs that begin here. `lease`: seconds. `sweep(buckets)` is called when a grace is over:
-        `tick` them, if Redis is there."""
+        """`lease`: seconds. `sweep(buckets)` is called when a grace is over: `tick` them, if Redis is there."""
         self._client = client
         self._line = line
         self._names = names
-        self._epoch_prefix = prefix
+        self._epoch_prefix = word
         self._lease = int(lease * 1000)
         self._sweep = sweep
         self._loop = asyncio.get_running_loop()
