@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import WebSocketException
 
 from antiphon.cli.loading import Target, load
+from antiphon.cli.serving import Config
 from tests.commands import ANTIPHON, antiphon, run
 from tests.patience import PATIENCE
 from tests.serving import HOST, ServedProcess, serve_process
@@ -113,6 +114,10 @@ async def test_options_may_come_from_the_environment(folder: Path) -> None:
 async def test_each_engine_serves(folder: Path, engine: str) -> None:
     async with run("main", "--ws", engine, app_dir=folder) as server:
         assert (await hear(server.url)).endswith("hello")
+
+
+def test_a_worker_has_a_minute_to_start_before_it_is_taken_for_dead() -> None:
+    assert Config("main:app").timeout_worker_healthcheck == 60
 
 
 async def test_workers_are_processes_that_share_one_port(folder: Path) -> None:

@@ -62,12 +62,17 @@ class WsEngine(Enum):
         return package if package and importlib.util.find_spec(package) is None else None
 
 
+WORKER_HEALTHCHECK: Final = 60
+"""Seconds a worker may take to answer its supervisor before it is killed and replaced. It answers when Python and the
+libraries are loaded: with uvicorn's 5, a busy machine kills each worker while it starts."""
+
+
 class Config(uvicorn.Config):
     """uvicorn's settings. A worker loads them too, and ends with the process that supervises it, however that ends:
     an orphan would keep the port, with a hub that has lost its relay."""
 
     def __init__(self, *args: Any, metrics_path: str | None = None, **settings: Any) -> None:
-        super().__init__(*args, **settings)
+        super().__init__(*args, **{"timeout_worker_healthcheck": WORKER_HEALTHCHECK, **settings})
         self.metrics_path = metrics_path
         """Where the numbers of all workers are shown."""
         self.metrics_folder: str | None = None
