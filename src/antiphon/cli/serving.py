@@ -35,7 +35,7 @@ from .problem import Problem
 
 STARTUP_FAILURE: Final = 3
 
-WORKER_PATIENCE: Final = 20
+WORKER_PATIENCE: Final = 30
 """Seconds without an answer after which a worker counts as stuck, is killed and started again. uvicorn's 5 are less
 than an interpreter may need to start on a busy machine, or in a container with a tenth of a processor."""
 
