@@ -15,6 +15,7 @@ from antiphon.hub.pages import AT_ONCE
 from antiphon.hub.records import Keep, Page
 from antiphon.hub.store import Store
 from antiphon.testing.hub_sinks import Connection, eventually
+from tests.patience import PATIENCE
 
 OUTBOX = 20_000
 LONG = TopicOptions(history=100, outbox_bytes=OUTBOX)
@@ -233,6 +234,19 @@ async def test_a_hub_that_stops_in_the_middle_of_a_page_tells_the_reader(remote:
         await hub.stop()
         await eventually(lambda: connection.sink.events)
         assert [event["type"] for event in connection.sink.events] == ["resync"]
+
+
+async def test_a_hub_that_stops_while_joiners_wait_for_their_page_does_not_leave_them_waiting(remote: Remote) -> None:
+    hub = Hub(backend=remote, topics=TOPICS)
+    await hub.start()
+    await fill(hub, "t", 5)
+    remote.answering.clear()
+    joins = [asyncio.create_task(hub.join("t", Connection(), history=5).__aenter__()) for _ in range(3)]
+    await eventually(lambda: remote.asked)
+    await hub.stop()
+    async with asyncio.timeout(PATIENCE):
+        outcomes = await asyncio.gather(*joins, return_exceptions=True)
+    assert [type(one) for one in outcomes] == [BackendUnavailable] * 3
 
 
 async def test_who_leaves_in_the_middle_of_a_page_leaves_nothing_behind(remote: Remote) -> None:
