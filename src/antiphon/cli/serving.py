@@ -30,6 +30,7 @@ from antiphon.hub.backends import handover
 from antiphon.hub.backends.relay import Supervisor
 from antiphon.server import native
 
+from . import allocator
 from . import sockets as listening
 from .problem import Problem
 
@@ -79,6 +80,7 @@ class Config(uvicorn.Config):
         """Where several workers keep them."""
 
     def load(self) -> None:
+        allocator.give_back_large_blocks()
         super().load()
         if self.metrics_path is not None:
             importlib.import_module("antiphon.cli.metrics").install(self, self.metrics_path, self.metrics_folder)

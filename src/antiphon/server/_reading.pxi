@@ -158,6 +158,10 @@ cdef class Reading:
             self.turns.enter(<Pipe>self, False)
         return 0
 
+    @property
+    def swollen(self):
+        return swollen(self)
+
     cdef int take_turn(self) except -1:
         """It is this connection's turn. Its reader's, when that has given way, else what was not parsed yet."""
         cdef bytes chunk

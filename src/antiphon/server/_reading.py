@@ -16,7 +16,7 @@ from antiphon.wire import Close, Deflate, Parser, Phase, Ping, ProtocolError
 from antiphon.wire.frames import Event
 
 from ._turns import Flusher, Turns
-from .bounds import HELD, OVERHEAD, PINGS, READS, SHORT, SLICE, WORK
+from .bounds import HELD, LARGE, OVERHEAD, PINGS, READS, SHORT, SLICE, WORK
 from .config import ServerConfig
 from .errors import nothing_more
 from .state import Opening
@@ -300,6 +300,14 @@ class Reading:
             self.queued = True
             self.turns.enter(self)
 
+    @property
+    def swollen(self) -> bool:
+        """`Turns`: what it has to do is to inflate more of a message that is large already."""
+        parser = self.parser
+        if parser is None or not parser.inflating or parser.buffered < LARGE:
+            return False
+        return self._waiter is None or self._inbox is None  # else its reader's turn comes first
+
     def take_turn(self) -> None:
         """`Turns`: it is the turn of its reader, when that has given way, or of what was not parsed yet."""
         self.queued = False
@@ -391,11 +399,11 @@ class Reading:
             if self._waiter is not None:
                 raise RuntimeError("two tasks receive from one WebSocket at the same time")
             self._reads = 0
-            if gives_way:
-                gives_way = False
-                self._wait()
             self._waiter = self.loop.create_future()
             try:
+                if gives_way:
+                    gives_way = False
+                    self._wait()
                 await self._waiter
             finally:
                 self._waiter = None
