@@ -42,6 +42,7 @@ logger: Final = logging.getLogger("antiphon")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_ASYNCAPI_URL: Final = "/asyncapi.json"
+DEFAULT_CONSOLE_URL: Final = "/asyncapi"
 
 
 class OpenAPI(TypedDict, total=False):
@@ -96,7 +97,7 @@ class App(RouteMethods):
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
     `channel_options` are the wire and the limits of channels that have none of their own. `asyncapi_url` is the path of
     the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that documents no messages,
-    or has `openapi_url=None`, has none. None: no document.
+    or has `openapi_url=None`, has none. None: no document. `console_url` is the path of its console; None: no page.
     Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
@@ -118,6 +119,7 @@ class App(RouteMethods):
         connection_options: ConnectionOptions | None = None,
         channel_options: ChannelOptions | None = None,
         asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
+        console_url: str | None = DEFAULT_CONSOLE_URL,
         **metadata: Unpack[OpenAPI],
     ) -> None:
         check_keywords(metadata, OpenAPI, "App")
@@ -148,8 +150,9 @@ class App(RouteMethods):
             lifespan=lifespan,
             channel_options=channel_options,
         )
-        if asyncapi_url is not None and metadata.get("openapi_url", "") is not None:
-            self.router.default = LastResort(asyncapi_url, document_of(self), self.router.default)
+        if metadata.get("openapi_url", "") is None:  # as FastAPI's programs turn their documents off
+            asyncapi_url = None
+        self.router.default = LastResort(document_of(self), self.router.default, asyncapi_url, console_url)
         self._hub = hub
         self._hub_failure: HubError | None = None
         self._routers_lifespan = self.router.lifespan_context
