@@ -150,9 +150,7 @@ class App(RouteMethods):
             lifespan=lifespan,
             channel_options=channel_options,
         )
-        if metadata.get("openapi_url", "") is None:  # as FastAPI's programs turn their documents off
-            asyncapi_url = None
-        self.router.default = LastResort(document_of(self), self.router.default, asyncapi_url, console_url)
+        self.router.default = _documents(self, asyncapi_url, console_url)
         self._hub = hub
         self._hub_failure: HubError | None = None
         self._routers_lifespan = self.router.lifespan_context
@@ -418,6 +416,13 @@ class App(RouteMethods):
             return
         answered: MiddlewareAnswer | None = scope.get(ANSWER_KEY)
         await self.router.dispatch(scope, receive, send if answered is None else answered.leave(send))
+
+
+def _documents(app: App, asyncapi_url: str | None, console_url: str | None) -> ASGIApp:
+    """What serves when no route does: the document, unless all are turned off as FastAPI's programs do it."""
+    if app.metadata.get("openapi_url", "") is None:
+        asyncapi_url = None
+    return LastResort(document_of(app), app.router.default, asyncapi_url, console_url)
 
 
 def _check(name: str, value: object, kind: type, expected: str) -> None:

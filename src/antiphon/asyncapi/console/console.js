@@ -212,6 +212,7 @@ function connect() {
   mine.binaryType = "arraybuffer";
   people = {};
   pending.clear();
+  $("running").replaceChildren();
   showPeople();
   $("position").hidden = true;
   state("connecting …", "Close");
@@ -252,12 +253,12 @@ function send() {
   const asks = $("ref").checked && !$("ref").parentElement.hidden && message.told.name !== "cancel";
   if (asks) frame[names.ref] = ++number;
   socket.send(JSON.stringify(frame));
-  const item = log("out", message.told.name, JSON.stringify(frame, null, 1));
+  log("out", message.told.name, JSON.stringify(frame, null, 1));
   if (asks) {
     const ref = number;
     const stream = message.operation["x-antiphon"]?.answer === "stream";
-    const cancel = stream ? make("button", { type: "button", onclick: () => give(ref) }, "Cancel") : undefined;
-    if (cancel) item.append(cancel);
+    const cancel = stream ? make("button", { type: "button", onclick: () => give(ref) }, `Cancel ${message.told.name} ${ref}`) : undefined;
+    if (cancel) $("running").append(cancel);
     pending.set(ref, { name: message.told.name, message: message.ref, since: performance.now(), cancel });
   }
 }
@@ -323,10 +324,12 @@ function showPeople() {
 function log(kind, title, text) {
   const item = make("li", { class: kind }, make("b", {}, `${{ out: "→", in: "←", bad: "←", note: "·" }[kind]} ${title}`),
     make("small", {}, ` ${new Date().toLocaleTimeString()}`), make("pre", {}, text ?? ""));
-  $("log").append(item);
+  const lines = $("log");
+  const follows = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 40;
+  lines.append(item);
   while ($("log").children.length > MOST) $("log").firstChild.remove();
   sift(item);
-  item.scrollIntoView({ block: "nearest" });
+  if (follows) lines.scrollTop = lines.scrollHeight;
   return item;
 }
 
