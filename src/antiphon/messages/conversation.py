@@ -51,7 +51,8 @@ async def converse(program: Program, **values: Any) -> None:
     """
     name = program.connection_name
     websocket: WebSocket = values.pop(name) if name == CONNECTION or program.call is None else values[name]
-    conversation = Conversation(program, websocket, values.pop(KEPT, ()))
+    kept = (*values.pop(KEPT, ()), *(values[shared] for shared in program.shared))
+    conversation = Conversation(program, websocket, kept)
     if program.kind is not CallKind.ASYNC_GENERATOR:
         if program.call is not None:
             if program.kind is CallKind.ASYNC:

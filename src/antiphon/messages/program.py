@@ -23,7 +23,7 @@ from antiphon.exceptions import RegistrationError
 from .caller import Caller
 from .frames import Frames
 from .options import ChannelOptions
-from .outgoing import Events
+from .outgoing import Events, Outgoing, check_distinct
 from .shape import (
     AnswerKind,
     ChannelShape,
@@ -84,9 +84,15 @@ def check_blueprint(blueprint: Blueprint) -> None:
     Program(blueprint, (), path=blueprint.path)
 
 
-def check_handler(blueprint: Blueprint, registered: Registered) -> HandlerShape:
-    """The shape of one handler where the channel was written. Raises RegistrationError, as documents would need it."""
-    return Program(blueprint, (registered,), path=blueprint.path).described[0]
+def check_handler(
+    blueprint: Blueprint, registered: Registered, sent: Sequence[Outgoing]
+) -> tuple[HandlerShape, tuple[Outgoing, ...]]:
+    """The shape of one handler where the channel was written, and all events: those `sent` by others, and its own.
+
+    Raises RegistrationError for what can never work.
+    """
+    program = Program(blueprint, (registered,), path=blueprint.path)
+    return program.described[0], check_distinct([*sent, *program.shape.sends], program.described[0].label)
 
 
 def yielded_type(blueprint: Blueprint) -> Any:
@@ -195,6 +201,8 @@ class Program:
             overrides=overrides,
         )
         self.plan: Plan = layers.plan
+        self.shared: tuple[str, ...] = layers.shared
+        """The connection function's own parameters that handlers get too."""
         self.described: tuple[HandlerShape, ...] = tuple(
             describe_handler(one, plan, self.options) for one, plan in zip(registered, layers.calls, strict=True)
         )
@@ -225,9 +233,11 @@ class Program:
 
     def _shape(self, layers: Layers, path: str) -> ChannelShape:
         blueprint, wire = self.blueprint, self.options.wire
-        declared = [one for made in layers.made for one in get_args(made) if one not in (Any, None, NoReturn)]
+        declared = [
+            (where, one) for where, made in layers.made for one in get_args(made) if one not in (Any, None, NoReturn)
+        ]
         if blueprint.sends is not None:
-            declared.append(blueprint.sends)
+            declared.append((blueprint.label, blueprint.sends))
         of_kind = {kind: [one for one in self.described if one.kind is kind] for kind in HandlerKind}
         return ChannelShape(
             name=blueprint.name,
