@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic_core import to_json, to_jsonable_python
 from starlette._utils import get_route_path
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -35,7 +36,8 @@ class DocumentApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"expected an http scope, got {scope['type']}: add_route() this in an app")
-        response = self._answer(Request(scope, receive))
+        # To describe hundreds of messages takes a second, in which the sockets of this loop have their turns.
+        response = await run_in_threadpool(self._answer, Request(scope, receive))
         await response(scope, receive, send)
 
     def _answer(self, request: Request) -> Response:
