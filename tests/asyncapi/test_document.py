@@ -219,7 +219,7 @@ async def test_every_frame_of_the_chat_is_exactly_one_message_of_its_operation()
         await ann.send("nonsense")
         operations = {1: "say", "b": "say", 3: "search", 4: "typing", 5: "say"}
         count = {"error": 0, "said": 0}
-        while count["error"] < 3 or count["said"] < 2:
+        while count["error"] < 3 or count["said"] < 2 or "end" not in count or count.get("reply", 0) < 2:
             frame = json.loads(await ann.receive())
             count[frame["type"]] = count.get(frame["type"], 0) + 1
             ref = frame.get("ref")

@@ -165,6 +165,18 @@ def test_one_tag_has_one_handler() -> None:
 async def fallback(message: dict[str, Any]) -> None: ...
 
 
+class Incomplete(BaseModel):
+    field: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_class_whose_annotations_cannot_be_resolved_is_refused() -> None:
+    async def take(message: Any) -> None: ...
+
+    take.__annotations__["message"] = Incomplete
+    with pytest.raises(RegistrationError, match=r"take: parameter 'message'.*Nowhere"):
+        channel().on(take)
+
+
 def test_one_tag_is_sent_for_one_class() -> None:
     chat = channel()
     other = type("Say", (BaseModel,), {"__module__": "elsewhere"})

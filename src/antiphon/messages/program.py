@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, get_args, get_origin
+from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin
 
 from antiphon import tags
 from antiphon.connection import WebSocket
-from antiphon.dependencies import hints, topics_of
+from antiphon.dependencies import topics_of
 from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, describe, returned
 from antiphon.dependencies.layers import CONNECTION, CallSource, Layers, analyze_layers
 from antiphon.dependencies.plan import Injected, Plan
@@ -40,6 +41,8 @@ from .typecodec import Codec, codec_of
 Call = Callable[..., Any]
 
 DEFAULT_OPTIONS: Final = ChannelOptions()
+
+SCALARS: Final = frozenset({str, int, float, bool, bytes, complex})
 
 SIZED: Final = 64 << 10
 """Characters from which on a message is looked at before it is decoded, as `connection.codec` does."""
@@ -113,7 +116,7 @@ def yielded_type(blueprint: Blueprint) -> Any:
     found = tags.bare((get_args(bare) or (None,))[0])
     if found in (None, type(None), Any, object):
         return None
-    if hints.is_scalar(found) and (not isinstance(found, type) or found.__module__ == "builtins"):
+    if found in SCALARS or get_origin(found) in (Union, types.UnionType, Literal):
         raise RegistrationError(
             f"{blueprint.label} yields {found!r}, which nobody can tell from a parameter of the query: yield an object "
             "of a class of yours"
