@@ -43,6 +43,7 @@ logger: Final = logging.getLogger("antiphon")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_ASYNCAPI_URL: Final = "/asyncapi.json"
+DEFAULT_CONSOLE_URL: Final = "/asyncapi"
 
 
 class OpenAPI(TypedDict, total=False):
@@ -186,7 +187,7 @@ class App(RouteMethods):
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
     `channel_options` are the wire and the limits of channels that have none of their own. `asyncapi_url` is the path of
     the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that documents no messages,
-    or has `openapi_url=None`, has none. None: no document.
+    or has `openapi_url=None`, has none. None: no document. `console_url` is the path of its console; None: no page.
     Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
@@ -208,6 +209,7 @@ class App(RouteMethods):
         connection_options: ConnectionOptions | None = None,
         channel_options: ChannelOptions | None = None,
         asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
+        console_url: str | None = DEFAULT_CONSOLE_URL,
         **metadata: Unpack[OpenAPI],
     ) -> None:
         check_keywords(metadata, OpenAPI, "App")
@@ -238,8 +240,7 @@ class App(RouteMethods):
             lifespan=lifespan,
             channel_options=channel_options,
         )
-        if asyncapi_url is not None and metadata.get("openapi_url", "") is not None:
-            self.router.default = LastResort(asyncapi_url, document_of(self), self.router.default)
+        self.router.default = _documents(self, asyncapi_url, console_url)
         self._hub = _AppsHub(hub)
         self.router.lifespan_context = self._hub.around(self.router.lifespan_context)
         self._layers = _Layers(self.router)
@@ -448,6 +449,13 @@ class App(RouteMethods):
     def _load_handlers(self) -> ASGIApp:
         self.middleware_stack = self._layers.load_handlers(self.exception_handlers, debug=self.debug)
         return self.middleware_stack
+
+
+def _documents(app: App, asyncapi_url: str | None, console_url: str | None) -> ASGIApp:
+    """What serves when no route does: the document, unless all are turned off as FastAPI's programs do it."""
+    if app.metadata.get("openapi_url", "") is None:
+        asyncapi_url = None
+    return LastResort(document_of(app), app.router.default, asyncapi_url, console_url)
 
 
 def _check(name: str, value: object, kind: type, expected: str) -> None:

@@ -46,10 +46,10 @@ def judged(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return results
 
 
-def complaints(documents: Sequence[Mapping[str, Any]]) -> list[str]:
-    """All that is wrong with the documents; what the parser calls an information is not."""
+def complaints(documents: Sequence[Mapping[str, Any]], results: list[dict[str, Any]] | None = None) -> list[str]:
+    """All that is wrong with the documents; what the parser calls an information is not. `results`: of `judged`."""
     found = []
-    for result in judged(documents):
+    for result in judged(documents) if results is None else results:
         serious = [one for one in result["diagnostics"] if one[0] < INFORMATION]
         found += [f"{result['name']}: {one}" for one in [*serious, *result["wrong"]]]
         if not result["parsed"]:

@@ -34,15 +34,12 @@ def names(operation: Mapping[str, Any], part: str = "messages") -> list[str]:
 
 
 def test_the_parser_and_ajv_find_nothing_in_any_version() -> None:
-    apps = {"chat": chat(), "events": chat(Framing.EVENT), "torture": torture(), "empty": App()}
-    documents = [
-        {"name": f"{name} {version}", "document": content(app, version)}
-        for name, app in apps.items()
-        for version in VERSIONS
-    ]
-    assert complaints(documents) == []
-    told = {one["name"]: one["diagnostics"] for one in judged(documents)}
-    assert all(not told[f"{name} 3.1.0"] for name in apps)
+    apps = {"chat 3.0.0": chat(), "events 3.1.0": chat(Framing.EVENT), "empty 3.0.0": App()}
+    apps |= {f"torture {version}": torture() for version in VERSIONS}
+    documents = [{"name": name, "document": content(app, name.partition(" ")[2])} for name, app in apps.items()]
+    results = judged(documents)
+    assert complaints(documents, results) == []
+    assert all(not one["diagnostics"] for one in results if one["name"].endswith("3.1.0"))
 
 
 def test_a_broken_document_does_not_pass() -> None:
@@ -223,7 +220,7 @@ async def test_every_frame_of_the_chat_is_exactly_one_message_of_its_operation()
         await ann.send("nonsense")
         operations = {1: "say", "b": "say", 3: "search", 4: "typing", 5: "say"}
         count = {"error": 0, "said": 0}
-        while count["error"] < 3 or count["said"] < 2:
+        while count["error"] < 3 or count["said"] < 2 or "end" not in count or count.get("reply", 0) < 2:
             frame = json.loads(await ann.receive())
             count[frame["type"]] = count.get(frame["type"], 0) + 1
             ref = frame.get("ref")

@@ -110,3 +110,23 @@ def test_it_is_the_same_below_a_mount_and_on_its_own() -> None:
 def test_what_has_no_routes_has_no_document() -> None:
     with pytest.raises(TypeError, match="an App or an APIRouter"):
         asyncapi_app(7)
+
+
+def test_the_console_is_where_the_app_says_and_never_without_a_document() -> None:
+    page = get(app(), "/asyncapi")
+    assert page.headers["content-type"].startswith("text/html")
+    assert 'data-document="/asyncapi.json"' in page.text
+    assert get(app(console_url="/try"), "/try/console.js").status_code == 200
+    assert get(app(), "/asyncapi/serving.py").status_code == 404
+    assert get(app(), "/asyncapi/../serving.py").status_code == 404
+    for served in (app(console_url=None), app(asyncapi_url=None), App()):
+        assert get(served, "/asyncapi").status_code == 404
+        assert get(served, "/asyncapi/console.js").status_code == 404
+
+
+def test_a_mounted_console_asks_for_its_own_document() -> None:
+    outer = FastAPI()
+    outer.mount("/live", app())
+    page = get(outer, "/live/asyncapi").text
+    assert 'data-document="/live/asyncapi.json"' in page
+    assert 'data-root="/live"' in page

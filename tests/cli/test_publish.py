@@ -64,20 +64,14 @@ async def test_a_message_from_the_shell_reaches_a_socket(folder: Path, redis_ser
 
 
 async def test_a_typed_topic_takes_json_that_fits_and_nothing_else(folder: Path, redis_server: RedisServer) -> None:
-    async def publish(data: str, topic: str = "room/7") -> Finished:
-        return await antiphon("publish", "main:typed", topic, data, cwd=folder)
+    async def publish(data: str) -> Finished:
+        return await antiphon("publish", "main:typed", "room/7", data, cwd=folder)
 
     sent = await publish('{"type":"said","text":"hi"}')
     assert (sent.code, sent.stdout[:2]) == (0, "1 ")
-    for wrong, told in (
-        ('{"type":"said"}', "text: Field required"),
-        ('{"type":"typing"}', "expected one of said"),
-        ("hello", "DATA does not fit room/7, which carries Said"),
-    ):
-        done = await publish(wrong)
-        assert done.code == 1
-        assert told in done.stderr
-    assert (await publish("hello", "room/7/log")).code == 0
+    wrong = await publish('{"type":"said"}')
+    assert wrong.code == 1
+    assert "DATA does not fit room/7, which carries Said: text: Field required" in wrong.stderr
 
 
 async def test_the_workers_of_a_running_server_are_reached_through_their_relay() -> None:

@@ -63,7 +63,7 @@ def test_the_python_in_a_document_runs(document: Path, tmp_path: Path, monkeypat
     monkeypatch.delitem(sys.modules, "main", raising=False)
     names: dict[str, Any] = {"start_workers": lambda env: None}
     for block in blocks(document, "python"):
-        code = compile(block, str(document), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(block, str(document), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         if not code.co_flags & inspect.CO_COROUTINE:
             exec(code, names)
     monkeypatch.delitem(sys.modules, "main", raising=False)

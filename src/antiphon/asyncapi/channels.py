@@ -96,9 +96,15 @@ class ChannelSection:
             name=incoming.tag,
             description=doc_of(kind) or handler.description,
             ref=self._names.ref,
-            examples=[] if self._names.content else author_examples(kind),
+            examples=self._examples(incoming.codec, "validation"),
             extension=self._named(schema),
         )
+
+    def _examples(self, codec: Codec | None, mode: Mode) -> list[Any]:
+        adapter = getattr(codec, "adapter", None)
+        if codec is None or adapter is None or self._names.content is not None:
+            return []
+        return author_examples(tags.bare(codec.annotation), adapter, mode)
 
     def _named(self, schema: Schema | None) -> dict[str, Any]:
         name = None if schema is None else self._section.schemas.name(schema)
@@ -151,7 +157,7 @@ class ChannelSection:
             outgoing.tag,
             payload,
             description=doc_of(kind),
-            examples=[] if self._names.content else author_examples(kind),
+            examples=self._examples(outgoing.codec, "serialization"),
             extension=self._named(schema),
         )
 

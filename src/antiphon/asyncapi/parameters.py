@@ -52,7 +52,9 @@ def _parameter(schema: Schema, schemas: Schemas) -> dict[str, Any]:
     resolved = schemas.resolved(schema)
     made: dict[str, Any] = {}
     words = resolved.get("type") or resolved.get("format")
-    text = str(resolved.get("description", "")) or (f"Of type {words}." if isinstance(words, str) else "")
+    text = str(resolved.get("description", "")) or (
+        f"Of type {words}." if isinstance(words, str) and words != "string" else ""
+    )
     if text:
         made["description"] = text
     if values := resolved.get("enum", [resolved["const"]] if "const" in resolved else None):

@@ -54,7 +54,7 @@ def _message(section: Section, kind: Any, mode: Mode) -> str:
         payload,
         name=name,
         description=doc_of(kind),
-        examples=author_examples(kind),
+        examples=author_examples(kind, adapter, mode),
         extension=None if named is None else {"schema": named},
     )
 

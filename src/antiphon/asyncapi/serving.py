@@ -6,14 +6,16 @@ import hashlib
 import json
 from typing import Any, Final
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
 from starlette._utils import get_route_path
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
+from . import console
 from .document import VERSIONS, Document, Info
 
 MEDIA_TYPE: Final = "application/json"
@@ -34,7 +36,8 @@ class DocumentApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"expected an http scope, got {scope['type']}: add_route() this in an app")
-        response = self._answer(Request(scope, receive))
+        # To describe hundreds of messages takes a second, in which the sockets of this loop have their turns.
+        response = await run_in_threadpool(self._answer, Request(scope, receive))
         await response(scope, receive, send)
 
     def _answer(self, request: Request) -> Response:
@@ -54,28 +57,49 @@ class DocumentApp:
 
 
 class LastResort:
-    """Serves a document at a path that nothing else serves, and only where there is something to tell."""
+    """Serves a document and its console at paths that nothing else serves, where there is something to tell."""
 
-    def __init__(self, path: str, document: Document, otherwise: ASGIApp) -> None:
-        """Raises TypeError, ValueError for what is no path."""
-        if not isinstance(path, str):
-            raise TypeError(f"asyncapi_url: expected a path such as '/asyncapi.json' or None, got {path!r}")
-        if not path.startswith("/"):
-            raise ValueError(f"asyncapi_url: expected a path that starts with '/', got {path!r}")
-        self._path = path
+    def __init__(
+        self, document: Document, otherwise: ASGIApp, asyncapi_url: str | None, console_url: str | None
+    ) -> None:
+        """Without a document there is no console. Raises TypeError, ValueError for what is no path."""
+        _check_path("asyncapi_url", asyncapi_url)
+        _check_path("console_url", console_url)
+        self._path = asyncapi_url
+        self._console = None if asyncapi_url is None else console_url
         self._app = DocumentApp(document)
         self._otherwise = otherwise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_ours = scope["type"] == "http" and get_route_path(scope) == self._path and not self._app.document.is_empty
-        await (self._app if is_ours else self._otherwise)(scope, receive, send)
+        found = None if scope["type"] != "http" or self._path is None else self._find(get_route_path(scope), scope)
+        if found is None or self._app.document.is_empty:
+            found = self._otherwise
+        await found(scope, receive, send)
+
+    def _find(self, path: str, scope: Scope) -> ASGIApp | None:
+        if path == self._path:
+            return self._app
+        if self._console is None or scope["method"] not in ("GET", "HEAD") or self._path is None:
+            return None
+        if path == self._console:
+            return console.page(self._console, self._path, scope.get("root_path", ""))
+        folder, _, name = path.rpartition("/")
+        return console.file(name) if folder == self._console else None
+
+
+def _check_path(name: str, path: object) -> None:
+    if path is not None and not isinstance(path, str):
+        raise TypeError(f"{name}: expected a path such as '/asyncapi.json' or None, got {path!r}")
+    if isinstance(path, str) and not path.startswith("/"):
+        raise ValueError(f"{name}: expected a path that starts with '/', got {path!r}")
 
 
 def written(document: dict[str, Any], indent: int | None = None) -> bytes:
-    """The document as JSON. What an author gave as an example or default and JSON does not know is left to pydantic."""
-    separators = (",", ":") if indent is None else None
-    text = json.dumps(document, ensure_ascii=False, indent=indent, separators=separators, default=to_jsonable_python)
-    return text.encode(errors="replace")
+    """The document as JSON. What an author gave as an example or default is written as pydantic writes it."""
+    try:
+        return to_json(document, indent=indent, inf_nan_mode="null", fallback=str)
+    except ValueError:  # lone surrogates, which stay the escapes as which they stand in the source
+        return json.dumps(to_jsonable_python(document, inf_nan_mode="null", fallback=str), indent=indent).encode()
 
 
 def asyncapi_app(

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from antiphon.hub import Framing, Topics
 from antiphon.tagged import TAG, Tagged
 
 from . import payloads
 from .payloads import WireNames
+from .schemas import Mode
 from .section import Section
 
+logger: Final = logging.getLogger("antiphon")
 
-def author_examples(kind: Any) -> list[Any]:
-    """The examples that a class has of its own."""
+
+def author_examples(kind: Any, adapter: TypeAdapter[Any], mode: Mode) -> list[Any]:
+    """The examples that a class has of its own, as far as they fit it; of what we send with all that we send."""
     config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
     extra = config.get("json_schema_extra")
-    return list(extra.get("examples") or ()) if isinstance(extra, dict) else []
+    given = list(extra.get("examples") or ()) if isinstance(extra, dict) else []
+    found = []
+    for one in given:
+        try:
+            value = adapter.validate_python(one)
+            found.append(one if mode == "validation" else adapter.dump_python(value, mode="json", by_alias=True))
+        except (ValidationError, PydanticSerializationError):
+            logger.warning("an example of %s does not fit it, and is left out of the document: %r", kind, one)
+    return found
 
 
 def doc_of(kind: Any) -> str:
@@ -57,7 +72,7 @@ def _message(section: Section, tagged: Tagged, topics: Topics[Any]) -> str:
     extension: dict[str, Any] = {"topic": topics.pattern.text}
     if name := schemas.name(schema):
         extension["schema"] = name
-    examples = author_examples(tagged.kind)
+    examples = author_examples(tagged.kind, tagged.adapter, "serialization")
     if topics.options.framing is Framing.EVENT:
         payload = payloads.event(payload)
         extension["framing"] = "event"

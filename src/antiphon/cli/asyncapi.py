@@ -22,13 +22,14 @@ from .problem import Problem
 @click.argument("app")
 @click.option("--version", type=click.Choice(VERSIONS), default=VERSIONS[0], help="Version of the format.")
 @click.option("--check", metavar="OLD", help="Print what breaks clients of the document OLD instead (exit code 1).")
+@click.option("--output", "-o", metavar="FILE", help="Write the document to FILE.")
 @click.option("--app-dir", default=".", metavar="DIR", help="Folder that the app's module is in.")
 @click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
-def command(app: str, version: str, check: str | None, app_dir: str, factory: bool) -> None:
+def command(app: str, version: str, check: str | None, output: str | None, app_dir: str, factory: bool) -> None:
     """Print the AsyncAPI document of APP, given as module:app.
 
     \b
-    antiphon asyncapi main:app > asyncapi.json
+    antiphon asyncapi main:app -o asyncapi.json
     antiphon asyncapi main:app --check asyncapi.json
 
     With --check the exit code is 0 where every client of the old document still works, 1 where one does not, and each
@@ -44,7 +45,7 @@ def command(app: str, version: str, check: str | None, app_dir: str, factory: bo
     except RegistrationError as error:
         raise Problem(str(error)) from None
     if old is None:
-        click.echo(written(document, indent=2).decode())
+        _write(written(document, indent=2), output)
         return
     try:
         changes = breaking_changes(old, json.loads(written(document)))
@@ -56,13 +57,23 @@ def command(app: str, version: str, check: str | None, app_dir: str, factory: bo
         raise click.exceptions.Exit(1)
 
 
+def _write(text: bytes, path: str | None) -> None:
+    if path is None:
+        click.echo(text)
+        return
+    try:
+        Path(path).write_bytes(text + b"\n")
+    except OSError as error:
+        raise Problem(f"{path} cannot be written: {error.strerror}") from None
+
+
 def _read(path: str) -> Mapping[str, Any]:
     try:
         found = json.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise Problem(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise Problem(f"{path} is not JSON: {error}", "antiphon asyncapi APP > FILE writes one") from None
+        raise Problem(f"{path} is not JSON: {error}", "antiphon asyncapi APP -o FILE writes one") from None
     if not isinstance(found, Mapping):
-        raise Problem(f"{path} is no AsyncAPI document", "antiphon asyncapi APP > FILE writes one")
+        raise Problem(f"{path} is no AsyncAPI document", "antiphon asyncapi APP -o FILE writes one")
     return found

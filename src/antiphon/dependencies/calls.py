@@ -1,8 +1,8 @@
 """Runs the plan of a call (`layers.py`): what one message of a connection needs, entered and left.
 
 Lean, because it runs for each message: what is the same for all calls of a connection is bound once, and a call costs
-what its own dependencies cost (benchmarks: channel rows). Leaving follows the rules of `solve.py`: reverse order, the
-exception of the call at every `yield`, and a bound on the time of a teardown that begins cancelled.
+what its own dependencies cost (benchmarks/channel_micro.py). Leaving follows the rules of `solve.py`: reverse order,
+the exception of the call at every `yield`, and a bound on the time of a teardown that begins cancelled.
 """
 
 from __future__ import annotations

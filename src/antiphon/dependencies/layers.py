@@ -76,8 +76,10 @@ class Layers:
 
     plan: Plan
     calls: tuple[CallPlan, ...]
-    made: tuple[Any, ...]
-    """The annotations that were served by one of `made`, with their type arguments."""
+    shared: tuple[str, ...]
+    """The endpoint's own parameters that calls get too: their values stand behind those under `KEPT`."""
+    made: tuple[tuple[str, Any], ...]
+    """What was served by one of `made`: the parameter, for errors, and its annotation with its type arguments."""
 
 
 def analyze_layers(
@@ -130,7 +132,7 @@ class LayerAnalysis(Analysis):
     def __init__(self, source: Source, overrides: Mapping[Call, Call], made: Mapping[type, Call], yielded: Any) -> None:
         super().__init__(source, overrides)
         self._made = made
-        self._made_for: list[Any] = []
+        self._made_for: list[tuple[str, Any]] = []
         self._yielded = yielded
         self._targets: dict[int, CallSource] = {}
         self._own: dict[CacheKey, int] = {}
@@ -139,6 +141,9 @@ class LayerAnalysis(Analysis):
         """Steps that some `Depends` gave to the connection outright."""
         self._kept: tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any]] = ({}, {}, {})
         """What is kept for calls, in the order in which a step gets it: values of steps, what is read, injections."""
+        self._read: tuple[Reader, ...] = ()
+        """By the connection function itself: read once, so that what is wrong with it is told once."""
+        self._shared: dict[str, int] = {}
 
     def layers(self, calls: Sequence[CallSource]) -> Layers:
         """Both layers."""
@@ -147,9 +152,11 @@ class LayerAnalysis(Analysis):
         unnamed = [self._visit(depends, ()) for depends in source.dependencies]
         endpoint = self._step(source.call, (), "request", extra=unnamed)
         self._own = dict(self._index)
+        self._read = endpoint.readers
         drafts = [self._call_plan(call) for call in calls]
         plan = self._connection_plan(endpoint)
-        return Layers(plan=plan, calls=tuple(map(self._placed, drafts)), made=tuple(self._made_for))
+        calls_plans = tuple(map(self._placed, drafts))
+        return Layers(plan=plan, calls=calls_plans, shared=tuple(self._shared), made=tuple(self._made_for))
 
     # The connection's layer
 
@@ -301,14 +308,15 @@ class LayerAnalysis(Analysis):
         return _Kept(0, list(group).index(index))
 
     def _keep_reader(self, reader: Reader) -> _Kept:
-        keys = getattr(reader, "keys", None)
-        key = (type(reader), reader.location, keys, reader.name if keys is None else "", repr(reader.info))
+        for own in self._read:
+            if _are_one(own, reader):
+                return _Kept(3, self._shared.setdefault(own.name, len(self._shared)))
         group = self._kept[1]
-        known = [one for one, kept in group.items() if one == key and kept.info.annotation == reader.info.annotation]
-        if not known:
-            group[key if key not in group else (*key, len(group))] = reader
-            return _Kept(1, len(group) - 1)
-        return _Kept(1, list(group).index(known[0]))
+        for place, kept in enumerate(group.values()):
+            if _are_one(kept, reader):
+                return _Kept(1, place)
+        group[len(group)] = reader
+        return _Kept(1, len(group) - 1)
 
     def _keep_injection(self, injection: Injection) -> _Kept:
         group = self._kept[2]
@@ -318,7 +326,9 @@ class LayerAnalysis(Analysis):
 
     def _placed(self, plan: CallPlan) -> CallPlan:
         """The plan with places among all values that are kept, now that their number is known."""
-        starts = (0, len(self._kept[0]), len(self._kept[0]) + len(self._kept[1]))
+        starts = [0]
+        for group in self._kept:
+            starts.append(starts[-1] + len(group))
 
         def place(step: CallStep) -> CallStep:
             kept: Iterator[tuple[str, Any]] = iter(step.kept)
@@ -336,7 +346,7 @@ class LayerAnalysis(Analysis):
             if found.depends is None and found.marker is None:
                 kind = hints.class_of(found.type)
                 if kind is not None and (maker := self._made.get(kind)) is not None:
-                    self._made_for.append(found.type)
+                    self._made_for.append((where, found.type))
                     return Depends(maker, scope="connection")
                 if self._is_yielded(found.type):
                     return Injection(parameter.name, Injected.YIELDED, object, EMPTY)
@@ -365,6 +375,15 @@ class LayerAnalysis(Analysis):
         if is_path:
             return False
         return field_info(found, parameter, where, is_path=False)[1] in (Location.BODY, Location.FORM)
+
+
+def _are_one(one: Reader, other: Reader) -> bool:
+    """Whether both read the same, in the same way."""
+    if type(one) is not type(other) or one.location is not other.location:
+        return False
+    keys = getattr(one, "keys", one.name)
+    same = keys == getattr(other, "keys", other.name) and one.info.annotation == other.info.annotation
+    return bool(same) and repr(one.info) == repr(other.info)
 
 
 async def _keep(**values: Any) -> tuple[Any, ...]:

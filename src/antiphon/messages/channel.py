@@ -14,6 +14,7 @@ from antiphon.dependencies.inspection import describe
 from antiphon.exceptions import RegistrationError
 
 from .options import ChannelOptions, check_timeout
+from .outgoing import Outgoing
 from .program import Blueprint, check_handler
 from .shape import HandlerKind, Registered
 
@@ -176,6 +177,7 @@ class Channel(HandlerMethods):
         super().__init__()
         self.blueprint: Blueprint = blueprint
         self._taken: dict[str, str] = {}
+        self._sent: tuple[Outgoing, ...] = ()
 
     @property
     def call(self) -> Callable[..., Any] | None:
@@ -214,13 +216,14 @@ class Channel(HandlerMethods):
         return handler
 
     def _check(self, one: Registered) -> None:
-        shape = check_handler(self.blueprint, one)
+        shape, sent = check_handler(self.blueprint, one, self._sent)
         keys = [incoming.tag for incoming in shape.messages] or [f" {one.kind.value}"]
         for key in keys:
             if key in self._taken:
                 what = f"messages of the tag {key!r}" if shape.messages else f"its {one.kind.value} handler"
                 raise RegistrationError(f"{shape.label}: {what} are handled by {self._taken[key]} already")
         self._taken.update(dict.fromkeys(keys, shape.label))
+        self._sent = sent
 
 
 def _check_said(one: Registered) -> None:

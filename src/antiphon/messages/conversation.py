@@ -1,7 +1,7 @@
 """One connection of a channel: reads its messages, one after the other, and sees to it that each is answered.
 
 Owns the connection's line, what becomes of a message that cannot be handled, and of an exception that nobody expected.
-What runs beside the line is `requests.py`'s. The loop is written out for the quick way (benchmarks: channel-echo):
+What runs beside the line is `requests.py`'s. The loop is written out for the quick way (benchmarks/channel_micro.py):
 a handler that needs nothing but itself costs no coroutine of ours. Knows nothing of paths or close codes of endpoints.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import anyio
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
@@ -43,7 +44,15 @@ CANCEL: Final = "cancel"
 NOT_DECODED: Final = object()
 
 
-async def converse(program: Program, **values: Any) -> None:
+class Runnable(Program):
+    """A program that is called as an endpoint, with the values that solving its plan gave."""
+
+    def __call__(self, **values: Any) -> Coroutine[Any, Any, None]:
+        """Serve one connection."""
+        return converse(self, values)
+
+
+async def converse(program: Program, values: dict[str, Any]) -> None:
     """Serve one connection with the values that solving the program's plan gave.
 
     Returns when the connection is over. Raises what closes it: a `WebSocketException`, and what the connection function
@@ -51,25 +60,37 @@ async def converse(program: Program, **values: Any) -> None:
     """
     name = program.connection_name
     websocket: WebSocket = values.pop(name) if name == CONNECTION or program.call is None else values[name]
-    conversation = Conversation(program, websocket, values.pop(KEPT, ()))
-    if program.kind is not CallKind.ASYNC_GENERATOR:
-        if program.call is not None:
-            if program.kind is CallKind.ASYNC:
-                await program.call(**values)
-            else:
-                await anyio.to_thread.run_sync(lambda: program.call and program.call(**values))
-        await conversation.run(None)
-        return
-    life = AsyncLife(program.blueprint.label, program.call, values)  # type: ignore[arg-type]  # a generator is callable
-    if (yielded := await life.begin()) is ENDED:
-        return  # it has refused, or ended the connection
+    kept = (*values.pop(KEPT, ()), *[values[shared] for shared in program.shared])
+    life, yielded = None, None
+    if program.kind is CallKind.ASYNC_GENERATOR:
+        life = AsyncLife(program.blueprint.label, program.call, values)  # type: ignore[arg-type]  # there is one
+        if (yielded := await life.begin()) is ENDED:
+            return  # it has refused, or ended the connection
+    elif program.kind is CallKind.ASYNC:
+        await program.call(**values)  # type: ignore[misc]  # a kind means that there is one
+    elif program.call is not None:
+        await run_in_threadpool(program.call, **values)
+    del values  # an idle connection holds what it needs, and no more
     error: BaseException | None = None
     try:
-        await conversation.run(yielded)
+        if websocket.application_state is WebSocketState.CONNECTING and websocket.refused is None:
+            await websocket.accept(program.blueprint.subprotocol)
+        if websocket.application_state is WebSocketState.CONNECTED:
+            conversation = Conversation(program, websocket, kept, yielded)
+            websocket.listen_for_stop(conversation)
+            try:
+                await conversation.line()
+            finally:
+                await conversation.end()
     except BaseException as raised:
         error = raised
+        if isinstance(raised, WebSocketDisconnect) and not websocket.is_connected:
+            error = None
     try:
-        await _leave(life, error)
+        if life is not None:
+            await _leave(life, error)
+        elif error is not None:
+            raise_as_is(error)
     finally:
         del error
 
@@ -90,11 +111,11 @@ class Conversation:
         "_bound", "_invalid", "_kept", "_program", "_reading", "_requests", "_stopping", "_websocket", "_yielded"
     )  # fmt: skip
 
-    def __init__(self, program: Program, websocket: WebSocket, kept: tuple[Any, ...]) -> None:
+    def __init__(self, program: Program, websocket: WebSocket, kept: tuple[Any, ...], yielded: Any) -> None:
         self._program = program
         self._websocket = websocket
         self._kept = kept
-        self._yielded: Any = None
+        self._yielded = yielded
         self._bound: dict[Action, Bound] | None = None
         """What is the same for all messages of an action; made with the first."""
         self._requests: Requests | None = None
@@ -103,26 +124,14 @@ class Conversation:
         """Nothing is in line."""
         self._stopping = False
 
-    async def run(self, yielded: Any) -> None:
-        """Accept unless that is done, and handle messages until the connection is over."""
-        websocket = self._websocket
-        if websocket.application_state is WebSocketState.CONNECTING and websocket.refused is None:
-            await websocket.accept(self._program.blueprint.subprotocol)
-        if websocket.application_state is not WebSocketState.CONNECTED:
-            return
-        self._yielded = yielded
-        websocket.listen_for_stop(self)
-        try:
-            await self._line()
-        except WebSocketDisconnect:
-            if websocket.is_connected:
-                raise
-        finally:
-            websocket.listen_for_stop(None)
-            if self._requests is not None:
-                await self._requests.end()
+    async def end(self) -> None:
+        """The line is over: end what runs beside it."""
+        self._websocket.listen_for_stop(None)
+        if self._requests is not None:
+            await self._requests.end()
 
-    async def _line(self) -> None:
+    async def line(self) -> None:
+        """Handle messages until the connection is over. Raises `WebSocketDisconnect` when it ends."""
         program, websocket = self._program, self._websocket
         frames, table, looked_at = program.frames, program.table, program.looked_at
         read, tag_key, ref_key = frames.read, program.options.wire.tag, program.options.wire.ref

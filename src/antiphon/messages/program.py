@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, get_args, get_origin
+from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin
 
 from antiphon import tags
 from antiphon.connection import WebSocket
-from antiphon.dependencies import hints, topics_of
+from antiphon.dependencies import topics_of
 from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, describe, returned
 from antiphon.dependencies.layers import CONNECTION, CallSource, Layers, analyze_layers
 from antiphon.dependencies.plan import Injected, Plan
@@ -23,7 +24,7 @@ from antiphon.exceptions import RegistrationError
 from .caller import Caller
 from .frames import Frames
 from .options import ChannelOptions
-from .outgoing import Events
+from .outgoing import Events, Outgoing, check_distinct
 from .shape import (
     AnswerKind,
     ChannelShape,
@@ -40,6 +41,8 @@ from .typecodec import Codec, codec_of
 Call = Callable[..., Any]
 
 DEFAULT_OPTIONS: Final = ChannelOptions()
+
+SCALARS: Final = frozenset({str, int, float, bool, bytes, complex})
 
 SIZED: Final = 64 << 10
 """Characters from which on a message is looked at before it is decoded, as `connection.codec` does."""
@@ -84,9 +87,15 @@ def check_blueprint(blueprint: Blueprint) -> None:
     Program(blueprint, (), path=blueprint.path)
 
 
-def check_handler(blueprint: Blueprint, registered: Registered) -> HandlerShape:
-    """The shape of one handler where the channel was written. Raises RegistrationError, as documents would need it."""
-    return Program(blueprint, (registered,), path=blueprint.path).described[0]
+def check_handler(
+    blueprint: Blueprint, registered: Registered, sent: Sequence[Outgoing]
+) -> tuple[HandlerShape, tuple[Outgoing, ...]]:
+    """The shape of one handler where the channel was written, and all events: those `sent` by others, and its own.
+
+    Raises RegistrationError for what can never work.
+    """
+    program = Program(blueprint, (registered,), path=blueprint.path)
+    return program.described[0], check_distinct([*sent, *program.shape.sends], program.described[0].label)
 
 
 def yielded_type(blueprint: Blueprint) -> Any:
@@ -107,7 +116,7 @@ def yielded_type(blueprint: Blueprint) -> Any:
     found = tags.bare((get_args(bare) or (None,))[0])
     if found in (None, type(None), Any, object):
         return None
-    if hints.is_scalar(found) and (not isinstance(found, type) or found.__module__ == "builtins"):
+    if found in SCALARS or get_origin(found) in (Union, types.UnionType, Literal):
         raise RegistrationError(
             f"{blueprint.label} yields {found!r}, which nobody can tell from a parameter of the query: yield an object "
             "of a class of yours"
@@ -195,6 +204,8 @@ class Program:
             overrides=overrides,
         )
         self.plan: Plan = layers.plan
+        self.shared: tuple[str, ...] = layers.shared
+        """The connection function's own parameters that handlers get too."""
         self.described: tuple[HandlerShape, ...] = tuple(
             describe_handler(one, plan, self.options) for one, plan in zip(registered, layers.calls, strict=True)
         )
@@ -225,9 +236,11 @@ class Program:
 
     def _shape(self, layers: Layers, path: str) -> ChannelShape:
         blueprint, wire = self.blueprint, self.options.wire
-        declared = [one for made in layers.made for one in get_args(made) if one not in (Any, None, NoReturn)]
+        declared = [
+            (where, one) for where, made in layers.made for one in get_args(made) if one not in (Any, None, NoReturn)
+        ]
         if blueprint.sends is not None:
-            declared.append(blueprint.sends)
+            declared.append((blueprint.label, blueprint.sends))
         of_kind = {kind: [one for one in self.described if one.kind is kind] for kind in HandlerKind}
         return ChannelShape(
             name=blueprint.name,

@@ -316,9 +316,9 @@ def _answer(
 
 
 def sent_by(
-    name: str, declared: tuple[Any, ...], handlers: tuple[HandlerShape, ...], wire: Wire
+    name: str, declared: tuple[tuple[str, Any], ...], handlers: tuple[HandlerShape, ...], wire: Wire
 ) -> tuple[Outgoing, ...]:
     """All events of a channel: what is `declared`, and what its handlers answer unasked."""
-    found = [one for annotation in declared for one in outgoing_of(annotation, wire, name)]
+    found = [one for where, annotation in declared for one in outgoing_of(annotation, wire, where)]
     found += [one for handler in handlers for one in handler.events]
     return check_distinct(found, name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from antiphon.connection import codec
@@ -42,6 +42,7 @@ class PydanticCodec:
         self.annotation: Any = annotation
         self.adapter: Final[TypeAdapter[Any]] = adapter_of(annotation)
         """Also the way to the type's schema: `adapter.core_schema`, `TypeAdapter.json_schemas`."""
+        self.adapter.rebuild(raise_errors=True)  # for models that name classes written behind them
         self._serializer = self.adapter.serializer
         self._exact = frozenset(filter(_is_settled, map(bare, members(annotation))))
         """Classes whose values need no second look: to ask pydantic for one costs twice the writing."""
@@ -86,6 +87,8 @@ def codec_of(annotation: Any, where: str) -> PydanticCodec:
         return PydanticCodec(annotation)
     except TypeError as exc:
         raise RegistrationError(f"{where}: {exc}") from None
+    except (PydanticUserError, PydanticUndefinedAnnotation) as exc:  # a name in a field's annotation that is not there
+        raise RegistrationError(f"{where}: {shown_type(annotation)} cannot be validated: {exc.message}") from None
 
 
 def shown_type(annotation: Any) -> str:

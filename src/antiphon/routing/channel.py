@@ -6,7 +6,6 @@ when it is first asked for, and again when the channel has got more handlers.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
@@ -16,8 +15,8 @@ from starlette.routing import Match
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
 from antiphon.exceptions import RegistrationError
-from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape, Program
-from antiphon.messages.conversation import converse
+from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape
+from antiphon.messages.conversation import Runnable
 from antiphon.messages.program import check_blueprint
 from antiphon.tags import snake_case
 from antiphon.types import DECLARED_EXTENSION, Receive, Scope, Send
@@ -93,7 +92,7 @@ class ChannelRoute(APIWebSocketRoute):
     ) -> None:
         self.channel: Channel = channel
         self.options: ChannelOptions | None = options
-        self._programs: dict[Any, Program] = {}
+        self._programs: dict[Any, Runnable] = {}
         self._size = 0
         """Of the channel, when the programs were made."""
         super().__init__(
@@ -116,7 +115,7 @@ class ChannelRoute(APIWebSocketRoute):
         """What the channel is at this path, with the handlers that it has now."""
         return self.program().shape
 
-    def program(self, overrides: Overrides = NOTHING) -> Program:
+    def program(self, overrides: Overrides = NOTHING) -> Runnable:
         """What to run. Raises RegistrationError for handlers that cannot work at this path."""
         if self.channel.size != self._size:
             self._programs.clear()
@@ -128,8 +127,8 @@ class ChannelRoute(APIWebSocketRoute):
             self._programs[key] = self._made(dict(overrides))
         return self._programs[key]
 
-    def _made(self, overrides: Mapping[Any, Any]) -> Program:
-        return Program(
+    def _made(self, overrides: Mapping[Any, Any]) -> Runnable:
+        return Runnable(
             self.channel.blueprint,
             tuple(self.channel.registered()),
             path=self.path_format,
@@ -149,8 +148,7 @@ class ChannelRoute(APIWebSocketRoute):
         """Run the channel; the coroutine is its runner's own, no frame lies between."""
         program = self.program(overrides_of(scope, self.dependency_overrides_provider))
         scope[DECLARED_EXTENSION] = self.program().declared
-        run = functools.partial(converse, program)
-        return runner.run(run, program.plan, scope, receive, send, _NO_OVERRIDES)
+        return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES)
 
     def included(
         self,

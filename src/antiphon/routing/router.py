@@ -60,8 +60,7 @@ class RouteMethods:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
 
         `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
-        Raises RegistrationError for what can never be served: a path that is none, a function without `async`, a
-        parameter that cannot be filled.
+        Raises RegistrationError for what can never be served: no path, no `async`, a parameter that cannot be filled.
         """
         router = self._registrar
         a_path(path)

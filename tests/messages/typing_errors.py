@@ -1,0 +1,72 @@
+"""What type checkers refuse: each line with an ignore is an error, and mypy says so when one is none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import assert_type
+
+from pydantic import BaseModel
+
+from antiphon import App, Caller, MessageError, MessageRouter, WebSocket
+from antiphon.testing import Server
+
+
+class Say(BaseModel):
+    text: str
+
+
+class Said(BaseModel):
+    text: str
+
+
+class Typing(BaseModel):
+    name: str
+
+
+class Muted(MessageError):
+    seconds: int
+
+
+app = App()
+editing = MessageRouter("doc.")
+
+
+@app.channel("/rooms/{room}")
+async def chat(websocket: WebSocket, room: int) -> AsyncIterator[None]:
+    yield
+
+
+@chat.on(errors=[Muted], concurrent=4, timeout=1.5, deprecated=True)
+async def say(message: Say, caller: Caller[Said | Typing]) -> int:
+    await caller.send(Said(text=message.text))
+    await caller.send(message)  # type: ignore[arg-type]
+    raise Muted(seconds=3)
+
+
+@chat.on
+async def typing(message: Typing, caller: Caller[Said]) -> None:
+    await say(Say(text="x"), caller)  # type: ignore[arg-type]
+    raise Muted(second=3)  # type: ignore[call-arg]
+
+
+def narrower(caller: Caller[Said | Typing]) -> Caller[Said]:
+    return caller
+
+
+def wider(caller: Caller[Said]) -> Caller[Said | Typing]:
+    return caller  # type: ignore[return-value]
+
+
+chat.on(errors=["muted"])  # type: ignore[list-item]
+chat.on(concurrent="4")  # type: ignore[call-overload]
+chat.include("editing")  # type: ignore[arg-type]
+
+
+async def test(server: Server) -> None:
+    async with server.channel("/rooms/7") as ann:
+        assert_type(await ann.request(Say(text="x"), int), int)
+        assert_type(await ann.receive_as(Said), Said)
+        text: str = await ann.request(Say(text="x"), int)  # type: ignore[arg-type]
+        async with ann.stream(Say(text=text), Said) as items:
+            async for item in items:
+                assert_type(item, Said)
