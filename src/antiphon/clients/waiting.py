@@ -107,8 +107,6 @@ class Unread:
     size: int
     topic: str | None = None
     position: str = ""
-    again: bool = False
-    """A topic was joined that had been joined before."""
 
 
 class Inbox:
