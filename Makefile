@@ -67,7 +67,7 @@ leaks: setup ## connections that come and go by the hundred thousand: memory sta
 
 setup: $(VENV)/.installed-dev ## the virtual environment with everything the tests use
 
-system: setup ## chromium, node, redis-server, openssl and python2.7, from the distribution when missing
+system: setup ## chromium, redis-server, openssl, nginx, node and python2.7, from the distribution when missing
 	@scripts/system.sh
 
 clean: ## remove the virtual environments, builds and caches

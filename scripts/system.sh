@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need beyond PyPI: a Chromium, Node.js, a redis-server, openssl, and for the protocol suite a Python 2.7. Installs
+# What the tests need beyond PyPI: a Chromium, a redis-server, openssl, nginx, node with npm, and for the protocol suite a Python 2.7. Installs
 # what is missing, and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,8 +35,8 @@ if ! has_chromium; then
 	has_chromium || missing+=(chromium)
 fi
 need redis-server "the hub's tests start their own redis-server"
-need node "the JavaScript client is tested in Node.js" nodejs
-need npm "the TypeScript compiler and what else checks the JavaScript client comes from npm"
+need node "the JavaScript client is tested in node, and documents are judged by AsyncAPI's own parser there" nodejs
+need npm "that parser, and the TypeScript that checks clients, come from npm"
 need openssl "the tests of TLS make their certificates with openssl"
 PATH=$PATH:/usr/sbin need nginx "the documents' configuration for nginx is tested with nginx"
 

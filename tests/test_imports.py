@@ -11,7 +11,7 @@ import pytest
 import antiphon
 
 SOURCE = Path(antiphon.__file__).parent
-VOCABULARY = frozenset({"version", "types", "status", "exceptions", "events", "shown"})
+VOCABULARY = frozenset({"version", "types", "status", "exceptions", "events", "shown", "tags", "tagged"})
 
 FACADES = frozenset(
     {
@@ -51,8 +51,22 @@ _allow("encoders")
 _allow("server", "wire")
 _allow("dependencies", "connection", "hub")  # to know the classes that are injected by annotation
 _allow("security", "dependencies")
-_allow("routing", "connection", "dependencies", "security", "encoders")
-_allow("app", "routing", "dependencies", "connection", "hub", "server", "security", "clients", *FACADES)
+_allow("messages", "connection", "dependencies")
+_allow("routing", "connection", "dependencies", "messages", "security", "encoders")
+_allow("asyncapi", "routing", "messages", "connection", "dependencies", "hub")
+_allow(
+    "app",
+    "clients",
+    "asyncapi",
+    "routing",
+    "messages",
+    "dependencies",
+    "connection",
+    "hub",
+    "server",
+    "security",
+    *FACADES,
+)
 EVERYTHING_BELOW = frozenset(LAYERS)
 for _edge in ("cli", "demo", "testing", "testclient", "fastapi", "observability"):
     LAYERS[_edge] = EVERYTHING_BELOW | {"cli", "demo", "testing", "testclient", "observability"}

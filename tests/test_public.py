@@ -15,12 +15,14 @@ import antiphon
 STABILITY = (Path(__file__).parent.parent / "docs" / "stability.md").read_text()
 
 NAMES = """
-APIRouter AlreadyJoined App BackendUnavailable BackgroundTasks Body Closed ClosedBy ConnectionOptions Cookie
+APIRouter AlreadyJoined App BackendUnavailable BackgroundTasks Body Caller Channel ChannelOptions Closed ClosedBy
+ConnectionOptions Cookie MessageError MessageRouter OnError UndeclaredMessage Wire
 Depends File FileResponse Form Framing HTMLResponse HTTPConnection HTTPException Header History Hub HubError
 HubNotRunning HubStats InvalidJSON InvalidMessage InvalidTopic JSONResponse MessageKind Membership Message
 NotAccepted OnInvalid Overflow Path PeerError PlainTextResponse Position Query RedirectResponse
 RegistrationError RegistrationWarning Request Response Security ServerConfig SlowSubscriber StreamingResponse
-Subscription TooMuchJSON TopicOptions OnOutage UnencodableData UnencodableText UnexpectedMessageKind
+Subscription TooMuchJSON Topic TopicOptions Topics
+OnOutage UndeclaredTopic UnencodableData UnencodableText UnexpectedMessageKind
 UnknownBackend UploadFile WebSocket WebSocketDisconnect WebSocketDisconnected WebSocketException
 WebSocketState __version__ status
 """
@@ -53,9 +55,10 @@ def test_a_public_name_says_what_it_is(name: str) -> None:
     assert inspect.getdoc(getattr(antiphon, name))
 
 
-@pytest.mark.parametrize(
-    "name", ["App", "APIRouter", "Hub", "ServerConfig", "ConnectionOptions", "TopicOptions", "WebSocket"]
-)
+SHOWN = ["App", "APIRouter", "Hub", "ServerConfig", "ConnectionOptions", "TopicOptions", "WebSocket"]
+
+
+@pytest.mark.parametrize("name", [*SHOWN, "ChannelOptions", "MessageRouter", "Wire"])
 def test_an_editor_shows_what_a_constructor_takes(name: str) -> None:
     value = getattr(antiphon, name)
     text = f"{inspect.getdoc(value)}\n{inspect.getdoc(value.__init__)}"

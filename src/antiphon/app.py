@@ -7,6 +7,7 @@ middleware wraps HTTP only, and `receive` and `send` are handed through untouche
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypedDict, TypeVar, Unpack
@@ -20,10 +21,14 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
 
+from .asyncapi import LastResort, document_of
+from .asyncapi.serving import current_text
+from .clients.served_module import ClientModule
 from .connection import ConnectionOptions
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
 from .hub import Hub, HubError
+from .messages import Channel, ChannelOptions
 from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
@@ -31,12 +36,16 @@ from .routing.default_handlers import http_exception_handler, request_validation
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
 from .routing.http import Documentation, RouteOptions, check_keywords
 from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
+from .routing.route import Told
 from .routing.router import RouteMethods
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 logger: Final = logging.getLogger("antiphon")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_ASYNCAPI_URL: Final = "/asyncapi.json"
+DEFAULT_CLIENT_URL: Final = "/asyncapi/client.js"
 
 
 class OpenAPI(TypedDict, total=False):
@@ -89,6 +98,10 @@ class App(RouteMethods):
     `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
     stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
+    `channel_options` are the wire and the limits of channels that have none of their own. `asyncapi_url` is the path of
+    the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that documents no messages,
+    or has `openapi_url=None`, has none. None: no document. `client_url` is that of the JavaScript client of the app's
+    channels, and of its types beside it; it needs the document. None: no client.
     Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
@@ -108,10 +121,14 @@ class App(RouteMethods):
         root_path: str = "",
         hub: Hub | None = None,
         connection_options: ConnectionOptions | None = None,
+        channel_options: ChannelOptions | None = None,
+        asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
+        client_url: str | None = DEFAULT_CLIENT_URL,
         **metadata: Unpack[OpenAPI],
     ) -> None:
         check_keywords(metadata, OpenAPI, "App")
         _check("hub", hub, Hub, "a Hub, as in Hub('redis://localhost')")
+        _check("channel_options", channel_options, ChannelOptions, "ChannelOptions(...)")
         _check("connection_options", connection_options, ConnectionOptions, "ConnectionOptions(...)")
         for layer in middleware or ():
             _check("middleware", layer, Middleware, "Middleware(factory, ...) in a list")
@@ -135,7 +152,10 @@ class App(RouteMethods):
             on_startup=on_startup,
             on_shutdown=on_shutdown,
             lifespan=lifespan,
+            channel_options=channel_options,
         )
+        if asyncapi_url is not None and metadata.get("openapi_url", "") is not None:
+            self.router.default = _documented(self, asyncapi_url, client_url)
         self._hub = hub
         self._hub_failure: HubError | None = None
         self._routers_lifespan = self.router.lifespan_context
@@ -220,9 +240,26 @@ class App(RouteMethods):
         name: str | None = None,
         *,
         dependencies: Sequence[Any] | None = None,
+        **told: Unpack[Told],
     ) -> None:
         """What `websocket()` does, without a decorator."""
-        self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+        self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
+
+    def add_channel(
+        self,
+        path: str,
+        function: Callable[..., Any] | None = None,
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+        sends: Any = None,
+        options: ChannelOptions | None = None,
+        subprotocol: str | None = None,
+    ) -> Channel:
+        """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
+        return self.router.add_channel(
+            path, function, name, dependencies=dependencies, sends=sends, options=options, subprotocol=subprotocol
+        )
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
         """What `websocket_route()` does, without a decorator."""
@@ -389,3 +426,12 @@ class App(RouteMethods):
 def _check(name: str, value: object, kind: type, expected: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise TypeError(f"App({name}=) takes {expected}, got {value!r}")
+
+
+def _documented(app: App, asyncapi_url: str, client_url: str | None) -> ASGIApp:
+    """What answers where no route does: with the document, with the client, else as before."""
+    document = document_of(app)
+    otherwise: ASGIApp = LastResort(asyncapi_url, document, app.router.default)
+    if client_url is None:
+        return otherwise
+    return ClientModule(client_url, functools.partial(current_text, document), otherwise)

@@ -169,6 +169,14 @@ class InvalidMessage(PeerError, ValueError):
         return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"
 
 
+class UndeclaredMessage(TypeError):
+    """A channel or a typed topic was to send what it does not declare: our fault, and nothing of it is sent.
+
+    A value that is not of the type a handler's annotation promises, or an event of a class that no `Caller`, no typed
+    topic and no `sends=` of the channel names.
+    """
+
+
 class TooMuchJSON(InvalidJSON):
     """The peer sent JSON of more values than `ConnectionOptions.json_values`. Closes with 1009."""
 

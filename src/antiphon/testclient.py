@@ -26,6 +26,9 @@ from starlette.testclient import ASGI2App, ASGI3App, ASGIInstance
 
 from .connection import codec
 from .exceptions import UnexpectedMessageKind, WebSocketDisconnect
+from .messages import Wire
+from .testing.channel_session import ChannelSession
+from .testing.correspondence import OUR_WIRE, RemoteError
 from .testing.expectation import Expectation, ReceiveTimeout, Wanted, check_seconds, disturbed
 from .testing.lifespan import empty_mounted_hubs
 from .types import LEAVING_EXTENSION, RERAISE_EXTENSION, ASGIApp, Message, Scope
@@ -34,7 +37,9 @@ __all__ = [
     "ASGI2App",
     "ASGI3App",
     "ASGIInstance",
+    "ChannelSession",
     "ReceiveTimeout",
+    "RemoteError",
     "TestClient",
     "WebSocketDenialResponse",
     "WebSocketTestSession",
@@ -279,7 +284,8 @@ class WebSocketTestSession:
             denial.code = 1000  # a path without a route, in the words of FastAPI's tests
         return denial
 
-    def _receive_payload(self, timeout: float | None) -> str | bytes:
+    def receive_payload(self, timeout: float | None = None) -> str | bytes:
+        """The next message, text or binary. Errors as `receive_text`, but for the kind."""
         message = self.receive(timeout)
         self._raise_if_closing(message)
         text: str | None = message.get("text")
@@ -291,14 +297,14 @@ class WebSocketTestSession:
         Raises `WebSocketDisconnect` when the application closes, `UnexpectedMessageKind` for a binary message, and
         what `receive` raises.
         """
-        data = self._receive_payload(timeout)
+        data = self.receive_payload(timeout)
         if isinstance(data, str):
             return data
         raise UnexpectedMessageKind("text", "binary")
 
     def receive_bytes(self, timeout: float | None = None) -> bytes:
         """The next message, a binary one. Errors as `receive_text`."""
-        data = self._receive_payload(timeout)
+        data = self.receive_payload(timeout)
         if isinstance(data, bytes):
             return data
         raise UnexpectedMessageKind("binary", "text")
@@ -325,7 +331,7 @@ class WebSocketTestSession:
         deadline = time.monotonic() + limit
         while True:
             try:
-                message = self._receive_payload(max(deadline - time.monotonic(), 0.0))
+                message = self.receive_payload(max(deadline - time.monotonic(), 0.0))
             except ReceiveTimeout:
                 raise ReceiveTimeout(f"{expectation.not_within(limit)}; the application is still running") from None
             except Exception as end:
@@ -340,7 +346,7 @@ class WebSocketTestSession:
         check_seconds("for_seconds", for_seconds)
         started = time.monotonic()
         try:
-            message = self._receive_payload(for_seconds)
+            message = self.receive_payload(for_seconds)
         except ReceiveTimeout:
             return
         except WebSocketDisconnect as end:
@@ -383,6 +389,18 @@ class TestClient(starlette.testclient.TestClient):
         await super().wait_shutdown()
         if self.async_backend["backend"] == "asyncio":
             await empty_mounted_hubs(self.app)
+
+    def channel(
+        self,
+        url: str,
+        *,
+        wire: Wire = OUR_WIRE,
+        subprotocols: Sequence[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ChannelSession:
+        """A typed client of the channel at `url`, which connects when it is entered. `wire` is the channel's."""
+        session = self.websocket_connect(url, subprotocols, headers=headers)
+        return ChannelSession(session, wire, self.receive_timeout)
 
     def websocket_connect(  # type: ignore[override]
         self,

@@ -32,6 +32,22 @@ From then on the application is on its way out: teardown, handlers and backgroun
 it, so that it waits for those, but not for an endpoint that never ends.
 """
 
+DECLARED_EXTENSION: Final = "antiphon.declared"
+"""Key in the scope of a connection that declares what it sends: a frozenset of message classes. Only typed topics of
+these may be joined."""
+
+
+STOPPING: Final = "the server restarts"
+"""Reason of the Close 1012 of a stopping server."""
+
+
+class StopListener(Protocol):
+    """What a `Carrier` asks when its server stops."""
+
+    def defers_stop(self) -> bool:
+        """Whether the app is at work on a message. It then closes with 1012 when that is answered, or is cancelled
+        when the grace period of the stop is over."""
+
 
 class Overflow(enum.Enum):
     """What a full outbox does with one message more."""
@@ -122,6 +138,9 @@ class Carrier(Sink, Protocol):
     def close_reason(self) -> str: ...
     @property
     def closed_by(self) -> ClosedBy | None: ...
+
+    at_stop: StopListener | None
+    """Set by an app that wants to answer what it is at work on before the Close of a stopping server."""
 
     def asgi_receive(self) -> Awaitable[Message]:
         """The ASGI `receive` callable of this connection."""

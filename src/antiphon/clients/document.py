@@ -20,7 +20,7 @@ class UnusableDocument(ValueError):
     """No client can be made of this document."""
 
 
-class Answer(Enum):
+class AnswerForm(Enum):
     """What a message is answered with."""
 
     NONE = "none"
@@ -38,7 +38,7 @@ class CallShape:
     schema_name: str
     fields: Schema | None
     """The message without its tag and ref; None: it has no fields."""
-    answer: Answer
+    answer: AnswerForm
     data: Schema
     """Of the reply or of an item."""
     errors: Mapping[str, Schema]
@@ -158,7 +158,7 @@ def _messages(channel: Mapping[str, Any], references: Any) -> Iterator[Mapping[s
 def _calls(channel: Mapping[str, Any], key: str, operation: Mapping[str, Any]) -> Iterator[CallShape]:
     if operation["action"] != "receive":
         return
-    answer = Answer(operation.get("x-antiphon", {}).get("answer", "none"))
+    answer = AnswerForm(operation.get("x-antiphon", {}).get("answer", "none"))
     messages = [one for one in _messages(channel, operation["messages"]) if _tag(one["payload"]) is not None]
     replies = list(_messages(channel, operation.get("reply", {}).get("messages")))
     data = [

@@ -1,11 +1,11 @@
-"""Names for generated types: each once, none that the file has already. Pure."""
+"""TypeNames for generated types: each once, none that the file has already. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
 
-class Names:
+class TypeNames:
     """Gives each type a name of its own. `taken` may not be given; `prefix` stands before all."""
 
     def __init__(self, prefix: str, *, taken: AbstractSet[str]) -> None:

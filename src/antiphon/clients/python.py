@@ -1,4 +1,4 @@
-"""A Python client in one file, out of the shapes of a document's channels: pydantic models, and a class for each channel."""
+"""A Python client in one file, out of the shapes of a document: models, and a class for each channel."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from .document import Answer, CallShape, ClientShape, Schema, class_name, clients_of, schemas_of
-from .naming import Names
+from .document import AnswerForm, CallShape, ClientShape, Schema, class_name, clients_of, schemas_of
+from .naming import TypeNames
 from .served import runtime_py
 
 SCALARS: Final = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
@@ -42,7 +42,7 @@ def python(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     runtime = runtime_py().replace("\nimport asyncio\n", f"\n{IMPORTS}import asyncio\n", 1)
     runtime = runtime.replace("\nfrom pydantic import", f"\n{MODELS}from pydantic import", 1)
     text = "\n\n".join([runtime, *models.texts, *models.rebuilt, *classes])
-    return {"client.py": re.sub(r"\n{4,}", "\n\n\n", text)}
+    return {"client.py": re.sub(r"\n{4,}", "\n\n\n", re.sub(r"\n+(?=class )", "\n\n\n", text))}
 
 
 class Models:
@@ -50,7 +50,7 @@ class Models:
 
     def __init__(self, document: Mapping[str, Any], prefix: str) -> None:
         words = set(re.findall(r"[A-Za-z_]\w*", f"{_code(runtime_py())} {MODELS} {IMPORTS}"))
-        self.names = Names(prefix, taken={*words, *dir(builtins), *keyword.kwlist})
+        self.names = TypeNames(prefix, taken={*words, *dir(builtins), *keyword.kwlist})
         self.texts: list[str] = []
         self._known: dict[str, str] = {}
         self._named = {name: self.names.new(class_name(name)) for name in schemas_of(document)}
@@ -60,10 +60,8 @@ class Models:
     @property
     def rebuilt(self) -> list[str]:
         """What makes references to later models good."""
-        names = [
-            match[1] for text in self.texts for match in re.finditer(r"^class (\w+)\(BaseModel\)", text, re.MULTILINE)
-        ]
-        return ["\n".join(f"{name}.model_rebuild()" for name in names)]
+        found = re.findall(r"^class (\w+)\(BaseModel\)", "\n".join(self.texts), re.MULTILINE)
+        return ["\n".join(f"{name}.model_rebuild()" for name in found)]
 
     def model(self, wanted: str, schema: Schema) -> str:
         """The name of a model of this shape: an earlier one's, or a new one's."""
@@ -183,23 +181,23 @@ def _method(call: CallShape, method: str, models: Models) -> Iterator[str]:
     data = models.type(call.data, f"{call.name}_answer")
     doc = [*_docstring(call.description, "        ", call)]
     yield ""
-    if call.answer is Answer.STREAM:
+    if call.answer is AnswerForm.STREAM:
         yield "    @contextlib.asynccontextmanager"
         yield f"    async def {method}({taken}) -> AsyncIterator[AsyncIterator[{data}]]:"
         yield from doc
         yield f"        async with self.stream({call.tag!r}, {sent}, TypeAdapter({data}), {HOW}) as items:"
         yield "            yield items"
-    elif call.answer is Answer.NONE:
+    elif call.answer is AnswerForm.NONE:
         taken = ", ".join(["self", *fields, "*", "queue: bool | None = None"])
         yield f"    async def {method}({taken}) -> None:"
         yield from doc
         yield f"        await self.tell({call.tag!r}, {sent}, queue=queue)"
     else:
-        result = "None" if call.answer is Answer.ACK else data
-        adapter = "" if call.answer is Answer.ACK else f", TypeAdapter({data})"
+        result = "None" if call.answer is AnswerForm.ACK else data
+        adapter = "" if call.answer is AnswerForm.ACK else f", TypeAdapter({data})"
         yield f"    async def {method}({taken}) -> {result}:"
         yield from doc
-        if call.answer is Answer.ACK:
+        if call.answer is AnswerForm.ACK:
             yield f"        await self.request({call.tag!r}, {sent}, {HOW})"
         else:
             yield f"        answer: {data} = await self.request({call.tag!r}, {sent}{adapter}, {HOW})"

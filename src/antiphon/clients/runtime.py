@@ -113,8 +113,6 @@ class Client(Generic[E]):
         self._why = ""
         self._heard = 0.0
 
-    # --- what a program does with it ---------------------------------------------------------------------------------
-
     async def __aenter__(self) -> Self:
         """Waits for the first connection, however long. Raises RemoteError `closed` where there will be none."""
         self._running = asyncio.create_task(self._run())
@@ -277,8 +275,6 @@ class Client(Generic[E]):
             except Exception:  # a code that cannot be sent, say
                 connection.transport.abort()
 
-    # --- the connection ----------------------------------------------------------------------------------------------
-
     async def _run(self) -> None:
         try:
             await self._live()
@@ -428,8 +424,6 @@ class Client(Generic[E]):
         ending = f"{self._state.code} {self._state.reason}".strip()
         return RemoteError("closed", f"the connection was closed with {ending}", self._state)
 
-    # --- requests ----------------------------------------------------------------------------------------------------
-
     def _ask(
         self, type: str, fields: Any, adapter: TypeAdapter[Any] | None, queue: bool | None, *, is_stream: bool
     ) -> Pending:
@@ -469,8 +463,6 @@ class Client(Generic[E]):
             self._to_send -= len(message.data)
         if pending.sent and self._connection is not None:
             self._put(ToSend(_json({"type": "cancel", "ref": pending.ref}), waits=False))
-
-    # --- what comes in -----------------------------------------------------------------------------------------------
 
     def _hear(self, data: str | bytes) -> None:
         self._sign_of_life()

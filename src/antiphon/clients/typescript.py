@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from .document import Answer, CallShape, ClientShape, Schema, class_name, clients_of, schemas_of
-from .naming import Names
+from .document import AnswerForm, CallShape, ClientShape, Schema, class_name, clients_of, schemas_of
+from .naming import TypeNames
 from .served import runtime_js, runtime_ts, runtime_types
 
 MEMBERS: Final = frozenset(
@@ -74,7 +74,7 @@ class Writer:
     def __init__(self, document: Mapping[str, Any], prefix: str) -> None:
         self.shapes = clients_of(document)
         code = re.sub(r"(?s:/\*.*?\*/)|//.*", "", runtime_ts() + TOPICS)
-        self._names = Names(prefix, taken=set(re.findall(r"[A-Za-z_]\w*", code)))
+        self._names = TypeNames(prefix, taken=set(re.findall(r"[A-Za-z_]\w*", code)))
         self._classes = {shape.name: self._names.new(class_name(shape.name)) for shape in self.shapes}
         self._schemas = {name: self._names.new(class_name(name)) for name in schemas_of(document)}
         self._texts: dict[str, str] = {}
@@ -173,10 +173,10 @@ class Writer:
             parts.append("call: Call = {}")
             data = self.type(call.data)
             result = {
-                Answer.NONE: "boolean",
-                Answer.ACK: "Promise<void>",
-                Answer.VALUE: f"Promise<{data}>",
-                Answer.STREAM: f"AsyncIterableIterator<{data}>",
+                AnswerForm.NONE: "boolean",
+                AnswerForm.ACK: "Promise<void>",
+                AnswerForm.VALUE: f"Promise<{data}>",
+                AnswerForm.STREAM: f"AsyncIterableIterator<{data}>",
             }
             yield call, method, ", ".join(parts), result[call.answer]
 
@@ -333,9 +333,9 @@ export interface TopicJoined {
 def _sent(call: CallShape) -> str:
     fields = "fields" if call.fields is not None else "{}"
     tag = json.dumps(call.tag)
-    if call.answer is Answer.NONE:
+    if call.answer is AnswerForm.NONE:
         return f"this.send({{ type: {tag}, ...{fields} }}, call)"
-    return f"this.{'stream' if call.answer is Answer.STREAM else 'request'}({tag}, {fields}, call)"
+    return f"this.{'stream' if call.answer is AnswerForm.STREAM else 'request'}({tag}, {fields}, call)"
 
 
 def _key(name: str) -> str:

@@ -21,7 +21,7 @@ class RemoteError(Exception):
     """An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow`, `invalid_answer` of our own."""
 
     def __init__(self, code: str, message: str, detail: Any = None) -> None:
-        super().__init__(f"{code}: {message}")
+        super().__init__(f"{code}: {message}" if detail is None else f"{code}: {message} {detail}")
         self.code = code
         self.message = message
         self.detail = detail

@@ -17,7 +17,7 @@ import anyio.lowlevel
 from starlette.requests import HTTPConnection, StateT
 
 from antiphon.status import check_close_code, cut_reason
-from antiphon.types import Carrier, ClosedBy, Message, Receive, Scope, Send, Sink
+from antiphon.types import Carrier, ClosedBy, Message, Receive, Scope, Send, Sink, StopListener
 
 from .foreign import ForeignSenders
 from .life import OPEN_SENDS, Life
@@ -119,6 +119,12 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     def sink(self) -> Sink:
         """Where the hub and others that must never wait leave messages for this connection."""
         return self._life.way.sink
+
+    def listen_for_stop(self, listener: StopListener | None) -> None:
+        """Have the listener asked when the server stops; None: nobody. Other servers than antiphon's ask nobody."""
+        carrier = carrier_of(self.scope)
+        if carrier is not None:
+            carrier.at_stop = listener
 
     async def wait_closed(self) -> Closed:
         """Wait until the connection has ended: a Close was sent or came, or it was lost. May run in any event loop."""

@@ -72,7 +72,7 @@ def decode(kind: TypeForm[T], data: str | bytes) -> T:
         return adapter.validate_json(data)
     except ValidationError as exc:
         if exc.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
-            raise InvalidMessage(_failures(exc)) from None
+            raise InvalidMessage(failures(exc)) from None
     # The quick parser is the stricter one (lone surrogates, nesting): then the standard library has the last word, so
     # that the field is named.
     try:
@@ -81,10 +81,10 @@ def decode(kind: TypeForm[T], data: str | bytes) -> T:
         message = f"{exc.msg}, line {exc.lineno} column {exc.colno}"
         raise InvalidMessage([{"type": "json_invalid", "loc": (), "msg": message}]) from None
     except ValidationError as exc:
-        raise InvalidMessage(_failures(exc)) from None
+        raise InvalidMessage(failures(exc)) from None
 
 
-def _failures(exc: ValidationError) -> list[dict[str, Any]]:
+def failures(exc: ValidationError) -> list[dict[str, Any]]:
     return [dict(error) for error in exc.errors(include_url=False, include_context=False, include_input=False)]
 
 
@@ -121,7 +121,11 @@ def _ref_of(data: str | bytes) -> int | str | None:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    ref = value.get("ref") if isinstance(value, dict) else None
+    return readable_ref(value.get("ref")) if isinstance(value, dict) else None
+
+
+def readable_ref(ref: Any) -> int | str | None:
+    """The ref of a request, if it is one: an integer of 64 bits, or a string of at most 64 characters."""
     if type(ref) is int and abs(ref) < 1 << 63:
         return ref
     return ref if isinstance(ref, str) and len(ref) <= 64 and not _has_surrogates(ref) else None
@@ -132,15 +136,16 @@ def _has_surrogates(text: str) -> bool:
 
 
 class InvalidLimit:
-    """Counts messages that did not fit: at most `INVALID_MESSAGES` in any `INVALID_SECONDS`."""
+    """Counts messages that did not fit: at most `most` in any `INVALID_SECONDS`."""
 
     __slots__ = ("_times",)
 
-    def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=INVALID_MESSAGES)
+    def __init__(self, most: int = INVALID_MESSAGES) -> None:
+        self._times: deque[float] = deque(maxlen=most)
 
     def passed(self, now: float) -> bool:
         """Count one more at `now` (seconds of any clock); True when that is one too many."""
-        full = len(self._times) == INVALID_MESSAGES and now - self._times[0] < INVALID_SECONDS
+        times = self._times
+        full = len(times) == times.maxlen and (not times or now - times[0] < INVALID_SECONDS)
         self._times.append(now)
         return full

@@ -139,6 +139,18 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             return data
         raise _not_this(life, data, "binary")
 
+    async def receive_payload(self) -> str | bytes:
+        """The next message, text or binary. Errors as `receive_text`, but for the kind."""
+        life = self._life
+        if self._carrier is not None and life.application_state is CONNECTED and life.client_state is CONNECTED:
+            data = await self._carrier.read()
+        else:
+            data = await self._next("receive_payload")
+        if data is None:
+            raise _not_this(life, data, "")
+        life.read_at = life.clock()
+        return data
+
     async def receive_json(self, mode: str = "text") -> Any:
         """The value of the next message, JSON in text or binary. Errors as `receive_text`, and `InvalidJSON`."""
         return _decoded(await self._receive_either(mode), self.options.json_values)

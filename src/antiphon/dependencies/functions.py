@@ -11,21 +11,22 @@ from typing import Any, Unpack
 from pydantic_core import PydanticUndefined
 
 from . import params
-from .params import LifeScope, ParamOptions
+from .params import DependsScope, ParamOptions
 
 
 def Depends(
     dependency: Callable[..., Any] | None = None,
     *,
     use_cache: bool = True,
-    scope: LifeScope | None = None,
+    scope: DependsScope | None = None,
     max_concurrency: int | None = None,
 ) -> Any:
     """Take what `dependency` returns or yields (FastAPI's `Depends`).
 
     Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place; `scope`
-    says when a dependency with `yield` ends: "function" before "request", which is the default. At most
-    `max_concurrency` runs of this declaration go on at a time in one event loop, a `yield` counting until its end.
+    says when a dependency with `yield` ends: "function" before "request", which is the default. Below a handler of a
+    channel it says how long the value serves: "message", the default, or "connection". At most `max_concurrency` runs
+    of this declaration go on at a time in one event loop, a `yield` counting until its end.
 
     Raises ValueError for a `max_concurrency` that is no positive integer. What is nothing to call is a
     `ParameterDeclarationError` where the endpoint is registered.
@@ -38,7 +39,7 @@ def Security(
     *,
     scopes: Sequence[str] | None = None,
     use_cache: bool = True,
-    scope: LifeScope | None = None,
+    scope: DependsScope | None = None,
     max_concurrency: int | None = None,
 ) -> Any:
     """`Depends` that also demands OAuth2 scopes, which everything below it finds in `SecurityScopes` (FastAPI's)."""

@@ -27,6 +27,8 @@ class CallKind(enum.Enum):
     SYNC = "sync"
     ASYNC_GENERATOR = "async generator"
     SYNC_GENERATOR = "sync generator"
+    IN_LINE = "in line"
+    """Sync, and says of itself that it never waits: it needs no thread."""
 
 
 # What decorators of async functions set before `inspect.markcoroutinefunction` existed.
@@ -102,6 +104,8 @@ def call_kind(call: Callable[..., Any]) -> CallKind:
     ):
         if any(recognise(candidate) for candidate in candidates):
             return kind
+    if getattr(call, "in_line", False) is True:
+        return CallKind.IN_LINE
     return CallKind.SYNC
 
 
@@ -135,6 +139,21 @@ def parameters(call: Callable[..., Any]) -> list[Parameter]:
         annotation = _evaluated(parameter.annotation, global_names, local_names)
         found.append(Parameter(parameter.name, annotation, parameter.default))
     return found
+
+
+def returned(call: Callable[..., Any]) -> Any:
+    """The return annotation, evaluated: `inspect.Parameter.empty`, `Unresolved`, or the annotation itself."""
+    function = unwrapped(call)
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        function = unwrapped(type(function).__call__)
+    function = getattr(function, "__func__", function)
+    try:
+        annotation = _signature(function).return_annotation
+    except (ValueError, TypeError):
+        return inspect.Parameter.empty
+    if annotation is inspect.Signature.empty:
+        return inspect.Parameter.empty
+    return _evaluated(annotation, *_namespaces(call))
 
 
 def _signature(call: Callable[..., Any]) -> inspect.Signature:

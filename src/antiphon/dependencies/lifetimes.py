@@ -18,7 +18,7 @@ from antiphon.exceptions import GeneratorError
 
 from .limits import SupportsSemaphore
 
-_ENDED: Final = object()
+ENDED: Final = object()
 
 
 class AsyncLife:
@@ -37,6 +37,15 @@ class AsyncLife:
             value = await anext(self._generator)
         except StopAsyncIteration:
             raise GeneratorError(f"{self.label} did not yield") from None
+        self._entered = True
+        return value
+
+    async def begin(self) -> Any:
+        """The yielded value, or `ENDED` when there is none."""
+        try:
+            value = await anext(self._generator)
+        except StopAsyncIteration:
+            return ENDED
         self._entered = True
         return value
 
@@ -81,7 +90,7 @@ class SyncLife:
     async def enter(self) -> Any:
         """The yielded value. Raises GeneratorError when there is none."""
         value = await run_in_threadpool(self._alone, self._start)
-        if value is _ENDED:
+        if value is ENDED:
             raise GeneratorError(f"{self.label} did not yield")
         return value
 
@@ -103,8 +112,8 @@ class SyncLife:
 
     def _start(self) -> Any:
         self._generator = self._call(**self._values)
-        value = next(self._generator, _ENDED)
-        self._entered = value is not _ENDED
+        value = next(self._generator, ENDED)
+        self._entered = value is not ENDED
         return value
 
     def _finish(self, error: BaseException | None) -> bool | BaseException:

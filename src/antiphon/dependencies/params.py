@@ -22,6 +22,10 @@ from antiphon.exceptions import ParameterDeclarationError
 from .limits import Limit, SupportsSemaphore
 
 LifeScope: TypeAlias = Literal["function", "request"]
+"""When a dependency with `yield` ends: what solving goes by."""
+
+DependsScope: TypeAlias = Literal["function", "request", "message", "connection"]
+"""What can be written: for the handlers of a channel, also whether it runs for each message or once."""
 
 
 class Location(enum.Enum):
@@ -179,7 +183,8 @@ class Depends:
     """Take the value that `dependency` returns or yields.
 
     Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place; `scope`
-    says when a dependency with `yield` ends: "function" before "request", which is the default. At most
+    says when a dependency with `yield` ends: "function" before "request", which is the default. Below a channel's
+    handler it is "message", the default, or "connection". At most
     `max_concurrency` runs of this declaration go on at a time in one event loop, a `yield` counting until its end.
 
     Raises ValueError for a `max_concurrency` that is no positive integer.
@@ -187,7 +192,7 @@ class Depends:
 
     dependency: Callable[..., Any] | None = None
     use_cache: bool = True
-    scope: LifeScope | None = None
+    scope: DependsScope | None = None
     max_concurrency: int | None = field(default=None, kw_only=True)
     # FastAPI's name, so that its markers and ours are read alike. A field, so that `dataclasses.replace` keeps it.
     _concurrency: SupportsSemaphore | None = field(default=None, repr=False, kw_only=True)

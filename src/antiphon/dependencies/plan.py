@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from antiphon.connection import WebSocket
 from antiphon.exceptions import DependencyCycleError, DependencyScopeError, ParameterDeclarationError, RegistrationError
-from antiphon.hub import Hub
+from antiphon.hub import Hub, Topics
 
 from . import foreign, hints
 from .declaration import EMPTY, Declared, check_type, completed, field_info, unknown_annotation
@@ -65,6 +65,10 @@ class Injected(enum.Enum):
     RESOURCE = "resource"
     DEFAULT = "default"
     """The parameter's default: it asks for a connection of the other kind, and can do without."""
+    MESSAGE = "message"
+    """What a call during the connection is made for: `layers.py`."""
+    YIELDED = "yielded"
+    """What the connection's own function has yielded: `layers.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +113,13 @@ class Plan:
     """The endpoint's one parameter when that is the connection: nothing has to be solved."""
     has_generators: bool
     has_async_generators: bool
-    source: _Source
+    source: Source
     variants: dict[Any, tuple[Any, Plan]] = field(default_factory=dict, compare=False, repr=False)
     """Plans with overrides applied; filled by `overridden`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Source:
+class Source:
     """What a plan was made from, to make it again with overrides."""
 
     call: Call
@@ -147,8 +151,8 @@ def analyze(
             raise ParameterDeclarationError(f"{describe(call)}: dependencies take Depends(callable), not {marker!r}")
         depends.append(known)
     known_resources = (Hub,) if resources is None else tuple(resources)
-    source = _Source(call=call, path=path, dependencies=tuple(depends), kind=kind, resources=known_resources)
-    return _Analysis(source, {}).plan()
+    source = Source(call=call, path=path, dependencies=tuple(depends), kind=kind, resources=known_resources)
+    return Analysis(source, {}).plan()
 
 
 def overridden(plan: Plan, overrides: Mapping[Call, Call]) -> Plan:
@@ -158,7 +162,7 @@ def overridden(plan: Plan, overrides: Mapping[Call, Call]) -> Plan:
         if len(plan.variants) >= _MAX_VARIANTS:
             plan.variants.clear()
         snapshot = dict(overrides)  # also keeps the callables, and so their ids, alive
-        plan.variants[key] = (snapshot, _Analysis(plan.source, snapshot).plan())
+        plan.variants[key] = (snapshot, Analysis(plan.source, snapshot).plan())
     return plan.variants[key][1]
 
 
@@ -166,7 +170,7 @@ _MAX_VARIANTS: Final = 16  # overrides change from test to test; a plan should n
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class Shape:
     """One callable's own signature, sorted by where values come from."""
 
     call: Call
@@ -176,14 +180,14 @@ class _Shape:
     injections: tuple[Injection, ...]
 
 
-class _Analysis:
+class Analysis:
     """One walk over an endpoint's dependencies."""
 
-    def __init__(self, source: _Source, overrides: Mapping[Call, Call]) -> None:
+    def __init__(self, source: Source, overrides: Mapping[Call, Call]) -> None:
         self._source = source
         self._overrides = overrides
         self._path_names = _path_names(source.path)
-        self._shapes: dict[int, _Shape] = {}
+        self._shapes: dict[int, Shape] = {}
         self._uses_scopes: dict[int, bool] = {}
         self._open: list[Call] = []
         self._steps: list[Step] = []
@@ -193,39 +197,46 @@ class _Analysis:
         source = self._source
         unnamed = [self._visit(depends, ()) for depends in source.dependencies]
         endpoint = self._step(source.call, (), "request", extra=unnamed)
-        steps, endpoint, body = self._with_body([*self._steps, endpoint])
+        return self._assembled(*self._with_body([*self._steps, endpoint]))
+
+    def _assembled(self, steps: tuple[Step, ...], endpoint: Step, body: Location | None) -> Plan:
         return Plan(
             steps=steps,
             endpoint=endpoint,
-            kind=source.kind,
+            kind=self._source.kind,
             body=body,
             contents=frozenset(key for step in [*steps, endpoint] for key in _contents(step)),
             connection_only=_connection_only(steps, endpoint),
             has_generators=any(step.kind in GENERATORS for step in steps),
             has_async_generators=any(step.kind is CallKind.ASYNC_GENERATOR for step in steps),
-            source=source,
+            source=self._source,
         )
 
     def _visit(self, depends: Depends, parent_scopes: tuple[str, ...]) -> int:
         """The index of the step that serves this `Depends`, made if there is none yet."""
         call = self._target(depends)
+        self._check_scope(depends, call)
         own = tuple(depends.scopes or ()) if isinstance(depends, Security) else ()
         scopes = tuple(dict.fromkeys((*parent_scopes, *own)))
         is_generator = call_kind(call) in GENERATORS
-        life: LifeScope = depends.scope or "request"
+        life: LifeScope = "function" if depends.scope == "function" else "request"
         demanded = tuple(sorted(scopes)) if own or self._needs_scopes(call) else ()
-        original = depends.dependency
-        key = (
-            original if _hashable(original) else id(original),
-            demanded,
-            depends.scope or ("request" if is_generator else ""),
-        )
+        said = None if depends.scope == "connection" else depends.scope
+        key = cache_key(depends, demanded, said or ("request" if is_generator else ""))
         if depends.use_cache and key in self._index:
             return self._index[key]
         self._steps.append(self._step(call, scopes, life, limit=depends.limit))
         index = len(self._steps) - 1
         self._index.setdefault(key, index)
         return index
+
+    @staticmethod
+    def _check_scope(depends: Depends, call: Call) -> None:
+        if depends.scope == "message":
+            raise DependencyScopeError(
+                f'{describe(call)} has the scope "message", and only what a handler of a channel depends on runs for '
+                "each message"
+            )
 
     def _step(
         self,
@@ -286,12 +297,12 @@ class _Analysis:
         assert original is not None
         return self._overrides.get(original, original) if self._overrides and _hashable(original) else original
 
-    def _shape(self, call: Call) -> _Shape:
+    def _shape(self, call: Call) -> Shape:
         if id(call) not in self._shapes:
             self._shapes[id(call)] = self._read_signature(call)
         return self._shapes[id(call)]
 
-    def _read_signature(self, call: Call) -> _Shape:
+    def _read_signature(self, call: Call) -> Shape:
         depends: list[tuple[str, Depends]] = []
         readers: list[Reader] = []
         injections: list[Injection] = []
@@ -304,7 +315,7 @@ class _Analysis:
                 case Injection() as injection:
                     injections.append(injection)
         readers.sort(key=lambda reader: _READ_ORDER.index(reader.location))
-        return _Shape(call, tuple(depends), tuple(readers), tuple(injections))
+        return Shape(call, tuple(depends), tuple(readers), tuple(injections))
 
     def _classified(self, call: Call, parameter: Parameter) -> Depends | Reader | Injection | None:
         """What serves the parameter; None when its default does."""
@@ -451,6 +462,12 @@ _INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
 )
 
 
+def cache_key(depends: Depends, demanded: tuple[str, ...], life: str) -> CacheKey:
+    """What makes two `Depends` one: the callable, the OAuth2 scopes where they matter, and how long it lives."""
+    original = depends.dependency
+    return (original if _hashable(original) else id(original), demanded, life)
+
+
 def _hashable(call: object) -> bool:
     try:
         hash(call)
@@ -472,6 +489,11 @@ def unfilled(plan: Plan) -> Iterator[tuple[Call, str]]:
         for reader in step.readers:
             if isinstance(reader, FieldReader) and reader.location is Location.PATH and names.isdisjoint(reader.keys):
                 yield step.call, reader.keys[0]
+
+
+def topics_of(plan: Plan) -> tuple[Topics[Any], ...]:
+    """The typed topics that the endpoint or its dependencies take."""
+    return tuple(step.call for step in plan.steps if isinstance(step.call, Topics))
 
 
 def _path_names(path: str) -> frozenset[str]:

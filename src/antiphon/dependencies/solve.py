@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import anyio
 import anyio.lowlevel
@@ -63,6 +63,16 @@ def solve(
     even when a dependency swallows it.
     """
     return Solved(overridden(plan, overrides) if overrides else plan, connection, resources)
+
+
+class Returning(Protocol):
+    """A step, as far as it is called."""
+
+    @property
+    def call(self) -> Callable[..., Any]: ...
+
+    @property
+    def kind(self) -> CallKind: ...
 
 
 class Solved:
@@ -205,9 +215,9 @@ class Solved:
         if step.kind in GENERATORS:
             return await self._enter(step, values)
         if step.limit is None:
-            return await _returned(step, values)
+            return await returned_by(step, values)
         async with step.limit.get_semaphore():
-            return await _returned(step, values)
+            return await returned_by(step, values)
 
     async def _enter(self, step: Step, values: dict[str, Any]) -> Any:
         if step.limit is not None:
@@ -309,9 +319,12 @@ class _FunctionScope:
         return await self._solved.leave_function_scope(error)
 
 
-async def _returned(step: Step, values: dict[str, Any]) -> Any:
+async def returned_by(step: Returning, values: dict[str, Any]) -> Any:
+    """What a callable without `yield` returns; a sync one runs in the thread pool."""
     if step.kind is CallKind.ASYNC:
         return await step.call(**values)
+    if step.kind is CallKind.IN_LINE:
+        return step.call(**values)
     return await run_in_threadpool(step.call, **values)
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from antiphon.exceptions import RegistrationWarning
 from antiphon.status import check_close_code, cut_reason
-from antiphon.types import Sink, SupportsSink
+from antiphon.tagged import MessageSet, name_of
+from antiphon.types import DECLARED_EXTENSION, Sink, SupportsSink
 
-from .errors import AlreadyJoined, UnencodableCharacters
+from .errors import AlreadyJoined, UndeclaredTopic, UnencodableCharacters
 from .records import Position
 from .topics import TopicOptions
 
@@ -126,6 +127,20 @@ def read_sink(websocket: SupportsSink) -> Sink:
         raise TypeError(f"expected an antiphon WebSocket (anything with a `sink`), got {kind}; see docs/hub.md")
     found: Sink = sink
     return found
+
+
+def check_declared(topic: str, messages: MessageSet[Any] | None, websocket: object) -> None:
+    """Raises `UndeclaredTopic` for a typed topic whose messages the websocket's channel does not declare."""
+    scope = getattr(websocket, "scope", None)
+    declared = scope.get(DECLARED_EXTENSION) if messages is not None and isinstance(scope, Mapping) else None
+    if messages is None or declared is None:
+        return
+    missing = [name_of(one.kind) for one in messages.types if one.kind not in declared]
+    if missing:
+        raise UndeclaredTopic(
+            f"topic {topic!r} carries {' | '.join(missing)}, which its channel does not declare: take the topic as a "
+            "parameter of the connection function, or name them in sends="
+        )
 
 
 def read_close(code: object, reason: object) -> tuple[int, str]:

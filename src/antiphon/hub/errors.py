@@ -43,6 +43,12 @@ class UnencodableCharacters(PeerError, UnencodableData):
     close_reason = "text is not Unicode"
 
 
+class UndeclaredTopic(HubError, RuntimeError):
+    """A channel's connection was to join a typed topic with messages that the channel does not declare: the document
+    would not tell clients of them. Take the topic as a parameter of the connection function, or name its messages in
+    `sends=`."""
+
+
 class UnknownBackend(HubError, ValueError):
     """A hub URL whose scheme names no backend, or one that the backend cannot read."""
 

@@ -17,8 +17,10 @@ from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from antiphon.dependencies.params import Depends
+from antiphon.messages import ChannelOptions
 from antiphon.types import Receive, Scope, Send
 
+from .channel import ChannelRoute
 from .context import OverridesProvider
 from .http import APIRoute
 from .route import APIWebSocketRoute, WebSocketRoute
@@ -54,12 +56,14 @@ class IncludedRouter(BaseRoute):
         dependencies: Sequence[Depends],
         provider: OverridesProvider | None,
         options: dict[str, Any],
+        channel_options: ChannelOptions | None = None,
     ) -> None:
         self.router = router
         self.prefix = prefix
         self.dependencies: list[Depends] = list(dependencies)
         self.provider = provider
         self.options = options
+        self.channel_options = channel_options
         self._source: list[BaseRoute] = []
         self._effective: list[BaseRoute] = []
 
@@ -104,7 +108,10 @@ class IncludedRouter(BaseRoute):
                 dependencies=[*self.dependencies, *route.dependencies],
                 provider=self.provider or route.provider,
                 options=self.options | route.options,
+                channel_options=route.channel_options or self.channel_options,
             )
+        if isinstance(route, ChannelRoute):
+            return route.included(self.prefix, self.dependencies, self.provider, self.channel_options)
         if isinstance(route, APIWebSocketRoute):
             return route.included(self.prefix, self.dependencies, self.provider)
         if isinstance(route, APIRoute):

@@ -12,17 +12,19 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar, Unpack
 
 from starlette._utils import get_route_path
-from starlette.datastructures import URL
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Match, Router
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Router
 
 from antiphon.dependencies.inspection import describe
 from antiphon.dependencies.params import Depends
+from antiphon.messages import Channel, ChannelOptions
 from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
+from . import elsewhere
 from . import lifespan as lifespans
+from .channel import ChannelRoute, blueprint_of
 from .context import OverridesProvider
 from .endpoint import refuse_unknown
 from .errors import (
@@ -37,7 +39,7 @@ from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, flatten, select
 from .leaf import LeafRoute, is_leaf
 from .near_misses import no_route
-from .route import APIWebSocketRoute, WebSocketRoute
+from .route import APIWebSocketRoute, Told, WebSocketRoute
 from .suspects import warn_of_suspects, warn_of_unreachable
 
 logger: Final = logging.getLogger("antiphon")
@@ -59,19 +61,52 @@ class RouteMethods:
         raise NotImplementedError
 
     def websocket(
-        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None
+        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None, **told: Unpack[Told]
     ) -> Callable[[Endpoint], Endpoint]:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
 
-        Raises RegistrationError for what can never be served: a path that is none, a function without `async`, a
-        parameter that cannot be filled.
+        `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
+        Raises RegistrationError for what can never be served: no path, no `async`, a parameter that cannot be filled.
         """
         router = self._registrar
         a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
-            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
             return endpoint
+
+        return register
+
+    def channel(
+        self,
+        path: str,
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+        sends: Any = None,
+        options: ChannelOptions | None = None,
+        subprotocol: str | None = None,
+    ) -> Callable[[Callable[..., Any]], Channel]:
+        """Serve typed messages at `path`; the decorated function is called for each connection, and `@chat.on` handles
+        its messages.
+
+        `name`: the function's without one. `dependencies` run once per connection. `sends`: a union of message classes
+        that the channel sends besides those that its `Caller`s name. `options`: its wire and limits. `subprotocol`:
+        serve only who offers it, and agree on it. Raises RegistrationError for what can never be served.
+        """
+        router = self._registrar
+        a_path(path)
+
+        def register(function: Callable[..., Any]) -> Channel:
+            return router.add_channel(
+                path,
+                function,
+                name,
+                dependencies=dependencies,
+                sends=sends,
+                options=options,
+                subprotocol=subprotocol,
+            )
 
         return register
 
@@ -188,16 +223,18 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         on_startup: Sequence[Callable[[], Any]] | None = None,
         on_shutdown: Sequence[Callable[[], Any]] | None = None,
         lifespan: Any = None,
+        channel_options: ChannelOptions | None = None,
         **documentation: Unpack[Documentation],
     ) -> None:
-        """All keywords are FastAPI's.
+        """All keywords but the last are FastAPI's.
 
         `prefix`: of every path, "/chat". `dependencies`: run for every route, before its own. `routes`: routes that
         exist already. `redirect_slashes`: an HTTP path that only lacks or has a slash at its end is redirected.
         `default`: the ASGI app for what no route matches. `default_response_class`, `route_class`: for the companion
         HTTP routes. `dependency_overrides_provider`: the object whose `dependency_overrides` hold here, an `App`.
         `on_startup`, `on_shutdown`: functions without parameters; `lifespan(app)`: an async context manager, in their
-        place. Raises TypeError and ValueError for keywords and values that are none.
+        place. `channel_options`: the wire and the limits of channels that have none of their own. Raises TypeError and
+        ValueError for keywords and values that are none.
         """
         check_keywords(documentation, Documentation, "APIRouter")
         check_prefix(prefix)
@@ -207,6 +244,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self.default_response_class = default_response_class
         self.dependency_overrides_provider = dependency_overrides_provider
         self.route_class = route_class
+        self.channel_options = channel_options
         self.on_startup: list[Callable[[], Any]] = list(on_startup or ())
         self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
         self.documentation = documentation
@@ -225,6 +263,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         name: str | None = None,
         *,
         dependencies: Sequence[Any] | None = None,
+        **told: Unpack[Told],
     ) -> None:
         """What `websocket()` does, without a decorator."""
         route = APIWebSocketRoute(
@@ -233,9 +272,42 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             name=name,
             dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
+            **told,
         )
         route.own_path = path
         self._register(route)
+
+    def add_channel(
+        self,
+        path: str,
+        function: Callable[..., Any] | None = None,
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+        sends: Any = None,
+        options: ChannelOptions | None = None,
+        subprotocol: str | None = None,
+    ) -> Channel:
+        """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
+        route = ChannelRoute(
+            self.prefix + a_path(path),
+            Channel(
+                blueprint_of(
+                    self.prefix + path,
+                    function,
+                    name,
+                    dependencies=[*self.dependencies, *(dependencies or ())],
+                    sends=sends,
+                    options=options or self.channel_options,
+                    subprotocol=subprotocol,
+                )
+            ),
+            dependencies=[*self.dependencies, *(dependencies or ())],
+            dependency_overrides_provider=self.dependency_overrides_provider,
+        )
+        route.own_path = path
+        self._register(route)
+        return route.channel
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
         """What `websocket_route()` does, without a decorator. Neither prefix nor dependencies apply, as in FastAPI."""
@@ -309,6 +381,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             dependencies=[*self.dependencies, *(dependencies or ())],
             provider=self.dependency_overrides_provider,
             options={} if response_class is None else {"response_class": response_class},
+            channel_options=self.channel_options,
         )
         included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
         self._register(included)
@@ -347,6 +420,9 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
                 warn_of_unreachable(route, earlier)
             return
         for final in flatten([route]):
+            if isinstance(final, ChannelRoute):
+                warn_of_unreachable(final, earlier)  # the rest is known when all handlers are
+                continue
             if isinstance(final, APIRoute | APIWebSocketRoute):
                 warn_of_missing_path_parameters(final.plan)
             if isinstance(final, APIWebSocketRoute):
@@ -382,8 +458,10 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             scope["route"] = route
             scope.update(child_scope)
             return route.handle(scope, receive, send)
-        if kind == "http" and (redirect := self._redirect(scope)) is not None:
-            return redirect(scope, receive, send)
+        if kind == "http" and self.redirect_slashes:
+            redirect = elsewhere.redirect(self.routes, scope)
+            if redirect is not None:
+                return redirect(scope, receive, send)
         return self.default(scope, receive, send)
 
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -397,27 +475,16 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             await refuse_unknown(scope, receive, send)
             return
         error = StarletteHTTPException(404)
-        if scope["method"] in ("GET", "HEAD") and scope["http_version"].startswith("1.") and self._is_websockets(scope):
+        if (
+            scope["method"] in ("GET", "HEAD")
+            and scope["http_version"].startswith("1.")
+            and elsewhere.as_websocket(self.routes, scope)
+        ):
             logger.info("%s %s: %s", scope["method"], shown(scope["path"]), _NO_HANDSHAKE)
             error = StarletteHTTPException(426, _UPGRADE_REQUIRED, {"Upgrade": "websocket", "Connection": "Upgrade"})
         if "app" in scope:
             raise error
         await PlainTextResponse(error.detail, error.status_code, error.headers)(scope, receive, send)
-
-    def _is_websockets(self, scope: Scope) -> bool:
-        """Whether a WebSocket would be served where this request is not."""
-        return select(self.routes, {**scope, "type": "websocket"})[0] is Match.FULL
-
-    def _redirect(self, scope: Scope) -> Response | None:
-        """To the same path with or without its last slash, where only that one is served."""
-        path = get_route_path(scope)
-        if not self.redirect_slashes or path == "/":
-            return None
-        other = scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"
-        elsewhere = {**scope, "path": other}
-        if select(self.routes, elsewhere)[0] is Match.NONE:
-            return None
-        return RedirectResponse(url=str(URL(scope=elsewhere)))
 
     def warn_of_missed_lifespan(self, scope: Scope) -> None:
         """With the first scope that is served: log that nobody has entered a lifespan that there is."""

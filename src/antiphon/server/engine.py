@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from antiphon.events import ConnectionRefused, Event
 from antiphon.shown import shown
-from antiphon.status import WS_1012_SERVICE_RESTART
 from antiphon.types import ASGIApp, Scope
 from antiphon.wire import Deflate, Phase, Role, negotiate
 from antiphon.wire.deflate import Agreement
@@ -56,8 +55,8 @@ class Stoppable(Protocol):
     def refuse(self, status: int, reason: str = "", headers: Any = ()) -> None:
         """Answer a handshake that waits."""
 
-    def close(self, code: int, reason: str = "") -> None:
-        """Say Close."""
+    def stop(self) -> None:
+        """Say Close 1012, now or when what the app is at work on was answered."""
 
     def give_up_message(self) -> None:
         """Close: there is no room for the message it is receiving."""
@@ -229,7 +228,7 @@ class Engine:
         now = self.clock()
         while queue and queue[-1][0] <= now:
             _, session = queue.pop()
-            session.close(WS_1012_SERVICE_RESTART, "the server restarts")
+            session.stop()
         if queue:
             self.loop.call_later(max(0.01, queue[-1][0] - now), self._close_next)
 

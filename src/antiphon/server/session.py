@@ -18,9 +18,10 @@ from antiphon.status import (
     WS_1006_ABNORMAL_CLOSURE,
     WS_1008_POLICY_VIOLATION,
     WS_1011_INTERNAL_ERROR,
+    WS_1012_SERVICE_RESTART,
     WS_1013_TRY_AGAIN_LATER,
 )
-from antiphon.types import ClosedBy, Message, Scope
+from antiphon.types import STOPPING, ClosedBy, Message, Scope, StopListener
 from antiphon.wire import Close, Parser, Phase, Ping, Pong, ProtocolError, Role, closing
 
 from .engine import Engine
@@ -34,7 +35,7 @@ from .watched import Watched
 class Session(Watched):
     """An `asyncio.Protocol` that speaks WebSocket to the peer and ASGI to the app, and is the app's `Carrier`."""
 
-    __slots__ = ("_delivered", "_rate", "_told", "_violation", "address", "handshake", "task")
+    __slots__ = ("_delivered", "_rate", "_told", "_violation", "address", "at_stop", "handshake", "task")
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -43,6 +44,8 @@ class Session(Watched):
         """The client's, as counted by the engine's admission."""
         self.handshake: Handshake | None = None
         """Until it is answered."""
+        self.at_stop: StopListener | None = None
+        """Asked when the server stops: whether the app is at work on a message, and ends the connection itself."""
         self._told = False  # the app knows of the end: by its websocket.disconnect, or since it was the one to end it
         self._delivered = False  # its websocket.disconnect
         self._rate: Rate | None = None
@@ -230,6 +233,11 @@ class Session(Watched):
         self._do(step)
         self._close_within(self.engine.config.close_timeout if timeout is None else timeout)
         self.resume_reading()  # the peer's Close is behind what the app did not read
+
+    def stop(self) -> None:
+        """`Engine`: the server stops. An app that is at work on a message, and says so, closes when it has answered."""
+        if self.at_stop is None or not self.at_stop.defers_stop():
+            self.close(WS_1012_SERVICE_RESTART, STOPPING)
 
     def disconnect(self, code: int, reason: str) -> None:
         """`types.Sink`: close for a reason of ours; abort when `send_timeout` passes first."""

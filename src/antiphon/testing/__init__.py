@@ -3,8 +3,20 @@
 `antiphon.testclient` is the synchronous client in FastAPI's style. `hub_contract` needs pytest and is imported by name.
 """
 
+from .channel import ChannelPeer
 from .client import ConnectionEnded, HandshakeRefused, Peer, Server
 from .clock import VirtualTimeLoop, virtual_time
+from .correspondence import RemoteError
 from .expectation import ReceiveTimeout
 
-__all__ = ["ConnectionEnded", "HandshakeRefused", "Peer", "ReceiveTimeout", "Server", "VirtualTimeLoop", "virtual_time"]
+__all__ = [
+    "ChannelPeer",
+    "ConnectionEnded",
+    "HandshakeRefused",
+    "Peer",
+    "ReceiveTimeout",
+    "RemoteError",
+    "Server",
+    "VirtualTimeLoop",
+    "virtual_time",
+]

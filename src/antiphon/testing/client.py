@@ -15,12 +15,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+from antiphon.messages import Wire
 from antiphon.server import Engine, ServerConfig, Session
 from antiphon.types import ASGIApp, ClosedBy
 from antiphon.wire import Close, DeflateConfig, HandshakeError, Phase, Ping, Pong, Role, WireConfig, WireConnection
 from antiphon.wire.deflate import accept, offer
 from antiphon.wire.handshake import Response, build_request, check_response, new_key, parse_response
 
+from .channel import ChannelPeer
+from .correspondence import OUR_WIRE
 from .expectation import Expectation, ReceiveTimeout, Wanted, check_seconds, disturbed
 from .lifespan import Lifespan, empty_mounted_hubs
 from .transport import DEFAULT_WINDOW, MemoryTransport, pair
@@ -108,6 +111,19 @@ class Server:
     async def stop(self) -> None:
         """Begin the graceful stop: nobody new, Close 1012 for the others, spread over `stop_window`."""
         self.engine.begin_stop()
+
+    def channel(
+        self,
+        path: str,
+        *,
+        wire: Wire = OUR_WIRE,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> ChannelPeer:
+        """A typed client of the channel at `path`, to be entered. `wire` is the channel's; the rest as `connect`."""
+        peer = self.connect(path, headers=headers, subprotocols=subprotocols, timeout=timeout)
+        return ChannelPeer(peer, wire, timeout)
 
     def connect(
         self,

@@ -1,0 +1,134 @@
+"""Runs the plan of a call (`layers.py`): what one message of a connection needs, entered and left.
+
+Lean, because it runs for each message: what is the same for all calls of a connection is bound once, and a call costs
+what its own dependencies cost (benchmarks: channel rows). Leaving follows the rules of `solve.py`: reverse order, the
+exception of the call at every `yield`, and a bound on the time of a teardown that begins cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from starlette.background import BackgroundTasks
+from starlette.responses import Response
+
+from .inspection import GENERATORS, CallKind
+from .layers import CallPlan, CallStep
+from .lifetimes import AsyncLife, Life, LimitLife, SyncLife
+from .plan import Injected
+from .solve import TEARDOWN_SECONDS, logger, returned_by
+
+
+class Bound:
+    """The plan of a call with what one connection has for it."""
+
+    __slots__ = ("plan", "steps", "target")
+
+    def __init__(self, plan: CallPlan, kept: Sequence[Any], connection: Any, yielded: Any) -> None:
+        def constants(step: CallStep) -> dict[str, Any]:
+            values = {name: kept[place] for name, place in step.kept}
+            for name, what in step.given:
+                values[name] = connection if what is Injected.CONNECTION else yielded
+            values.update(step.constants)
+            return values
+
+        self.plan: CallPlan = plan
+        self.target: dict[str, Any] = constants(plan.target)
+        """The function's own arguments, as far as they are the same for all calls."""
+        self.steps: tuple[dict[str, Any], ...] = tuple(map(constants, plan.steps))
+
+
+class Calling:
+    """One call, from its first dependency to the end of the last."""
+
+    __slots__ = ("_bound", "background", "lives")
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        self.lives: list[Life] | None = None
+        """What has to be ended, `leave` being due; None when nothing was entered."""
+        self.background: BackgroundTasks | None = None
+        """Tasks to run when the call was answered; None when nobody asked for them."""
+
+    async def enter(self, message: Any) -> dict[str, Any]:
+        """Run the dependencies; the function's keyword arguments. `leave` is due, whatever they raise."""
+        bound = self._bound
+        plan = bound.plan
+        results: list[Any] = []
+        for step, constants in zip(plan.steps, bound.steps, strict=True):
+            values = constants.copy()
+            if step.inputs or step.fresh:
+                self._fill(step, values, results)
+            if step.kind is CallKind.ASYNC_GENERATOR and step.limit is None:
+                life = AsyncLife(step.label, step.call, values)
+                if self.lives is None:
+                    self.lives = []
+                self.lives.append(life)
+                results.append(await life.enter())
+            else:
+                results.append(await self._run(step, values))
+        values = bound.target.copy()
+        if plan.target.inputs or plan.target.fresh:
+            self._fill(plan.target, values, results)
+        if plan.message is not None:
+            values[plan.message] = message
+        return values
+
+    async def leave(self, error: BaseException | None) -> BaseException | None:
+        """End the dependencies, last first, with what the call raised; what is still raised afterwards."""
+        lives = self.lives
+        if lives is None:
+            return error
+        if error is not None:
+            return await self._leave_failed(lives, error)
+        while lives:
+            try:
+                await lives.pop().leave(None)
+            except BaseException as raised:
+                return await self._leave_failed(lives, raised)
+        return None
+
+    @staticmethod
+    async def _leave_failed(lives: list[Life], error: BaseException) -> BaseException | None:
+        remaining: BaseException | None = error
+        with anyio.CancelScope(shield=True) as scope:
+            if isinstance(error, asyncio.CancelledError):
+                scope.deadline = anyio.current_time() + TEARDOWN_SECONDS
+            while lives:
+                try:
+                    if await lives.pop().leave(remaining):
+                        remaining = None
+                except BaseException as raised:
+                    remaining = raised
+        if scope.cancelled_caught:
+            logger.error("the teardown of a cancelled call was cut off after %s s", TEARDOWN_SECONDS)
+            return error
+        return remaining
+
+    def _fill(self, step: CallStep, values: dict[str, Any], results: list[Any]) -> None:
+        for name, index in step.inputs:
+            values[name] = results[index]
+        for name, what in step.fresh:
+            if what is Injected.RESPONSE:
+                values[name] = Response()
+            else:
+                self.background = self.background or BackgroundTasks()
+                values[name] = self.background
+
+    async def _run(self, step: CallStep, values: dict[str, Any]) -> Any:
+        if step.kind not in GENERATORS:
+            if step.limit is None:
+                return await returned_by(step, values)
+            async with step.limit.get_semaphore():
+                return await returned_by(step, values)
+        self.lives = self.lives or []
+        if step.limit is not None:
+            place = LimitLife(step.limit)
+            self.lives.append(place)
+            await place.enter()
+        life = (AsyncLife if step.kind is CallKind.ASYNC_GENERATOR else SyncLife)(step.label, step.call, values)
+        self.lives.append(life)
+        return await life.enter()

@@ -1,0 +1,372 @@
+"""A plan in two layers: what is solved once for a connection, and what each call during it needs besides.
+
+A *call* is made while the connection lasts, once per message of a channel. What it reads from the handshake joins the
+connection's plan; what it depends on runs for each call, unless the connection has run it already (the cache rule, with
+the connection as the outer request) or `Depends(..., scope=)` says otherwise. Running calls is `calls.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from antiphon.exceptions import DependencyCycleError, ParameterDeclarationError, RegistrationError
+from antiphon.hub import Hub
+
+from . import foreign, hints
+from .declaration import EMPTY, Declared, field_info
+from .inspection import GENERATORS, CallKind, Parameter, Unresolved, call_kind, describe, warn_about
+from .limits import SupportsSemaphore
+from .params import Depends, LifeScope, Location, Security
+from .plan import Analysis, CacheKey, Call, Injected, Injection, Kind, Plan, Source, Step, cache_key
+from .values import Reader
+
+KEPT: Final = " kept"
+CONNECTION: Final = " connection"
+"""Names of what the endpoint gets besides its own parameters; no parameter can have them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSource:
+    """One function that is called while the connection lasts."""
+
+    call: Call
+    dependencies: tuple[Any, ...] = ()
+    """`Depends`, run before those of the signature; they give it no value."""
+    takes_bytes: bool = False
+    """A parameter annotated `bytes` is what the call is made for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStep:
+    """One callable with everything it needs, by where that comes from."""
+
+    call: Call
+    kind: CallKind
+    label: str
+    kept: tuple[tuple[str, int], ...]
+    """(parameter, place among the values that the connection keeps for its calls)."""
+    inputs: tuple[tuple[str, int], ...]
+    """(parameter, index of the call's step whose value it gets)."""
+    given: tuple[tuple[str, Injected], ...]
+    """(parameter, what the connection has: itself, or what its function yielded)."""
+    fresh: tuple[tuple[str, Injected], ...]
+    """(parameter, what is made for each call: background tasks, a draft of a response)."""
+    constants: tuple[tuple[str, Any], ...]
+    limit: SupportsSemaphore | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan:
+    """What one call needs: `steps` in the order in which they run, then `target` itself."""
+
+    steps: tuple[CallStep, ...]
+    target: CallStep
+    message: str | None
+    """The parameter that gets what the call is made for."""
+    annotation: Any
+    """Of that parameter, markers included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Both layers. Solving `plan` gives, besides the endpoint's own values, `KEPT` and `CONNECTION`."""
+
+    plan: Plan
+    calls: tuple[CallPlan, ...]
+    made: tuple[Any, ...]
+    """The annotations that were served by one of `made`, with their type arguments."""
+
+
+def analyze_layers(
+    call: Call,
+    calls: Sequence[CallSource],
+    *,
+    path: str,
+    dependencies: Sequence[Any] = (),
+    made: Mapping[type, Call] | None = None,
+    yielded: Any = None,
+    overrides: Mapping[Call, Call] | None = None,
+) -> Layers:
+    """The layers of a connection function and what is called during the connection.
+
+    `made` are classes whose parameters get what a function gives that is run once per connection; `yielded` is the
+    type of what the connection function yields, which calls get by annotating it. Errors as `analyze`; warns of a
+    generator that both layers name without a scope.
+    """
+    depends = tuple(_depends(marker, call) for marker in dependencies)
+    source = Source(call=call, path=path, dependencies=depends, kind=Kind.WEBSOCKET, resources=(Hub,))
+    return LayerAnalysis(source, overrides or {}, made or {}, yielded).layers(calls)
+
+
+def _depends(marker: Any, call: Call) -> Depends:
+    if (known := foreign.as_depends(marker)) is None or not callable(known.dependency):
+        raise ParameterDeclarationError(f"{describe(call)}: dependencies take Depends(callable), not {marker!r}")
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """One value that the connection keeps: its group among what a step is given, and its place there."""
+
+    group: int
+    place: int
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The plan of one call while it is made."""
+
+    source: CallSource
+    steps: list[CallStep] = field(default_factory=list)
+    index: dict[CacheKey, int] = field(default_factory=dict)
+
+
+class LayerAnalysis(Analysis):
+    """One walk over a connection function and its calls."""
+
+    def __init__(self, source: Source, overrides: Mapping[Call, Call], made: Mapping[type, Call], yielded: Any) -> None:
+        super().__init__(source, overrides)
+        self._made = made
+        self._made_for: list[Any] = []
+        self._yielded = yielded
+        self._targets: dict[int, CallSource] = {}
+        self._own: dict[CacheKey, int] = {}
+        """The steps of the connection itself, which its calls share."""
+        self._said: set[int] = set()
+        """Steps that some `Depends` gave to the connection outright."""
+        self._kept: tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any]] = ({}, {}, {})
+        """What is kept for calls, in the order in which a step gets it: values of steps, what is read, injections."""
+
+    def layers(self, calls: Sequence[CallSource]) -> Layers:
+        """Both layers."""
+        source = self._source
+        self._targets = {id(call.call): call for call in calls}
+        unnamed = [self._visit(depends, ()) for depends in source.dependencies]
+        endpoint = self._step(source.call, (), "request", extra=unnamed)
+        self._own = dict(self._index)
+        drafts = [self._call_plan(call) for call in calls]
+        plan = self._connection_plan(endpoint)
+        return Layers(plan=plan, calls=tuple(map(self._placed, drafts)), made=tuple(self._made_for))
+
+    # The connection's layer
+
+    def _connection_plan(self, endpoint: Step) -> Plan:
+        inputs, readers, injections = self._kept
+        injected: list[Injection] = list(endpoint.injections)
+        own = [one for one in injected if one.what is Injected.CONNECTION]
+        if inputs or readers or injections:
+            keep = Step(
+                call=_keep,
+                kind=CallKind.ASYNC,
+                label=endpoint.label,
+                inputs=tuple((f"0.{place}", index) for place, index in enumerate(inputs)),
+                needs=tuple(inputs),
+                readers=tuple(
+                    dataclasses.replace(one, name=f"1.{place}") for place, one in enumerate(readers.values())
+                ),
+                injections=tuple(
+                    dataclasses.replace(one, name=f"2.{place}") for place, one in enumerate(injections.values())
+                ),
+                oauth_scopes=(),
+                life="request",
+                limit=None,
+            )
+            self._steps.append(keep)
+            place = len(self._steps) - 1
+            endpoint = dataclasses.replace(
+                endpoint, inputs=(*endpoint.inputs, (KEPT, place)), needs=(*endpoint.needs, place)
+            )
+        if not own:
+            connection = Injection(CONNECTION, Injected.CONNECTION, object, EMPTY)
+            endpoint = dataclasses.replace(endpoint, injections=(*injected, connection))
+        return self._assembled(tuple(self._steps), endpoint, None)
+
+    def _visit(self, depends: Depends, parent_scopes: tuple[str, ...]) -> int:
+        index = super()._visit(depends, parent_scopes)
+        if depends.scope == "connection":
+            self._said.add(index)
+        return index
+
+    def _step(
+        self,
+        call: Call,
+        scopes: tuple[str, ...],
+        life: LifeScope,
+        *,
+        limit: SupportsSemaphore | None = None,
+        extra: Sequence[int] = (),
+    ) -> Step:
+        for injection in self._shape(call).injections:
+            if injection.what is Injected.YIELDED:
+                raise RegistrationError(
+                    f"{describe(call)}: parameter {injection.name!r} is what the connection function yields, and this "
+                    "runs before it; only handlers, and what they depend on for each message, can have it"
+                )
+        return super()._step(call, scopes, life, limit=limit, extra=extra)
+
+    # The calls' layer
+
+    def _call_plan(self, source: CallSource) -> CallPlan:
+        draft = _Draft(source)
+        for marker in source.dependencies:
+            self._reference(_depends(marker, source.call), (), draft)
+        target = self._call_step(source.call, (), draft, None)
+        messages = [one for one in self._shape(source.call).injections if one.what is Injected.MESSAGE]
+        if len(messages) > 1:
+            names = " and ".join(repr(one.name) for one in messages)
+            raise RegistrationError(
+                f"{describe(source.call)}: parameters {names} would both be the message; one can be"
+            )
+        return CallPlan(
+            steps=tuple(draft.steps),
+            target=target,
+            message=messages[0].name if messages else None,
+            annotation=messages[0].annotation if messages else None,
+        )
+
+    def _reference(self, depends: Depends, parent_scopes: tuple[str, ...], draft: _Draft) -> _Kept | int:
+        """What serves this `Depends` in a call: a value that the connection keeps, or a step of the call."""
+        call = self._target(depends)
+        if depends.scope == "connection":
+            return self._keep_step(self._visit(depends, parent_scopes))
+        own = tuple(depends.scopes or ()) if isinstance(depends, Security) else ()
+        scopes = tuple(dict.fromkeys((*parent_scopes, *own)))
+        demanded = tuple(sorted(scopes)) if own or self._needs_scopes(call) else ()
+        if depends.use_cache and depends.scope is None:
+            for life in ("", "request", "function"):
+                if (shared := self._own.get(cache_key(depends, demanded, life))) is not None:
+                    self._warn_of_shared(call, shared, draft)
+                    return self._keep_step(shared)
+        key = cache_key(depends, demanded, "")
+        if depends.use_cache and key in draft.index:
+            return draft.index[key]
+        draft.steps.append(self._call_step(call, scopes, draft, depends.limit))
+        return draft.index.setdefault(key, len(draft.steps) - 1) if depends.use_cache else len(draft.steps) - 1
+
+    def _warn_of_shared(self, call: Call, index: int, draft: _Draft) -> None:
+        if call_kind(call) in GENERATORS and index not in self._said and not self._overrides:
+            handler, name = describe(draft.source.call), getattr(call, "__name__", describe(call))
+            warn_about(
+                draft.source.call,
+                f"{handler} depends on {name}, and so does the connection: all messages share what it has yielded, for "
+                f'as long as the connection lasts. Say which is meant: Depends({name}, scope="message") for each '
+                'message anew, scope="connection" for one',
+            )
+
+    def _call_step(
+        self, call: Call, scopes: tuple[str, ...], draft: _Draft, limit: SupportsSemaphore | None
+    ) -> CallStep:
+        if any(call is above for above in self._open):
+            chain = " -> ".join(describe(above) for above in [*self._open, call])
+            raise DependencyCycleError(f"dependencies need each other: {chain}")
+        self._open.append(call)
+        try:
+            shape = self._shape(call)
+            found = [(name, self._reference(depends, scopes, draft)) for name, depends in shape.depends]
+        finally:
+            self._open.pop()
+        kept: list[tuple[str, Any]] = [(name, place) for name, place in found if isinstance(place, _Kept)]
+        kept += [(reader.name, self._keep_reader(reader)) for reader in shape.readers]
+        given, fresh, constants = [], [], []
+        for injection in shape.injections:
+            match injection.what:
+                case Injected.RESOURCE:
+                    kept.append((injection.name, self._keep_injection(injection)))
+                case Injected.SECURITY_SCOPES:
+                    constants.append((injection.name, injection.annotation(scopes=list(scopes))))
+                case Injected.DEFAULT:
+                    constants.append((injection.name, injection.default))
+                case Injected.CONNECTION | Injected.YIELDED as what:
+                    given.append((injection.name, what))
+                case Injected.BACKGROUND | Injected.RESPONSE as what:
+                    fresh.append((injection.name, what))
+        return CallStep(
+            call=call,
+            kind=call_kind(call),
+            label=describe(call),
+            kept=tuple(kept),
+            inputs=tuple((name, place) for name, place in found if isinstance(place, int)),
+            given=tuple(given),
+            fresh=tuple(fresh),
+            constants=tuple(constants),
+            limit=limit,
+        )
+
+    def _keep_step(self, index: int) -> _Kept:
+        group = self._kept[0]
+        group.setdefault(index, index)
+        return _Kept(0, list(group).index(index))
+
+    def _keep_reader(self, reader: Reader) -> _Kept:
+        keys = getattr(reader, "keys", None)
+        key = (type(reader), reader.location, keys, reader.name if keys is None else "", repr(reader.info))
+        group = self._kept[1]
+        known = [one for one, kept in group.items() if one == key and kept.info.annotation == reader.info.annotation]
+        if not known:
+            group[key if key not in group else (*key, len(group))] = reader
+            return _Kept(1, len(group) - 1)
+        return _Kept(1, list(group).index(known[0]))
+
+    def _keep_injection(self, injection: Injection) -> _Kept:
+        group = self._kept[2]
+        key = (injection.annotation, id(injection.default))
+        group.setdefault(key, injection)
+        return _Kept(2, list(group).index(key))
+
+    def _placed(self, plan: CallPlan) -> CallPlan:
+        """The plan with places among all values that are kept, now that their number is known."""
+        starts = (0, len(self._kept[0]), len(self._kept[0]) + len(self._kept[1]))
+
+        def place(step: CallStep) -> CallStep:
+            kept: Iterator[tuple[str, Any]] = iter(step.kept)
+            return dataclasses.replace(step, kept=tuple((name, starts[one.group] + one.place) for name, one in kept))
+
+        return dataclasses.replace(plan, steps=tuple(map(place, plan.steps)), target=place(plan.target))
+
+    # Signatures
+
+    def _classified(self, call: Call, parameter: Parameter) -> Depends | Reader | Injection | None:
+        annotation = hints.without_alias(parameter.annotation)
+        if annotation is not EMPTY and not isinstance(annotation, Unresolved):
+            where = f"{describe(call)}: parameter {parameter.name!r}"
+            found = Declared.read(where, annotation, parameter.default)
+            if found.depends is None and found.marker is None:
+                kind = hints.class_of(found.type)
+                if kind is not None and (maker := self._made.get(kind)) is not None:
+                    self._made_for.append(found.type)
+                    return Depends(maker, scope="connection")
+                if self._is_yielded(found.type):
+                    return Injection(parameter.name, Injected.YIELDED, object, EMPTY)
+        return super()._classified(call, parameter)
+
+    def _is_yielded(self, annotation: Any) -> bool:
+        if self._yielded is None:
+            return False
+        if annotation == self._yielded:
+            return True
+        classes = isinstance(annotation, type) and isinstance(self._yielded, type)
+        return classes and annotation is not object and issubclass(self._yielded, annotation)
+
+    def _reader(self, call: Call, parameter: Parameter, found: Declared, where: str) -> Any:
+        source = self._targets.get(id(call))
+        if source is not None and self._is_message(source, parameter, found, where):
+            if parameter.default is not EMPTY and found.in_annotation:
+                raise RegistrationError(f"{where} is the message, which is always there: it takes no default")
+            return Injection(parameter.name, Injected.MESSAGE, found.full, EMPTY)
+        return super()._reader(call, parameter, found, where)
+
+    def _is_message(self, source: CallSource, parameter: Parameter, found: Declared, where: str) -> bool:
+        is_path = parameter.name in self._path_names
+        if source.takes_bytes and found.marker is None and not is_path:
+            return found.type is bytes
+        if is_path:
+            return False
+        return field_info(found, parameter, where, is_path=False)[1] in (Location.BODY, Location.FORM)
+
+
+async def _keep(**values: Any) -> tuple[Any, ...]:
+    """The connection's values for its calls; those of a step are given in one order."""
+    return tuple(values.values())

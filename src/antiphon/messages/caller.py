@@ -1,0 +1,36 @@
+"""`Caller`: how a handler sends to the client that called, typed by what it may send."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from antiphon.connection import WebSocket
+
+    from .outgoing import Events
+
+Out = TypeVar("Out", contravariant=True)
+
+
+class Caller(Generic[Out]):
+    """The client whose message is handled; `Caller[Said | Typing]` may be sent these two.
+
+    A parameter with this annotation gets it, in handlers, in the connection function and in dependencies. What is
+    named here is documented as what the channel sends.
+    """
+
+    __slots__ = ("_events", "websocket")
+
+    def __init__(self, websocket: WebSocket, events: Events) -> None:
+        self.websocket: WebSocket = websocket
+        """The connection, as in `hub.publish(..., exclude=caller.websocket)`."""
+        self._events = events
+
+    async def send(self, message: Out) -> None:
+        """Send an event. Raises `UndeclaredMessage` for a class that the channel does not declare; otherwise as
+        `WebSocket.send_text`."""
+        await self.websocket.send_text(self._events.frame(message))
+
+    async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a binary message, as `WebSocket.send_bytes`."""
+        await self.websocket.send_bytes(data)

@@ -1,0 +1,239 @@
+"""What users write: `Channel`, as `@app.channel(path)` makes it, and `MessageRouter`, a group of its handlers.
+
+Owns what was registered, and that each registration is looked at there and then. What it comes to at a path is
+`program.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, overload
+
+from antiphon.dependencies.inspection import describe
+from antiphon.exceptions import RegistrationError
+
+from .options import ChannelOptions, check_timeout
+from .program import Blueprint, check_handler
+from .shape import HandlerKind, Registered
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class HandlerMethods:
+    """The decorators that `Channel` and `MessageRouter` share."""
+
+    def __init__(self) -> None:
+        self._registered: list[Registered | _Group] = []
+        self._owners: list[Callable[[Registered], None]] = []
+        """Who includes this: told of what is registered later."""
+
+    def registered(self) -> Iterator[Registered]:
+        """What was registered here and in the groups included, in order."""
+        for one in self._registered:
+            if isinstance(one, Registered):
+                yield one
+            else:
+                yield from map(one.placed, one.router.registered())
+
+    @property
+    def size(self) -> int:
+        """How many were registered: it only grows."""
+        return sum(1 if isinstance(one, Registered) else 1 + one.router.size for one in self._registered)
+
+    @overload
+    def on(self, handler: Handler, /) -> Handler: ...
+
+    @overload
+    def on(
+        self,
+        tag: str | None = None,
+        /,
+        *,
+        errors: Sequence[type[Exception]] = (),
+        concurrent: int | None = None,
+        timeout: float | None = None,
+        deprecated: bool = False,
+    ) -> Callable[[Handler], Handler]: ...
+
+    def on(
+        self,
+        tag: Any = None,
+        /,
+        *,
+        errors: Sequence[type[Exception]] = (),
+        concurrent: int | None = None,
+        timeout: float | None = None,
+        deprecated: bool = False,
+    ) -> Any:
+        """Handle a message with the decorated function: `@chat.on`, `@chat.on("tag")`, `@chat.on(errors=[Muted])`.
+
+        The parameter whose type FastAPI would read from a body is the message; a union handles several. Its tag is the
+        one given here, else that of its `Literal` field, else its class's name in snake case. What the function
+        returns is the answer; an async generator is a stream. `errors` are the `MessageError` classes it raises.
+        With `concurrent=4` up to four requests of a connection are worked on at a time, each in a task; order is then
+        theirs. `timeout` in seconds bounds each. The function stays what it is.
+
+        Raises RegistrationError for what can never work: no message and no tag, a tag that is taken or reserved, a
+        field of the name of the tag or the ref, a parameter that nothing can fill.
+        """
+        if tag is not None and not isinstance(tag, str):
+            self._add(Registered(call=tag))
+            return tag
+        said = Registered(
+            call=_nothing,
+            tag=tag,
+            errors=tuple(errors),
+            concurrent=concurrent,
+            timeout=timeout,
+            deprecated=deprecated,
+        )
+
+        def register(handler: Handler) -> Handler:
+            self._add(replace(said, call=handler))
+            return handler
+
+        return register
+
+    def include(self, router: MessageRouter, *, prefix: str = "", dependencies: Sequence[Any] | None = None) -> None:
+        """Handle the messages of `router` too, their tags below `prefix`, behind `dependencies`; also later ones.
+
+        Raises RegistrationError as `on`, TypeError for what is no MessageRouter.
+        """
+        if not isinstance(router, MessageRouter):
+            raise TypeError(f"include takes a MessageRouter, got {router!r}")
+        if router is self or router.includes(self):
+            raise RegistrationError("a MessageRouter cannot include itself")
+        group = _Group(router, prefix, tuple(dependencies or ()))
+        for one in router.registered():
+            self._check(group.placed(one))
+        self._registered.append(group)
+        router._owners.append(lambda one: self._check(group.placed(one)))
+
+    def includes(self, other: HandlerMethods) -> bool:
+        """Whether `other` is included here, at any depth."""
+        groups = [one.router for one in self._registered if not isinstance(one, Registered)]
+        return any(router is other or router.includes(other) for router in groups)
+
+    def _add(self, one: Registered) -> None:
+        _check_said(one)
+        self._check(one)
+        self._registered.append(one)
+
+    def _check(self, one: Registered) -> None:
+        """Raise for what can never work here or where this is included."""
+        for owner in self._owners:
+            owner(one)
+
+
+class MessageRouter(HandlerMethods):
+    """A group of handlers, to be included in channels: `chat.include(editing)`.
+
+    `prefix` stands before the tags of its messages ("doc."), `dependencies` run before those of each handler, for each
+    message.
+    """
+
+    def __init__(self, prefix: str = "", *, dependencies: Sequence[Any] | None = None) -> None:
+        super().__init__()
+        self.prefix: str = prefix
+        self.dependencies: tuple[Any, ...] = tuple(dependencies or ())
+
+
+class _Group:
+    """A router as it is included."""
+
+    def __init__(self, router: MessageRouter, prefix: str, dependencies: tuple[Any, ...]) -> None:
+        self.router = router
+        self.prefix = prefix
+        self.dependencies = dependencies
+
+    def placed(self, one: Registered) -> Registered:
+        """What was registered in the router, as it is here."""
+        return replace(
+            one,
+            prefix=self.prefix + self.router.prefix + one.prefix,
+            dependencies=(*self.dependencies, *self.router.dependencies, *one.dependencies),
+        )
+
+
+class Channel(HandlerMethods):
+    """Typed messages over one WebSocket path, as `@app.channel(path)` makes it of its connection function.
+
+        @app.channel("/rooms/{room}")
+        async def chat(websocket: WebSocket, room: str) -> AsyncIterator[None]:
+            yield                                          # here the messages are handled
+
+        @chat.on
+        async def say(message: Say, caller: Caller[Said]) -> int: ...
+
+    The connection function is an async generator like a dependency with `yield`: what stands before the `yield` runs
+    when a client connects, what stands behind it when the connection is over, and what it yields is given to handlers
+    that annotate its class. A plain function runs at the start; `app.add_channel(path)` has none. The connection is
+    accepted at the `yield` when nobody has accepted it before.
+    """
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__()
+        self.blueprint: Blueprint = blueprint
+        self._taken: dict[str, str] = {}
+
+    @property
+    def call(self) -> Callable[..., Any] | None:
+        """The connection function."""
+        return self.blueprint.call
+
+    @property
+    def name(self) -> str:
+        """The connection function's name, or the one given."""
+        return self.blueprint.name
+
+    @property
+    def path(self) -> str:
+        """The path it was registered with."""
+        return self.blueprint.path
+
+    @property
+    def options(self) -> ChannelOptions | None:
+        """Its own options; None where the router's or the app's hold."""
+        return self.blueprint.options
+
+    def on_bytes(self, handler: Handler, /) -> Handler:
+        """Handle binary messages with the decorated function, which has a parameter `data: bytes`.
+
+        Raises RegistrationError for a second one, and as `on`.
+        """
+        self._add(Registered(call=handler, kind=HandlerKind.BYTES))
+        return handler
+
+    def fallback(self, handler: Handler, /) -> Handler:
+        """Handle messages of a type that nobody takes, as they came: a parameter `message: dict[str, Any]`.
+
+        Raises RegistrationError for a second one, and as `on`.
+        """
+        self._add(Registered(call=handler, kind=HandlerKind.FALLBACK))
+        return handler
+
+    def _check(self, one: Registered) -> None:
+        shape = check_handler(self.blueprint, one)
+        keys = [incoming.tag for incoming in shape.messages] or [f" {one.kind.value}"]
+        for key in keys:
+            if key in self._taken:
+                what = f"messages of the tag {key!r}" if shape.messages else f"its {one.kind.value} handler"
+                raise RegistrationError(f"{shape.label}: {what} are handled by {self._taken[key]} already")
+        self._taken.update(dict.fromkeys(keys, shape.label))
+
+
+def _check_said(one: Registered) -> None:
+    if not callable(one.call):
+        raise RegistrationError(f"@on takes a function, or a tag as a str, not {one.call!r}")
+    label = describe(one.call)
+    if one.concurrent is not None and (type(one.concurrent) is not int or one.concurrent < 1):
+        raise RegistrationError(f"{label}: concurrent is a number of 1 or more, not {one.concurrent!r}")
+    try:
+        check_timeout(one.timeout)
+    except ValueError as exc:
+        raise RegistrationError(f"{label}: {exc}") from None
+
+
+def _nothing() -> None:
+    """Stands in until the decorator gets its function."""

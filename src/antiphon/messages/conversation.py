@@ -1,0 +1,425 @@
+"""One connection of a channel: reads its messages, one after the other, and sees to it that each is answered.
+
+Owns the connection's line, what becomes of a message that cannot be handled, and of an exception that nobody expected.
+What runs beside the line is `requests.py`'s. The loop is written out for the quick way (benchmarks: channel-echo):
+a handler that needs nothing but itself costs no coroutine of ours. Knows nothing of paths or close codes of endpoints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import anyio
+from pydantic import ValidationError
+from starlette.exceptions import WebSocketException
+from starlette.websockets import WebSocketDisconnect
+
+from antiphon.connection import OnInvalid, WebSocket, WebSocketState, codec
+from antiphon.connection.typed import InvalidLimit, failures
+from antiphon.dependencies.calls import Bound
+from antiphon.dependencies.inspection import CallKind
+from antiphon.dependencies.layers import CONNECTION, KEPT
+from antiphon.dependencies.lifetimes import ENDED, AsyncLife, raise_as_is
+from antiphon.dependencies.solve import TEARDOWN_SECONDS
+from antiphon.exceptions import InvalidMessage, PeerError, TooMuchJSON, UndeclaredMessage
+from antiphon.shown import shown
+from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1012_SERVICE_RESTART
+from antiphon.types import STOPPING
+
+from . import errors
+from .errors import CODES, FAULTS, Fault, MessageError, cause_of, failure, fault_of, misfit
+from .frames import Ref, Unreadable
+from .options import OnError
+from .program import Action, Program
+from .requests import Requests
+from .working import Working
+
+logger: Final = logging.getLogger("antiphon")
+
+CANCEL: Final = "cancel"
+NOT_DECODED: Final = object()
+
+
+async def converse(program: Program, **values: Any) -> None:
+    """Serve one connection with the values that solving the program's plan gave.
+
+    Returns when the connection is over. Raises what closes it: a `WebSocketException`, and what the connection function
+    raises. An exception of the loop is raised at the connection function's `yield`.
+    """
+    name = program.connection_name
+    websocket: WebSocket = values.pop(name) if name == CONNECTION or program.call is None else values[name]
+    conversation = Conversation(program, websocket, values.pop(KEPT, ()))
+    if program.kind is not CallKind.ASYNC_GENERATOR:
+        if program.call is not None:
+            if program.kind is CallKind.ASYNC:
+                await program.call(**values)
+            else:
+                await anyio.to_thread.run_sync(lambda: program.call and program.call(**values))
+        await conversation.run(None)
+        return
+    life = AsyncLife(program.blueprint.label, program.call, values)  # type: ignore[arg-type]  # a generator is callable
+    if (yielded := await life.begin()) is ENDED:
+        return  # it has refused, or ended the connection
+    error: BaseException | None = None
+    try:
+        await conversation.run(yielded)
+    except BaseException as raised:
+        error = raised
+    try:
+        await _leave(life, error)
+    finally:
+        del error
+
+
+async def _leave(life: AsyncLife, error: BaseException | None) -> None:
+    with anyio.CancelScope(shield=True) as scope:
+        if isinstance(error, asyncio.CancelledError):
+            scope.deadline = anyio.current_time() + TEARDOWN_SECONDS
+        swallowed = await life.leave(error)
+    if error is not None and not swallowed:
+        raise_as_is(error)
+
+
+class Conversation:
+    """The state of one connection of a channel."""
+
+    __slots__ = (
+        "_bound", "_invalid", "_kept", "_program", "_reading", "_requests", "_stopping", "_websocket", "_yielded"
+    )  # fmt: skip
+
+    def __init__(self, program: Program, websocket: WebSocket, kept: tuple[Any, ...]) -> None:
+        self._program = program
+        self._websocket = websocket
+        self._kept = kept
+        self._yielded: Any = None
+        self._bound: dict[Action, Bound] | None = None
+        """What is the same for all messages of an action; made with the first."""
+        self._requests: Requests | None = None
+        self._invalid: InvalidLimit | None = None
+        self._reading = False
+        """Nothing is in line."""
+        self._stopping = False
+
+    async def run(self, yielded: Any) -> None:
+        """Accept unless that is done, and handle messages until the connection is over."""
+        websocket = self._websocket
+        if websocket.application_state is WebSocketState.CONNECTING and websocket.refused is None:
+            await websocket.accept(self._program.blueprint.subprotocol)
+        if websocket.application_state is not WebSocketState.CONNECTED:
+            return
+        self._yielded = yielded
+        websocket.listen_for_stop(self)
+        try:
+            await self._line()
+        except WebSocketDisconnect:
+            if websocket.is_connected:
+                raise
+        finally:
+            websocket.listen_for_stop(None)
+            if self._requests is not None:
+                await self._requests.end()
+
+    async def _line(self) -> None:
+        program, websocket = self._program, self._websocket
+        frames, table, looked_at = program.frames, program.table, program.looked_at
+        read, tag_key, ref_key = frames.read, program.options.wire.tag, program.options.wire.ref
+        while not self._stopping:
+            self._reading = True
+            data = await websocket.receive_payload()
+            self._reading = False
+            if type(data) is not str or len(data) > looked_at:
+                if not await self._may_be_read(data):
+                    continue
+                assert isinstance(data, str)
+            try:
+                found = read(data)
+            except ValidationError as exc:
+                await self._look_closer(data, exc)
+                continue
+            ref = found.get(ref_key)
+            action = table.get(found[tag_key])
+            if action is None or not action.is_plain or (self._requests is not None and ref is not None):
+                await self._handle(action, data, ref, found, NOT_DECODED)
+                continue
+            try:
+                message = action.validate(data)  # type: ignore[misc]  # a plain action has a codec
+            except ValidationError as exc:
+                await self._refuse(misfit(InvalidMessage(failures(exc))), ref)
+                continue
+            if not action.is_simple:
+                await Working(self, action, message, ref, None).run()
+                continue
+            try:
+                if action.is_alone:
+                    result = await action.call(message)
+                else:
+                    values = self.bound(action).target.copy()
+                    values[action.parameter] = message
+                    result = await action.call(**values)
+                if ref is not None:
+                    answer = None if action.reply is None else action.reply.encode(result)
+                    text = self._ack(action, ref, result) if answer is None else frames.reply(ref, answer)
+                elif action.is_event and result is not None:
+                    text = program.events.frame(result)
+                else:
+                    continue
+            except Exception as error:
+                await self.failed(action, error, ref)
+                continue
+            except asyncio.CancelledError as error:
+                self.blame(error)
+                await self.failed(action, error, ref)
+                continue
+            await websocket.send_text(text)
+        if self._requests is not None:
+            await self._requests.at_rest()
+        await self._close(WS_1012_SERVICE_RESTART, STOPPING)
+
+    def defers_stop(self) -> bool:
+        """`types.StopListener`: what is in line, and what runs beside it, is answered before the Close."""
+        requests = self._requests
+        if self._reading and (requests is None or not requests.owes_answers()):
+            return False
+        self._stopping = True
+        if requests is not None:
+            requests.stop(self._disconnect if self._reading else None)
+        return True
+
+    def _disconnect(self) -> None:
+        """The line is idle, and the last request beside it was answered."""
+        self._websocket.sink.disconnect(WS_1012_SERVICE_RESTART, STOPPING)
+
+    # What comes
+
+    async def _may_be_read(self, data: str | bytes) -> bool:
+        """Whether a message is one of text that is not too large; what becomes of others."""
+        program = self._program
+        most = program.options.max_message_bytes
+        if most is not None and len(data) > most // 4:
+            size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode(errors="replace"))
+            if size > most:
+                await self._refuse(Fault(errors.TOO_BIG, f"the message has more than {most} bytes"), None)
+                return False
+        if isinstance(data, bytes):
+            if program.bytes_action is None:
+                await self._refuse_as(errors.UNEXPECTED_BINARY, None)
+            else:
+                await self._work(program.bytes_action, data, None)
+            return False
+        try:
+            codec.check_values(data, self._websocket.options.json_values)
+        except TooMuchJSON as exc:
+            await self._refuse(Fault(errors.TOO_BIG, exc.msg), None)
+            return False
+        return True
+
+    async def _look_closer(self, data: str, error: ValidationError) -> None:
+        """What the quick parser refused: lone surrogates, and what is no message."""
+        try:
+            tag, ref, value = self._program.frames.look_closer(data, error)
+        except Unreadable as exc:
+            await self._refuse(exc.fault, exc.ref)
+            return
+        found = {self._program.options.wire.tag: tag}
+        await self._handle(self._program.table.get(tag), data, ref, found, value)
+
+    async def _handle(
+        self, action: Action | None, data: str, ref: Ref | None, found: dict[str, Any], value: Any
+    ) -> None:
+        """Any message that has a tag. `value` is the decoded whole where the quick parser did not take it."""
+        program = self._program
+        if action is None:
+            tag = found[program.options.wire.tag]
+            if tag == CANCEL:
+                await self._cancel(ref)
+                return
+            if (action := program.fallback) is None:
+                await self._refuse_as(errors.UNKNOWN_TYPE, ref)
+                return
+        if ref is not None and self._requests is not None and self._requests.has(ref):
+            await self._refuse_as(errors.DUPLICATE_REF, None)
+        elif action.is_stream and ref is None:
+            await self._refuse_as(errors.REF_REQUIRED, None)
+        elif action.is_stream and self.requests.streams() >= program.options.streams:
+            await self.say(program.frames.error(Fault(errors.BUSY, CODES[errors.BUSY]), ref))
+        else:
+            try:
+                message = self._validated(action, data, found, value)
+            except ValidationError as exc:
+                await self._refuse(misfit(InvalidMessage(failures(exc))), ref)
+            except InvalidMessage as exc:
+                await self._refuse(misfit(exc), ref)
+            else:
+                await self._work(action, message, ref)
+
+    def _validated(self, action: Action, data: str, found: dict[str, Any], value: Any) -> Any:
+        frames = self._program.frames
+        if action.incoming is None:  # the fallback
+            whole = codec.decode_json(data) if value is NOT_DECODED else value
+            taker = self._program.fallback_codec
+            assert taker is not None, "a fallback has one"
+            return taker.validate_value(whole)
+        if value is NOT_DECODED:
+            return frames.validated(action.incoming, data, found)
+        return frames.validated_slowly(action.incoming, value)
+
+    async def _cancel(self, ref: Ref | None) -> None:
+        if ref is None:
+            wire = self._program.options.wire
+            await self._refuse(misfit(failure((wire.ref,), "missing", "Field required")), None)
+        elif self._requests is not None:
+            self._requests.cancel(ref)
+
+    # What is done with it
+
+    async def _work(self, action: Action, message: Any, ref: Ref | None) -> None:
+        """In line, or beside it when there is room: nothing more is read until then."""
+        shape = action.shape
+        if not action.is_stream and shape.concurrent == 1:
+            request = self.requests.in_line(shape, ref) if shape.timeout is not None else None
+            try:
+                await Working(self, action, message, ref, request).run()
+            finally:
+                if request is not None:
+                    self.requests.left(request)
+            return
+        if action.is_stream or await self.requests.room(shape):
+            self.requests.start(shape, ref, lambda request: self._aside(Working(self, action, message, ref, request)))
+
+    async def _aside(self, working: Working) -> None:
+        """A request in a task of its own: what would end the line ends the connection instead."""
+        try:
+            await working.run()
+        except WebSocketDisconnect:
+            pass
+        except WebSocketException as exc:
+            await self._close(exc.code, exc.reason or "")
+        except PeerError as exc:
+            await self._close(exc.close_code, exc.close_reason)
+        except Exception as exc:
+            logger.error("unhandled exception in %s", working.label, exc_info=exc)
+            await self._close(WS_1011_INTERNAL_ERROR, "Internal Server Error")
+
+    async def _close(self, code: int, reason: str) -> None:
+        try:
+            await self._websocket.close(code, reason)
+        except ValueError:
+            logger.error("%s asked for close code %s, which may not be sent: closed with 1011", self.label, code)
+            await self._websocket.close(WS_1011_INTERNAL_ERROR)
+        except WebSocketDisconnect:
+            pass
+
+    @property
+    def requests(self) -> Requests:
+        """What is in progress beside the quick requests in line; made at the first need."""
+        if self._requests is None:
+            self._requests = Requests(self._websocket)
+        return self._requests
+
+    @property
+    def program(self) -> Program:
+        """What the channel is here."""
+        return self._program
+
+    @property
+    def websocket(self) -> WebSocket:
+        """The connection."""
+        return self._websocket
+
+    @property
+    def label(self) -> str:
+        """What the log calls the connection."""
+        return f"{self._program.blueprint.label} ({shown(self._websocket.scope.get('path', ''))})"
+
+    def bound(self, action: Action) -> Bound:
+        """What the connection has for an action's calls."""
+        return (self._bound and self._bound.get(action)) or self._bind(action)
+
+    def _bind(self, action: Action) -> Bound:
+        if self._bound is None:
+            self._bound = {}
+        bound = self._bound[action] = Bound(action.shape.plan, self._kept, self._websocket, self._yielded)
+        return bound
+
+    def _ack(self, action: Action, ref: Ref, result: Any) -> str:
+        return self._program.frames.ack(ref) if result is None else _undeclared(action, result)
+
+    # What is said of what went wrong
+
+    async def say(self, text: str) -> None:
+        """Send a frame of ours."""
+        await self._websocket.send_text(text)
+
+    async def _refuse_as(self, code: str, ref: Ref | None) -> None:
+        await self._refuse(Fault(code, CODES[code]), ref)
+
+    async def _refuse(self, fault: Fault, ref: Ref | None) -> None:
+        """The client's mistake: count it, and answer as the options say."""
+        options = self._program.options
+        if options.on_invalid is OnInvalid.CLOSE:
+            await self._close(FAULTS[fault.code], fault.message if fault.code != errors.INVALID else "invalid message")
+            return
+        if options.invalid_limit is not None:
+            self._invalid = self._invalid or InvalidLimit(options.invalid_limit)
+            if self._invalid.passed(asyncio.get_running_loop().time()):
+                await self._close(WS_1008_POLICY_VIOLATION, "too many invalid messages")
+                return
+        if options.on_invalid is OnInvalid.REPLY:
+            await self.say(self._program.frames.error(fault, ref))
+
+    @staticmethod
+    def blame(error: asyncio.CancelledError) -> None:
+        """Raise a cancellation that is meant for the connection; one that a handler made itself is its fault."""
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise error
+
+    async def failed(self, action: Action, error: BaseException, ref: Ref | None) -> None:
+        """Answer for what a handler, or one of its dependencies, raised. Raises what is to close the connection."""
+        cause = cause_of(error)
+        try:
+            if isinstance(cause, WebSocketException | PeerError) or (
+                isinstance(cause, WebSocketDisconnect) and not self._websocket.is_connected
+            ):
+                raise cause
+            if (text := self._told(action, cause, ref)) is None:
+                if self._program.options.on_error is OnError.CLOSE:
+                    raise error
+                logger.error(
+                    "unhandled exception in %s, answered as an internal error", action.shape.label, exc_info=error
+                )
+                text = self._program.frames.error(Fault(errors.INTERNAL, CODES[errors.INTERNAL]), ref)
+            await self.say(text)
+        finally:
+            del error, cause  # a traceback that holds this frame would live until the next garbage collection
+
+    def _told(self, action: Action, cause: BaseException, ref: Ref | None) -> str | None:
+        """The frame for an exception that says something to the client; None for any other."""
+        if isinstance(cause, MessageError):
+            if not isinstance(cause, action.shape.errors):
+                _tell_of_undeclared(action, type(cause))
+            return self._program.frames.declared_error(cause, ref)
+        fault = fault_of(cause)
+        return None if fault is None else self._program.frames.error(fault, ref)
+
+
+def _undeclared(action: Action, result: Any) -> str:
+    raise UndeclaredMessage(
+        f"{action.shape.label} declares no answer and returned a {type(result).__name__}: annotate what it returns"
+    )
+
+
+_told_of: set[tuple[Callable[..., Any], type]] = set()
+
+
+def _tell_of_undeclared(action: Action, error: type[MessageError]) -> None:
+    """Once for each handler and class, of which there are not many."""
+    if (action.call, error) not in _told_of:
+        _told_of.add((action.call, error))
+        logger.warning(
+            "%s raised %s, which its documents do not name: @chat.on(errors=[%s])",
+            action.shape.label, error.__name__, error.__name__,
+        )  # fmt: skip

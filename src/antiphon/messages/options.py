@@ -1,0 +1,87 @@
+"""What a channel may be told about its wire and its limits, each default in one place with its reason."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from antiphon.connection import OnInvalid
+
+
+class OnError(enum.Enum):
+    """What becomes of an exception of a handler that says nothing to the client."""
+
+    REPLY = "reply"
+    """Error `internal`, one traceback in the log, and the next message."""
+    CLOSE = "close"
+    """Close 1011, as any endpoint; the app's exception handlers are asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """The names of the keys that a channel's messages have in common. Raises ValueError for names that clash."""
+
+    tag: str = "type"
+    """Says which message it is."""
+    ref: str = "ref"
+    """Says which request it belongs to. Not `id`: that is the commonest field of all."""
+    content: str | None = None
+    """None: the fields of a message stand beside its tag. A name: they stand in an object (or any value) of that name,
+    as do the data of an answer and the fields of an error. For messages that are no objects, and fields that clash."""
+
+    def __post_init__(self) -> None:
+        names = [self.tag, self.ref, *([] if self.content is None else [self.content])]
+        if not all(isinstance(name, str) and name and name.isprintable() for name in names):
+            raise ValueError(f"a wire's names are printable strings, not {names}")
+        if len(set(names)) < len(names) or (self.content is None and {"code", "message", "detail"} & set(names)):
+            raise ValueError(f"a wire's names are different ones, and none of code, message, detail: {names}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelOptions:
+    """The limits and policies of a channel; the channel's go before the router's, those before the app's.
+
+    Raises ValueError for a number that is out of its range.
+    """
+
+    wire: Wire = field(default_factory=Wire)
+    """The names of the keys."""
+
+    concurrent: int = 1
+    """Requests of one connection that a handler may work on at a time. 1: in the order in which they came, in the
+    connection's own task, which is the quickest too. A handler with more leaves that line: see `Channel.on`."""
+
+    streams: int = 16
+    """Streams of one connection at a time; one more is error `busy`. A page that shows more is hardly read, and each is
+    a task."""
+
+    timeout: float | None = None
+    """Seconds for each request, its dependencies included, then error `timeout`. None: any time; only the author knows
+    what is too long."""
+
+    on_invalid: OnInvalid = OnInvalid.REPLY
+    """What becomes of a message that is none of this channel's: an error, nothing, or a Close (1007 for no JSON, 1003
+    for the wrong kind of frame, 1009 for a large one, 1008 for the rest)."""
+
+    invalid_limit: int | None = 20
+    """Such messages in a minute; one more closes with 1008. A person's page makes a few mistakes a minute, a program
+    that makes more is broken, and each costs a validation. None: any number."""
+
+    on_error: OnError = OnError.REPLY
+    """What becomes of an exception that nobody expected: see `OnError`."""
+
+    max_message_bytes: int | None = None
+    """Longer messages are error `too_big`, and not parsed. None: what the server lets through."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("concurrent", 1), ("streams", 0), ("invalid_limit", 0), ("max_message_bytes", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise ValueError(f"{name} is a number of {least} or more, not {value!r}")
+        check_timeout(self.timeout)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises ValueError for what is neither None nor a positive number of seconds."""
+    if timeout is not None and (not isinstance(timeout, int | float) or timeout <= 0):
+        raise ValueError(f"timeout is a positive number of seconds or None, not {timeout!r}")

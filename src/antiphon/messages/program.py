@@ -1,0 +1,254 @@
+"""A channel at one path, ready to run: its connection's plan, and for each tag what is done with a message.
+
+`Blueprint` is what was written, `Program` what it comes to below the prefixes, dependencies and options of the routers
+around it. Everything is settled here, so that a message costs one lookup; nothing here runs.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, get_args, get_origin
+
+from antiphon import tags
+from antiphon.connection import WebSocket
+from antiphon.dependencies import hints, topics_of
+from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, describe, returned
+from antiphon.dependencies.layers import CONNECTION, CallSource, Layers, analyze_layers
+from antiphon.dependencies.plan import Injected, Plan
+from antiphon.exceptions import RegistrationError
+
+from .caller import Caller
+from .frames import Frames
+from .options import ChannelOptions
+from .outgoing import Events
+from .shape import (
+    AnswerKind,
+    ChannelShape,
+    HandlerKind,
+    HandlerShape,
+    Incoming,
+    Registered,
+    Strip,
+    describe_handler,
+    sent_by,
+)
+from .typecodec import Codec, codec_of
+
+Call = Callable[..., Any]
+
+DEFAULT_OPTIONS: Final = ChannelOptions()
+
+SIZED: Final = 64 << 10
+"""Characters from which on a message is looked at before it is decoded, as `connection.codec` does."""
+
+
+async def _nobody() -> None:
+    """The connection function of a channel that has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """A channel as it was written."""
+
+    call: Call | None
+    name: str
+    path: str
+    dependencies: tuple[Any, ...]
+    options: ChannelOptions | None
+    """Its own, or its router's; None: those of the app that it ends up in."""
+    sends: Any
+    """The union that `sends=` names; None for nothing."""
+    subprotocol: str | None = None
+    """What a client has to offer to be served here."""
+
+    @property
+    def label(self) -> str:
+        """What errors call it."""
+        return f"channel {self.path!r}" if self.call is None else describe(self.call)
+
+
+def check_blueprint(blueprint: Blueprint) -> None:
+    """Raise RegistrationError for a connection function that can never work."""
+    call = blueprint.call
+    if call is not None:
+        if not callable(call):
+            raise RegistrationError(f"a channel's connection function is a function, not {call!r}")
+        if call_kind(call) is CallKind.SYNC_GENERATOR:
+            raise RegistrationError(
+                f"{blueprint.label} is a generator without `async`; a connection function is an `async def`"
+            )
+    yielded_type(blueprint)
+    Program(blueprint, (), path=blueprint.path)
+
+
+def check_handler(blueprint: Blueprint, registered: Registered) -> HandlerShape:
+    """The shape of one handler where the channel was written. Raises RegistrationError, as documents would need it."""
+    return Program(blueprint, (registered,), path=blueprint.path).described[0]
+
+
+def yielded_type(blueprint: Blueprint) -> Any:
+    """The type of what the connection function yields, None for nothing. Raises RegistrationError."""
+    call = blueprint.call
+    if call is None or call_kind(call) is not CallKind.ASYNC_GENERATOR:
+        return None
+    declared = returned(call)
+    if isinstance(declared, Unresolved):
+        raise RegistrationError(f"{blueprint.label} yields what is unknown, {declared.text!r}: {declared.error}")
+    bare = tags.bare(declared)
+    if get_origin(bare) not in (
+        collections.abc.AsyncIterator,
+        collections.abc.AsyncGenerator,
+        collections.abc.AsyncIterable,
+    ):
+        return None
+    found = tags.bare((get_args(bare) or (None,))[0])
+    if found in (None, type(None), Any, object):
+        return None
+    if hints.is_scalar(found) and (not isinstance(found, type) or found.__module__ == "builtins"):
+        raise RegistrationError(
+            f"{blueprint.label} yields {found!r}, which nobody can tell from a parameter of the query: yield an object "
+            "of a class of yours"
+        )
+    return found
+
+
+class Action:
+    """What is done with the messages of one tag."""
+
+    __slots__ = (
+        "call", "codec", "incoming", "is_alone", "is_event", "is_plain", "is_simple", "is_stream", "is_sync",
+        "parameter", "reply", "shape", "validate",
+    )  # fmt: skip
+
+    def __init__(self, shape: HandlerShape, incoming: Incoming | None, *, nested: bool) -> None:
+        self.shape: Final = shape
+        self.incoming: Final = incoming
+        self.call: Final = shape.call
+        self.parameter: Final = shape.plan.message or ""
+        """That gets the message; empty where none does."""
+        self.reply: Final = shape.reply
+        self.is_stream: Final = shape.answer is AnswerKind.STREAM
+        self.is_event: Final = shape.answer is AnswerKind.EVENT
+        kind = shape.plan.target.kind
+        self.is_sync: Final = kind is CallKind.SYNC
+        self.codec: Final = incoming.codec if incoming is not None else None
+        self.validate: Final = self.codec.validate if self.codec is not None else None
+        target = shape.plan.target
+        plain = self.validate is not None and incoming is not None and incoming.strip is Strip.NOTHING and not nested
+        self.is_plain: Final = plain and not self.is_stream and shape.concurrent == 1 and shape.timeout is None
+        """Validated as it came, and in line, where nothing interrupts it."""
+        self.is_simple: Final = self.is_plain and kind is CallKind.ASYNC and not shape.plan.steps and not target.fresh
+        """Nothing is needed but the function itself: the quick way."""
+        constant = target.kept or target.given or target.constants
+        self.is_alone: Final = self.is_simple and not constant and _takes_first(shape.call, self.parameter)
+        """It takes the message and nothing else."""
+
+
+def _takes_first(call: Call, name: str) -> bool:
+    """Whether the parameter can be given by its place."""
+    first = next(iter(inspect.signature(call).parameters.values()), None)
+    return first is not None and first.name == name and first.kind is first.POSITIONAL_OR_KEYWORD
+
+
+class _CallerMaker:
+    """The dependency behind `Caller`: made once per connection. `events` are known when the whole channel is."""
+
+    def __init__(self) -> None:
+        self.events: Events | None = None
+
+    async def __call__(self, websocket: WebSocket) -> Caller[Any]:
+        assert self.events is not None
+        return Caller(websocket, self.events)
+
+
+class Program:
+    """One channel at one path, with one set of overrides."""
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        registered: Sequence[Registered],
+        *,
+        path: str,
+        dependencies: Sequence[Any] | None = None,
+        options: ChannelOptions | None = None,
+        overrides: Mapping[Call, Call] | None = None,
+    ) -> None:
+        self.options: ChannelOptions = blueprint.options or options or DEFAULT_OPTIONS
+        self.blueprint: Blueprint = blueprint
+        self.call: Call | None = blueprint.call
+        self.kind: CallKind | None = None if self.call is None else call_kind(self.call)
+        maker = _CallerMaker()
+        layers = analyze_layers(
+            self.call or _nobody,
+            [
+                CallSource(call=one.call, dependencies=one.dependencies, takes_bytes=one.kind is HandlerKind.BYTES)
+                for one in registered
+            ],
+            path=path,
+            dependencies=blueprint.dependencies if dependencies is None else dependencies,
+            made={Caller: maker},
+            yielded=yielded_type(blueprint),
+            overrides=overrides,
+        )
+        self.plan: Plan = layers.plan
+        self.described: tuple[HandlerShape, ...] = tuple(
+            describe_handler(one, plan, self.options) for one, plan in zip(registered, layers.calls, strict=True)
+        )
+        self.shape: ChannelShape = self._shape(layers, path)
+        self.declared: frozenset[Any] = frozenset(
+            [*(tags.bare(one.codec.annotation) for one in self.shape.sends)]
+            + [one.kind for topics in topics_of(self.plan) for one in topics.messages.types]
+        )
+        """The classes of what the channel sends: others its connections cannot join typed topics of."""
+        self.connection_name: str = _connection_name(self.plan)
+        """The parameter, or `CONNECTION`, under which solving gives the connection."""
+        self.frames: Frames = Frames(self.options.wire)
+        maker.events = self.events = Events(self.shape.sends, self.options.wire)
+        nested = self.options.wire.content is not None
+        self.table: dict[str, Action] = {
+            one.tag: Action(shape, one, nested=nested) for shape in self.shape.handlers for one in shape.messages
+        }
+        self.bytes_action: Action | None = _action(self.shape.bytes_handler)
+        self.fallback: Action | None = _action(self.shape.fallback)
+        self.fallback_codec: Codec | None = None
+        """Of the message that the fallback takes whole."""
+        if self.fallback is not None:
+            plan = self.fallback.shape.plan
+            self.fallback_codec = codec_of(plan.annotation, f"{self.fallback.shape.label}: parameter {plan.message!r}")
+        most = self.options.max_message_bytes
+        self.looked_at: int = SIZED if most is None else min(SIZED, most // 4)
+        """Characters of a message that certainly has no more bytes than are allowed."""
+
+    def _shape(self, layers: Layers, path: str) -> ChannelShape:
+        blueprint, wire = self.blueprint, self.options.wire
+        declared = [one for made in layers.made for one in get_args(made) if one not in (Any, None, NoReturn)]
+        if blueprint.sends is not None:
+            declared.append(blueprint.sends)
+        of_kind = {kind: [one for one in self.described if one.kind is kind] for kind in HandlerKind}
+        return ChannelShape(
+            name=blueprint.name,
+            path=path,
+            description=(inspect.getdoc(self.call) or "") if self.call is not None else "",
+            wire=wire,
+            options=self.options,
+            plan=layers.plan,
+            handlers=tuple(of_kind[HandlerKind.MESSAGE]),
+            bytes_handler=next(iter(of_kind[HandlerKind.BYTES]), None),
+            fallback=next(iter(of_kind[HandlerKind.FALLBACK]), None),
+            sends=sent_by(blueprint.label, tuple(declared), self.described, wire),
+        )
+
+
+def _action(shape: HandlerShape | None) -> Action | None:
+    return None if shape is None else Action(shape, None, nested=False)
+
+
+def _connection_name(plan: Plan) -> str:
+    if plan.connection_only is not None:
+        return plan.connection_only
+    own = (one.name for one in plan.endpoint.injections if one.what is Injected.CONNECTION)
+    return next(own, CONNECTION)

@@ -1,0 +1,98 @@
+"""One type's way to and from JSON: its validator, its serializer, its schema. The seam behind which pydantic stands.
+
+Knows nothing of tags, wires or connections: what other libraries' classes need is another implementation of `Codec`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from antiphon.connection import codec
+from antiphon.connection.typed import adapter_of, failures
+from antiphon.exceptions import InvalidMessage, RegistrationError, UndeclaredMessage
+from antiphon.tags import bare, members
+
+
+class Codec(Protocol):
+    """What a channel asks of a type."""
+
+    annotation: Any
+    """The type as it was annotated."""
+
+    def validate(self, data: str | bytes) -> Any:
+        """The value of JSON text. Raises pydantic's ValidationError."""
+
+    def validate_value(self, value: Any) -> Any:
+        """The value of what JSON text was decoded to. Raises `InvalidMessage`."""
+
+    def encode(self, value: Any) -> str:
+        """The JSON text of a value. Raises `UndeclaredMessage` for what is not of the type or has no JSON form."""
+
+
+class PydanticCodec:
+    """`Codec` for everything that pydantic validates."""
+
+    __slots__ = ("_exact", "_serializer", "adapter", "annotation", "validate")
+
+    def __init__(self, annotation: Any) -> None:
+        """Raises TypeError for what pydantic cannot validate."""
+        self.annotation: Any = annotation
+        self.adapter: Final[TypeAdapter[Any]] = adapter_of(annotation)
+        """Also the way to the type's schema: `adapter.core_schema`, `TypeAdapter.json_schemas`."""
+        self._serializer = self.adapter.serializer
+        self._exact = frozenset(filter(_is_settled, map(bare, members(annotation))))
+        """Classes whose values need no second look: to ask pydantic for one costs twice the writing."""
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            # The adapter of a model that is not complete yet has a stand-in.
+            self.validate = annotation.__pydantic_validator__.validate_json
+        else:
+            self.validate = self.adapter.validator.validate_json
+
+    def validate_value(self, value: Any) -> Any:
+        """`Codec`."""
+        try:
+            return self.adapter.validate_python(value)
+        except ValidationError as exc:
+            raise InvalidMessage(failures(exc)) from None
+
+    def encode(self, value: Any) -> str:
+        """`Codec`: as pydantic writes it, fields by their aliases."""
+        try:
+            if type(value) in self._exact:
+                return self._serializer.to_json(value, by_alias=True, warnings=False).decode()
+            return self._serializer.to_json(value, by_alias=True, warnings="error").decode()
+        except PydanticSerializationError as exc:
+            error = exc
+        try:  # a lone surrogate, which goes back as the escape it came as
+            plain = self._serializer.to_python(value, mode="json", by_alias=True, warnings="error")
+            return codec.escaped(codec.encode_json(plain))
+        except (PydanticSerializationError, TypeError, ValueError):
+            raise UndeclaredMessage(
+                f"a value of {type(value).__name__} is not what is declared, {shown_type(self.annotation)}: {error}"
+            ) from None
+
+
+def _is_settled(kind: Any) -> bool:
+    """Whether a value's class alone says that it is what was declared: a model was validated when it was made."""
+    return isinstance(kind, type) and (kind in (int, str, bool, float, type(None)) or issubclass(kind, BaseModel))
+
+
+def codec_of(annotation: Any, where: str) -> PydanticCodec:
+    """The type's codec. Raises RegistrationError, naming `where`, for what pydantic cannot validate."""
+    try:
+        return PydanticCodec(annotation)
+    except TypeError as exc:
+        raise RegistrationError(f"{where}: {exc}") from None
+
+
+def shown_type(annotation: Any) -> str:
+    """A type as errors name it."""
+    return getattr(annotation, "__qualname__", None) or str(annotation)
+
+
+def inner_json(value: Any) -> bytes:
+    """A part of a decoded message as JSON text again, so that it is validated as JSON is."""
+    return to_json(value, inf_nan_mode="constants")

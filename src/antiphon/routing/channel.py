@@ -1,0 +1,172 @@
+"""The route of a channel: a path, and what the channel comes to there. Running it is `messages`' and `endpoint.py`'s.
+
+A route below a prefix, or in another app, is another `ChannelRoute` of the same `Channel`; each settles its program
+when it is first asked for, and again when the channel has got more handlers.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from starlette.routing import Match
+
+from antiphon.dependencies.params import Depends
+from antiphon.dependencies.plan import Plan
+from antiphon.exceptions import RegistrationError
+from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape, Program
+from antiphon.messages.conversation import converse
+from antiphon.messages.program import check_blueprint
+from antiphon.tags import snake_case
+from antiphon.types import DECLARED_EXTENSION, Receive, Scope, Send
+
+from . import endpoint as runner
+from .context import NOTHING, Overrides, OverridesProvider, overrides_of
+from .route import APIWebSocketRoute
+
+MOST_VARIANTS: Final = 16
+"""Programs with overrides applied: those change from test to test."""
+
+
+def blueprint_of(
+    path: str,
+    function: Callable[..., Any] | None,
+    name: str | None,
+    *,
+    dependencies: Sequence[Any],
+    sends: Any,
+    options: ChannelOptions | None,
+    subprotocol: str | None,
+) -> Blueprint:
+    """What was written of a channel, checked. Raises RegistrationError."""
+    if options is not None and not isinstance(options, ChannelOptions):
+        raise RegistrationError(f"a channel's options are ChannelOptions(...), not {options!r}")
+    own = (
+        getattr(function, "__name__", None) or snake_case(re.sub(r"\W+", "_", re.sub(r"{.*?}", "", path))) or "channel"
+    )
+    blueprint = Blueprint(
+        call=function,
+        name=name or own,
+        path=path,
+        dependencies=tuple(dependencies),
+        options=options,
+        sends=sends,
+        subprotocol=subprotocol,
+    )
+    check_blueprint(blueprint)
+    return blueprint
+
+
+def serving(channel: Channel) -> Callable[..., Any]:
+    """What stands for the connection function of a channel that has none, where routes name their endpoint."""
+
+    async def serve() -> None: ...
+
+    serve.__name__ = serve.__qualname__ = channel.name
+    serve.__module__ = "antiphon.channel"
+    return serve
+
+
+class _NoOverrides:
+    """They are in the program already."""
+
+    dependency_overrides: Any = NOTHING
+
+
+_NO_OVERRIDES: Final = _NoOverrides()
+
+
+class ChannelRoute(APIWebSocketRoute):
+    """A path and a channel. `options` are those of the app or router around, for a channel that has none."""
+
+    def __init__(
+        self,
+        path: str,
+        channel: Channel,
+        *,
+        name: str | None = None,
+        dependencies: Sequence[Depends] | None = None,
+        dependency_overrides_provider: OverridesProvider | None = None,
+        options: ChannelOptions | None = None,
+    ) -> None:
+        self.channel: Channel = channel
+        self.options: ChannelOptions | None = options
+        self._programs: dict[Any, Program] = {}
+        self._size = 0
+        """Of the channel, when the programs were made."""
+        super().__init__(
+            path,
+            channel.call if channel.call is not None else serving(channel),
+            name=channel.name if name is None else name,
+            dependencies=dependencies,
+            dependency_overrides_provider=dependency_overrides_provider,
+        )
+
+    def check(self, endpoint: Callable[..., Any]) -> None:
+        """The connection function was looked at with the channel."""
+
+    def analyzed(self) -> Plan:
+        """The connection's plan, with what handlers take from the handshake."""
+        return self.program().plan
+
+    @property
+    def shape(self) -> ChannelShape:
+        """What the channel is at this path, with the handlers that it has now."""
+        return self.program().shape
+
+    def program(self, overrides: Overrides = NOTHING) -> Program:
+        """What to run. Raises RegistrationError for handlers that cannot work at this path."""
+        if self.channel.size != self._size:
+            self._programs.clear()
+            self._size = self.channel.size
+        key = tuple((id(original), id(replacement)) for original, replacement in overrides.items())
+        if key not in self._programs:
+            if len(self._programs) >= MOST_VARIANTS:
+                self._programs.clear()
+            self._programs[key] = self._made(dict(overrides))
+        return self._programs[key]
+
+    def _made(self, overrides: Mapping[Any, Any]) -> Program:
+        return Program(
+            self.channel.blueprint,
+            tuple(self.channel.registered()),
+            path=self.path_format,
+            dependencies=self.dependencies,
+            options=self.options,
+            overrides=overrides,
+        )
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As the base; a channel with a subprotocol serves only who offers it."""
+        wanted = self.channel.blueprint.subprotocol
+        if wanted is not None and wanted not in (scope.get("subprotocols") or ()):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Run the channel; the coroutine is its runner's own, no frame lies between."""
+        program = self.program(overrides_of(scope, self.dependency_overrides_provider))
+        scope[DECLARED_EXTENSION] = self.program().declared
+        run = functools.partial(converse, program)
+        return runner.run(run, program.plan, scope, receive, send, _NO_OVERRIDES)
+
+    def included(
+        self,
+        prefix: str,
+        dependencies: Sequence[Depends],
+        provider: OverridesProvider | None,
+        options: ChannelOptions | None = None,
+    ) -> ChannelRoute:
+        """This route as it appears below `prefix`, behind the `dependencies` of what includes it."""
+        route = type(self)(
+            prefix + self.path,
+            self.channel,
+            name=self.name,
+            dependencies=[*dependencies, *self.dependencies],
+            dependency_overrides_provider=self.dependency_overrides_provider or provider,
+            options=self.options or options,
+        )
+        route.own_path = self.own_path
+        return route

@@ -1,0 +1,31 @@
+"""Where else a request that no route takes would be served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette._utils import get_route_path
+from starlette.datastructures import URL
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Match
+
+from antiphon.types import Scope
+
+from .include import select
+
+
+def as_websocket(routes: Sequence[BaseRoute], scope: Scope) -> bool:
+    """Whether a WebSocket would be served where this request is not."""
+    return select(routes, {**scope, "type": "websocket"})[0] is Match.FULL
+
+
+def redirect(routes: Sequence[BaseRoute], scope: Scope) -> Response | None:
+    """To the same path with or without its last slash, where only that one is served."""
+    path = get_route_path(scope)
+    if path == "/":
+        return None
+    other = scope["path"].rstrip("/") if path.endswith("/") else scope["path"] + "/"
+    elsewhere = {**scope, "path": other}
+    if select(routes, elsewhere)[0] is Match.NONE:
+        return None
+    return RedirectResponse(url=str(URL(scope=elsewhere)))
