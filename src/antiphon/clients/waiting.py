@@ -24,7 +24,7 @@ class RemoteError(Exception):
         super().__init__(f"{code}: {message}" if detail is None else f"{code}: {message} {detail}")
         self.code = code
         self.message = message
-        self.detail = detail
+        self.detail: Any = detail
 
 
 class Pending:
