@@ -35,8 +35,8 @@ if ! has_chromium; then
 	has_chromium || missing+=(chromium)
 fi
 need redis-server "the hub's tests start their own redis-server"
-need node "the JavaScript client is tested in Node.js" nodejs
-need npm "the TypeScript compiler and what else checks the JavaScript client comes from npm"
+need node "the JavaScript client is tested in node, and documents are judged by AsyncAPI's own parser there" nodejs
+need npm "that parser, and the TypeScript that checks clients, come from npm"
 need openssl "the tests of TLS make their certificates with openssl"
 PATH=$PATH:/usr/sbin need nginx "the documents' configuration for nginx is tested with nginx"
 

@@ -56,6 +56,7 @@ _allow("routing", "connection", "dependencies", "messages", "security", "encoder
 _allow("asyncapi", "routing", "messages", "connection", "dependencies", "hub")
 _allow(
     "app",
+    "clients",
     "asyncapi",
     "routing",
     "messages",
@@ -64,7 +65,6 @@ _allow(
     "hub",
     "server",
     "security",
-    "clients",
     *FACADES,
 )
 EVERYTHING_BELOW = frozenset(LAYERS)

@@ -7,6 +7,7 @@ middleware wraps HTTP only, and `receive` and `send` are handed through untouche
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -21,7 +22,8 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
 
-from .asyncapi.serving import LastResort, document_of
+from .asyncapi.serving import LastResort, current_text, document_of
+from .clients.served_module import ClientModule
 from .connection import ConnectionOptions
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
@@ -44,6 +46,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_ASYNCAPI_URL: Final = "/asyncapi.json"
 DEFAULT_CONSOLE_URL: Final = "/asyncapi"
+DEFAULT_CLIENT_URL: Final = "/asyncapi/client.js"
 
 
 class OpenAPI(TypedDict, total=False):
@@ -188,7 +191,8 @@ class App(RouteMethods):
     `channel_options` are the wire and the limits of channels that have none of their own. `asyncapi_url` is the path of
     the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that documents no messages,
     or has `openapi_url=None`, has none. None: no document. `console_url` is the path of its console; None: no page.
-    Raises TypeError for a keyword it does not know and for what is of another type.
+    `client_url` is that of the JavaScript client of the app's channels, and of its types beside it; None: no client.
+    Both need the document. Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
     def __init__(
@@ -210,6 +214,7 @@ class App(RouteMethods):
         channel_options: ChannelOptions | None = None,
         asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
         console_url: str | None = DEFAULT_CONSOLE_URL,
+        client_url: str | None = DEFAULT_CLIENT_URL,
         **metadata: Unpack[OpenAPI],
     ) -> None:
         check_keywords(metadata, OpenAPI, "App")
@@ -240,7 +245,7 @@ class App(RouteMethods):
             lifespan=lifespan,
             channel_options=channel_options,
         )
-        self.router.default = _documents(self, asyncapi_url, console_url)
+        self.router.default = _documents(self, asyncapi_url, console_url, client_url)
         self._hub = _AppsHub(hub)
         self.router.lifespan_context = self._hub.around(self.router.lifespan_context)
         self._layers = _Layers(self.router)
@@ -451,11 +456,15 @@ class App(RouteMethods):
         return self.middleware_stack
 
 
-def _documents(app: App, asyncapi_url: str | None, console_url: str | None) -> ASGIApp:
+def _documents(app: App, asyncapi_url: str | None, console_url: str | None, client_url: str | None) -> ASGIApp:
     """What serves when no route does: the document, unless all are turned off as FastAPI's programs do it."""
     if app.metadata.get("openapi_url", "") is None:
         asyncapi_url = None
-    return LastResort(document_of(app), app.router.default, asyncapi_url, console_url)
+    document = document_of(app)
+    pages = LastResort(document, app.router.default, asyncapi_url, console_url)
+    if asyncapi_url is None or client_url is None:
+        return pages
+    return ClientModule(client_url, functools.partial(current_text, document), pages)
 
 
 def _check(name: str, value: object, kind: type, expected: str) -> None:

@@ -94,6 +94,11 @@ def _check_path(name: str, path: object) -> None:
         raise ValueError(f"{name}: expected a path that starts with '/', got {path!r}")
 
 
+def current_text(document: Document) -> bytes | None:
+    """The document as it is now; None where there is nothing to tell."""
+    return None if document.is_empty else written(document.content())
+
+
 def written(document: dict[str, Any], indent: int | None = None) -> bytes:
     """The document as JSON. What an author gave as an example or default is written as pydantic writes it."""
     try:

@@ -1,4 +1,4 @@
-"""The command line: `antiphon run | demo | connect | publish | asyncapi | relay`.
+"""The command line: `antiphon run | demo | connect | publish | asyncapi | client | relay`.
 
 Each command lives in its own module, loaded when it is called; `--help` of one does not import the others.
 """
@@ -21,9 +21,12 @@ _COMMANDS: Final = {
     "connect": "Talk to a WebSocket server from the terminal.",
     "publish": "Send one message to a topic of a running hub.",
     "asyncapi": "Print the AsyncAPI document of an application.",
+    "client": "Write a typed client for an application.",
     "relay": "Join the workers of another server command.",
 }
 
+_MODULES: Final = {"client": "generate"}
+"""Where a command's module is not named like it: `client.py` is the WebSocket client of `connect`."""
 
 _SETTINGS: Final = {
     "help_option_names": ["-h", "--help"],
@@ -41,7 +44,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f".{cmd_name}", __name__).command
+        command = importlib.import_module(f".{_MODULES.get(cmd_name, cmd_name)}", __name__).command
         assert isinstance(command, click.Command)
         return command
 

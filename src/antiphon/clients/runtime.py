@@ -76,6 +76,9 @@ class Client(Generic[E]):
     `websockets.connect`. Belongs to the loop it was entered in.
     """
 
+    tells_recovered = False
+    """Whether an iteration gives `Recovered` too; without it, `joined` and `resync` are there as they came."""
+
     def __init__(
         self,
         address: Address,
@@ -114,8 +117,6 @@ class Client(Generic[E]):
         self._early = asyncio.Event()
         self._why = ""
         self._heard = 0.0
-
-    # --- what a program does with it ---------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Waits for the first connection, however long. Raises RemoteError `closed` where there will be none."""
@@ -241,12 +242,22 @@ class Client(Generic[E]):
                 self._read[event.topic] = event.position
             try:
                 return self.decode(event.data)
-            except (LookupError, ValidationError) as error:
+            except LookupError:
+                continue
+            except ValidationError as error:
                 logger.warning("an event is not what was agreed on, and is left out: %s", error)
 
     def decode(self, event: Any) -> E:
-        """What an iteration gives for an event. Generated clients make a model of it; LookupError leaves it out."""
+        """What an iteration gives for an event; LookupError leaves it out, ValidationError too, with a warning."""
         return cast(E, event)
+
+    def content(self, fields: Any) -> dict[str, Any]:
+        """The fields of a message, as JSON has them."""
+        return {} if fields is None else cast(dict[str, Any], to_jsonable_python(fields, by_alias=True))
+
+    def detail(self, code: str, detail: Any) -> Any:
+        """What an error with this code holds as its detail."""
+        return detail
 
     def retry(self) -> None:
         """Tries again now, where a connection is waited for."""
@@ -269,8 +280,6 @@ class Client(Generic[E]):
                 await connection.close(code, reason)
             except Exception:  # a code that cannot be sent, say
                 connection.transport.abort()
-
-    # --- the connection ----------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
@@ -421,16 +430,13 @@ class Client(Generic[E]):
         ending = f"{self._state.code} {self._state.reason}".strip()
         return RemoteError("closed", f"the connection was closed with {ending}", self._state)
 
-    # --- requests ----------------------------------------------------------------------------------------------------
-
     def _ask(
         self, type: str, fields: Any, adapter: TypeAdapter[Any] | None, queue: bool | None, *, is_stream: bool
     ) -> Pending:
         self._refs += 1
         ref = self._refs
         pending: Pending = Pending(ref, adapter, is_stream=is_stream)
-        content = {} if fields is None else to_jsonable_python(fields, by_alias=True)
-        text = _json({"type": type, "ref": ref, **content} | {"type": type, "ref": ref})
+        text = _json({"type": type, "ref": ref, **self.content(fields)} | {"type": type, "ref": ref})
         self._pending[ref] = pending
         self._room.set()
         if not self._put(ToSend(text, self._queue if queue is None else queue, pending)):
@@ -464,8 +470,6 @@ class Client(Generic[E]):
         if pending.sent and self._connection is not None:
             self._put(ToSend(_json({"type": "cancel", "ref": pending.ref}), waits=False))
 
-    # --- what comes in -----------------------------------------------------------------------------------------------
-
     def _hear(self, data: str | bytes) -> None:
         self._sign_of_life()
         event: Any = data
@@ -486,7 +490,10 @@ class Client(Generic[E]):
             return
         came_back = tag == "joined" and self._places.joined(event)
         position = self._places.position(topic) if tag == "message" else None
-        self._inbox.put(Unread(event, len(data), None if position is None else topic, position or "", came_back))
+        self._inbox.put(Unread(event, len(data), None if position is None else topic, position or ""))
+        if self.tells_recovered and (came_back or tag == "resync"):
+            recovered = tag == "joined" and event.get("recovered") is True
+            self._inbox.put(Unread(Recovered(str(event.get("topic")), recovered), 0))
 
     def _answered(self, tag: str, event: Mapping[str, Any], size: int) -> None:
         ref = event["ref"]
@@ -498,7 +505,8 @@ class Client(Generic[E]):
                 self._withdraw(pending, RemoteError("too_slow", "the items of this stream were not read fast enough"))
         elif tag == "error":
             code = str(event.get("code"))
-            self._finish(pending, RemoteError(code, str(event.get("message") or code), event.get("detail")))
+            detail = self.detail(code, event.get("detail"))
+            self._finish(pending, RemoteError(code, str(event.get("message") or code), detail))
         else:
             if not pending.is_stream and "data" in event:
                 pending.take(event["data"], 0)

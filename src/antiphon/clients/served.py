@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from antiphon.types import Receive, Scope, Send
 
-PYTHON: Final = ("standing", "waiting", "attempts", "runtime")
+PYTHON: Final = ("standing", "waiting", "attempts", "runtime", "typed")
 """The modules of the Python runtime, each above those that import it."""
 
 
@@ -56,7 +56,7 @@ def runtime_py() -> str:
         decorators = first.decorator_list if isinstance(first, ast.ClassDef) else []
         start = min([first.lineno, *(decorator.lineno for decorator in decorators)])
         parts.append("\n".join(source.splitlines()[start - 1 :]))
-    docstring = source[: source.index('"""', 3) + 3]
+    docstring = f'"""{ast.get_docstring(ast.parse(_read("runtime.py")))}\n"""'
     del named["__future__"]
     froms = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(named.items())]
     head = [docstring, "from __future__ import annotations", "\n".join([*sorted(plain), *froms])]

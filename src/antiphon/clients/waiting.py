@@ -27,7 +27,7 @@ class RemoteError(Exception):
         super().__init__(f"{code}: {message}" if detail is None else f"{code}: {message} {detail}")
         self.code = code
         self.message = message
-        self.detail = detail
+        self.detail: Any = detail
 
 
 class Pending:
@@ -110,8 +110,6 @@ class Unread:
     size: int
     topic: str | None = None
     position: str = ""
-    again: bool = False
-    """A topic was joined that had been joined before."""
 
 
 class Inbox:
