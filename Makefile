@@ -1,13 +1,15 @@
 # One virtual environment in .venv; every target sets up what it needs. `make help` lists them.
 SHELL := /bin/bash
 export PYTHON
+# Hundreds of processes start from these sources in a run of the tests: each would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh requirements/dev.lock requirements/run.lock \
 	$(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-newest check fmt lock bench screenshots conformance fuzz asan leaks setup system clean
+.PHONY: help demo test test-lowest test-newest check coverage fmt lock bench screenshots conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
 
 # PYTHON=... of another version than .venv's asks for another .venv.
@@ -34,11 +36,15 @@ test-newest: setup system ## tests with the newest version of everything, whatev
 	@scripts/setup.sh newest
 	@scripts/test.sh newest $(ARGS)
 
-check: setup ## ruff, mypy strict, import directions
+check: setup ## ruff, mypy strict, complete public types, import directions, shape, what is public
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_imports.py
+	scripts/public_types.sh
+	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_shape.py tests/test_public.py
+
+coverage: setup system ## branch coverage of each module by the tests of its part (ARGS="hub routing" for some)
+	$(BIN)/python scripts/covered.py $(ARGS)
 
 fmt: setup ## format the sources
 	$(BIN)/ruff check --fix .
@@ -67,7 +73,7 @@ leaks: setup ## connections that come and go by the hundred thousand: memory sta
 
 setup: $(VENV)/.installed-dev ## the virtual environment with everything the tests use
 
-system: setup ## chromium, redis-server, openssl and python2.7, from the distribution when missing
+system: setup ## chromium, node, redis-server, openssl, nginx and python2.7, from the distribution when missing
 	@scripts/system.sh
 
 clean: ## remove the virtual environments, builds and caches

@@ -3,7 +3,7 @@
 antiphon run examples/iterate.py
 """
 
-from antiphon import App, WebSocket
+from antiphon import App, WebSocket, WebSocketException
 
 app = App()
 
@@ -15,7 +15,10 @@ async def upload(websocket: WebSocket) -> None:
     async for entry in websocket.iter_json():
         if entry == "go":
             break
-        expected[entry["name"]] = entry["size"]
+        try:
+            expected[entry["name"]] = int(entry["size"])
+        except (KeyError, TypeError, ValueError):  # it is JSON, and anything else is up to the client
+            raise WebSocketException(1008, "expected a name and a size") from None
     await websocket.send_json({"waiting_for": sorted(expected)})
 
     received = 0

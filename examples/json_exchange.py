@@ -15,6 +15,10 @@ async def calculate(websocket: WebSocket) -> None:
     try:
         while True:
             request = await websocket.receive_json()
-            await websocket.send_json({"id": request["id"], "sum": sum(request["add"])})
+            try:
+                answer = {"id": request["id"], "sum": sum(request["add"])}
+            except (KeyError, TypeError):  # it is JSON, and anything else is up to the client
+                answer = {"error": 'expected {"id": ..., "add": [numbers]}'}
+            await websocket.send_json(answer)
     except WebSocketDisconnect:
         pass  # the client is done

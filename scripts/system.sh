@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need beyond PyPI: a Chromium, a redis-server, openssl, and for the protocol suite a Python 2.7. Installs
-# what is missing, and says so.
+# What the tests need beyond PyPI: a Chromium, Node.js with npm, a redis-server, openssl, nginx, and for the protocol suite
+# a Python 2.7. Installs what is missing, and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -22,11 +22,11 @@ chromium_from_playwright() {
 }
 
 missing=()
-# need COMMAND WHY: from the package of the same name.
+# need COMMAND WHY [PACKAGE]: from the package of the same name, or of that one.
 need() {
 	command -v "$1" >/dev/null 2>&1 && return
 	say "$2"
-	install "$1" || missing+=("$1")
+	install "${3:-$1}" || missing+=("${3:-$1}")
 }
 
 if ! has_chromium; then
@@ -35,6 +35,8 @@ if ! has_chromium; then
 	has_chromium || missing+=(chromium)
 fi
 need redis-server "the hub's tests start their own redis-server"
+need node "the JavaScript client is tested in Node.js" nodejs
+need npm "the TypeScript compiler and what else checks the JavaScript client comes from npm"
 need openssl "the tests of TLS make their certificates with openssl"
 PATH=$PATH:/usr/sbin need nginx "the documents' configuration for nginx is tested with nginx"
 

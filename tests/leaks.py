@@ -1,7 +1,8 @@
 """`python -m tests.leaks`: does the server's memory stay where it is while connections come and go?
 
 The server is a process of its own, on a twin and a loop of choice. Connections are opened and ended in every way there
-is; after a warm-up its resident memory is read, and again at the end. `tests/storms/test_leaks.py` runs a short one.
+is; after a warm-up its resident memory is read, and again at the end. `tests/storms/test_leaks.py` runs a short one,
+which asks the allocator what is in use, to the byte, and so needs few connections.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
+import gc
 import os
 import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +25,7 @@ from typing import Any, cast
 
 import uvicorn
 import uvloop
+import websockets
 
 from antiphon.server import HTTPProtocol, ServerConfig, WebSocketProtocol
 from antiphon.wire import NATIVE
@@ -34,6 +38,7 @@ AT_ONCE = 32
 ALLOWED_BYTES = 64
 """Growth per connection that is noise: an arena of the allocator more or less, over thousands of connections."""
 SLACK_BYTES = 1 << 18
+EXACT_SLACK_BYTES = 1 << 13
 PARTS = 4
 """A process grows to its busiest moment, whenever that comes; only a leak grows in every part of a run."""
 
@@ -143,10 +148,11 @@ class Growth:
     count: int
     sizes: tuple[int, ...]
     """Bytes, before the first connection and after each part of them."""
+    slack: int = SLACK_BYTES
 
     @property
     def leaks(self) -> bool:
-        allowed = SLACK_BYTES + ALLOWED_BYTES * self.count // PARTS
+        allowed = self.slack + ALLOWED_BYTES * self.count // PARTS
         return all(after - before > allowed for before, after in pairwise(self.sizes))
 
     def __str__(self) -> str:
@@ -162,17 +168,59 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-async def measure(count: int, *, pure: bool, loop: str, warm_up: int | None = None) -> AsyncGenerator[Growth]:
-    """Memory before, between and after `count` connections of each way, in `PARTS` parts."""
-    async with spawned("tests.leaks", "--serve", "--loop", loop, pure=pure) as (port, pid):
+class _Malloc(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _NAMES = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _NAMES)
+
+
+TO_THE_BYTE: Mapping[str, str] = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+"""The environment in which everything a process has in use is known to glibc, and nothing else."""
+
+
+def can_be_exact() -> bool:
+    """Since glibc 2.33."""
+    return hasattr(ctypes.CDLL(None), "mallinfo2")
+
+
+def in_use() -> int:
+    """Bytes that this process has allocated and not freed, in the environment `TO_THE_BYTE`."""
+    gc.collect()
+    ask = ctypes.CDLL(None).mallinfo2
+    ask.restype = _Malloc
+    told = ask()
+    return int(told.uordblks + told.hblkhd)
+
+
+async def allocated(port: int) -> int:
+    """What the server has in use; the least of some answers, as connections take a moment to be forgotten."""
+    sizes = []
+    for _ in range(5):
+        async with websockets.connect(f"ws://{HOST}:{port}/memory") as asking:
+            sizes.append(int(await asking.recv()))
+    return min(sizes)
+
+
+async def measure(
+    count: int, *, pure: bool, loop: str, warm_up: int | None = None, exact: bool = False
+) -> AsyncGenerator[Growth]:
+    """Memory before, between and after `count` connections of each way, in `PARTS` parts: the resident one, or with
+    `exact` what is in use."""
+    env, slack = (TO_THE_BYTE, EXACT_SLACK_BYTES) if exact else ({}, SLACK_BYTES)
+    async with spawned("tests.leaks", "--serve", "--loop", loop, pure=pure, env=env) as (port, pid):
+
+        async def size() -> int:
+            return await allocated(port) if exact else resident(pid)
+
         for way in WAYS:
             await come_and_go(port, count // 5 if warm_up is None else warm_up, way)
         for way in WAYS:
-            sizes = [resident(pid)]
+            sizes = [await size()]
             for _ in range(PARTS):
                 await come_and_go(port, count // PARTS, way)
-                sizes.append(resident(pid))
-            yield Growth(way.__name__, count, tuple(sizes))
+                sizes.append(await size())
+            yield Growth(way.__name__, count, tuple(sizes), slack)
 
 
 # ---------------------------------------------------------------- the server
@@ -182,6 +230,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["path"] == "/denied":
         await receive()
         await send({"type": "websocket.close"})
+        return
+    if scope["path"] == "/memory":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": str(in_use())})
+        await receive()
         return
     await echo(scope, receive, send)
 
@@ -221,6 +275,7 @@ if __name__ == "__main__":
     parser.add_argument("--loop", default="uvloop", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
+        gc.freeze()  # so that looking for garbage again and again does not go through what was imported
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if options.loop == "uvloop" else None) as runner:
             runner.run(serve(config()))
     else:

@@ -62,6 +62,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self.told_to_stop = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -69,6 +70,14 @@ class _Server(uvicorn.Server):
         except SystemExit as exc:
             raise RuntimeError("the server did not start: see its log") from exc
         self.ready.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn's, which looks ten times a second whether it should exit, and sees it at once."""
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.told_to_stop.wait(), 0.1)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -101,6 +110,7 @@ async def serve(app: Any, *, ws: Any = "websockets-sansio", **config: Any) -> As
     finally:
         ready.cancel()
         server.should_exit = True
+        server.told_to_stop.set()
         await asyncio.wait({running}, timeout=STOP_TIMEOUT)
         if not running.done():
             running.cancel()

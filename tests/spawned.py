@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 import uvicorn
@@ -18,11 +18,13 @@ from tests.patience import PATIENCE
 
 
 @contextlib.asynccontextmanager
-async def spawned(module: str, *args: str, pure: bool) -> AsyncGenerator[tuple[int, int]]:
+async def spawned(
+    module: str, *args: str, pure: bool, env: Mapping[str, str] | None = None
+) -> AsyncGenerator[tuple[int, int]]:
     """Port and process id of `python -m module *args`, which lives as long as the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *args),
-        env=os.environ | ({"ANTIPHON_PURE": "1"} if pure else {}),
+        env={**os.environ, **(env or {}), **({"ANTIPHON_PURE": "1"} if pure else {})},
         cwd=Path(__file__).parent.parent,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

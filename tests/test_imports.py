@@ -11,7 +11,7 @@ import pytest
 import antiphon
 
 SOURCE = Path(antiphon.__file__).parent
-VOCABULARY = frozenset({"version", "types", "status", "exceptions", "events", "shown", "tags"})
+VOCABULARY = frozenset({"version", "types", "status", "exceptions", "events", "shown", "tags", "tagged"})
 
 FACADES = frozenset(
     {
@@ -41,6 +41,7 @@ for _word in VOCABULARY:
 for _facade in FACADES - {"websockets", "datastructures"}:
     _allow(_facade)
 _allow("wire")
+_allow("clients")
 _allow("connection")
 _allow("hub")
 _allow("websockets", "connection")
@@ -52,7 +53,20 @@ _allow("dependencies", "connection", "hub")  # to know the classes that are inje
 _allow("security", "dependencies")
 _allow("messages", "connection", "dependencies")
 _allow("routing", "connection", "dependencies", "messages", "security", "encoders")
-_allow("app", "routing", "messages", "dependencies", "connection", "hub", "server", "security", *FACADES)
+_allow("asyncapi", "routing", "messages", "connection", "dependencies", "hub")
+_allow(
+    "app",
+    "asyncapi",
+    "routing",
+    "messages",
+    "dependencies",
+    "connection",
+    "hub",
+    "server",
+    "security",
+    "clients",
+    *FACADES,
+)
 EVERYTHING_BELOW = frozenset(LAYERS)
 for _edge in ("cli", "demo", "testing", "testclient", "fastapi", "observability"):
     LAYERS[_edge] = EVERYTHING_BELOW | {"cli", "demo", "testing", "testclient", "observability"}

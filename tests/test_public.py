@@ -1,74 +1,163 @@
-"""What is public is said to be public: the names of the façade are frozen here, and each says what it is."""
+"""What is public is said to be public: the names are frozen in public_names.txt, and each says what it is."""
 
 from __future__ import annotations
 
+import ast
+import enum
 import importlib
 import inspect
 import re
+import types
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import antiphon
-
-STABILITY = (Path(__file__).parent.parent / "docs" / "stability.md").read_text()
-
-NAMES = """
-APIRouter AlreadyJoined App BackendUnavailable BackgroundTasks Body Caller Channel ChannelOptions Closed ClosedBy
-ConnectionOptions Cookie MessageError MessageRouter OnError UndeclaredMessage Wire
-Depends File FileResponse Form Framing HTMLResponse HTTPConnection HTTPException Header History Hub HubError
-HubNotRunning HubStats InvalidJSON InvalidMessage InvalidTopic JSONResponse MessageKind Membership Message
-NotAccepted OnInvalid Overflow Path PeerError PlainTextResponse Position Query RedirectResponse
-RegistrationError RegistrationWarning Request Response Security ServerConfig SlowSubscriber StreamingResponse
-Subscription TooMuchJSON TopicOptions OnOutage UnencodableData UnencodableText UnexpectedMessageKind
-UnknownBackend UploadFile WebSocket WebSocketDisconnect WebSocketDisconnected WebSocketException
-WebSocketState __version__ status
-"""
+from antiphon.types import Sink
+from tests.public_names import FASTAPIS, FROZEN, MODULES, ROOT, public_names
 
 
-def test_the_names_of_the_facade_are_these_and_no_others() -> None:
-    assert sorted(antiphon.__all__) == sorted(NAMES.split())
+def test_the_public_names_are_these_and_no_others() -> None:
+    assert public_names() == FROZEN.read_text().split(), "if that is meant: python -m tests.public_names"
 
 
-def test_a_star_import_gives_them_all() -> None:
+@pytest.mark.parametrize("module", MODULES)
+def test_a_public_module_says_what_it_is_and_what_of_it_is_public(module: str) -> None:
+    found = importlib.import_module(module)
+    assert found.__doc__
+    assert len(found.__all__) == len(set(found.__all__))
+    assert not [name for name in found.__all__ if name.startswith("_") and name != "__version__"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_star_import_gives_all_public_names(module: str) -> None:
     given: dict[str, object] = {}
-    exec("from antiphon import *", given)
-    assert set(antiphon.__all__) <= set(given)
+    exec(f"from {module} import *", given)
+    assert set(importlib.import_module(module).__all__) <= set(given)
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:
     assert antiphon.__version__ == version("antiphon")
 
 
-OURS = [
-    name
-    for name in sorted(antiphon.__all__)
-    if getattr(getattr(antiphon, name), "__module__", "").startswith("antiphon")
-]
-"""Starlette's responses say nothing of themselves."""
+# ---------------------------------------------------------------- what an editor shows
 
 
-@pytest.mark.parametrize("name", OURS)
+def _objects() -> Iterator[tuple[str, object]]:
+    """Each public object of ours once, by its first public name."""
+    seen: set[int] = set()
+    for name in public_names():
+        module, _, attribute = name.rpartition(".")
+        value = getattr(importlib.import_module(module), attribute)
+        ours = (getattr(value, "__module__", None) or "").startswith("antiphon")
+        if ours and isinstance(value, type | types.FunctionType) and id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
+
+
+OBJECTS = dict(_objects())
+CLASSES = {name: value for name, value in OBJECTS.items() if isinstance(value, type)}
+
+SAID_BY_THE_SPECIFICATION = {"scope", "receive", "send"}
+"""ASGI's three."""
+
+
+MADE_BY_ANTIPHON = {
+    "IncludedRouter": "`include_router`",
+    "Membership": "`hub.join`",
+    "Subscription": "`hub.subscribe`",
+    "HTTPProtocol": "uvicorn",
+    "WebSocketProtocol": "uvicorn",
+    "ConnectionEnded": "`Peer.receive`",
+    "HandshakeRefused": "`Server.connect`",
+    "Peer": "`Server.connect`",
+    "WebSocketDenialResponse": "`TestClient.websocket_connect`",
+    "WebSocketTestSession": "`TestClient.websocket_connect`",
+}
+"""Classes that users get and do not make, and who makes them."""
+
+CONSTRUCTED = {
+    name: value
+    for name, value in CLASSES.items()
+    if not issubclass(value, enum.Enum) and value.__name__ not in MADE_BY_ANTIPHON
+}
+
+
+def _said(value: type) -> str:
+    """All that is said of a class and what it takes: its docstring, and what stands below its fields."""
+    texts = []
+    for base in value.__mro__:
+        if base.__module__.startswith("antiphon"):
+            texts += [base.__doc__ or "", getattr(vars(base).get("__init__"), "__doc__", "") or ""]
+            source = inspect.getsource(base)
+            texts += re.findall(r'^ +(\w+): [^\n]*\n +"""', source, re.M)
+    return "\n".join(texts)
+
+
+def _parameters(value: object) -> list[str]:
+    try:
+        parameters = inspect.signature(value).parameters.values()  # type: ignore[arg-type]
+    except ValueError:
+        return []
+    return [one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+
+
+@pytest.mark.parametrize("name", OBJECTS)
 def test_a_public_name_says_what_it_is(name: str) -> None:
-    assert inspect.getdoc(getattr(antiphon, name))
+    value = OBJECTS[name]
+    assert value.__doc__, f"{name} has no docstring of its own"
+    assert not (value.__doc__ or "").startswith(f"{name.rpartition('.')[2]}("), "what dataclasses write by themselves"
 
 
-SHOWN = ["App", "APIRouter", "Hub", "ServerConfig", "ConnectionOptions", "TopicOptions", "WebSocket"]
-
-
-@pytest.mark.parametrize("name", [*SHOWN, "ChannelOptions", "MessageRouter", "Wire"])
+@pytest.mark.parametrize("name", CONSTRUCTED)
 def test_an_editor_shows_what_a_constructor_takes(name: str) -> None:
-    value = getattr(antiphon, name)
-    text = f"{inspect.getdoc(value)}\n{inspect.getdoc(value.__init__)}"
-    source = inspect.getsource(value)
-    for parameter in inspect.signature(value).parameters.values():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+    value = CLASSES[name]
+    said = _said(value)
+    untold = [
+        parameter
+        for parameter in _parameters(value)
+        if parameter not in SAID_BY_THE_SPECIFICATION and not re.search(rf"\b{parameter}\b", said)
+    ]
+    assert not untold, f"{name} takes these and says nothing of them"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_public_method_says_what_it_does(name: str) -> None:
+    silent = []
+    for attribute, member in vars(CLASSES[name]).items():
+        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        told = attribute in vars(Sink) or attribute[0] == "_" or attribute.startswith("test_")
+        said = inspect.getdoc(getattr(CLASSES[name], attribute))
+        if isinstance(function, types.FunctionType) and not told and not said:
+            silent.append(attribute)
+    assert not silent
+
+
+# ---------------------------------------------------------------- what others are shown
+
+SHOWN = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.py"))]
+
+
+def _python_in(path: Path) -> Iterator[ast.Module]:
+    text = path.read_text()
+    for source in [text] if path.suffix == ".py" else re.findall(r"^```python\n(.*?)^```", text, re.M | re.S):
+        try:
+            yield ast.parse(source)
+        except SyntaxError:
+            continue  # cut short for readers; such lines hold no imports
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_and_examples_import_public_names_only(path: Path) -> None:
+    internal = []
+    for node in (node for tree in _python_in(path) for node in ast.walk(tree)):
+        if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != "antiphon":
             continue
-        named = f"`{parameter.name}" in text or re.search(rf"{parameter.name}:[^\n]*\n\s+\"\"\"", source)
-        assert named or parameter.name in ("scope", "receive", "send"), f"{name}({parameter.name}=) is told nowhere"
-
-
-@pytest.mark.parametrize("module", sorted(set(re.findall(r"`(antiphon(?:\.[a-z]\w*)+)`", STABILITY))))
-def test_the_modules_that_are_said_to_be_public_exist_and_say_what_they_are(module: str) -> None:
-    assert importlib.import_module(module).__doc__
+        module = node.module or ""
+        if module.removeprefix("antiphon.").split(".")[0] in FASTAPIS:
+            continue
+        public = importlib.import_module(module).__all__ if module in MODULES else []
+        internal += [f"{module}.{alias.name}" for alias in node.names if alias.name not in public]
+    assert not internal

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -36,3 +39,47 @@ def test_a_body_that_begins_in_the_second_line_is_refused(tmp_path: Path) -> Non
     done = judged("Short\nwhy\n", tmp_path)
     assert done.returncode == 1
     assert "an empty line belongs between" in done.stderr
+
+
+def test_what_make_starts_keeps_its_bytecode_whatever_the_environment_says() -> None:
+    """Hundreds of processes start from the sources in a run of the tests."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    shown = 'shown: ; @echo "[$${PYTHONDONTWRITEBYTECODE-}]"'
+    command = ["make", "--no-print-directory", f"--eval={shown}", "shown"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.fixture(scope="module")
+def covered() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("covered", ROOT / "scripts" / "covered.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "test"),
+    [
+        ("hub/delivery.py", "hub/test_delivery.py"),
+        ("hub/backends/relay/wire.py", "hub/test_relay_wire.py"),
+        ("security.py", "security/test_security.py"),
+        ("encoders.py", "test_encoders.py"),
+        ("routing/context.py", None),
+    ],
+)
+def test_the_tests_of_a_modules_own_name_are_found(covered: ModuleType, module: str, test: str | None) -> None:
+    found = covered.named_after(covered.SOURCE / module)
+    assert found == (None if test is None else covered.TESTS / test)
+
+
+def test_every_floor_is_that_of_a_module_that_is_measured(covered: ModuleType) -> None:
+    measured = {str(path.relative_to(covered.SOURCE)) for path in covered.measured_modules()}
+    assert set(covered.floors()) <= measured
+
+
+def test_missed_lines_are_told_as_spans(covered: ModuleType) -> None:
+    assert covered.spans([3, 4, 5, 9, 11, 12]) == "3-5 9 11-12"
+    assert covered.spans([]) == ""

@@ -21,10 +21,6 @@ LONGEST_FUNCTION = 60
 LONGEST_FILE = 450
 MOST_METHODS = 40
 
-# What is still to be put right. These only get shorter.
-LONG_FILES = {"server/_pipe.pyx", "wire/_native.pyx"}
-LARGE_CLASSES = {"App", "HubContract", "Pipe", "RedisBackend", "Session", "Watched", "WebSocketProtocol"}
-
 
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
@@ -49,8 +45,6 @@ def test_no_function_is_longer_than_a_screen(path: Path) -> None:
     "name", [*NAMES, *sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.p[xy][xi]"))]
 )
 def test_no_file_is_more_than_one_room(name: str) -> None:
-    if name in LONG_FILES:
-        pytest.skip("still to be cut")
     path = SOURCE / name
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     assert len(lines) <= LONGEST_FILE
@@ -63,6 +57,8 @@ def test_no_class_has_too_many_methods_counting_its_bases() -> None:
 
     def methods(file: str, node: ast.ClassDef) -> set[str]:
         own = {item.name for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)}
+        # A suite is a list of tests: none calls another, and nobody has to keep more than one in mind.
+        own = {name for name in own if not name.startswith("test_")}
         for base in node.bases:
             base = base.value if isinstance(base, ast.Subscript) else base
             if isinstance(base, ast.Name) and base.id != node.name:
@@ -72,7 +68,7 @@ def test_no_class_has_too_many_methods_counting_its_bases() -> None:
         return own
 
     large = {node.name: count for file, node in classes() if (count := len(methods(file, node))) > MOST_METHODS}
-    assert set(large) == LARGE_CLASSES, large
+    assert large == {}
 
 
 def test_no_class_name_means_two_things() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from starlette.datastructures import State, URLPath
@@ -20,6 +21,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
 
+from .asyncapi.serving import LastResort, document_of
 from .connection import ConnectionOptions
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
@@ -32,12 +34,15 @@ from .routing.default_handlers import http_exception_handler, request_validation
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
 from .routing.http import Documentation, RouteOptions, check_keywords
 from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
+from .routing.route import Told
 from .routing.router import RouteMethods
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 logger: Final = logging.getLogger("antiphon")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_ASYNCAPI_URL: Final = "/asyncapi.json"
 
 
 class OpenAPI(TypedDict, total=False):
@@ -70,6 +75,95 @@ class OpenAPI(TypedDict, total=False):
     strict_content_type: bool
 
 
+class _AppsHub:
+    """The hub of an app, made when it is first asked for, which starts and stops with the app's lifespan."""
+
+    def __init__(self, hub: Hub | None) -> None:
+        self._hub = hub
+        self._failure: HubError | None = None
+
+    def get(self) -> Hub:
+        if self._hub is None:
+            self._hub = Hub()
+        return self._hub
+
+    def around(self, lifespan: Callable[[Any], AbstractAsyncContextManager[Any]]) -> Callable[[Any], Any]:
+        """A lifespan that starts the hub before `lifespan` and stops it behind."""
+
+        @contextlib.asynccontextmanager
+        async def with_hub(app: Any) -> AsyncIterator[Any]:
+            self._failure = None
+            try:
+                await self.get().start()
+            except HubError as error:
+                self._failure = error
+                raise
+            try:
+                async with lifespan(app) as state:
+                    yield state
+            finally:
+                await self.get().stop()
+
+        return with_hub
+
+    def telling(self, send: Send) -> Send:
+        """What a server logs when the hub cannot start is one line: a traceback through frameworks says less."""
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self._failure is not None:
+                message = {**message, "message": f"the app cannot start without its hub: {self._failure}"}
+            await send(message)
+
+        return tell
+
+
+class _Layers:
+    """What a scope goes through on its way to the router: the user's middleware, and for HTTP the error handlers."""
+
+    def __init__(self, router: APIRouter) -> None:
+        self._router = router
+        self._http_errors: ExceptionMiddleware | None = None
+        self.chain: ASGIApp = self._innermost
+        """The middleware, and the router."""
+        self.serve: ASGIApp = router.dispatch
+        """The same for a WebSocket: without middleware, the router at once."""
+        self.tables: HandlerTables = ({}, {})
+        """The user's error handlers, by class and by status."""
+        self.last_handler: ExceptionHandler | None = None
+        """Of errors that nothing else handles."""
+
+    def wrap(self, middleware: Sequence[Middleware]) -> None:
+        self.chain = self._innermost
+        for factory, args, kwargs in reversed(middleware):
+            self.chain = factory(self.chain, *args, **kwargs)
+        if middleware:
+            self.serve = self._through_middleware
+
+    def load_handlers(self, handlers: Mapping[Any, ExceptionHandler], *, debug: bool) -> ASGIApp:
+        """Take these error handlers from now on; returns the whole stack for HTTP."""
+        by_class, by_status, self.last_handler = split(handlers)
+        stock: dict[Any, ExceptionHandler] = {
+            StarletteHTTPException: http_exception_handler,
+            ParameterErrors: request_validation_exception_handler,
+        }
+        self.tables = by_class, by_status
+        self._http_errors = ExceptionMiddleware(self._router, handlers={**stock, **by_class, **by_status}, debug=debug)
+        return ServerErrorMiddleware(self.chain, handler=self.last_handler, debug=debug)
+
+    async def _through_middleware(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ANSWER_KEY] = answered = MiddlewareAnswer(scope, send)
+        await self.chain(scope, receive, answered.send)
+        await answered.close()
+
+    async def _innermost(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            assert self._http_errors is not None, "built together with the stack that leads here"
+            await self._http_errors(scope, receive, send)
+            return
+        answered: MiddlewareAnswer | None = scope.get(ANSWER_KEY)
+        await self._router.dispatch(scope, receive, send if answered is None else answered.leave(send))
+
+
 class App(RouteMethods):
     """An ASGI application for WebSockets, with companion HTTP routes (FastAPI's `FastAPI`).
 
@@ -90,7 +184,9 @@ class App(RouteMethods):
     `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
     stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
-    `channel_options` are the wire and the limits of channels that have none of their own.
+    `channel_options` are the wire and the limits of channels that have none of their own. `asyncapi_url` is the path of
+    the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that documents no messages,
+    or has `openapi_url=None`, has none. None: no document.
     Raises TypeError for a keyword it does not know and for what is of another type.
     """
 
@@ -111,6 +207,7 @@ class App(RouteMethods):
         hub: Hub | None = None,
         connection_options: ConnectionOptions | None = None,
         channel_options: ChannelOptions | None = None,
+        asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
         **metadata: Unpack[OpenAPI],
     ) -> None:
         check_keywords(metadata, OpenAPI, "App")
@@ -141,15 +238,11 @@ class App(RouteMethods):
             lifespan=lifespan,
             channel_options=channel_options,
         )
-        self._hub = hub
-        self._hub_failure: HubError | None = None
-        self._routers_lifespan = self.router.lifespan_context
-        self.router.lifespan_context = self._lifespan
-        self._chain: ASGIApp = self._innermost
-        self._serve: ASGIApp = self.router.dispatch
-        self._tables: HandlerTables = ({}, {})
-        self._last_handler: ExceptionHandler | None = None
-        self._http_errors: ExceptionMiddleware | None = None
+        if asyncapi_url is not None and metadata.get("openapi_url", "") is not None:
+            self.router.default = LastResort(asyncapi_url, document_of(self), self.router.default)
+        self._hub = _AppsHub(hub)
+        self.router.lifespan_context = self._hub.around(self.router.lifespan_context)
+        self._layers = _Layers(self.router)
 
     @property
     def _registrar(self) -> APIRouter:
@@ -181,9 +274,7 @@ class App(RouteMethods):
 
         Without `hub=` it serves all workers that `antiphon run` or `antiphon relay` started, else this process.
         """
-        if self._hub is None:
-            self._hub = Hub()
-        return self._hub
+        return self._hub.get()
 
     @property
     def resources(self) -> Mapping[type, object]:
@@ -199,24 +290,25 @@ class App(RouteMethods):
         if self.root_path:
             scope["root_path"] = self.root_path
         stack = self.middleware_stack or self._start(scope)
+        layers = self._layers
         scope["app"] = scope[APP_KEY] = self
         if scope["type"] == "http":
             await stack(scope, receive, send)
             return
         if scope["type"] == "websocket":
-            scope[HANDLERS_KEY] = self._tables
+            scope[HANDLERS_KEY] = layers.tables
             if self.connection_options is not None:
                 scope[OPTIONS_KEY] = self.connection_options
         if scope["type"] == "lifespan":
-            await self._chain(scope, receive, self._telling_of_the_hub(send))
+            await layers.chain(scope, receive, self._hub.telling(send))
             return
         try:
-            await self._serve(scope, receive, send)
+            await layers.serve(scope, receive, send)
             await endpoints.settle(scope)  # for denials by middleware and by mounted apps
         except Exception as error:
             if scope["type"] != "websocket":
                 raise
-            await endpoints.answer_unhandled(error, scope, receive, send, self._last_handler)
+            await endpoints.answer_unhandled(error, scope, receive, send, layers.last_handler)
 
     def add_api_websocket_route(
         self,
@@ -225,9 +317,10 @@ class App(RouteMethods):
         name: str | None = None,
         *,
         dependencies: Sequence[Any] | None = None,
+        **told: Unpack[Told],
     ) -> None:
         """What `websocket()` does, without a decorator."""
-        self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+        self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
 
     def add_channel(
         self,
@@ -346,65 +439,15 @@ class App(RouteMethods):
 
         return register
 
-    @contextlib.asynccontextmanager
-    async def _lifespan(self, app: Any) -> AsyncIterator[Any]:
-        self._hub_failure = None
-        try:
-            await self.hub.start()
-        except HubError as error:
-            self._hub_failure = error
-            raise
-        try:
-            async with self._routers_lifespan(app) as state:
-                yield state
-        finally:
-            await self.hub.stop()
-
-    def _telling_of_the_hub(self, send: Send) -> Send:
-        """What a server logs when the hub cannot start is one line: a traceback through frameworks says less."""
-
-        async def tell(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed" and self._hub_failure is not None:
-                message = {**message, "message": f"the app cannot start without its hub: {self._hub_failure}"}
-            await send(message)
-
-        return tell
-
     def _start(self, scope: Scope) -> ASGIApp:
         """With the first scope: build what middleware can no longer be added to; returns the stack for HTTP."""
         self.router.warn_of_missed_lifespan(scope)
-        self._chain = self._innermost
-        for factory, args, kwargs in reversed(self.user_middleware):
-            self._chain = factory(self._chain, *args, **kwargs)
-        if self.user_middleware:
-            self._serve = self._through_middleware
+        self._layers.wrap(self.user_middleware)
         return self._load_handlers()
 
     def _load_handlers(self) -> ASGIApp:
-        by_class, by_status, self._last_handler = split(self.exception_handlers)
-        stock: dict[Any, ExceptionHandler] = {
-            StarletteHTTPException: http_exception_handler,
-            ParameterErrors: request_validation_exception_handler,
-        }
-        self._tables = by_class, by_status
-        self._http_errors = ExceptionMiddleware(
-            self.router, handlers={**stock, **by_class, **by_status}, debug=self.debug
-        )
-        self.middleware_stack = ServerErrorMiddleware(self._chain, handler=self._last_handler, debug=self.debug)
+        self.middleware_stack = self._layers.load_handlers(self.exception_handlers, debug=self.debug)
         return self.middleware_stack
-
-    async def _through_middleware(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[ANSWER_KEY] = answered = MiddlewareAnswer(scope, send)
-        await self._chain(scope, receive, answered.send)
-        await answered.close()
-
-    async def _innermost(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            assert self._http_errors is not None, "built together with the stack that leads here"
-            await self._http_errors(scope, receive, send)
-            return
-        answered: MiddlewareAnswer | None = scope.get(ANSWER_KEY)
-        await self.router.dispatch(scope, receive, send if answered is None else answered.leave(send))
 
 
 def _check(name: str, value: object, kind: type, expected: str) -> None:

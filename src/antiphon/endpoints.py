@@ -16,6 +16,11 @@ from .connection.codec import decode_json
 from .exceptions import InvalidJSON, WrongEncoding
 from .status import WS_1000_NORMAL_CLOSURE, WS_1011_INTERNAL_ERROR
 
+__all__ = [
+    "HTTPEndpoint",
+    "WebSocketEndpoint",
+]
+
 if TYPE_CHECKING:
 
     class StarletteWebSocketEndpoint:

@@ -16,6 +16,33 @@ from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisc
 
 from .shown import shown
 
+__all__ = [
+    "DependencyCycleError",
+    "DependencyScopeError",
+    "GeneratorError",
+    "HTTPException",
+    "InvalidJSON",
+    "InvalidMessage",
+    "MissingResourceError",
+    "NotAccepted",
+    "ParameterDeclarationError",
+    "ParameterErrors",
+    "PeerError",
+    "RegistrationError",
+    "RegistrationWarning",
+    "RequestValidationError",
+    "ResponseValidationError",
+    "TooMuchJSON",
+    "TryAgainLater",
+    "UnencodableText",
+    "UnexpectedMessageKind",
+    "WebSocketDisconnect",
+    "WebSocketDisconnected",
+    "WebSocketException",
+    "WebSocketRequestValidationError",
+    "WrongEncoding",
+]
+
 _AROUND: Final = 20
 """Characters on each side of a fault that a log shows of a peer's message: to see what it is, not what it says."""
 
@@ -24,8 +51,9 @@ class HTTPException(StarletteHTTPException):
     """Answer with this HTTP response (FastAPI's `HTTPException`).
 
     Raised before `accept` it denies the handshake with its status, headers and `{"detail": ...}`; after `accept` it
-    closes with 1008 (4xx) or 1011 (5xx) and the detail as reason. `detail` is any value that has a JSON form; without
-    one it is the status's phrase. Raises TypeError for a status that is no int.
+    closes with 1008 (4xx) or 1011 (5xx) and the detail as reason. `status_code` is an HTTP status. `detail`
+    is any value that has a JSON form; without one it is the status's phrase. Raises TypeError for a status that is
+    no int.
     """
 
     def __init__(self, status_code: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
@@ -61,7 +89,7 @@ class WebSocketDisconnected(WebSocketDisconnect, StarletteWebSocketDisconnected)
     """The connection was used after its end.
 
     Both a `WebSocketDisconnect` (so `except WebSocketDisconnect` always ends a loop) and a `RuntimeError` (what
-    Starlette raises here). `code` and `reason` are those of the real end.
+    Starlette raises here). `code` and `reason` are those of the real end; `message` says what was attempted.
     """
 
     def __init__(self, message: str, *, code: int, reason: str | None = None) -> None:
@@ -100,7 +128,10 @@ class WrongEncoding(PeerError, RuntimeError):
 
 
 class UnexpectedMessageKind(PeerError, KeyError):
-    """A binary frame came where text was awaited, or the other way round. Closes with 1003."""
+    """A binary frame came where text was awaited, or the other way round. Closes with 1003.
+
+    `expected` and `received` are "text" or "bytes".
+    """
 
     close_code = 1003
 
@@ -115,7 +146,10 @@ class UnexpectedMessageKind(PeerError, KeyError):
 
 
 class InvalidJSON(PeerError, json.JSONDecodeError):
-    """The peer sent a message that is not JSON. Closes with 1007."""
+    """The peer sent a message that is not JSON. Closes with 1007.
+
+    As `json.JSONDecodeError` it has `msg` (what is wrong), `doc` (the message) and `pos` (the character where).
+    """
 
     close_code = 1007
     close_reason = "invalid JSON"
@@ -170,7 +204,7 @@ class InvalidMessage(PeerError, ValueError):
 
 
 class UndeclaredMessage(TypeError):
-    """A channel was to send what it does not declare: our fault, and nothing of it is sent.
+    """A channel or a typed topic was to send what it does not declare: our fault, and nothing of it is sent.
 
     A value that is not of the type a handler's annotation promises, or an event of a class that no `Caller`, no typed
     topic and no `sends=` of the channel names.
@@ -178,7 +212,10 @@ class UndeclaredMessage(TypeError):
 
 
 class TooMuchJSON(InvalidJSON):
-    """The peer sent JSON of more values than `ConnectionOptions.json_values`. Closes with 1009."""
+    """The peer sent JSON of more values than `ConnectionOptions.json_values`. Closes with 1009.
+
+    `msg`, `doc` and `pos` as of `InvalidJSON`.
+    """
 
     close_code = 1009
     close_reason = "too many JSON values"
@@ -203,7 +240,7 @@ class ParameterErrors(_Failures):
 
     Base of `RequestValidationError` and `WebSocketRequestValidationError`, as routes raise it. Uncaught it is a 422
     for HTTP routes, a denial or Close 1008 for WebSockets. `body` is the body that failed, for HTTP routes. The `ctx`
-    of an error may hold an exception: encode with a fallback.
+    of an error may hold an exception: encode with a fallback. `endpoint` names the function they were for.
     """
 
     def __str__(self) -> str:
@@ -213,15 +250,24 @@ class ParameterErrors(_Failures):
 
 
 class RequestValidationError(ParameterErrors):
-    """The parameters of an HTTP request failed validation: 422 (FastAPI's name)."""
+    """The parameters of an HTTP request failed validation: 422 (FastAPI's name).
+
+    `errors()`, `body` and `endpoint` as of `ParameterErrors`.
+    """
 
 
 class WebSocketRequestValidationError(ParameterErrors):
-    """The parameters of a WebSocket handshake failed validation: 403 with code 1008 (FastAPI's name)."""
+    """The parameters of a WebSocket handshake failed validation: 403 with code 1008 (FastAPI's name).
+
+    `errors()` and `endpoint` as of `ParameterErrors`.
+    """
 
 
 class ResponseValidationError(_Failures):
-    """An HTTP endpoint returned what its `response_model` does not allow: our fault, a 500 (FastAPI's name)."""
+    """An HTTP endpoint returned what its `response_model` does not allow: our fault, a 500 (FastAPI's name).
+
+    `errors()` lists every failure, `body` is what was returned, `endpoint` names the function.
+    """
 
 
 class RegistrationError(RuntimeError):

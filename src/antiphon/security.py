@@ -46,14 +46,14 @@ __all__ = [
 
 
 class HTTPBasicCredentials(BaseModel):
-    """What `HTTPBasic` found. Compare with `secrets.compare_digest` on the encoded values."""
+    """What `HTTPBasic` found: `username`, `password`. Compare with `secrets.compare_digest` on the encoded values."""
 
     username: str
     password: str
 
 
 class HTTPAuthorizationCredentials(BaseModel):
-    """An `Authorization` header, split at its first space."""
+    """An `Authorization` header, split at its first space into `scheme` and `credentials`."""
 
     scheme: str
     credentials: str
@@ -102,6 +102,8 @@ class HTTPBase(_Scheme):
     """Any scheme of the `Authorization` header: gives `HTTPAuthorizationCredentials`.
 
     The header's scheme is not compared with `scheme`, which only names the challenge; as FastAPI.
+    `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
     """
 
     def __init__(
@@ -124,7 +126,11 @@ class HTTPBase(_Scheme):
 
 
 class HTTPBearer(HTTPBase):
-    """`Authorization: Bearer …` (RFC 6750 §2.1): gives `HTTPAuthorizationCredentials`."""
+    """`Authorization: Bearer …` (RFC 6750 §2.1): gives `HTTPAuthorizationCredentials`.
+
+    `bearerFormat`, `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def __init__(
         self,
@@ -142,7 +148,11 @@ class HTTPBearer(HTTPBase):
 
 
 class HTTPDigest(HTTPBase):
-    """`Authorization: Digest …` (RFC 7616): gives the header's parameters unparsed, and computes no digest."""
+    """`Authorization: Digest …` (RFC 7616): gives the header's parameters unparsed, and computes no digest.
+
+    `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def __init__(
         self, *, scheme_name: str | None = None, description: str | None = None, auto_error: bool = True
@@ -158,6 +168,8 @@ class HTTPBasic(HTTPBase):
 
     Credentials that are there but no base64 of UTF-8 `name:password` are a 401 even with `auto_error=False`: somebody
     tried to log in. Passwords are read as UTF-8, of which the ASCII that FastAPI takes is a part.
+    `realm` is named in the challenge. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
     """
 
     def __init__(
@@ -213,28 +225,44 @@ class _APIKey(_Scheme):
 
 
 class APIKeyQuery(_APIKey):
-    """A key in the query string: gives the string. Query strings end up in access logs."""
+    """A key in the query string: gives the string. Query strings end up in access logs.
+
+    `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def _where(self, connection: HTTPConnection) -> Mapping[str, str]:
         return connection.query_params
 
 
 class APIKeyHeader(_APIKey):
-    """A key in a header: gives the string. Browsers cannot set headers on a WebSocket."""
+    """A key in a header: gives the string. Browsers cannot set headers on a WebSocket.
+
+    `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def _where(self, connection: HTTPConnection) -> Mapping[str, str]:
         return connection.headers
 
 
 class APIKeyCookie(_APIKey):
-    """A key in a cookie: gives the string. Browsers send it from any site; check the `Origin` header."""
+    """A key in a cookie: gives the string. Browsers send it from any site; check the `Origin` header.
+
+    `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def _where(self, connection: HTTPConnection) -> Mapping[str, str]:
         return connection.cookies
 
 
 class OAuth2(_Scheme):
-    """The whole `Authorization` header as a string; base of the OAuth2 schemes (RFC 6749)."""
+    """The whole `Authorization` header as a string; base of the OAuth2 schemes (RFC 6749).
+
+    `flows` are OpenAPI's, by name. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def __init__(
         self,
@@ -258,7 +286,12 @@ class _OAuth2Bearer(OAuth2):
 
 
 class OAuth2PasswordBearer(_OAuth2Bearer):
-    """The bearer token of OAuth2's password flow: gives the token."""
+    """The bearer token of OAuth2's password flow: gives the token.
+
+    `tokenUrl`, `refreshUrl` and `scopes` (names and their descriptions) are kept for OpenAPI pages; nothing is fetched.
+    `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def __init__(
         self,
@@ -276,7 +309,12 @@ class OAuth2PasswordBearer(_OAuth2Bearer):
 
 
 class OAuth2AuthorizationCodeBearer(_OAuth2Bearer):
-    """The bearer token of OAuth2's authorization code flow: gives the token."""
+    """The bearer token of OAuth2's authorization code flow: gives the token.
+
+    `authorizationUrl`, `tokenUrl`, `refreshUrl` and `scopes` (names and their descriptions) are kept for OpenAPI pages;
+    nothing is fetched. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def __init__(
         self,
@@ -300,7 +338,11 @@ class OAuth2AuthorizationCodeBearer(_OAuth2Bearer):
 
 
 class OpenIdConnect(_Scheme):
-    """The whole `Authorization` header of an OpenID Connect client, as a string; nothing is verified."""
+    """The whole `Authorization` header of an OpenID Connect client, as a string; nothing is verified.
+
+    `openIdConnectUrl`, `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
+    With `auto_error=False` missing credentials give None instead of the 401.
+    """
 
     def __init__(
         self,
@@ -320,7 +362,8 @@ class OpenIdConnect(_Scheme):
 class OAuth2PasswordRequestForm:
     """The form of OAuth2's password flow (RFC 6749 §4.3.2) as a dependency of an HTTP route: `Depends()`.
 
-    Needs python-multipart. `scopes` is the form's `scope`, split at spaces.
+    Needs python-multipart. The form's fields are attributes: `grant_type` ("password" or None), `username`, `password`,
+    `client_id`, `client_secret`; `scopes` is the form's `scope`, split at spaces.
     """
 
     def __init__(
@@ -342,7 +385,10 @@ class OAuth2PasswordRequestForm:
 
 
 class OAuth2PasswordRequestFormStrict(OAuth2PasswordRequestForm):
-    """`OAuth2PasswordRequestForm` that demands `grant_type=password`, as the RFC does."""
+    """`OAuth2PasswordRequestForm` that demands `grant_type=password`, as the RFC does.
+
+    The other fields are the same: `username`, `password`, `scope`, `client_id`, `client_secret`.
+    """
 
     def __init__(
         self,

@@ -5,7 +5,11 @@ And what a Close frame may hold, which the protocol, connections and the hub go 
 
 from typing import Final
 
+import starlette.status
 from starlette.status import *  # noqa: F403  the whole table, which Starlette keeps up to date
+
+__all__ = ["MAX_CLOSE_REASON"]
+__all__ += starlette.status.__all__
 
 MAX_CLOSE_REASON: Final = 123
 """Bytes: a control frame's 125 without the code."""

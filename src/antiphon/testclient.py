@@ -24,11 +24,12 @@ import anyio.lowlevel
 import starlette.testclient
 from starlette.testclient import ASGI2App, ASGI3App, ASGIInstance
 
+from .clients.waiting import RemoteError
 from .connection import codec
 from .exceptions import UnexpectedMessageKind, WebSocketDisconnect
 from .messages import Wire
 from .testing.channel_session import ChannelSession
-from .testing.correspondence import OUR_WIRE, RemoteError
+from .testing.correspondence import OUR_WIRE
 from .testing.expectation import Expectation, ReceiveTimeout, Wanted, check_seconds, disturbed
 from .testing.lifespan import empty_mounted_hubs
 from .types import LEAVING_EXTENSION, RERAISE_EXTENSION, ASGIApp, Message, Scope
@@ -375,7 +376,8 @@ class TestClient(starlette.testclient.TestClient):
     and a loop of its own. With `raise_server_exceptions=False` a session shows what a peer would see instead of the
     application's exceptions.
 
-    `receive_timeout`: seconds that a session's `receive_*` waits by default.
+    `app` is an ASGI application; the other arguments are Starlette's. `receive_timeout`: seconds
+    that a session's `receive_*` waits by default.
     """
 
     __test__ = False

@@ -10,6 +10,20 @@ import enum
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
+__all__ = [
+    "ASGIApp",
+    "Carrier",
+    "ClosedBy",
+    "Message",
+    "Overflow",
+    "PreparedMessage",
+    "Receive",
+    "Scope",
+    "Send",
+    "Sink",
+    "SupportsSink",
+]
+
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -31,6 +45,10 @@ LEAVING_EXTENSION: Final = "antiphon.leaving"
 From then on the application is on its way out: teardown, handlers and background tasks are left. The test client sets
 it, so that it waits for those, but not for an endpoint that never ends.
 """
+
+DECLARED_EXTENSION: Final = "antiphon.declared"
+"""Key in the scope of a connection that declares what it sends: a frozenset of message classes. Only typed topics of
+these may be joined."""
 
 
 STOPPING: Final = "the server restarts"
@@ -131,9 +149,12 @@ class Carrier(Sink, Protocol):
         """None while the connection is open; 1005: a Close without a code, 1006: no Close at all (RFC 6455 §7.1.5)."""
 
     @property
-    def close_reason(self) -> str: ...
+    def close_reason(self) -> str:
+        """Of the Close frame; empty where there was none."""
+
     @property
-    def closed_by(self) -> ClosedBy | None: ...
+    def closed_by(self) -> ClosedBy | None:
+        """Who ended it; None while it is open."""
 
     at_stop: StopListener | None
     """Set by an app that wants to answer what it is at work on before the Close of a stopping server."""
@@ -165,4 +186,5 @@ class SupportsSink(Protocol):
     """Anything the hub can deliver to; `antiphon.WebSocket` is one."""
 
     @property
-    def sink(self) -> Sink: ...
+    def sink(self) -> Sink:
+        """Where messages for it go."""

@@ -5,16 +5,21 @@ Whatever is raised, warned of, logged or left unraised on the way is what the de
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.websockets import WebSocket as StarletteWebSocket
 
-from antiphon import APIRouter, App, Depends, Hub, Request, WebSocket, WebSocketException
+from antiphon import APIRouter, App, Depends, Hub, Position, Request, WebSocket, WebSocketException
+from antiphon.endpoints import WebSocketEndpoint
 from antiphon.hub import TopicOptions
 from antiphon.testclient import TestClient
 
@@ -36,6 +41,13 @@ IN_AN_ENDPOINT: dict[str, str] = {
     "await a(); await websocket.close('bye')": "expected a close code, an int, got str",
     "await a(); raise WebSocketException(403)": "asked for close code 403, which may not be sent",
     "await a(); return {'a': 1}": r"returned a dict, which nobody gets: await websocket\.send_json",
+    "await a(); return 'hello'": r"returned a str, which nobody gets: await websocket\.send_text",
+    "await a(); hub.join('t', Theirs(websocket.scope, websocket.receive, websocket.send))": (
+        r"got starlette\.websockets\.WebSocket: accept and join `antiphon\.WebSocket\(websocket\.scope, "
+    ),
+    "await a(); hub.join('t', websocket, since=Position('5', 7))": (
+        "endpoint.*since: expected a whole number as offset, got str"
+    ),
     "await a(); await hub.publish('t', object())": "object has no JSON form",
     "await a(); await hub.publish({}, 't')": "not a topic name: {}: expected a str, got dict",
     "await a(); await hub.publish('', 'x')": "not a topic name: '': expected at least one character",
@@ -55,8 +67,14 @@ AT_REGISTRATION: dict[str, tuple[Mistake, str]] = {
     "no slash": (lambda: App().websocket("ws")(serves), "A path must start with '/'"),
     "no path": (lambda: App().websocket(serves), r"a route needs a path, as in @app\.websocket\('/path'\)"),  # type: ignore[arg-type]
     "a def": (lambda: App().websocket("/ws")(lambda_like), "must be an `async def`"),
-    "get": (lambda: App().get("/ws")(serves), "is a WebSocket, which a HTTP route does not have"),
-    "request": (lambda: App().websocket("/ws")(asks_request), "is a Request, which a WebSocket route does not have"),
+    "get": (
+        lambda: App().get("/ws")(serves),
+        "is a WebSocket, which an HTTP route does not have: @app.websocket registers",
+    ),
+    "request": (
+        lambda: App().websocket("/ws")(asks_request),
+        "a Request, which a WebSocket route does not have: annotate it",
+    ),
     "called": (
         lambda: App().websocket("/", dependencies=[Depends(5)])(serves),  # type: ignore[arg-type]
         r"dependencies take Depends\(callable\)",
@@ -69,9 +87,26 @@ AT_REGISTRATION: dict[str, tuple[Mistake, str]] = {
     "include": (lambda: App().include_router(App()), "takes an APIRouter.*mount"),  # type: ignore[arg-type]
     "prefix": (lambda: APIRouter(prefix="chat"), "A path prefix must start with '/'"),
     "option": (lambda: TopicOptions(histroy=1), "unexpected keyword argument 'histroy'"),  # type: ignore[call-arg]
-    "overflow": (lambda: TopicOptions(overflow="drop"), "expected an Overflow, got 'drop'"),  # type: ignore[arg-type]
+    "overflow": (lambda: TopicOptions(overflow="drop"), r"expected one of Overflow\.DISCONNECT, .*; got 'drop'"),  # type: ignore[arg-type]
     "scheme": (lambda: Hub("http://redis"), "expected a hub URL with one of memory://, relay://, redis://"),
     "url": (lambda: Hub("redis://["), r"expected redis://.*host.*Invalid IPv6 URL"),
+    "options": (lambda: Hub(topics={"t": {}}), r"topics\['t'\]: expected TopicOptions\("),  # type: ignore[arg-type]
+    "framing": (lambda: TopicOptions(framing="event"), r"expected one of Framing\.RAW, Framing\.EVENT; got 'event'"),  # type: ignore[arg-type]
+    "outage": (lambda: Hub(on_outage="wait"), r"expected one of OnOutage\.RAISE, OnOutage\.WAIT; got 'wait'"),  # type: ignore[arg-type]
+    "wrapper": (
+        lambda: App().websocket("/ws")(hidden),
+        r"no parameter is annotated .*`@functools\.wraps` on the wrapper",
+    ),
+    "str": (
+        lambda: App().websocket("/ws")(takes_str),
+        "'websocket' is read from the query: annotate it with WebSocket",
+    ),
+    "endpoint class": (lambda: App().websocket("/ws")(Echo), r"Echo is a class: websocket_route\(path\)"),
+    "lifespan": (
+        lambda: App(lifespan=contextlib.asynccontextmanager(no_app)),
+        r"no_app does not take: lifespan\(app\)",
+    ),
+    "their endpoint": (lambda: FastAPI().websocket("/")(asks_hub), r"take it from `websocket\.app\.state\.hub`"),
     "class": (lambda: App(hub=Hub), r"takes a Hub, as in Hub\('redis://localhost'\)"),  # type: ignore[arg-type]
     "middleware": (lambda: App(middleware=[BaseHTTPMiddleware]), r"takes Middleware\(factory, \.\.\.\)"),  # type: ignore[list-item]
 }
@@ -84,6 +119,24 @@ def lambda_like(websocket: WebSocket) -> None: ...
 
 
 async def asks_request(request: Request) -> None: ...
+
+
+async def asks_hub(hub: Hub) -> None: ...
+
+
+async def takes_str(websocket: str) -> None: ...
+
+
+async def hidden(*args: Any, **kwargs: Any) -> None:
+    """The wrapper of a decorator without `functools.wraps`."""
+
+
+class Echo(WebSocketEndpoint):
+    encoding = "text"
+
+
+async def no_app() -> AsyncIterator[None]:
+    yield
 
 
 def twice() -> None:
@@ -111,7 +164,8 @@ def read(mistake: Mistake, caplog: pytest.LogCaptureFixture, monkeypatch: pytest
 def test_what_is_wrong_in_an_endpoint_is_said_in_words_that_mend_it(
     body: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names: dict[str, Any] = {"WebSocketException": WebSocketException, "WebSocket": WebSocket, "Hub": Hub}
+    names: dict[str, Any] = {one.__name__: one for one in (WebSocketException, WebSocket, Hub, Position)}
+    names["Theirs"] = StarletteWebSocket
     source = f"async def endpoint(websocket: WebSocket, hub: Hub):\n a = websocket.accept\n {body}\n"
     exec(compile(source, "<endpoint>", "exec"), names)
     app = App()
@@ -130,6 +184,14 @@ def test_what_is_wrong_at_registration_is_said_in_words_that_mend_it(
 ) -> None:
     mistake, words = AT_REGISTRATION[name]
     assert matches(words, read(mistake, caplog, monkeypatch))
+
+
+def test_a_model_may_hold_a_hub_where_it_takes_objects_of_any_type() -> None:
+    class Tools(BaseModel):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        hub: Hub
+
+    assert isinstance(Tools(hub=Hub()).hub, Hub)
 
 
 def matches(words: str, text: str) -> bool:

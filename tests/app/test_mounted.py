@@ -68,7 +68,7 @@ async def served(
 
 
 RUN = (*ANTIPHON, "run")
-UVICORN = (sys.executable, "-W", "error", "-m", "uvicorn")
+UVICORN = (sys.executable, "-W", "error", "-m", "uvicorn", "--timeout-worker-healthcheck", str(int(PATIENCE)))
 
 
 async def enter(url: str, stack: contextlib.AsyncExitStack) -> tuple[ClientConnection, str]:

@@ -1,4 +1,6 @@
-"""A real headless Chromium; a test that finds none fails, it is not skipped."""
+"""A real headless Chromium, one for all tests, whose contexts end with each; a test that finds none fails, it is not
+skipped. Starting it and its driver takes as long as most tests do, so all share the event loop of the session.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,18 @@ def chromium() -> str:
     return str(path)
 
 
-@pytest_asyncio.fixture
-async def browser(chromium: str) -> AsyncGenerator[Browser]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running(chromium: str) -> AsyncGenerator[Browser]:
     async with async_playwright() as playwright:
         running = await playwright.chromium.launch(
             executable_path=chromium, args=CHROMIUM["FLAGS"], timeout=PATIENCE * 1000
         )
         yield running
         await running.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser(running: Browser) -> AsyncGenerator[Browser]:
+    yield running
+    for context in running.contexts:
+        await context.close()

@@ -18,6 +18,8 @@ from tests.serving import ServedProcess
 from .cable import Cable
 from .test_chat import Visitor, demo, enter
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 BOX = "Message"
 
 

@@ -6,10 +6,13 @@ import asyncio
 import json
 import urllib.request
 
+import pytest
 from playwright.async_api import Browser, expect
 
 from tests.commands import EXAMPLES, run
 from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def post(url: str, value: float) -> None:

@@ -66,7 +66,7 @@ async def server(context: ssl.SSLContext | None = None) -> AsyncGenerator[int]:
     async with serve(
         *(answer, "127.0.0.1", 0),
         subprotocols=subprotocols,
-        select_subprotocol=lambda connection, offered: offered[-1] if offered else None,
+        select_subprotocol=lambda connection, offered: offered[-1] if offered and offered[-1] in subprotocols else None,
         process_request=refuse,
         ssl=context,
     ) as running:
@@ -93,6 +93,13 @@ async def test_an_address_may_be_written_as_people_write_it(form: str) -> None:
     async with server() as port:
         finished = await conversation(form.format(port), lines="hello\n")
     assert finished.stdout == "hello\n"
+
+
+async def test_a_server_that_takes_none_of_the_subprotocols_is_told() -> None:
+    async with server() as port:
+        finished = await antiphon("connect", f"127.0.0.1:{port}", "--subprotocol", "three", "--wait", "0")
+    assert "which takes none of the subprotocols" in finished.stderr
+    assert finished.code == 0
 
 
 async def test_headers_token_origin_and_subprotocols_are_sent() -> None:

@@ -10,14 +10,20 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.commands import EXAMPLES, antiphon, run
+from tests.commands import EXAMPLES, Finished, antiphon, run
 from tests.redis_server import RedisServer
 
 APP = """\
-from antiphon import App, Hub, TopicOptions, WebSocket
+from antiphon import App, Hub, TopicOptions, Topics, WebSocket
+from pydantic import BaseModel
 
 app = App(hub=Hub("REDIS", topics={"news": TopicOptions(history=10)}))
 plain = App()
+
+class Said(BaseModel):
+    text: str
+
+typed = App(hub=Hub("REDIS", topics=[Topics("room/{room}", Said, history=10)]))
 number = 7
 
 @app.websocket("/{topic}")
@@ -55,6 +61,23 @@ async def test_a_message_from_the_shell_reaches_a_socket(folder: Path, redis_ser
     positions = [re.fullmatch(r"(\d+) (\S+)\n", done.stdout) for done in (by_url, by_app, piped)]
     assert [found and int(found[1]) for found in positions] == [1, 2, 3]
     assert binary.code == 0
+
+
+async def test_a_typed_topic_takes_json_that_fits_and_nothing_else(folder: Path, redis_server: RedisServer) -> None:
+    async def publish(data: str, topic: str = "room/7") -> Finished:
+        return await antiphon("publish", "main:typed", topic, data, cwd=folder)
+
+    sent = await publish('{"type":"said","text":"hi"}')
+    assert (sent.code, sent.stdout[:2]) == (0, "1 ")
+    for wrong, told in (
+        ('{"type":"said"}', "text: Field required"),
+        ('{"type":"typing"}', "expected one of said"),
+        ("hello", "DATA does not fit room/7, which carries Said"),
+    ):
+        done = await publish(wrong)
+        assert done.code == 1
+        assert told in done.stderr
+    assert (await publish("hello", "room/7/log")).code == 0
 
 
 async def test_the_workers_of_a_running_server_are_reached_through_their_relay() -> None:

@@ -13,10 +13,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import WebSocketException
 
+import antiphon as antiphon_package
+from antiphon.cli import main
 from antiphon.cli.loading import Target, load
+from antiphon.cli.serving import Config
 from tests.commands import ANTIPHON, antiphon, run
 from tests.patience import PATIENCE
 from tests.serving import HOST, ServedProcess, serve_process
@@ -57,6 +61,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "broken.py").write_text("import antiphon\nprint(1 / 0)\n")
     (tmp_path / "needy.py").write_text("import surely_not_installed\n")
     (tmp_path / "typo.py").write_text("def f(:\n")
+    (tmp_path / "misread.py").write_text("from antiphon import Websocket\n")
+    (tmp_path / "fast.py").write_text("from antiphon import FastAPI\n")
+    (tmp_path / "twisted.py").write_text("import main\n\n@main.app.websocket('/ws')\ndef sync(websocket): ...\n")
     package = tmp_path / "shop" / "web"
     package.mkdir(parents=True)
     (tmp_path / "shop" / "__init__.py").touch()
@@ -325,6 +332,9 @@ async def test_an_inherited_socket_is_served(folder: Path) -> None:
         ("needy", ["imports 'surely_not_installed', which is not installed", "needy.py"]),
         ("broken", ["cannot be imported", "print(1 / 0)", "ZeroDivisionError"]),
         ("typo", ["cannot be imported", "SyntaxError"]),
+        ("misread", ["cannot import name 'Websocket' from 'antiphon'", "did you mean antiphon.WebSocket?"]),
+        ("fast", ["cannot import name 'FastAPI' from 'antiphon'", "did you mean antiphon.fastapi?"]),
+        ("twisted", ["twisted.py", "line 3", "RegistrationError: a WebSocket endpoint must be an `async def`"]),
     ],
 )
 async def test_an_app_that_is_not_there_is_explained(folder: Path, target: str, told: list[str]) -> None:
@@ -333,6 +343,27 @@ async def test_an_app_that_is_not_there_is_explained(folder: Path, target: str, 
     for words in told:
         assert words in finished.stderr
     assert "Traceback" not in finished.stderr
+    frame_of_ours = f'File "{Path(antiphon_package.__file__).parent}'
+    assert frame_of_ours not in finished.stderr, "it mends nothing of theirs"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["rnu", "main:app"], "did you mean antiphon run?"),
+        (["main:app"], "did you mean antiphon run main:app?"),
+        (["serve"], "there are run, demo, connect, publish, relay"),
+    ],
+)
+def test_a_command_that_is_not_there_comes_with_what_was_meant(typed: list[str], meant: str) -> None:
+    told = CliRunner().invoke(main, typed)
+    assert told.exit_code == 2
+    assert f"there is no command {typed[0]!r}" in told.output
+    assert meant in told.output
+
+
+def test_a_worker_has_more_time_to_start_than_an_interpreter_takes_on_a_busy_machine() -> None:
+    assert Config("main:app", workers=2).timeout_worker_healthcheck >= 20
 
 
 async def test_a_port_in_use_is_told_with_its_owner(folder: Path) -> None:
@@ -379,6 +410,8 @@ async def test_a_unix_socket_in_use_is_left_alone_and_a_dead_one_replaced(folder
         (["--app-dir", "nowhere"], 1, "is not a folder"),
         (["--env-file", "broken.env"], 1, "broken.env, line 2: expected KEY=VALUE"),
         (["--fd", "99"], 1, "--fd 99"),
+        (["--log-level", "LOUD"], 2, "is not one of 'critical'"),
+        (["--log-level", "INFO", "--fd", "99"], 1, "--fd 99"),
     ],
 )
 async def test_options_that_do_not_fit_are_explained(folder: Path, args: list[str], code: int, told: str) -> None:

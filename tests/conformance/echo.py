@@ -26,7 +26,7 @@ class Echo(asyncio.Protocol):
             try:
                 data = self.shake_hands()
             except HandshakeError as error:
-                self.transport.write(handshake.error_response(error))
+                self.transport.write(handshake.refuse_response(error.status, error.headers, error.body))
                 self.transport.close()
         if self.connection is not None:
             self.echo(self.connection, data)

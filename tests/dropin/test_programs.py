@@ -13,15 +13,20 @@ import re
 import socket
 import struct
 import urllib.request
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.serving import ServedProcess, serve_process
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -29,15 +34,68 @@ ENGINES = ["antiphon.server:WebSocketProtocol", "websockets-sansio", "wsproto"]
 engines = pytest.mark.parametrize("engine", ENGINES)
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running program, and what it has printed since a test began."""
+
+    process: ServedProcess
+    begins: int
+
+    @property
+    def url(self) -> str:
+        return self.process.url
+
+    @property
+    def http_url(self) -> str:
+        return self.process.http_url
+
+    async def wait_for_line(self, pattern: str) -> None:
+        await until(lambda: any(re.search(pattern, line) for line in self.process.lines[self.begins :]))
+
+
 @contextlib.asynccontextmanager
-async def ported(program: str, engine: str, folder: Path) -> AsyncGenerator[ServedProcess]:
-    """The program with `from fastapi` turned into `from antiphon.fastapi`, served; the log is checked at the end."""
+async def served(program: str, engine: str, folder: Path) -> AsyncGenerator[ServedProcess]:
+    """The program with `from fastapi` turned into `from antiphon.fastapi`; the log is checked at the end."""
     text = (PROGRAMS / f"{program}.py").read_text()
     (folder / f"{program}.py").write_text(re.sub(r"^from fastapi", "from antiphon.fastapi", text, flags=re.MULTILINE))
     async with serve_process(f"{program}:app", "--ws", engine, app_dir=folder) as server:
         yield server
+    _check(server)
+
+
+def _check(server: ServedProcess) -> None:
     assert "Traceback" not in server.log, server.log
     assert not re.search(r"ERROR|CRITICAL|was never", server.log), server.log
+
+
+Ported = Callable[[str, str], AbstractAsyncContextManager[Program]]
+
+
+async def nobody_is_left(chat: ServedProcess) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await get(f"{chat.http_url}/count") != b'{"connections":0}':  # noqa: ASYNC110  it is another process
+            await asyncio.sleep(0.01)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ported(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ported]:
+    """Programs that stay for all tests, as they would for all clients: their logs are checked after each, and once
+    more when they have stopped."""
+    async with contextlib.AsyncExitStack() as stack:
+        running: dict[tuple[str, str], ServedProcess] = {}
+
+        @contextlib.asynccontextmanager
+        async def one(program: str, engine: str) -> AsyncGenerator[Program]:
+            if (program, engine) not in running:
+                folder = tmp_path_factory.mktemp(program)
+                running[program, engine] = await stack.enter_async_context(served(program, engine, folder))
+            server = running[program, engine]
+            yield Program(server, len(server.lines))
+            if program == "chat":
+                await nobody_is_left(server)
+            _check(server)
+
+        yield one
 
 
 def reset(client: ClientConnection) -> None:
@@ -75,8 +133,8 @@ async def until_closed(client: ClientConnection) -> int | None:
 
 
 @engines
-async def test_the_chat_tells_everybody_who_speaks_and_who_leaves(engine: str, tmp_path: Path) -> None:
-    async with ported("chat", engine, tmp_path) as server:
+async def test_the_chat_tells_everybody_who_speaks_and_who_leaves(engine: str, ported: Ported) -> None:
+    async with ported("chat", engine) as server:
         assert b"Chat" in await get(server.http_url)
         async with connect(f"{server.url}/ws/ada") as ada, connect(f"{server.url}/ws/bob") as bob:
             await ada.send("hello")
@@ -90,8 +148,8 @@ async def test_the_chat_tells_everybody_who_speaks_and_who_leaves(engine: str, t
 
 
 @engines
-async def test_the_chat_survives_peers_that_vanish_in_the_middle_of_a_broadcast(engine: str, tmp_path: Path) -> None:
-    async with ported("chat", engine, tmp_path) as server, connect(f"{server.url}/ws/ada") as ada:
+async def test_the_chat_survives_peers_that_vanish_in_the_middle_of_a_broadcast(engine: str, ported: Ported) -> None:
+    async with ported("chat", engine) as server, connect(f"{server.url}/ws/ada") as ada:
         async with asyncio.TaskGroup() as group:
             urls = [f"{server.url}/ws/peer{number}" for number in range(12)]
             joining = [group.create_task(connect(url, close_timeout=1).__aenter__()) for url in urls]
@@ -112,8 +170,8 @@ async def test_the_chat_survives_peers_that_vanish_in_the_middle_of_a_broadcast(
 
 
 @engines
-async def test_the_chat_survives_bursts_from_many(engine: str, tmp_path: Path) -> None:
-    async with ported("chat", engine, tmp_path) as server:
+async def test_the_chat_survives_bursts_from_many(engine: str, ported: Ported) -> None:
+    async with ported("chat", engine) as server:
 
         async def burst(number: int) -> None:
             # What is left unread in a bounded queue would keep it from seeing the answer to its Close.
@@ -130,8 +188,8 @@ async def test_the_chat_survives_bursts_from_many(engine: str, tmp_path: Path) -
 
 
 @engines
-async def test_one_who_stops_reading_does_not_hold_up_the_others(engine: str, tmp_path: Path) -> None:
-    async with ported("chat", engine, tmp_path) as server:
+async def test_one_who_stops_reading_does_not_hold_up_the_others(engine: str, ported: Ported) -> None:
+    async with ported("chat", engine) as server:
         # max_queue and the small buffer make the client stop taking anything from the wire.
         async with connect(f"{server.url}/ws/deaf", max_queue=1) as deaf, connect(f"{server.url}/ws/ada") as ada:
             deaf.transport.pause_reading()
@@ -145,8 +203,8 @@ async def test_one_who_stops_reading_does_not_hold_up_the_others(engine: str, tm
 
 
 @engines
-async def test_an_announcement_over_http_reaches_all_but_those_who_are_gone(engine: str, tmp_path: Path) -> None:
-    async with ported("chat", engine, tmp_path) as server, connect(f"{server.url}/ws/ada") as ada:
+async def test_an_announcement_over_http_reaches_all_but_those_who_are_gone(engine: str, ported: Ported) -> None:
+    async with ported("chat", engine) as server, connect(f"{server.url}/ws/ada") as ada:
         lost = await connect(f"{server.url}/ws/lost")
         reset(lost)
         await get(f"{server.http_url}/announce?text=news", "POST")
@@ -155,8 +213,8 @@ async def test_an_announcement_over_http_reaches_all_but_those_who_are_gone(engi
 
 
 @engines
-async def test_credentials_are_checked_before_accept(engine: str, tmp_path: Path) -> None:
-    async with ported("guarded", engine, tmp_path) as server:
+async def test_credentials_are_checked_before_accept(engine: str, ported: Ported) -> None:
+    async with ported("guarded", engine) as server:
         with pytest.raises(websockets.InvalidStatus) as nobody:
             await connect(f"{server.url}/items/foo/ws")
         assert nobody.value.response.status_code == 403
@@ -184,9 +242,9 @@ async def test_credentials_are_checked_before_accept(engine: str, tmp_path: Path
 @pytest.mark.parametrize("path", ["ticks", "flood", "both"])
 @pytest.mark.parametrize("way", ["close", "reset", "vanish"])
 async def test_endpoints_that_only_send_end_when_the_peer_does(
-    engine: str, path: str, way: str, tmp_path: Path
+    engine: str, path: str, way: str, ported: Ported
 ) -> None:
-    async with ported("telemetry", engine, tmp_path) as server:
+    async with ported("telemetry", engine) as server:
         client = await connect(f"{server.url}/live/{path}")
         await client.recv()
         if way == "close":
@@ -204,7 +262,7 @@ async def test_endpoints_that_only_send_end_when_the_peer_does(
 
 @engines
 async def test_commands_are_validated_and_answered(engine: str, tmp_path: Path) -> None:
-    async with ported("telemetry", engine, tmp_path) as server:
+    async with served("telemetry", engine, tmp_path) as server:
         async with connect(f"{server.url}/live/commands") as client:
             await client.send('{"action": "open", "amount": 3}')
             assert json.loads(await client.recv()) == {"done": "open", "amount": 6}
@@ -220,7 +278,7 @@ async def test_commands_are_validated_and_answered(engine: str, tmp_path: Path) 
 
 @engines
 async def test_a_program_stops_while_its_clients_are_connected(engine: str, tmp_path: Path) -> None:
-    async with ported("telemetry", engine, tmp_path) as server:
+    async with served("telemetry", engine, tmp_path) as server:
         clients = [await connect(f"{server.url}/live/{path}") for path in ("ticks", "both", "commands")]
         async with asyncio.TaskGroup() as group:
             reading = [group.create_task(until_closed(client)) for client in clients]

@@ -82,6 +82,19 @@ async def test_a_lost_connection_is_1006_also_for_an_endpoint_that_never_receive
         await server.wait_for_line("feed over: code=1006 by=nobody")
 
 
+async def test_json_that_means_something_else_gets_an_answer_and_no_traceback() -> None:
+    async with run(EXAMPLES / "json_exchange.py") as server, connect(f"{server.url}/calculate") as client:
+        for odd in ('{"x": 1}', "[1]", "7", '{"id": 1, "add": ["a"]}', '{"id": 1, "add": null}'):
+            await client.send(odd)
+            assert json.loads(await client.recv()) == {"error": 'expected {"id": ..., "add": [numbers]}'}
+    async with run(EXAMPLES / "iterate.py") as server:
+        for odd in ('{"x": 1}', "[1]", "7", '{"name": "a", "size": "b"}'):
+            async with connect(f"{server.url}/upload") as client:
+                await client.send(odd)
+                await client.wait_closed()
+            assert (client.close_code, client.close_reason) == (1008, "expected a name and a size")
+
+
 async def test_json_entries_then_binary_chunks_are_iterated() -> None:
     async with run(EXAMPLES / "iterate.py") as server, connect(f"{server.url}/upload") as client:
         await client.send(json.dumps({"name": "b.txt", "size": 3}))

@@ -11,7 +11,8 @@ from typing import Any
 
 import websockets
 
-from antiphon.server import ServerConfig, Session
+from antiphon.server import ServerConfig
+from antiphon.server.backend import Pipe
 from antiphon.types import CARRIER_EXTENSION
 from tests.server.raw import echo, serving, until
 from tests.serving import Served
@@ -55,7 +56,7 @@ async def _beat(client: Any) -> float:
     return slowest
 
 
-def sleeper(sessions: list[Session], go: asyncio.Event, seen: list[Any]) -> Any:
+def sleeper(sessions: list[Pipe], go: asyncio.Event, seen: list[Any]) -> Any:
     """An app that reads nothing until it may, and then everything: `seen` gets the sizes and the close code."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

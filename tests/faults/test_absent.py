@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket
 
-from antiphon.server import HTTPProtocol, ServerConfig, Session
+from antiphon.server import HTTPProtocol, ServerConfig
+from antiphon.server.backend import Pipe
 from tests.patience import PATIENCE, SCALES
 from tests.server.raw import TEXT, Raw, close_frame, echo, frame, opened, request, serving, until
 from tests.serving import HOST
@@ -21,7 +22,7 @@ from .bystander import BEFORE_ANY_DEFAULT, sleeper, watched
 KIB = 1 << 10
 
 
-async def fill(raw: Raw, sessions: list[Session]) -> None:
+async def fill(raw: Raw, sessions: list[Pipe]) -> None:
     """Send until the server does not read any more."""
     while not sessions or not sessions[0].reading_paused:
         await raw.send(frame(2, bytes(4 * KIB)))
@@ -29,7 +30,7 @@ async def fill(raw: Raw, sessions: list[Session]) -> None:
 
 
 async def test_a_reset_is_noticed_though_the_app_reads_nothing(caplog: Any) -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     seen: list[Any] = []
     go = asyncio.Event()
     limits = ServerConfig(inbound_bytes=16 * KIB)
@@ -65,7 +66,7 @@ async def test_no_app_meets_a_client_without_an_address(http: Any) -> None:
 
 
 async def test_a_peer_that_has_finished_is_given_up_when_the_app_reads_nothing_for_send_timeout(caplog: Any) -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     go = asyncio.Event()
     limits = ServerConfig(inbound_bytes=16 * KIB, send_timeout=0.5)
     async with watched(sleeper(sessions, go, []), limits, caplog) as (served, _):
@@ -112,7 +113,7 @@ async def hear_slowly(send_timeout: float, caplog: Any) -> tuple[list[Any], floa
 
 
 async def test_tcp_itself_asks_a_silent_peer_that_is_not_read_from(caplog: Any) -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     go = asyncio.Event()
     limits = ServerConfig(inbound_bytes=16 * KIB)
     settings: dict[str, Any] = {"ws_ping_interval": 7, "ws_ping_timeout": 9}

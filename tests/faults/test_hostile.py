@@ -19,6 +19,7 @@ import websockets
 from fastapi import FastAPI
 
 from antiphon.server import ClientDisconnected, HTTPProtocol, ServerConfig, Session
+from antiphon.server.backend import Pipe
 from tests.patience import PATIENCE
 from tests.server.raw import (
     BINARY,
@@ -50,7 +51,7 @@ MIB = 1 << 20
 async def test_a_flood_that_an_app_does_not_read_is_held_in_bounds_and_nothing_of_it_is_lost(
     text: str, bound: int, caplog: Any
 ) -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     seen: list[Any] = []
     go = asyncio.Event()
     if len(text) > 1:
@@ -76,7 +77,7 @@ async def test_a_flood_that_an_app_does_not_read_is_held_in_bounds_and_nothing_o
 async def test_a_flood_that_waits_in_the_socket_is_parsed_in_turns_with_everything_else(
     compressed: bool, most: int, caplog: Any
 ) -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     go = asyncio.Event()
     offer = ["Sec-WebSocket-Extensions: permessage-deflate"] if compressed else []
     one = frame(PONG)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from antiphon.server import ServerConfig, Session
+from antiphon.server import ServerConfig, Session, backend
+from antiphon.server.backend import Pipe
 from antiphon.types import CARRIER_EXTENSION
 from tests.patience import PATIENCE
 from tests.server.raw import (
@@ -39,7 +40,7 @@ from .bystander import BEFORE_ANY_DEFAULT, watched
 KIB = 1 << 10
 
 
-def recording(codes: list[Any], sessions: list[Session] | None = None) -> Any:
+def recording(codes: list[Any], sessions: list[Pipe] | None = None) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
@@ -117,7 +118,7 @@ async def test_a_half_open_peer_is_given_up_by_keepalive(caplog: Any) -> None:
 
 async def test_a_stalled_reader_is_aborted_and_costs_no_more_than_its_bounds(caplog: Any) -> None:
     raised: list[Any] = []
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -164,7 +165,7 @@ async def test_a_flood_of_close_frames_is_answered_once(caplog: Any) -> None:
 
 
 async def test_a_flood_of_pings_is_answered_in_order_and_in_bounds(caplog: Any) -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     async with watched(recording([], sessions), ServerConfig(), caplog) as (served, _):
         async with opened(served.port) as raw:
             flood = b"".join(frame(PING, b"%d" % number) for number in range(20_000))
@@ -328,7 +329,7 @@ async def test_a_close_for_a_violation_is_not_overtaken_by_a_reset(caplog: Any) 
 
 async def test_an_app_that_closes_without_having_read_still_hears_the_peers_close(caplog: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        session: Pipe = scope["extensions"][CARRIER_EXTENSION]
         await receive()
         await send({"type": "websocket.accept"})
         await until(lambda: session.reading_paused)
@@ -348,7 +349,7 @@ async def test_a_peer_that_says_close_and_does_not_take_what_was_sent_is_dropped
     codes: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        session: Pipe = scope["extensions"][CARRIER_EXTENSION]
         await receive()
         await send({"type": "websocket.accept"})
         session.write(b"x" * 8192 * KIB)
@@ -412,7 +413,7 @@ async def test_nothing_of_a_connection_is_left_when_it_is_over(caplog: Any) -> N
 
     def sessions() -> int:
         gc.collect()
-        return sum(1 for entry in gc.get_objects() if isinstance(entry, Session))
+        return sum(1 for entry in gc.get_objects() if isinstance(entry, (Session, backend.twin.Pipe)))
 
     async with serving(echo, http="httptools") as served:
         await churn(served, 10)
@@ -421,7 +422,7 @@ async def test_nothing_of_a_connection_is_left_when_it_is_over(caplog: Any) -> N
         try:
             await churn(served, 60)
             # Without the collector's help: what an idle server holds must not wait for its next run.
-            left = sum(1 for entry in gc.get_objects() if isinstance(entry, Session)) - before
+            left = sum(1 for entry in gc.get_objects() if isinstance(entry, (Session, backend.twin.Pipe))) - before
             protocols = sum(1 for entry in gc.get_objects() if type(entry) is HttpToolsProtocol)
         finally:
             gc.enable()

@@ -143,7 +143,7 @@ class Line:
 
     def lose(self) -> None:
         if self.up:
-            self._cut()
+            self._cut(answers=self._answers_in_line or self._rng.random() < 0.5)
             if self._rng.random() < 0.5:
                 self._center.drop(self._process)
             self.listener.lost()
@@ -176,13 +176,14 @@ class Line:
             self.listener.forgotten()
             self.listener.flush()
 
-    def _cut(self) -> None:
+    def _cut(self, *, answers: bool = True) -> None:
+        """`answers`: those, too, that are under way; they may come by other connections."""
         self.up = self._carries = False
-        self._breaks += 1
+        self._breaks += answers
         self._on_the_way.clear()
         self._subscribed.clear()
         for answer in self._answers:
-            if not answer.done():
+            if answers and not answer.done():
                 answer.set_exception(BackendUnavailable("the line broke", uncertain=True))
 
     # Carrying

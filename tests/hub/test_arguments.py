@@ -12,6 +12,7 @@ import pytest
 from antiphon.hub import Hub, InvalidTopic, Overflow, Position, TopicOptions, UnencodableData, UnknownBackend
 from antiphon.hub.arguments import read_position
 from antiphon.hub.envelope import MAX_DATA
+from antiphon.hub.errors import InvalidPosition
 from antiphon.testing.hub_sinks import Connection
 
 OPTIONS = {"kept": TopicOptions(history=10)}
@@ -51,11 +52,15 @@ async def test_a_member_of_an_enum_is_the_topic_it_stands_for() -> None:
         ("1-a", TypeError),
         (3, TypeError),
         ((1, "a", 2), TypeError),
-        (Position("1", "a"), TypeError),  # type: ignore[arg-type]
-        (Position(math.nan, "a"), TypeError),  # type: ignore[arg-type]
-        (Position(1, 5), TypeError),  # type: ignore[arg-type]
-        (Position(None, None), TypeError),  # type: ignore[arg-type]
-        (Position(1, "\ud800"), ValueError),
+        (Position("1", "a"), InvalidPosition),  # type: ignore[arg-type]
+        (Position(math.nan, "a"), InvalidPosition),  # type: ignore[arg-type]
+        (Position(1, 5), InvalidPosition),  # type: ignore[arg-type]
+        (Position(None, None), InvalidPosition),  # type: ignore[arg-type]
+        (Position(-1, "a"), InvalidPosition),
+        (Position(10**18, "a"), InvalidPosition),
+        (Position(1, "e" * 65), InvalidPosition),
+        (Position(1, "\0"), InvalidPosition),
+        (Position(1, "\ud800"), InvalidPosition),
     ],
 )
 async def test_a_since_that_is_no_position_is_an_error(since: Any, error: type[Exception]) -> None:

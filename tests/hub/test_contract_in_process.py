@@ -117,6 +117,8 @@ class Drawer:
 
 
 class TestDrawer(HubContract):
+    opened_topics = 10_000
+
     @pytest.fixture
     async def hub(self) -> AsyncGenerator[Hub]:
         async with Hub(topics=OPTIONS, backend=Drawer()) as hub:

@@ -15,6 +15,8 @@ from antiphon.testing.hub_contract import OPTIONS, HubContract
 
 
 class TestMemory(HubContract):
+    opened_topics = 10_000
+
     @pytest.fixture
     def url(self) -> str:
         return "memory://"

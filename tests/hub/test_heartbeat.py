@@ -61,7 +61,7 @@ def test_the_longest_silence_is_one_interval() -> None:
         async with hub.join("events/a", connection):
             for seconds in range(1, 100):
                 await asyncio.sleep(1)
-                assert beats(connection) >= seconds // 8
+                assert seconds // 8 <= beats(connection) <= seconds / 8, "nor is one told what is known: it has joined"
 
     in_virtual_time(main())
 
@@ -69,8 +69,10 @@ def test_the_longest_silence_is_one_interval() -> None:
 def test_several_topics_on_one_connection_are_one_heartbeat() -> None:
     async def main() -> None:
         hub, connection = Hub("memory://", topics=TOPICS, heartbeat=10), Connection()
-        async with hub.join("events/a", connection), hub.join("events/b", connection), hub.join("raw", connection):
-            await asyncio.sleep(101)
+        async with hub.join("events/a", connection), hub.join("raw", connection):
+            await asyncio.sleep(3)
+            async with hub.join("events/b", connection):  # at another turn of the wheel
+                await asyncio.sleep(98)
             assert beats(connection) == 10
 
     in_virtual_time(main())

@@ -96,7 +96,7 @@ def test_patterns_are_checked_and_the_exact_name_wins() -> None:
     with pytest.raises(InvalidTopic):
         Hub(topics={"": TopicOptions()})
     with pytest.raises(TypeError, match="TopicOptions"):
-        Hub(topics={"t": {"history": 5}})  # type: ignore[dict-item]
+        Hub(topics={"t": {"history": 5}})  # type: ignore[arg-type]
     hub = Hub(
         topics={
             "room:*": TopicOptions(history=1),

@@ -15,6 +15,7 @@ from antiphon.hub.pages import AT_ONCE
 from antiphon.hub.records import Keep, Page
 from antiphon.hub.store import Store
 from antiphon.testing.hub_sinks import Connection, eventually
+from tests.patience import PATIENCE
 
 OUTBOX = 20_000
 LONG = TopicOptions(history=100, outbox_bytes=OUTBOX)
@@ -42,6 +43,14 @@ class Remote(MemoryBackend):
         self.arriving = asyncio.Event()
         self.arriving.set()
         self.pause_after = -1
+        self.keeps = False
+        """Its histories, when this process lets go of it."""
+
+    async def stop(self) -> None:
+        store = self._store
+        await super().stop()
+        if self.keeps:
+            self._store = store
 
     async def history(
         self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
@@ -233,6 +242,38 @@ async def test_a_hub_that_stops_in_the_middle_of_a_page_tells_the_reader(remote:
         await hub.stop()
         await eventually(lambda: connection.sink.events)
         assert [event["type"] for event in connection.sink.events] == ["resync"]
+
+
+async def test_a_page_asked_for_while_the_hub_is_stopped_goes_on_with_its_next_start(remote: Remote) -> None:
+    remote.keeps = True
+    hub = Hub(backend=remote, topics=TOPICS)
+    await hub.start()
+    await fill(hub, "t")
+    connection = Connection()
+    connection.sink.stall()
+    async with hub.join("t", connection, history=100):
+        await eventually(lambda: not hub._access._tasks)  # the next part has come, and waits for the peer
+        hub._rooms.shelf.clear()
+        await hub.stop()
+        connection.sink.read_on()
+        await eventually(lambda: hub._access._up._waiters)  # the reader was told that the hub is stopped, and waits
+        await hub.start()
+        await eventually(lambda: len(connection.received) == 100)
+        assert numbers(connection) == list(range(100))
+    await hub.stop()
+
+
+async def test_a_hub_that_stops_while_joiners_wait_for_their_page_does_not_leave_them_waiting(remote: Remote) -> None:
+    hub = Hub(backend=remote, topics=TOPICS)
+    await hub.start()
+    await fill(hub, "t", 5)
+    remote.answering.clear()
+    joins = [asyncio.create_task(hub.join("t", Connection(), history=5).__aenter__()) for _ in range(3)]
+    await eventually(lambda: remote.asked)
+    await hub.stop()
+    async with asyncio.timeout(PATIENCE):
+        outcomes = await asyncio.gather(*joins, return_exceptions=True)
+    assert [type(one) for one in outcomes] == [BackendUnavailable] * 3
 
 
 async def test_who_leaves_in_the_middle_of_a_page_leaves_nothing_behind(remote: Remote) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
 
 import pytest
 
+from antiphon.hub import Hub, TopicOptions
 from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.redis import RedisBackend
 from antiphon.hub.records import Track
 from antiphon.hub.rooms import Rooms
 from antiphon.testing.hub_contract.base import until
+from antiphon.testing.hub_sinks import Connection
 from tests.redis_server import RedisServer, redis_server
 
 
@@ -86,3 +89,35 @@ async def test_members_of_a_dead_process_leave_although_the_clock_was_set_back(s
     finally:
         await alive.stop()
         await dead.stop()
+
+
+async def test_members_are_back_after_a_loss_of_data_also_when_the_next_join_comes_before_it_is_noticed(
+    server: RedisServer,
+) -> None:
+    async with Hub(server.url, topics={"*": TopicOptions(presence=True)}) as hub:
+        async with hub.join("t", Connection(), presence="ann"):
+            server.command("FLUSHALL")
+            async with hub.join("t", Connection(), presence="bob"):
+                await until(lambda: hub.presence("t"), {"ann": ["ann"], "bob": ["bob"]})
+
+
+@pytest.mark.parametrize("lease", [30.0, 3.0])
+async def test_members_are_back_after_their_lease_ran_out_however_many_they_are_and_whoever_notices(
+    server: RedisServer, lease: float
+) -> None:
+    """With the long lease it is the next join; with the short one, upkeep."""
+
+    async def still_there() -> int:
+        return await hub.presence_count("t")
+
+    async with Hub(server.url, presence_lease=lease) as hub, contextlib.AsyncExitStack() as stack:
+        joining = [hub.join("t", Connection(), presence={"id": number}) for number in range(600)]
+        await asyncio.gather(*map(stack.enter_async_context, joining))
+        leases = next(key for key in server.key_names() if key.endswith("leases"))
+        for process in server.lines("ZRANGE", leases, "0", "-1"):
+            server.command("ZADD", leases, "1", process)
+        assert await still_there() < 600  # asking lets some of them go
+        late = {601} if lease > 10 else set()
+        for number in late:
+            await stack.enter_async_context(hub.join("t", Connection(), presence={"id": number}))
+        await until(still_there, 600 + len(late))

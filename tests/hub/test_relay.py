@@ -21,7 +21,7 @@ from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
 from antiphon.hub.backends.relay import RelayBackend, Supervisor
 from antiphon.hub.backends.relay import process as relay_process
 from antiphon.hub.backends.relay.trust import ANSWER, WorkerHandshake, new_key, target
-from antiphon.hub.backends.relay.wire import DamagedStream, Op, Splitter, frame, native_address
+from antiphon.hub.backends.relay.wire import Op, Splitter, frame, native_address
 from antiphon.hub.environment import ENVIRONMENT
 from antiphon.hub.events import BackendLost, BackendRestored
 from antiphon.testing.hub_sinks import Connection, eventually
@@ -422,18 +422,3 @@ def test_unsent_answers_are_counted_among_what_others_published() -> None:
     assert answers.unsent == 30
     answers.left(0)
     assert answers.unsent == 0
-
-
-def test_frames_come_out_whole_however_the_stream_is_cut() -> None:
-    wanted = [(1, 2, "topic", b"data" * 20), (2,), (3, None, 1.5, (1, {"a": (b"x",)}))]
-    stream = b"".join(frame(*words) for words in wanted)
-    for size in range(1, len(stream) + 1):
-        splitter, found = Splitter(), []
-        for start in range(0, len(stream), size):
-            found += splitter.feed(stream[start : start + size])
-        assert found == wanted
-
-
-def test_a_frame_above_the_limit_is_refused_by_its_length_alone() -> None:
-    with pytest.raises(DamagedStream, match="1000 bytes"):
-        Splitter(limit=999).feed((1000).to_bytes(4, "big"))

@@ -13,7 +13,7 @@ from tests.relay_server import RelayServer
 
 
 class TestRelay(HubContract, ProcessContract, BrokerContract):
-    opened_topics = 20_000
+    opened_topics = 5_000
 
     @pytest.fixture
     def broker(self) -> Iterator[RelayServer]:

@@ -352,6 +352,24 @@ async def test_a_subscription_confirmed_late_does_not_set_the_room_back(hub: Hub
     await membership.leave()
 
 
+async def test_a_place_that_was_told_before_a_loss_is_asked_for_again(hub: Hub, backend: Fragile) -> None:
+    backend.confirm.clear()
+    connection = Connection()
+    membership = hub.join("kept", connection)
+    joining = asyncio.create_task(membership.__aenter__())
+    await eventually(lambda: hub.stats().topics)
+    backend.lose()
+    await backend.elsewhere("kept", b"1", b"2", keep=KEEP)
+    backend.restore()
+    backend.confirm.set()
+    await joining
+    assert membership.position is not None
+    assert membership.position.offset == 2
+    await hub.publish("kept", "3")
+    assert connection.received == ["3"]
+    await membership.leave()
+
+
 async def test_an_older_answer_that_comes_last_leaves_no_gap(hub: Hub, backend: Fragile) -> None:
     """Two join at once, and the backend's answer to the first comes behind the one to the second."""
     first, second = Connection(), Connection()

@@ -117,6 +117,8 @@ def endpoints() -> App:
     ends("http-404", HTTPException(404, "no such room", headers={"x-hint": "lobby"}))
     ends("http-503", HTTPException(503, {"retry": "später"}))
     ends("disconnect", WebSocketDisconnect(1000))
+    ends("disconnect-4000", WebSocketDisconnect(4000, "by hand"))
+    ends("disconnect-lost", WebSocketDisconnect(1006))
     ends("quota", Quota())
     ends("teapot", Teapot())
     ends("broken", Broken())
@@ -202,7 +204,14 @@ ROWS = [
         logs="tests.matrix.rows:endpoints.<locals>.ends.<locals>.before (/before/return) returned without accepting",
     ),
     Row(path="/after/disconnect", sees=Close(code=1000)),
-    Row(path="/before/disconnect", sees=Denial(status=403)),
+    Row(path="/before/disconnect", logs="refused: 403, 1000 (WebSocketDisconnect in", sees=Denial(status=403)),
+    Row(path="/after/disconnect-4000", sees=Close(code=4000, reason="by hand")),
+    Row(
+        path="/before/disconnect-4000",
+        sees=Denial(status=403, body={"code": 4000, "reason": "by hand"}),
+        logs="refused: 403, 4000 by hand (WebSocketDisconnect in",
+    ),
+    Row(path="/after/disconnect-lost", sees=Close(code=1000)),
     Row(path="/before/unhandled", sees=Denial(status=500, body=ERROR_500), log=Log.TRACEBACK, logs="ZeroDivisionError"),
     Row(
         path="/after/unhandled",

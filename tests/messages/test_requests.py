@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
@@ -127,7 +127,7 @@ async def test_a_handler_that_sleeps_leaves_thousands_of_messages_with_the_serve
             await peer.send_json({"type": "say", "text": "x" * 100})
         await until(lambda: started == 1)
         session: Any = next(iter(server.engine.sessions))
-        await until(lambda: session.reading_paused)
+        await until(lambda: session.pipe.reading_paused)
         assert started == 1
         gate.set()
         await until(lambda: started == 5000)
@@ -560,7 +560,7 @@ async def test_items_of_a_fast_stream_leave_room_for_others() -> None:
         while before != sent:
             before = sent
             await asyncio.sleep(0.02)
-        assert session.buffered < 150_000
+        assert session.pipe.buffered < 150_000
         peer.drop()
 
 
@@ -601,7 +601,7 @@ async def test_the_clients_end_is_no_error_of_a_handler_at_work(caplog: pytest.L
             await peer.send_json({"type": "say", "ref": 1})
             await started.wait()
             peer.drop()
-            await until(lambda: not any(session.state == Phase.OPEN for session in server.engine.sessions))
+            await until(lambda: not any(cast("Any", one).pipe.state == Phase.OPEN for one in server.engine.sessions))
             gate.set()
             await asyncio.wait_for(over.wait(), PATIENCE)
     assert "Traceback" not in caplog.text

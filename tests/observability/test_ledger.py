@@ -66,8 +66,13 @@ def test_a_file_grows_and_keys_may_be_any_text(tmp_path: Path) -> None:
     keys = [f"count {number} {'ä' * (number % 40)}" for number in range(2000)]
     for number, key in enumerate(keys):
         own.add(key, number)
+    size = next(tmp_path.iterdir()).stat().st_size
+    for _ in range(3):
+        for key in keys:
+            own.add(key, 1)
+    assert next(tmp_path.iterdir()).stat().st_size == size, "what has a place is written there"
     asked = totals(ledger(tmp_path))
-    assert {key: asked[key] for key in keys} == {key: [(True, float(number))] for number, key in enumerate(keys)}
+    assert {key: asked[key] for key in keys} == {key: [(True, number + 3.0)] for number, key in enumerate(keys)}
 
 
 def test_a_file_that_is_only_just_being_made_holds_nothing(tmp_path: Path) -> None:

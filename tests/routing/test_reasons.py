@@ -82,6 +82,13 @@ def test_no_route_is_404_and_the_log_has_what_the_path_may_have_meant(caplog: py
     assert line == "no WebSocket route matches /roms/7; near misses: /rooms/{_id}"
 
 
+def test_where_nothing_is_like_the_path_a_few_routes_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    assert refused(app_with("/ws"), "/", caplog)[1] == "no WebSocket route matches /; registered: /ws"
+    caplog.clear()
+    line = refused(app_with("/a", "/b", "/c", "/d"), "/chat", caplog)[1]
+    assert line == "no WebSocket route matches /chat"
+
+
 def test_an_app_without_a_websocket_route_says_that_a_router_may_not_be_included(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

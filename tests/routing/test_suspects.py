@@ -58,7 +58,7 @@ REFUSED = "can accept no connection, so each is refused with 403"
         (guarded, "no parameter is annotated with WebSocket"),
         (
             with_a_str,
-            "parameter 'websocket' is read from the query, since its annotation is another than WebSocket",
+            "parameter 'websocket' is read from the query: annotate it with WebSocket",
         ),
     ],
 )
@@ -98,7 +98,7 @@ def test_so_is_one_that_is_spelt_otherwise() -> None:
     async def endpoint(websocket: WebSocket, rom: str) -> None: ...
 
     (line,) = told(lambda app: app.add_api_websocket_route("/rooms/{room}", endpoint))
-    assert line.endswith("'rom', which is read from the query, is spelt otherwise, or call it {_room}")
+    assert line.endswith("'rom', which is read from the query, may be meant, or call it {_room}")
 
 
 class Connections:

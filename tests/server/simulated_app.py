@@ -18,7 +18,8 @@ from typing import Any, Final, Protocol
 import starlette.websockets
 
 import antiphon
-from antiphon.server import ClientDisconnected, Session
+from antiphon.server import ClientDisconnected
+from antiphon.server.backend import Pipe
 from antiphon.types import CARRIER_EXTENSION, PreparedMessage
 
 Payload = str | bytes
@@ -174,7 +175,7 @@ class Short(Raw):
 
     def __init__(self, scope: Any, receive: Any, send: Any, record: Record) -> None:
         super().__init__(scope, receive, send, record)
-        self._carrier: Session = scope["extensions"][CARRIER_EXTENSION]
+        self._carrier: Pipe = scope["extensions"][CARRIER_EXTENSION]
         self._told = False
 
     async def receive(self) -> Payload | None:
@@ -206,7 +207,7 @@ class App:
         self.record = Record()
         self.habits = habits
         self.tasks: list[asyncio.Task[None]] = []
-        self.carrier: Session | None = None
+        self.carrier: Pipe | None = None
         self._rng = rng
         self._strangers = strangers
         self._door: Door

@@ -94,34 +94,37 @@ class Observed(Session):
     def __init__(self, engine: Engine, connection: Connection) -> None:
         super().__init__(engine)
         self.connection = connection
+        self.data_received = self._check_data_received
         self._grown = 0
 
-    def data_received(self, data: bytes) -> None:
-        before = self.inbox_bytes
-        super().data_received(data)
-        if before <= self.inbound_limit:
+    def _check_data_received(self, data: bytes) -> None:
+        pipe = self.pipe
+        before = pipe.inbox_bytes
+        pipe.data_received(data)
+        if before <= pipe.inbound_limit:
             self._grown = 0
-        elif self.inbox_bytes > before:
+        elif pipe.inbox_bytes > before:
             self._grown += 1
         self.connection.expect(self._grown <= 1, "the inbox grew and grew beyond its bound")
         self.check_outbox()
 
-    def flush(self) -> None:
+    def resume_writing(self) -> None:
         self.check_outbox()
-        super().flush()
+        super().resume_writing()
+        self.check_outbox()
 
     def check_outbox(self) -> None:
-        record = self.connection.app.record
-        bound = self.outbox_limit + record.senders * (2 * record.largest + 100) + SMALL_FRAMES
+        pipe, record = self.pipe, self.connection.app.record
+        bound = pipe.outbox_limit + record.senders * (2 * record.largest + 100) + SMALL_FRAMES
         if record.through_ours:
             bound += ConnectionOptions().outbox_bytes
-        if self.alive and self.buffered > bound:
-            self.connection.expect(False, f"{self.buffered} bytes wait where {bound} may")
+        if pipe.alive and pipe.buffered > bound:
+            self.connection.expect(False, f"{pipe.buffered} bytes wait where {bound} may")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.connection.expect(self.connection.lost_at is None, "connection_lost was called twice")
-        self.connection.lost_at = self.loop.time()
+        self.connection.lost_at = self.engine.loop.time()
         self.connection.line.lost.set()
 
 
@@ -290,7 +293,7 @@ class Life:
 
     def story(self, one: Connection) -> str:
         """For whoever has to find out why."""
-        session = one.session
+        session = one.session.pipe
         seen = one.client.seen
         facts = {
             "config": self.config,
@@ -316,7 +319,7 @@ TLS_AND_ALL: Final = simulated_line.TLS_GOODBYE + 1
 
 def _trace(one: Connection) -> list[Any]:
     """Without the order of what several senders say at one moment."""
-    seen, record, session = one.client.seen, one.app.record, one.session
+    seen, record, session = one.client.seen, one.app.record, one.session.pipe
     return [
         [session.close_code, session.close_reason, session.closed_by and session.closed_by.name],
         [f"{type(event).__name__} {getattr(event, 'code', '')}" for event in one.events],
@@ -350,7 +353,7 @@ class Verdict:
         self.manners: Manners = one.client.manners
         self.blameless = self.manners.prompt and not self.seen.vanished and life.habits.kernel >= PROMPT_KERNEL
         self.record = one.app.record
-        self.session = one.session
+        self.session = one.session.pipe
         self.aborted_by_stop = one.lost_at is not None and one.lost_at >= life.cancelled_at
 
     def check(self) -> None:

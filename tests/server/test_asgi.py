@@ -142,6 +142,24 @@ async def test_forwarded_addresses_reach_the_scope_and_the_log(caplog: pytest.Lo
     assert '1.2.3.4:0 - "WebSocket /x?y=1" [accepted]' in caplog.text
 
 
+async def test_without_an_access_log_a_handshake_is_no_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("handlers", "propagate"):  # uvicorn sets them, for good
+        monkeypatch.setattr(access := logging.getLogger("uvicorn.access"), name, getattr(access, name))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept" if scope["path"] == "/in" else "websocket.close"})
+
+    async with serving(app, lifespan="off", access_log=False) as served:
+        async with websockets.connect(f"{served}/in"):
+            pass
+        with pytest.raises(websockets.InvalidStatus):
+            await websockets.connect(f"{served}/out")
+    assert '"WebSocket' not in caplog.text
+
+
 async def test_a_subprotocol_that_was_not_offered_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept", "subprotocol": "mine"})

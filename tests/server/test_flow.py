@@ -13,7 +13,9 @@ import pytest
 import websockets
 
 from antiphon.events import SendTimeout
-from antiphon.server import ServerConfig, Session
+from antiphon.server import ServerConfig
+from antiphon.server.backend import Pipe
+from antiphon.server.watch import Watch
 from antiphon.types import CARRIER_EXTENSION, PreparedMessage
 from tests.patience import PATIENCE, SCALES
 
@@ -23,7 +25,7 @@ KIB = 1 << 10
 DEFAULTS = ServerConfig()
 
 
-def carrying(use: Callable[[Session], Awaitable[None]]) -> Any:
+def carrying(use: Callable[[Pipe], Awaitable[None]]) -> Any:
     """An app that accepts and hands its carrier over."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -36,11 +38,11 @@ def carrying(use: Callable[[Session], Awaitable[None]]) -> Any:
 
 async def test_an_app_that_does_not_read_pauses_the_socket_and_resumes_it_when_it_does() -> None:
     limits = ServerConfig(inbound_bytes=64 * KIB)
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     go = asyncio.Event()
     seen = 0
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         nonlocal seen
         sessions.append(session)
         await go.wait()
@@ -99,9 +101,9 @@ async def test_frames_of_one_turn_leave_in_one_write() -> None:
 
 
 async def test_what_one_turn_writes_to_many_connections_leaves_at_its_end() -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         sessions.append(session)
         while (payload := await session.read()) is not None:
             message = PreparedMessage(payload)
@@ -116,9 +118,9 @@ async def test_what_one_turn_writes_to_many_connections_leaves_at_its_end() -> N
 
 
 async def test_between_writes_to_many_connections_the_loop_reads_and_what_comes_then_leaves_in_the_same_write() -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         sessions.append(session)
         await session.read()
 
@@ -137,9 +139,9 @@ async def test_between_writes_to_many_connections_the_loop_reads_and_what_comes_
 
 
 async def test_one_prepared_message_serves_connections_with_and_without_compression() -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         sessions.append(session)
         await session.read()
 
@@ -164,7 +166,7 @@ async def test_a_sender_waits_while_the_outbox_is_full_and_goes_on_when_the_peer
     limits = ServerConfig(outbox_bytes=64 * KIB)
     progress: list[int] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         for number in range(1000):
             if not session.write(b"x" * 32 * KIB):
                 progress.append(number)
@@ -210,7 +212,7 @@ async def test_a_stalled_outbox_is_aborted_though_nobody_waits_for_it() -> None:
     limits = ServerConfig(send_timeout=0.4, observers=(recorder.events.append,))
     ended: list[Any] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         message = PreparedMessage(b"x" * 64 * KIB)
         while session.offer(message, 256 * KIB):
             pass
@@ -237,9 +239,9 @@ async def test_a_slow_reader_that_takes_something_now_and_then_is_not_aborted() 
 async def read_slowly(send_timeout: float) -> tuple[bool, float]:
     """Is the connection still there, and how long was the longest time in which nothing was read?"""
     limits = ServerConfig(send_timeout=send_timeout)
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         sessions.append(session)
         message = PreparedMessage(b"x" * 64 * KIB)
         while session.offer(message, 2048 * KIB):
@@ -263,7 +265,7 @@ async def read_slowly(send_timeout: float) -> tuple[bool, float]:
 async def test_an_offer_beyond_its_limit_is_not_taken_but_an_empty_outbox_takes_any_one_message() -> None:
     outcome: list[Any] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         big = PreparedMessage(b"x" * 8192 * KIB)
         outcome.append(session.offer(big, 1))
         outcome.append(session.offer(PreparedMessage("small"), 1))
@@ -291,7 +293,7 @@ async def test_an_offer_beyond_its_limit_is_not_taken_but_an_empty_outbox_takes_
 
 
 async def test_disconnect_closes_behind_what_is_buffered() -> None:
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         session.write("last words")
         session.disconnect(1013, "too slow")
         assert not session.alive
@@ -311,9 +313,9 @@ async def test_disconnect_closes_behind_what_is_buffered() -> None:
 async def test_disconnecting_a_stuck_peer_aborts_it_at_send_timeout() -> None:
     limits = ServerConfig(send_timeout=0.3, close_timeout=10 * PATIENCE)
     ended: list[float] = []
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         sessions.append(session)
         session.write(b"x" * 8192 * KIB)
         await asyncio.sleep(0)
@@ -335,7 +337,7 @@ async def test_close_callbacks_run_once_and_can_be_taken_back() -> None:
     calls: list[str] = []
     done = asyncio.Event()
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         def unwanted() -> None:
             calls.append("unwanted")
 
@@ -362,9 +364,9 @@ async def test_close_callbacks_run_once_and_can_be_taken_back() -> None:
 
 async def test_pongs_beyond_a_full_outbox_are_merged_into_the_latest() -> None:
     limits = ServerConfig(outbox_bytes=16 * KIB, send_timeout=PATIENCE)
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
 
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         sessions.append(session)
         session.write(b"x" * 8192 * KIB)
         await session.read()
@@ -376,7 +378,9 @@ async def test_pongs_beyond_a_full_outbox_are_merged_into_the_latest() -> None:
             for number in range(10_000):
                 raw.writer.write(frame(PING, b"%d" % number))
             await raw.writer.drain()
-            await until(lambda: (stall := sessions[0]._outbox_stall) is not None and stall.pong == b"9999")
+            watch = sessions[0].watch
+            assert isinstance(watch, Watch)
+            await until(lambda: (stall := watch._outbox_stall) is not None and stall.pong == b"9999")
             assert sessions[0].buffered <= before
             assert len((await raw.frame()).payload) == 8192 * KIB
             answer = await raw.frame()
@@ -384,7 +388,7 @@ async def test_pongs_beyond_a_full_outbox_are_merged_into_the_latest() -> None:
 
 
 async def test_a_message_of_the_right_size_gets_through_and_one_byte_more_is_1009() -> None:
-    async def use(session: Session) -> None:
+    async def use(session: Pipe) -> None:
         while (payload := await session.read()) is not None:
             session.write(str(len(payload)))
 

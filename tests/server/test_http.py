@@ -112,10 +112,13 @@ async def test_empty_lines_before_a_request_are_skipped(step: int) -> None:
 
 
 async def test_empty_lines_without_an_end_are_refused_by_size() -> None:
-    async with serving(both, ServerConfig(handshake_size=2000), **OURS) as served:
+    recorder = Recorder([])
+    limits = ServerConfig(handshake_size=2000, observers=(recorder.events.append,))
+    async with serving(both, limits, **OURS) as served:
         async with connect(served.port) as raw:
             await raw.send(b"\r\n" * 2000)
-            assert (await raw.read_all()).startswith(b"HTTP/1.1 4")
+            assert (await raw.read_all()).startswith(b"HTTP/1.1 431 ")
+    assert [event.status for event in recorder.of(ConnectionRefused)] == [431]
 
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -12,7 +12,9 @@ import pytest
 import websockets
 
 from antiphon.events import ConnectionClosed, KeepaliveTimeout
-from antiphon.server import ServerConfig, Session
+from antiphon.server import ServerConfig
+from antiphon.server.backend import Pipe
+from antiphon.server.watch import Watch
 from antiphon.testing import Peer, Server, VirtualTimeLoop
 from antiphon.types import CARRIER_EXTENSION
 from tests.patience import PATIENCE
@@ -26,7 +28,7 @@ PINGS: dict[str, Any] = {"ws_ping_interval": INTERVAL, "ws_ping_timeout": TIMEOU
 PATIENT: dict[str, Any] = {"ws_ping_interval": 0.05, "ws_ping_timeout": PATIENCE, "lifespan": "off"}
 
 
-def reading(sessions: list[Session], codes: list[Any]) -> Any:
+def reading(sessions: list[Pipe], codes: list[Any]) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
@@ -38,13 +40,14 @@ def reading(sessions: list[Session], codes: list[Any]) -> Any:
     return app
 
 
-def rtt_of(session: Session) -> float | None:
-    assert session.keepalive is not None
-    return session.keepalive.rtt
+def rtt_of(session: Pipe) -> float | None:
+    assert isinstance(session.watch, Watch)
+    assert session.watch.keepalive is not None
+    return session.watch.keepalive.rtt
 
 
 async def test_a_peer_that_answers_stays_and_its_round_trip_time_is_known() -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     recorder = Recorder([])
     limits = ServerConfig(observers=(recorder.events.append,))
     async with serving(reading(sessions, []), limits, **PATIENT) as served:
@@ -148,12 +151,12 @@ def in_virtual_time(app: Any, talk: Callable[[Peer], Coroutine[Any, Any, None]])
 
 def test_an_app_that_does_not_read_does_not_cost_a_healthy_client_its_connection() -> None:
     """The client's pongs wait behind messages that we do not take out of the socket."""
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        session: Pipe = scope["extensions"][CARRIER_EXTENSION]
         sessions.append(session)
         await until(lambda: session.reading_paused)
         for _ in range(50):
@@ -196,7 +199,7 @@ def test_a_long_message_that_takes_longer_than_the_timeout_counts_as_life() -> N
 
 def test_a_pong_that_waits_behind_what_the_app_does_not_read_is_not_missed() -> None:
     """The ping was sent while we read; then the app stops, and with it we do."""
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     go = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

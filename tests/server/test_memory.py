@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import antiphon
-from antiphon.server import Session
+from antiphon.server.backend import PURE_TWIN, Pipe, Twin
 from antiphon.types import CARRIER_EXTENSION
-from antiphon.wire.backend import NATIVE
 
 from .raw import TEXT, echo, frame, opened, serving
 
 CONNECTIONS = 50
-KEPT = 2000 if NATIVE else 2450
 OURS = [tracemalloc.Filter(True, str(Path(antiphon.__file__).parent / part / "*")) for part in ("server", "wire")]
 
 
-async def test_an_idle_connection_keeps_two_kilobytes_of_ours_at_most() -> None:
+async def test_an_idle_connection_keeps_two_and_a_quarter_kilobytes_of_ours_at_most(twin: Twin) -> None:
     async with serving(echo) as served, AsyncExitStack() as clients:
         await clients.enter_async_context(opened(served.port))
         tracemalloc.start()
@@ -30,7 +28,8 @@ async def test_an_idle_connection_keeps_two_kilobytes_of_ours_at_most() -> None:
             kept = tracemalloc.take_snapshot().filter_traces(OURS).statistics("lineno")
         finally:
             tracemalloc.stop()
-    assert sum(line.size for line in kept) / CONNECTIONS <= KEPT, "\n".join(map(str, kept))
+    bound = 3000 if twin is PURE_TWIN else 2250  # without what uvicorn's own lines allocate
+    assert sum(line.size for line in kept) / CONNECTIONS <= bound, "\n".join(map(str, kept))
 
 
 async def test_an_app_that_is_always_some_messages_behind_does_not_cost_more_with_each_of_them() -> None:
@@ -39,7 +38,7 @@ async def test_an_app_that_is_always_some_messages_behind_does_not_cost_more_wit
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        session: Pipe = scope["extensions"][CARRIER_EXTENSION]
         session.data_received(100 * frame(TEXT, b"x"))
         tracemalloc.start()
         try:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import time
 from typing import Any
 
 import pytest
@@ -79,6 +80,22 @@ async def test_clients_that_do_not_answer_and_endpoints_that_do_not_end_do_not_h
         took = asyncio.get_running_loop().time() - started
     assert endings == ["cancelled"] * 5
     assert took > 0.3
+
+
+async def test_a_machine_without_time_for_a_stop_tells_everybody_before_it_aborts_anybody() -> None:
+    endings: list[Any] = []
+    limits = ServerConfig(stop_window=0.4, stop_grace=0.1, close_timeout=0.1)
+    async with asyncio.timeout(PATIENCE), contextlib.AsyncExitStack() as stack:
+        async with serving(waiting(endings), limits, lifespan="off", timeout_graceful_shutdown=None) as served:
+            raws = [await stack.enter_async_context(opened(served.port)) for _ in range(20)]
+            assert served.server is not None
+            served.server.should_exit = True
+            first = asyncio.create_task(raws[0].frame())
+            while not endings:  # noqa: ASYNC110  at once, not a moment later
+                await asyncio.sleep(0)
+            time.sleep(1)  # noqa: ASYNC251  nothing of this process runs, and the window and the grace period are over
+        ends = [await first, *[await raw.frame() for raw in raws[1:]]]
+    assert [end.code for end in ends] == [1012] * 20
 
 
 async def test_an_endpoint_that_has_not_noticed_its_client_leaving_does_not_hold_up_a_stop() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from antiphon.events import ProtocolViolated
 from antiphon.server import Engine, ServerConfig, Session
+from antiphon.server.backend import Pipe
 from antiphon.types import CARRIER_EXTENSION, PreparedMessage
 from tests.patience import PATIENCE
 
@@ -42,14 +43,20 @@ async def sleeper(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def lines_to(app: Any, count: int, *headers: str) -> tuple[list[Session], list[MemoryLine]]:
+async def lines_to(app: Any, count: int, *headers: str) -> tuple[list[Pipe], list[MemoryLine]]:
     engine = Engine(app, work_clock=slow_clock())
     sessions = [Session(engine) for _ in range(count)]
     lines = [MemoryLine(session, LINE, random.Random(0), number) for number, session in enumerate(sessions)]
     for line in lines:
         line.send(request("/", *headers))
-    await until(lambda: all(session.parser is not None for session in sessions))
-    return sessions, lines
+    pipes = [session.pipe for session in sessions]
+    await until(lambda: all(pipe.parser is not None for pipe in pipes))
+    return pipes, lines
+
+
+def engine_of(pipe: Pipe) -> Engine:
+    assert isinstance(pipe.owner, Session)
+    return pipe.owner.engine
 
 
 async def most_in_a_turn(done: Callable[[], int], total: int) -> int:
@@ -103,7 +110,7 @@ async def test_an_app_that_reads_without_waiting_lets_others_have_their_turn() -
         await receive()
         await send({"type": "websocket.accept"})
         await ready.wait()
-        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        session: Pipe = scope["extensions"][CARRIER_EXTENSION]
         while await session.read() is not None:
             read += 1
 
@@ -112,7 +119,7 @@ async def test_an_app_that_reads_without_waiting_lets_others_have_their_turn() -
     session = Session(engine)
     line = MemoryLine(session, LINE, random.Random(0), 0)
     line.send(request() + frame(TEXT, b"x") * 1500)
-    await until(lambda: session.inbox_bytes >= 1500 * 65)
+    await until(lambda: session.pipe.inbox_bytes >= 1500 * 65)
     ready.set()
     assert await most_in_a_turn(lambda: read, 1500) <= 256
     line.leave()
@@ -142,7 +149,7 @@ async def test_a_reader_that_has_given_way_can_be_cancelled_and_another_reads_on
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        session: Session = scope["extensions"][CARRIER_EXTENSION]
+        session: Pipe = scope["extensions"][CARRIER_EXTENSION]
         await until(lambda: session.inbox_bytes >= 600 * 65)
         while len(seen) < 600:
             with contextlib.suppress(TimeoutError):
@@ -188,7 +195,7 @@ async def test_what_apps_have_not_read_is_bounded_for_all_connections_together(l
             pass
         ended.append(message["code"])
 
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     limits = ServerConfig(unread_bytes=3 * MIB, observers=(recorder.events.append,))
     one = bomb(b"x" * (700 * KIB) + last.encode())
     async with serving(app, limits, lifespan="off") as served, contextlib.AsyncExitStack() as stack:
@@ -207,14 +214,14 @@ async def test_what_apps_have_not_read_is_bounded_for_all_connections_together(l
         other = await stack.enter_async_context(opened(served.port, "/echo"))
         await other.send(frame(TEXT, b"there"))
         assert await other.frame() == (TEXT, b"there")
-        engine = sessions[0].engine
+        engine = engine_of(sessions[0])
         ready.set()
         await until(lambda: engine.unread.total == 0)
     assert sorted(ended)[-len(given_up) :] == [1013] * len(given_up)
 
 
 async def test_what_was_received_from_a_client_that_is_gone_is_counted_until_the_app_has_ended() -> None:
-    sessions: list[Session] = []
+    sessions: list[Pipe] = []
     done = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -229,7 +236,7 @@ async def test_what_was_received_from_a_client_that_is_gone_is_counted_until_the
             await until(lambda: sessions and sessions[0].inbox_bytes)
             raw.reset()
             await until(lambda: sessions[0].transport is None)
-        engine = sessions[0].engine
+        engine = engine_of(sessions[0])
         assert engine.unread.total > 800 * KIB
         done.set()
         await until(lambda: engine.unread.total == 0)

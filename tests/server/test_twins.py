@@ -1,25 +1,31 @@
 """The two twins of what one connection does with messages: one set of numbers, the same names, the same arguments.
 
-That they behave alike is for the other tests, which run on both, and for `simulation.py`, which compares their lives.
+That they behave alike is for the other tests, which run on both, and for the random lives that are compared here.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from antiphon.server import bounds, pipe, state
+from antiphon.server import backend, bounds, pipe, state
+from antiphon.server.backend import NATIVE_TWIN, PURE_TWIN, Twin
 from antiphon.server.state import Opening
 from antiphon.wire import Phase
+from tests.server import simulation
 
 FOLDER = Path(pipe.__file__).parent
-NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_pipe.pyx", "_turns.pxi", "_waiting.pxi"))
+INCLUDED = re.findall(r'^include "(\S+)"', (FOLDER / "_pipe.pyx").read_text(), re.MULTILINE)
+NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_pipe.pyx", *INCLUDED))
+CALM = (10_000, 10_030)
+"""Seeds of the lives that are compared."""
 BEHIND_THE_PURE_ONE = {
-    "Pipe": {"take_turn"},  # C calls it directly
+    "Pipe": {"take_turn"},
     "Flusher": set(),
     "Turns": {"begin", "end", "enter", "is_over", "now", "owe"},
 }
@@ -27,9 +33,10 @@ BEHIND_THE_PURE_ONE = {
 
 
 def native_class(name: str) -> str:
-    found = re.search(rf"^cdef class {name}:\n((?:(?:    .*)?\n)+)", NATIVE, re.MULTILINE)
+    """Its body, behind those of its bases."""
+    found = re.search(rf"^cdef class {name}(?:\((\w+)\))?:\n((?:(?:    .*)?\n)+)", NATIVE, re.MULTILINE)
     assert found
-    return found[1]
+    return (native_class(found[1]) if found[1] else "") + found[2]
 
 
 def native_methods(name: str) -> dict[str, list[str]]:
@@ -44,10 +51,6 @@ def native_attributes(name: str) -> set[str]:
     return set(re.findall(r"^    cdef (?:public|readonly) .*?(\w+)(?:  #.*)?$", native_class(name), re.MULTILINE))
 
 
-def is_left_to_the_subclass(method: Any) -> bool:
-    return inspect.isfunction(method) and "raise NotImplementedError" in inspect.getsource(method)
-
-
 def pure_methods(cls: type) -> dict[str, list[str]]:
     methods: dict[str, list[str]] = {}
     for name, method in inspect.getmembers(cls):
@@ -55,7 +58,7 @@ def pure_methods(cls: type) -> dict[str, list[str]]:
             methods[name] = ["self"]
         elif name[:1] == "_" and name != "__init__":
             continue
-        elif inspect.isfunction(method) and not is_left_to_the_subclass(method):
+        elif inspect.isfunction(method):
             methods[name] = list(inspect.signature(method).parameters)
     return methods
 
@@ -96,3 +99,23 @@ def test_the_states_are_one_line_of_numbers() -> None:
 
 def test_an_app_may_send_something_wherever_a_connection_is_not_over() -> None:
     assert set(state.APP_MAY_SEND) == {*Opening, Phase.OPEN}
+
+
+def test_the_readme_shows_exactly_the_moves_that_the_code_allows() -> None:
+    text = (FOLDER / "README.md").read_text()
+    rows = re.findall(r"^\| ([A-Z_]+) \| .* \| ([^|]*) \|$", text, re.MULTILINE)
+    shown = {name: set(re.findall(r"[A-Z_]+", moves)) for name, moves in rows}
+    allowed = {state.state_of(number): moves for number, moves in state.MOVES.items()}
+    assert shown == {one.name: {other.name for other in moves if other != one} for one, moves in allowed.items()}
+
+
+@pytest.mark.skipif(NATIVE_TWIN is None, reason="the other twin is not built")
+def test_both_twins_live_the_same_lives(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.CRITICAL)
+
+    def lives_of(twin: Twin | None) -> list[Any]:
+        monkeypatch.setattr(backend, "twin", twin)
+        return [simulation.run(seed, calm=True).trace() for seed in range(*CALM)]
+
+    for seed, native_life, pure_life in zip(range(*CALM), lives_of(NATIVE_TWIN), lives_of(PURE_TWIN), strict=True):
+        assert native_life == pure_life, f"seed {seed}"

@@ -2,7 +2,7 @@
 
 Nothing of theirs is kept here: the sdist is fetched from PyPI into `.cache/upstream` (not in git), the files a `Suite`
 names are copied into a temporary folder with the module names rewritten, and pytest runs there in a process of its own:
-one for all files of a suite that share a `-k` expression, since starting pytest takes longer than most files.
+one for all files of a suite, since starting pytest takes longer than most files.
 """
 
 from __future__ import annotations
@@ -97,24 +97,25 @@ def rewritten(text: str, names: Mapping[str, str]) -> str:
     return re.sub(rf"(?<![\w.])({alternatives})(?=[\s.\"'])", lambda match: names[match[1]], text)
 
 
-def groups(suite: Suite) -> dict[str, list[File]]:
-    """The files by their `-k` expression: each group is one run of pytest."""
-    found: dict[str, list[File]] = {}
-    for file in suite.files:
-        found.setdefault(file.only, []).append(file)
-    return found
+def selection(files: Sequence[File]) -> str:
+    """One `-k` expression for all: a file's name holds for each of its tests. Raises ValueError where one name is part
+    of another with another choice, which would be mixed up."""
+    names = {file.path: file.path.rpartition("/")[2] for file in files}
+    for file in files:
+        if any(names[file.path] in names[other.path] and file.only != other.only for other in files):
+            raise ValueError(f"{names[file.path]} is part of the name of another file")
+    return " or ".join(f"{names[file.path]} and ({file.only})" if file.only else names[file.path] for file in files)
 
 
 async def run(files: Sequence[File], folder: Path) -> tuple[int, str]:
-    """pytest's exit code and output for files of one group in a prepared folder."""
+    """pytest's exit code and output for files of a suite in a prepared folder."""
     arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout", "100"]
     arguments += ["-W", "default", "-W", NO_FALSE_ALARM]
     arguments += [f"--junit-xml={folder / REPORT}", *(file.path for file in files)]
     for file in files:
         for name in file.deselected:
             arguments += ["--deselect", f"{file.path}::{name}"]
-    if files[0].only:
-        arguments += ["-k", files[0].only]
+    arguments += ["-k", selection(files)]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", *arguments),
         cwd=folder,

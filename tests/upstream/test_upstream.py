@@ -8,24 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.built import BuildFailed
-from tests.upstream.runner import Suite, fetch, groups, passed, prepare, rewritten, run
+from tests.upstream.runner import File, Suite, fetch, passed, prepare, rewritten, run, selection
 from tests.upstream.suites import SUITES
-
-CASES = [
-    pytest.param(suite, only, id=f"{suite.project}-{only.replace(' ', '-') or 'whole-files'}")
-    for suite in SUITES
-    for only in groups(suite)
-]
 
 
 @pytest.mark.timeout(900)  # fetches what it runs, which builds it
-@pytest.mark.parametrize(("suite", "only"), CASES)
-async def test_what_upstream_promises_holds_under_our_names(suite: Suite, only: str, tmp_path: Path) -> None:
-    files = groups(suite)[only]
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.project)
+async def test_what_upstream_promises_holds_under_our_names(suite: Suite, tmp_path: Path) -> None:
     prepare(suite, tmp_path)
-    code, output = await run(files, tmp_path)
+    code, output = await run(suite.files, tmp_path)
     assert code == 0, output
-    assert passed(tmp_path).keys() == {file.path for file in files}, "every file has a test that passed"
+    assert passed(tmp_path).keys() == {file.path for file in suite.files}, "every file has a test that passed"
 
 
 def test_names_are_rewritten_where_they_name_a_module_and_nowhere_else() -> None:
@@ -34,6 +27,13 @@ def test_names_are_rewritten_where_they_name_a_module_and_nowhere_else() -> None
     assert rewritten(text, names) == (
         'import new\nfrom new import x\nfrom other.piece import y\n"other.piece.z"\nolder = x.old\n'
     )
+
+
+def test_each_file_has_its_own_choice_of_tests() -> None:
+    files = [File(path="a/test_one.py", only="web or ws"), File(path="a/test_two.py")]
+    assert selection(files) == "test_one.py and (web or ws) or test_two.py"
+    with pytest.raises(ValueError, match=r"test_one\.py is part of the name of another file"):
+        selection([*files, File(path="b/other_test_one.py")])
 
 
 def test_an_sdist_with_another_hash_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from antiphon.wire.handshake import (
     accept_response,
     build_request,
     check_response,
-    error_response,
     parse_request,
     parse_response,
     refuse_response,
@@ -164,7 +163,7 @@ def test_a_wrong_handshake_is_refused_with_its_status(data: bytes, status: int) 
     error = refused(data)
     assert error.status == status
     assert error.reason
-    response = parse_response(error_response(error))
+    response = parse_response(refuse_response(error.status, error.headers, error.body))
     assert response is not None
     assert response.status == status
 

@@ -1,10 +1,11 @@
-"""The command line: `antiphon run | demo | connect | publish | relay`.
+"""The command line: `antiphon run | demo | connect | publish | asyncapi | relay`.
 
 Each command lives in its own module, loaded when it is called; `--help` of one does not import the others.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -12,11 +13,14 @@ from typing import Final
 
 import click
 
+from .problem import WrongUsage
+
 _COMMANDS: Final = {
     "run": "Serve an application.",
     "demo": "Serve the chat room that comes with antiphon.",
     "connect": "Talk to a WebSocket server from the terminal.",
     "publish": "Send one message to a topic of a running hub.",
+    "asyncapi": "Print the AsyncAPI document of an application.",
     "relay": "Join the workers of another server command.",
 }
 
@@ -40,6 +44,17 @@ class _Commands(click.Group):
         command = importlib.import_module(f".{cmd_name}", __name__).command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            is_app = ":" in name or name.endswith(".py")
+            meant = [f"run {name}"] if is_app else difflib.get_close_matches(name, _COMMANDS, n=1)
+            hint = f"did you mean antiphon {meant[0]}?" if meant else f"there are {', '.join(_COMMANDS)}"
+            raise WrongUsage(f"there is no command {name!r}", hint)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -148,7 +148,7 @@ class _Session:
         stop = asyncio.Event()
         with contextlib.suppress(NotImplementedError):  # Windows: CTRL+C raises KeyboardInterrupt instead
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-        self._greet(address, client)
+        self._greet(address, client, offered=bool(subprotocols))
         writing = asyncio.create_task(self._write(client))
         stopping = asyncio.create_task(self._close_when(stop, client))
         try:
@@ -162,8 +162,10 @@ class _Session:
             writing.result()  # its problem is ours
         return code
 
-    def _greet(self, address: Address, client: TerminalClient) -> None:
+    def _greet(self, address: Address, client: TerminalClient, *, offered: bool) -> None:
         details = f", subprotocol {client.subprotocol}" if client.subprotocol else ""
+        if offered and not details:
+            details = ", which takes none of the subprotocols"
         self._terminal.note(f"connected to {address}{details}")
         if self._verbose:
             for name, value in client.response.headers:

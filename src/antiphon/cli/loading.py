@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,8 @@ from typing import Any
 from .problem import Problem
 
 DEFAULT_ATTRIBUTE = "app"
+
+_OURS = str(Path(__file__).parent.parent) + os.sep
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,19 @@ def _import(name: str) -> ModuleType:
         ) from None
     except Exception as error:
         lines = [*_own_frames(error), *"".join(traceback.format_exception_only(error)).rstrip().splitlines()]
+        lines += _importable(error) if isinstance(error, ImportError) else []
         raise Problem(f"module {name!r} cannot be imported:", *lines) from None
+
+
+def _importable(error: ImportError) -> list[str]:
+    """What may have been meant by a name that its module does not have."""
+    name = re.search(r"import name '(\w+)'", str(error))
+    module = sys.modules.get(error.name or "")
+    if name is None or module is None:
+        return []
+    if error.name == "antiphon" and importlib.util.find_spec(f"antiphon.{name[1].lower()}") is not None:
+        return [f"did you mean antiphon.{name[1].lower()}?"]
+    return _meant(name[1], [key for key in vars(module) if not key.startswith("_")], prefix=f"{error.name}.")
 
 
 def _own_frames(error: BaseException) -> list[str]:
@@ -122,7 +137,7 @@ def _own_frames(error: BaseException) -> list[str]:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and "importlib" not in frame.filename
+        if not frame.filename.startswith(_OURS) and "importlib" not in frame.filename
     ]
     return "".join(traceback.format_list(frames)).rstrip().splitlines()
 

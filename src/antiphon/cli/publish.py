@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from antiphon.exceptions import InvalidMessage
 from antiphon.hub import Hub, HubError, TopicOptions
 from antiphon.hub.backends import default_url
+from antiphon.tagged import MessageSet
 
 from .loading import load, locate
 from .parameters import Seconds
@@ -39,12 +41,17 @@ def command(hub: str, topic: str, data: str, kind: str, history: int, ttl: float
     antiphon publish main:app prices '{"tea": 3.5}' --json
     date | antiphon publish relay:///run/app/relay clock -
 
-    With an app, its hub's URL, prefix and topic options are used. Prints the message's position where the topic
+    With an app, its hub's URL, prefix and topic options are used, and a topic that says what it carries (Topics) takes
+    DATA as JSON that fits. Prints the message's position where the topic
     keeps a history.
     """
     payload = _payload(data, kind)
     try:
         found = _hub(hub, topic, history=history, ttl=ttl, prefix=prefix, app_dir=app_dir)
+        messages = found.messages_of(topic)
+        if messages is not None:
+            payload = _message(payload, topic, messages)
+        _check_reachable(found)
         position = asyncio.run(_publish(found, topic, payload))
     except (HubError, ValueError) as error:
         raise Problem(str(error)) from None
@@ -65,6 +72,15 @@ def _payload(data: str, kind: str) -> Any:
         raise Problem(f"DATA is not JSON: {error}", "--text sends it as it is") from None
 
 
+def _message(payload: Any, topic: str, messages: MessageSet[Any]) -> Any:
+    """What was typed as a message of the topic."""
+    text = payload if isinstance(payload, str | bytes) else json.dumps(payload)
+    try:
+        return messages.decode(text.encode() if isinstance(text, str) else text)
+    except InvalidMessage as error:
+        raise Problem(f"DATA does not fit {topic}, which carries {messages.names}: {error}") from None
+
+
 def _hub(name: str, topic: str, *, history: int, ttl: float, prefix: str, app_dir: str) -> Hub:
     if "://" not in name and name.rpartition(":")[2].isdigit():
         raise WrongUsage(
@@ -77,6 +93,10 @@ def _hub(name: str, topic: str, *, history: int, ttl: float, prefix: str, app_di
             raise Problem(f"{target} has no hub", "App(hub=Hub(...)) gives it one")
     else:
         hub = Hub(name, prefix=prefix, topics={topic: TopicOptions(history=history, ttl=ttl)})
+    return hub
+
+
+def _check_reachable(hub: Hub) -> None:
     if hub.url.startswith(MEMORY):
         raise Problem(
             "a memory:// hub lives inside its server's process: nobody there would hear this",
@@ -85,9 +105,8 @@ def _hub(name: str, topic: str, *, history: int, ttl: float, prefix: str, app_di
     if hub.url == RELAY and default_url() != RELAY:
         raise Problem(
             "relay:// is the relay of the server this process belongs to, and it belongs to none",
-            "antiphon run --workers prints its relay's address: ANTIPHON_RELAY=ADDRESS antiphon publish relay:// ...",
+            "antiphon run --workers prints the address of its relay: antiphon publish relay://@antiphon-relay-... ...",
         )
-    return hub
 
 
 async def _publish(hub: Hub, topic: str, data: Any) -> Any:

@@ -39,7 +39,12 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
 @click.option("--app-dir", default=".", metavar="DIR", help="Folder that APP's module is in.")
 @click.option("--env-file", type=_FILE, help="KEY=VALUE lines to put into the environment first.")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="What is worth a line.")
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS, case_sensitive=False),
+    default="info",
+    help="What is worth a line.",
+)
 @click.option("--access-log/--no-access-log", default=True, help="One line per HTTP request and handshake.")
 @click.option(
     "--ws",
@@ -155,7 +160,7 @@ def _metrics_path(path: str) -> str:
     if importlib.util.find_spec("prometheus_client") is None:
         raise Problem("--metrics needs a package: pip install prometheus-client")
     if not path.startswith("/") or path == "/":
-        raise WrongUsage(f"--metrics-path begins with a slash, and {path!r} is none", "for example: /internal/metrics")
+        raise WrongUsage(f"--metrics-path is a slash and a name, not {path!r}", "for example: /internal/metrics")
     return path.rstrip("/")
 
 

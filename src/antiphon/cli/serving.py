@@ -30,10 +30,15 @@ from antiphon.hub.backends import handover
 from antiphon.hub.backends.relay import Supervisor
 from antiphon.server import native
 
+from . import allocator
 from . import sockets as listening
 from .problem import Problem
 
 STARTUP_FAILURE: Final = 3
+
+WORKER_PATIENCE: Final = 30
+"""Seconds without an answer after which a worker counts as stuck, is killed and started again. uvicorn's 5 are less
+than an interpreter may need to start on a busy machine, or in a container with a tenth of a processor."""
 
 logger: Final = logging.getLogger("antiphon.cli")
 
@@ -67,6 +72,7 @@ class Config(uvicorn.Config):
     an orphan would keep the port, with a hub that has lost its relay."""
 
     def __init__(self, *args: Any, metrics_path: str | None = None, **settings: Any) -> None:
+        settings.setdefault("timeout_worker_healthcheck", WORKER_PATIENCE)
         super().__init__(*args, **settings)
         self.metrics_path = metrics_path
         """Where the numbers of all workers are shown."""
@@ -74,6 +80,7 @@ class Config(uvicorn.Config):
         """Where several workers keep them."""
 
     def load(self) -> None:
+        allocator.give_back_large_blocks()
         super().load()
         if self.metrics_path is not None:
             importlib.import_module("antiphon.cli.metrics").install(self, self.metrics_path, self.metrics_folder)

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from antiphon.shown import shown
+
 from .problem import Problem
 
 BACKLOG: Final = 2048
@@ -113,7 +115,7 @@ def _cannot_bind(error: OSError, address: str, port: int) -> Problem:
             return Problem(f"port {port} is in use", f"choose another: --port {port + 1}, or --port 0 for any free one")
         pid, command = owner
         return Problem(
-            f"port {port} is in use by process {pid}: {command}",
+            f"port {port} is in use by process {pid}: {shown(command)}",
             f"stop it (kill {pid}), or choose another: --port {port + 1}, or --port 0 for any free one",
         )
     if error.errno == errno.EACCES and port < UNPRIVILEGED_PORTS_START:

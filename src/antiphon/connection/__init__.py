@@ -1,9 +1,9 @@
 """One WebSocket connection as an endpoint holds it, on any ASGI server."""
 
 from .options import ConnectionOptions
-from .owner import current_owner
+from .owner import current_owner as current_owner
 from .state import Closed, WebSocketState
 from .typed import OnInvalid
 from .websocket import WebSocket
 
-__all__ = ["Closed", "ConnectionOptions", "OnInvalid", "WebSocket", "WebSocketState", "current_owner"]
+__all__ = ["Closed", "ConnectionOptions", "OnInvalid", "WebSocket", "WebSocketState"]

@@ -71,8 +71,9 @@ def decode(kind: TypeForm[T], data: str | bytes) -> T:
     try:
         return adapter.validate_json(data)
     except ValidationError as exc:
-        if exc.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
-            raise InvalidMessage(failures(exc)) from None
+        found = failures(exc)
+        if found[0]["type"] != "json_invalid":
+            raise InvalidMessage(found) from None
     # The quick parser is the stricter one (lone surrogates, nesting): then the standard library has the last word, so
     # that the field is named.
     try:

@@ -32,6 +32,7 @@ from antiphon import (
     TopicOptions,
     WebSocket,
 )
+from antiphon.clients import javascript
 from antiphon.hub import Framing
 from antiphon.middleware import Middleware
 from antiphon.staticfiles import StaticFiles
@@ -81,6 +82,7 @@ app: App = App(
     ),
     middleware=[Middleware(SecurityHeaders)],
 )
+app.add_route("/antiphon.js", javascript)
 app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
@@ -110,11 +112,6 @@ def public_id(secret: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> str
     return hashlib.sha256((secret or secrets.token_hex(16)).encode()).hexdigest()[:24]
 
 
-def last_seen(offset: Annotated[int | None, Query(ge=0)] = None, epoch: str | None = None) -> Position | None:
-    """Where a page that comes back had got to."""
-    return None if offset is None or epoch is None else Position(offset, epoch)
-
-
 @app.websocket("/ws/{room}", dependencies=[Depends(same_origin)])
 async def chat(
     websocket: WebSocket,
@@ -122,7 +119,7 @@ async def chat(
     room: Annotated[RoomName, Path()],
     person: Annotated[str, Depends(public_id)],
     name: Annotated[PersonName, Query()],
-    since: Annotated[Position | None, Depends(last_seen)],
+    since: Position | None = None,
 ) -> None:
     await websocket.accept()
     pace = {"burst": BURST, "per_second": PER_SECOND}  # the page keeps to it, so that nothing is refused

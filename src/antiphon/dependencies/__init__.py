@@ -6,7 +6,7 @@ flow.
 
 from .functions import Body, Cookie, Depends, File, Form, Header, Path, Query, Security
 from .params import SecurityScopes
-from .plan import Kind, Plan, analyze
+from .plan import Kind, Plan, analyze, topics_of
 from .solve import Solved, solve
 from .uploads import UploadFile
 
@@ -27,4 +27,5 @@ __all__ = [
     "UploadFile",
     "analyze",
     "solve",
+    "topics_of",
 ]

@@ -27,6 +27,8 @@ class CallKind(enum.Enum):
     SYNC = "sync"
     ASYNC_GENERATOR = "async generator"
     SYNC_GENERATOR = "sync generator"
+    IN_LINE = "in line"
+    """Sync, and says of itself that it never waits: it needs no thread."""
 
 
 # What decorators of async functions set before `inspect.markcoroutinefunction` existed.
@@ -102,6 +104,8 @@ def call_kind(call: Callable[..., Any]) -> CallKind:
     ):
         if any(recognise(candidate) for candidate in candidates):
             return kind
+    if getattr(call, "in_line", False) is True:
+        return CallKind.IN_LINE
     return CallKind.SYNC
 
 

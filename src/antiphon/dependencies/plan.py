@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from antiphon.connection import WebSocket
 from antiphon.exceptions import DependencyCycleError, DependencyScopeError, ParameterDeclarationError, RegistrationError
-from antiphon.hub import Hub
+from antiphon.hub import Hub, Topics
 
 from . import foreign, hints
 from .declaration import EMPTY, Declared, check_type, completed, field_info, unknown_annotation
@@ -53,6 +53,13 @@ class Kind(enum.Enum):
 
     HTTP = "HTTP"
     WEBSOCKET = "WebSocket"
+
+
+_MISFITS: Final = {
+    Kind.HTTP: ("an HTTP", "@app.websocket registers what takes a WebSocket"),
+    Kind.WEBSOCKET: ("a WebSocket", "annotate it with WebSocket"),
+}
+"""A route by its kind, and what to do about a connection of the other kind."""
 
 
 class Injected(enum.Enum):
@@ -345,9 +352,10 @@ class Analysis:
         default = None if optional is not None and parameter.default is EMPTY else parameter.default
         if what is Injected.CONNECTION and not self._fits(call, wanted):
             if default is EMPTY:
+                route, remedy = _MISFITS[self._source.kind]
+                name = wanted.__name__
                 raise RegistrationError(
-                    f"{where} is a {wanted.__name__}, which a {self._source.kind.value} route does not have; "
-                    "HTTPConnection serves both"
+                    f"{where} is a {name}, which {route} route does not have: {remedy}; HTTPConnection serves both"
                 )
             what = Injected.DEFAULT
         return Injection(parameter.name, what, wanted, default)
@@ -489,6 +497,11 @@ def unfilled(plan: Plan) -> Iterator[tuple[Call, str]]:
         for reader in step.readers:
             if isinstance(reader, FieldReader) and reader.location is Location.PATH and names.isdisjoint(reader.keys):
                 yield step.call, reader.keys[0]
+
+
+def topics_of(plan: Plan) -> tuple[Topics[Any], ...]:
+    """The typed topics that the endpoint or its dependencies take."""
+    return tuple(step.call for step in plan.steps if isinstance(step.call, Topics))
 
 
 def _path_names(path: str) -> frozenset[str]:

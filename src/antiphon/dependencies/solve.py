@@ -323,6 +323,8 @@ async def returned_by(step: Returning, values: dict[str, Any]) -> Any:
     """What a callable without `yield` returns; a sync one runs in the thread pool."""
     if step.kind is CallKind.ASYNC:
         return await step.call(**values)
+    if step.kind is CallKind.IN_LINE:
+        return step.call(**values)
     return await run_in_threadpool(step.call, **values)
 
 

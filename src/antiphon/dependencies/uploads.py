@@ -17,7 +17,7 @@ class UploadFile(StarletteUploadFile):
     """An uploaded file: annotate a parameter of an HTTP route with it (FastAPI's `UploadFile`).
 
     Needs the package python-multipart. What is given is the very object that Starlette's form parser has made; it is
-    closed with the response.
+    closed with the response. `filename` and `headers` are the form part's, `size` is in bytes.
     """
 
     @classmethod

@@ -10,6 +10,7 @@ from .errors import (
     HubNotRunning,
     InvalidTopic,
     SlowSubscriber,
+    UndeclaredTopic,
     UnencodableData,
     UnknownBackend,
 )
@@ -18,6 +19,7 @@ from .membership import Membership, Subscription
 from .message import History, Message, MessageKind
 from .records import Position
 from .topics import Framing, TopicOptions
+from .typed import Topic, Topics
 
 __all__ = [
     "AlreadyJoined",
@@ -37,7 +39,10 @@ __all__ = [
     "Position",
     "SlowSubscriber",
     "Subscription",
+    "Topic",
     "TopicOptions",
+    "Topics",
+    "UndeclaredTopic",
     "UnencodableData",
     "UnknownBackend",
 ]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from antiphon.exceptions import RegistrationWarning
 from antiphon.status import check_close_code, cut_reason
-from antiphon.types import Sink, SupportsSink
+from antiphon.tagged import MessageSet, name_of
+from antiphon.types import DECLARED_EXTENSION, Sink, SupportsSink
 
-from .errors import AlreadyJoined, UnencodableCharacters
-from .records import Position
+from .errors import AlreadyJoined, InvalidPosition, UndeclaredTopic, UnencodableCharacters
+from .records import MAX_EPOCH, MAX_OFFSET_DIGITS, Position
 from .topics import TopicOptions
 
 
@@ -29,7 +30,11 @@ def read_count(name: str, value: Any) -> int:
 
 
 def read_position(since: object) -> Position | None:
-    """A position, of whatever backend it may be. Raises TypeError, ValueError."""
+    """A position, of whatever backend it may be.
+
+    Raises TypeError for what is no Position, `InvalidPosition` for one of parts that are none: those of a
+    `Position(**message)` are a peer's.
+    """
     if since is None:
         return None
     if not isinstance(since, tuple) or len(since) != 2:
@@ -38,13 +43,13 @@ def read_position(since: object) -> Position | None:
     try:
         offset = operator.index(offset)
     except TypeError:
-        raise TypeError(f"since: expected a whole number as offset, got {type(offset).__name__}") from None
+        raise InvalidPosition(f"since: expected a whole number as offset, got {type(offset).__name__}") from None
+    if not 0 <= offset < 10**MAX_OFFSET_DIGITS:
+        raise InvalidPosition(f"since: expected an offset of 0 or more, {MAX_OFFSET_DIGITS} digits at most")
     if not isinstance(epoch, str):
-        raise TypeError(f"since: expected a str as epoch, got {type(epoch).__name__}")
-    try:
-        epoch.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"since: expected an epoch in UTF-8, got {ascii(epoch)[:80]}") from None
+        raise InvalidPosition(f"since: expected a str as epoch, got {type(epoch).__name__}")
+    if not epoch.isprintable() or len(epoch) > MAX_EPOCH:
+        raise InvalidPosition(f"since: expected an epoch as events carry it, got {epoch[:80]!a}")
     return Position(offset, str.__str__(epoch))
 
 
@@ -123,9 +128,26 @@ def read_sink(websocket: SupportsSink) -> Sink:
     sink = getattr(websocket, "sink", None)
     if sink is None:
         kind = f"{type(websocket).__module__}.{type(websocket).__qualname__}"
-        raise TypeError(f"expected an antiphon WebSocket (anything with a `sink`), got {kind}; see docs/hub.md")
+        text = f"expected an antiphon WebSocket (anything with a `sink`), got {kind}"
+        if isinstance(getattr(websocket, "scope", None), Mapping):  # another framework's
+            text += ": accept and join `antiphon.WebSocket(websocket.scope, websocket.receive, websocket.send)` instead"
+        raise TypeError(text)
     found: Sink = sink
     return found
+
+
+def check_declared(topic: str, messages: MessageSet[Any] | None, websocket: object) -> None:
+    """Raises `UndeclaredTopic` for a typed topic whose messages the websocket's channel does not declare."""
+    scope = getattr(websocket, "scope", None)
+    declared = scope.get(DECLARED_EXTENSION) if messages is not None and isinstance(scope, Mapping) else None
+    if messages is None or declared is None:
+        return
+    missing = [name_of(one.kind) for one in messages.types if one.kind not in declared]
+    if missing:
+        raise UndeclaredTopic(
+            f"topic {topic!r} carries {' | '.join(missing)}, which its channel does not declare: take the topic as a "
+            "parameter of the connection function, or name them in sends="
+        )
 
 
 def read_close(code: object, reason: object) -> tuple[int, str]:

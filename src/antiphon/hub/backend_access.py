@@ -49,9 +49,9 @@ class BackendAccess:
         self.backend = backend
         self.in_process: Final = is_in_process(backend)
         """Nothing has to be subscribed, started or waited for."""
-        self.connected = self.in_process
+        self.connected: bool = self.in_process
         """The backend is there."""
-        self.running = False
+        self.running: bool = False
         """Between `start` and `stop`."""
         self.on_outage: Final = on_outage
         self.outage_timeout: Final = outage_timeout
@@ -60,6 +60,8 @@ class BackendAccess:
         self._rooms = rooms
         self.recovered_bytes = RECOVERED_BYTES
         self._up = asyncio.Event()
+        self._up_in: asyncio.AbstractEventLoop | None = None
+        """The loop of those who wait for `_up`."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._attendance = Attendance(backend, self._once, lambda: self.connected)
         rooms.on_lost = self._lost
@@ -80,7 +82,7 @@ class BackendAccess:
 
     async def start(self) -> None:
         """Raises `BackendUnavailable`; then nothing is running, and it may be tried again."""
-        self._up = asyncio.Event()
+        self._wait_here()
         await self.backend.start(self._rooms)
         self.running = True
         self.connected = True
@@ -91,6 +93,15 @@ class BackendAccess:
             except BaseException:
                 await self.stop()
                 raise
+
+    def _wait_here(self) -> None:
+        """Who waits since before the stop in this loop waits on. In another one, nobody waits for what is over."""
+        loop, before, up = asyncio.get_running_loop(), self._up_in, self._up
+        if before is not loop:
+            self._up, self._up_in = asyncio.Event(), loop
+            if before is not None:
+                with contextlib.suppress(RuntimeError):  # it was closed
+                    before.call_soon_threadsafe(up.set)
 
     async def stop(self) -> None:
         self.abandon()
@@ -235,7 +246,7 @@ class BackendAccess:
                 await self._up.wait()
         except TimeoutError:
             return False
-        return True
+        return self._up_in is asyncio.get_running_loop()  # else the hub has been started in another one
 
     async def _once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._rooms.observer is None:

@@ -34,9 +34,9 @@ class Replay:
 
     def __init__(self, position: Position, rest: int, ask: Callable[[Replay], None]) -> None:
         """`rest` entries behind `position`. `ask` leads to `Backlog.supply`, later."""
-        self.position = position
-        self.rest = rest
-        self.asked = False
+        self.position: Position = position
+        self.rest: int = rest
+        self.asked: bool = False
         self._ask = ask
 
     def ask(self) -> None:
@@ -72,12 +72,12 @@ class Backlog:
 
     def __init__(self, sink: Sink, policy: Overflow, limit: int, idle: Callable[[], None]) -> None:
         """`idle` is called when nothing waits any more."""
-        self.sink = sink
-        self.policy = policy
-        self.limit = limit
-        self.dropped = 0
+        self.sink: Sink = sink
+        self.policy: Overflow = policy
+        self.limit: int = limit
+        self.dropped: int = 0
         """Messages the policy lost for this receiver, replaced ones included."""
-        self.disconnected = False
+        self.disconnected: bool = False
         self._idle = idle
         self._held = False
         self._armed = False

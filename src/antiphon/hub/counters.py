@@ -9,10 +9,10 @@ class Counters:
     """What all event loops of a process have delivered and lost. Behind a lock: they may run in several threads."""
 
     def __init__(self) -> None:
-        self.delivered = 0
-        self.dropped = 0
-        self.disconnected = 0
-        self.high_water = 0
+        self.delivered: int = 0
+        self.dropped: int = 0
+        self.disconnected: int = 0
+        self.high_water: int = 0
         """Bytes in the fullest outbox that ever refused a message."""
         self._lock = threading.Lock()
 

@@ -47,17 +47,17 @@ class LocalReceiver:
     )
 
     def __init__(self, sink: Sink, serial: int, user: str | None) -> None:
-        self.sink = sink
+        self.sink: Sink = sink
         self.offer: Offer = sink.offer
-        self.serial = serial
+        self.serial: int = serial
         """Grows with every membership of the hub."""
-        self.user = user
+        self.user: str | None = user
         self.local: LocalTopic | None = None
         """None: left, or not yet joined."""
         self.backlog: Backlog | None = None
         self.behind: Position | None = None
         """Entries up to here are known to the receiver already: drop them when they come."""
-        self.mixed = ""
+        self.mixed: str = ""
         """The epoch of entries that came behind a page of another one: the receiver was told that there is a gap."""
 
     @property
@@ -92,10 +92,10 @@ class LocalTopic:
     )
 
     def __init__(self, station: Station, name: str, options: TopicOptions) -> None:
-        self.station = station
-        self.name = name
-        self.options = options
-        self.limit = sink_limit(options.overflow, options.outbox_bytes)
+        self.station: Station = station
+        self.name: str = name
+        self.options: TopicOptions = options
+        self.limit: int = sink_limit(options.overflow, options.outbox_bytes)
         self.receivers: dict[LocalReceiver, None] = {}
         self.sinks: set[int] = set()
         """Their identities: a sink is in a topic once."""
@@ -287,7 +287,7 @@ class Station:
         self.loop = loop
         self.observer: Observer | None = None
         self.topics: dict[str, LocalTopic] = {}
-        self.memberships = 0
+        self.memberships: int = 0
         self.sinks: dict[int, int] = {}
         """Memberships by the identity of their sink."""
         self.lost: dict[str, int] = {}
@@ -428,8 +428,8 @@ class Station:
         elif local is not None and roster is not None:
             local.refresh(roster, came)
 
-    def close(self, which: Callable[[LocalReceiver], bool], how: tuple[int, str]) -> None:
-        """Disconnect the sinks of receivers `which` is true for."""
-        sinks = {id(r.sink): r.sink for local in self.topics.values() for r in local.receivers if which(r)}
+    def close(self, concerned: Callable[[LocalReceiver], bool], code_and_reason: tuple[int, str]) -> None:
+        """Disconnect the sinks of the receivers that are `concerned`, each sink once."""
+        sinks = {id(r.sink): r.sink for local in self.topics.values() for r in local.receivers if concerned(r)}
         for sink in sinks.values():
-            sink.disconnect(*how)
+            sink.disconnect(*code_and_reason)

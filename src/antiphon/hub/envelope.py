@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
+from antiphon.tagged import TAG, MessageSet
+
 from .errors import HubError, UnencodableCharacters, UnencodableData
 
 _HEADER: Final = struct.Struct(">BBHH")
@@ -52,9 +54,12 @@ class Envelope(NamedTuple):
     """Names the one connection that does not get it; empty: everybody gets it."""
 
 
-def encode(data: object) -> tuple[PayloadForm, bytes]:
-    """Raises `UnencodableData`, before anything is sent."""
-    form, payload = _encode(data)
+def encode(data: object, messages: MessageSet[Any] | None = None) -> tuple[PayloadForm, bytes]:
+    """What was published, as it travels; `messages`: what the topic declares.
+
+    Raises `UnencodableData`, or `UndeclaredMessage` for what the topic does not carry, before anything is sent.
+    """
+    form, payload = _encode(data) if messages is None else (PayloadForm.JSON, _encode_message(data, messages))
     if len(payload) > MAX_DATA:
         raise UnencodableData(f"{len(payload)} bytes; expected at most {MAX_DATA} in one message")
     return form, payload
@@ -76,6 +81,18 @@ def _encode(data: object) -> tuple[PayloadForm, bytes]:
         return PayloadForm.JSON, _encode_escaped(data)
 
 
+def _encode_message(message: object, messages: MessageSet[Any]) -> bytes:
+    one = messages.find(message)
+    try:
+        payload = one.encode(message)
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        if "surrogates not allowed" not in str(error):
+            raise UnencodableData(f"{type(message).__name__} has no JSON form: {error}") from error
+        plain = one.adapter.dump_python(message, mode="json", by_alias=True)
+        return _encode_escaped(plain if one.own else {TAG: one.tag, **plain})
+    return payload if len(payload) <= _DIGITS else _bounded(payload, message)
+
+
 def _encode_escaped(data: object) -> bytes:
     """JSON in ASCII, for what came out of a peer's JSON with lone surrogates in it: they go on as they came."""
     try:
@@ -91,7 +108,12 @@ def encode_json(data: object) -> bytes:
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
         kind = UnencodableCharacters if "surrogates not allowed" in str(error) else UnencodableData
         raise kind(f"{type(data).__name__} has no JSON form: {error}") from error
-    if len(payload) > _DIGITS and _endless(payload) and _endless(_STRING.sub(b" ", payload)):
+    return payload if len(payload) <= _DIGITS else _bounded(payload, data)
+
+
+def _bounded(payload: bytes, data: object) -> bytes:
+    """The payload, unless what it holds is more than a reader takes."""
+    if _endless(payload) and _endless(_STRING.sub(b" ", payload)):
         raise UnencodableData(f"{type(data).__name__} holds an integer of more than {_DIGITS} digits")
     return payload
 

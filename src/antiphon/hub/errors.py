@@ -10,7 +10,10 @@ class HubError(Exception):
 
 
 class InvalidTopic(HubError, ValueError):
-    """A topic name that is empty, too long, or holds characters a name must not hold."""
+    """A topic name that is empty, too long, or holds characters a name must not hold.
+
+    `topic` is what was given, `fault` says what is wrong with it.
+    """
 
     def __init__(self, topic: object, fault: str) -> None:
         super().__init__(f"not a topic name: {_shown(topic)}: {fault}")
@@ -26,7 +29,7 @@ class InvalidTopicName(PeerError, InvalidTopic):
 
 
 class InvalidPosition(PeerError, HubError, ValueError):
-    """What is no position (`Position.parse`): a peer sends it, so uncaught in an endpoint it closes with 1008."""
+    """What is no position, as text or in its parts: a peer sends it, so uncaught in an endpoint it closes with 1008."""
 
     close_code = 1008
     close_reason = "not a position"
@@ -41,6 +44,12 @@ class UnencodableCharacters(PeerError, UnencodableData):
 
     close_code = 1007
     close_reason = "text is not Unicode"
+
+
+class UndeclaredTopic(HubError, RuntimeError):
+    """A channel's connection was to join a typed topic with messages that the channel does not declare: the document
+    would not tell clients of them. Take the topic as a parameter of the connection function, or name its messages in
+    `sends=`."""
 
 
 class UnknownBackend(HubError, ValueError):
@@ -61,7 +70,8 @@ class AlreadyJoined(HubError, RuntimeError):
 class BackendUnavailable(HubError, TryAgainLater, ConnectionError):
     """The backend cannot be reached now. Uncaught in an endpoint it closes with 1013, so that clients come back.
 
-    `uncertain` is True when the request had left before the connection broke: it may or may not have been done.
+    `message` is for a log. `uncertain` is True when the request had left before the connection broke: it may or may not
+    have been done.
     """
 
     def __init__(self, message: str, *, uncertain: bool = False) -> None:

@@ -7,12 +7,25 @@ from dataclasses import dataclass
 from antiphon.events import Event
 from antiphon.types import Overflow
 
+__all__ = [
+    "BackendCalled",
+    "BackendLost",
+    "BackendRestored",
+    "Delivered",
+    "Dropped",
+    "OutboxHighWater",
+    "Published",
+    "ReceiverTooSlow",
+    "Recovery",
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published(Event):
     """A message was accepted by the backend."""
 
     topic: str
+    """The name it was published to or joined under."""
     size: int
     """Bytes of data."""
 
@@ -22,6 +35,7 @@ class Delivered(Event):
     """A message was handed to the local receivers of one event loop."""
 
     topic: str
+    """The name it was published to or joined under."""
     receivers: int
     """Those that took it or hold it in their outbox."""
 
@@ -31,8 +45,11 @@ class Dropped(Event):
     """A slow receiver lost messages."""
 
     topic: str
+    """The name it was published to or joined under."""
     policy: Overflow
+    """The topic's, by which they were lost."""
     count: int
+    """Messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +57,7 @@ class ReceiverTooSlow(Event):
     """A slow receiver was disconnected (1013)."""
 
     topic: str
+    """The name it was published to or joined under."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +65,9 @@ class OutboxHighWater(Event):
     """A receiver's outbox is fuller than any was before in this event loop."""
 
     topic: str
+    """The name it was published to or joined under."""
     bytes: int
+    """Held in that outbox now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +75,11 @@ class Recovery(Event):
     """Somebody came back with a position: a joiner, or this process after trouble."""
 
     topic: str
+    """The name it was published to or joined under."""
     recovered: bool
+    """Everything that was missed is there."""
     messages: int
+    """Missed, and delivered now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +87,9 @@ class BackendCalled(Event):
     """One request to the backend was answered or failed."""
 
     operation: str
+    """Which of the backend's methods."""
     seconds: float
+    """Until the answer."""
     failed: bool
 
 

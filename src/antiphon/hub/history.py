@@ -15,8 +15,8 @@ class Ring:
     __slots__ = ("_deadlines", "_entries", "epoch", "head")
 
     def __init__(self, epoch: str, head: int = 0) -> None:
-        self.epoch = epoch
-        self.head = head
+        self.epoch: str = epoch
+        self.head: int = head
         """Offset of the newest entry ever appended."""
         self._entries: deque[Entry] = deque()
         self._deadlines: deque[float] = deque()

@@ -7,16 +7,28 @@ import contextlib
 import itertools
 import uuid
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from antiphon.events import Observer
+from antiphon.exceptions import RegistrationError
 from antiphon.status import WS_1008_POLICY_VIOLATION
+from antiphon.tagged import MessageSet
 from antiphon.types import SupportsSink
 
-from .arguments import Warnings, read_close, read_count, read_position, read_sink, read_user, user_in, user_of
+from .arguments import (
+    Warnings,
+    check_declared,
+    read_close,
+    read_count,
+    read_position,
+    read_sink,
+    read_user,
+    user_in,
+    user_of,
+)
 from .backend_access import BackendAccess, OnOutage
 from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, is_in_process, redact
@@ -33,7 +45,11 @@ from .pages import PART_BYTES, Pages
 from .records import ENTRY_COST, Position, Track
 from .rooms import Rooms
 from .subscription import QueueSink
-from .topics import MAX_SECONDS, Framing, TopicOptions, Topics, check_number
+from .topics import MAX_SECONDS, DeclaredTopics, Framing, TopicOptions, TopicTable, check_member, check_number
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core.core_schema import CoreSchema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +65,9 @@ class HubStats:
     topics: int
     """Topics with at least one of them."""
     memberships: int
+    """Joins, a connection in two topics counted twice."""
     published: int
+    """Messages published here."""
     delivered: int
     """Messages handed to receivers: one publish to a thousand counts a thousand."""
     dropped: int
@@ -76,7 +94,7 @@ class Hub:
         self,
         url: str | None = None,
         *,
-        topics: Mapping[str, TopicOptions] | None = None,
+        topics: Mapping[str, TopicOptions] | Iterable[DeclaredTopics | Mapping[str, TopicOptions]] | None = None,
         on_outage: OnOutage = OnOutage.RAISE,
         outage_timeout: float = 30.0,
         presence_lease: float = 10.0,
@@ -87,24 +105,24 @@ class Hub:
     ) -> None:
         """Connects to nothing yet.
 
-        `topics`: options by topic or pattern (`*` stands for any characters), see `TopicOptions`. `on_outage`: what a
+        `topics`: options by topic or pattern (`*` stands for any characters), see `TopicOptions`; or a list of typed
+        `Topics`, and of such options beside them. `on_outage`: what a
         call does while the backend is away; `outage_timeout`: seconds after which WAIT gives up.
         `presence_lease`: seconds after which the members of a killed process have left. `heartbeat`: seconds between
         two `{"type": "heartbeat"}` on connections in topics with `Framing.EVENT`; None sends none. `prefix`: of keys in
         a shared store. `observer`: is told what happens (`antiphon.hub.events`). `backend`: instead of `url`, one of
         your own.
-        Raises `UnknownBackend`, `InvalidTopic`, TypeError and ValueError for options that are none.
+        Raises `UnknownBackend`, `InvalidTopic`, RegistrationError, TypeError and ValueError for options that are none.
         """
-        if not isinstance(on_outage, OnOutage):
-            raise TypeError(f"on_outage: expected an OnOutage, got {on_outage!r}")
+        check_member("on_outage", on_outage, OnOutage)
         if not 0 <= check_number("outage_timeout", outage_timeout, float) <= MAX_SECONDS:
             raise ValueError(f"outage_timeout: expected seconds, 0 or more; got {outage_timeout!r}")
         url = default_url() if url is None else url
-        self._topics = Topics(topics or {})
+        self._topics = TopicTable({} if topics is None else topics)
         self._rooms = Rooms(_process())
         config = BackendConfig(presence_lease=presence_lease, prefix=prefix)
         self._backend = build(url, config) if backend is None else backend
-        self.url = redact(url) if backend is None else type(backend).__name__
+        self.url: str = redact(url) if backend is None else type(backend).__name__
         """Without password."""
         self._access = BackendAccess(self._backend, self._rooms, on_outage, outage_timeout)
         self._lifecycle = Lifecycle(self._access, self._rooms, self.url, self._name_process)
@@ -117,6 +135,8 @@ class Hub:
             self._backend.listen(self._rooms)
         self.observer = observer
         _hubs.add(self)
+        for declared in self._topics.declared:
+            declared.bind(self)
         for greet in _greeters:
             greet(self)
 
@@ -185,10 +205,11 @@ class Hub:
         str goes as a text frame, bytes as a binary frame, anything else as JSON text. `exclude`: a connection that does
         not get it. Returns the message's position for topics with history, else None. When it returns, the backend has
         taken the message; receivers in this loop already have it in their outboxes on `memory://`.
-        Raises `InvalidTopic` and `UnencodableData` before anything is sent, `BackendUnavailable`, `HubNotRunning`.
+        Raises `InvalidTopic`, `UnencodableData` and, of a typed topic, `UndeclaredMessage` before anything is sent,
+        `BackendUnavailable`, `HubNotRunning`.
         """
         topic, options = self._topics.find(topic)
-        form, payload = encode(data)
+        form, payload = encode(data, options.messages)
         if form is PayloadForm.BINARY and options.framing is Framing.EVENT:
             raise UnencodableData(f"topic {topic!r} sends JSON events (Framing.EVENT); bytes have no place in them")
         key = "" if options.conflate_by is None else options.conflation_key(data)
@@ -220,10 +241,11 @@ class Hub:
         `user`: who it is; several connections of one user are one member. Without: `presence["user"]`, `["id"]`,
         or presence itself if it is a str; else the connection's authenticated user; else it is a member of its own.
 
-        Raises `InvalidTopic`, `UnencodableData` and `HubNotRunning` at once; on entering `NotAccepted` before
-        `accept()`, `WebSocketDisconnected` when the socket is closed, `BackendUnavailable`.
+        Raises `InvalidTopic`, `UndeclaredTopic`, `UnencodableData` and `HubNotRunning` at once; on entering
+        `NotAccepted` before `accept()`, `WebSocketDisconnected` when the socket is closed, `BackendUnavailable`.
         """
         topic, options = self._topics.find(topic)
+        check_declared(topic, options.messages, websocket)
         serial = next(self._serial)
         given = read_user(user)
         who = given or user_of(websocket)
@@ -241,6 +263,10 @@ class Hub:
             self._warned.of_what_is_not_kept(topic, options, since, history, presence)
         receiver = LocalReceiver(read_sink(websocket), serial, who)
         return Membership(self._joining, topic, options, receiver, request, websocket)
+
+    def messages_of(self, topic: str) -> MessageSet[Any] | None:
+        """What a typed topic carries; None for one that is not declared. Raises `InvalidTopic`."""
+        return self._topics.find(topic)[1].messages
 
     def subscribe(
         self, topic: str, *, since: Position | None = None, history: int = 0, presence: bool = False
@@ -272,10 +298,12 @@ class Hub:
             return History((), None, False)
         limit = None if limit is None else read_count("limit", limit)
         page = await self._pages.whole(topic, options.keep, read_position(since), limit)
-        found = History((), page.position, page.recovered)
+        found: History = History((), page.position, page.recovered)
         size = 0
         for entry in page.entries:
-            found.append(to_message(topic, entry))
+            message = to_message(topic, entry, options.messages)
+            if message is not None:
+                found.append(message)
             size += len(entry.data) + ENTRY_COST
             if size > PART_BYTES:
                 size = 0
@@ -347,6 +375,19 @@ class Hub:
             high_water=self._rooms.counters.high_water,
             dropped_now=dropped,
         )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """FastAPI asks for one where an endpoint of its own annotates a parameter with Hub: say what to do instead."""
+        from pydantic.errors import PydanticSchemaGenerationError  # not at the top: nobody else needs it
+
+        try:
+            return handler(source)  # of a model with arbitrary types
+        except PydanticSchemaGenerationError:
+            raise RegistrationError(
+                "a Hub is given to endpoints of antiphon's App and APIRouter; in an endpoint of FastAPI's own take it "
+                "from `websocket.app.state.hub`, or from a dependency"
+            ) from None
 
     def _name_process(self) -> None:
         if not self._rooms.rooms:

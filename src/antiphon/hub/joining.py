@@ -187,7 +187,11 @@ class Joining:
 
     async def _open(self, room: Room) -> Position | None:
         """Whoever finds the room closed opens it; twice does no harm."""
-        position = await self._access.subscribe(room.topic, room.keep)
+        generation = -1
+        while generation != self._rooms.generation:
+            # An answer from before a loss does not know what was missed; it may come by another connection than that.
+            generation = self._rooms.generation
+            position = await self._access.subscribe(room.topic, room.keep)
         room.opened = True
         return position if position is None else room.promise(position)
 

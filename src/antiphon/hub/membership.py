@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from starlette.websockets import WebSocketState
 
@@ -14,7 +14,7 @@ from .arguments import OnlyAsyncWith
 from .delivery import LocalReceiver
 from .errors import SlowSubscriber
 from .loops import in_loop
-from .message import Message, MessageKind
+from .message import D_co, Message, MessageKind
 from .records import Position, Track
 from .subscription import QueueSink
 from .topics import TopicOptions
@@ -86,11 +86,11 @@ class Membership(OnlyAsyncWith):
         self._websocket = websocket
         self._receiver = receiver
         self._request = request
-        self.options = options
-        self.topic = topic
+        self.options: TopicOptions = options
+        self.topic: str = topic
         self.position: Position | None = None
         """Where the receiver stands after what it got on joining; None for topics without history."""
-        self.recovered = False
+        self.recovered: bool = False
         """`since` was given, and everything published behind it was delivered."""
 
     @property
@@ -136,7 +136,7 @@ class Membership(OnlyAsyncWith):
         self._entrance.died(self, self._receiver, self._request)
 
 
-class Subscription(Membership):
+class Subscription(Membership, Generic[D_co]):
     """The messages of a topic as an async iterator, for code without a socket.
 
     The iteration ends when the block or the hub does. Raises `SlowSubscriber` when the loop falls behind by more than
@@ -163,13 +163,15 @@ class Subscription(Membership):
             raise RuntimeError(f"iterate inside of `async with hub.subscribe({self.topic!r}) as messages:`")
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> Message[D_co]:
         while True:
             parcel = await self._queue.get()
             if parcel is None:
                 raise StopAsyncIteration
             if parcel.kind is not MessageKind.JOINED:
-                return parcel.message()
+                message = parcel.message(self.options.messages)
+                if message is not None:
+                    return message
 
     async def leave(self) -> None:
         """Receive nothing that is published from now on, and end the iteration. Safe to call again."""

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Final, Generic
 
+from typing_extensions import TypeVar
+
+from antiphon.exceptions import InvalidMessage
+from antiphon.tagged import MessageSet
 from antiphon.types import PreparedMessage
 
 from .envelope import PayloadForm, decode, decode_json, encode_json, unpack
 from .presence import Diff, Listed
 from .records import ENTRY_COST, Entry, Position
 from .topics import Framing
+
+logger: Final = logging.getLogger("antiphon.hub")
+
+D_co = TypeVar("D_co", covariant=True, default=Any)
+D = TypeVar("D", default=Any)
 
 
 class MessageKind(Enum):
@@ -30,11 +40,15 @@ class MessageKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a topic, for code that has no socket."""
+class Message(Generic[D_co]):
+    """One message of a topic, for code that has no socket.
+
+    `data` is what was published: str, bytes, or what JSON makes of anything else. `kind` tells published messages from
+    the hub's own news. `offset` and `epoch` say where it stands in the topic's history.
+    """
 
     topic: str
-    data: Any
+    data: D_co
     offset: int | None = None
     """Place in the topic's history; None for topics without."""
     epoch: str | None = None
@@ -46,10 +60,10 @@ class Message:
         return None if self.offset is None or self.epoch is None else Position(self.offset, self.epoch)
 
 
-class History(list[Message]):
-    """Messages of a topic, oldest first, and where they stand."""
+class History(list[Message[D]]):
+    """A list of `messages` of a topic, oldest first, with its `position`, and `recovered`."""
 
-    def __init__(self, messages: Iterable[Message], position: Position | None, recovered: bool) -> None:
+    def __init__(self, messages: Iterable[Message[D]], position: Position | None, recovered: bool) -> None:
         super().__init__(messages)
         self.position = position
         """Behind the last of them; None for topics without history."""
@@ -64,24 +78,30 @@ class Parcel(PreparedMessage):
 
     def __init__(self, topic: str, kind: MessageKind, payload: str | bytes, raw: bytes, form: PayloadForm) -> None:
         super().__init__(payload)
-        self.topic = topic
-        self.kind = kind
-        self.raw = raw
+        self.topic: str = topic
+        self.kind: MessageKind = kind
+        self.raw: bytes = raw
         """The data in `form`, for `message()`; `payload` may be an event around it."""
-        self.form = form
-        self.size = len(payload) if isinstance(payload, bytes) else max(len(payload), len(raw))
+        self.form: PayloadForm = form
+        self.size: int = len(payload) if isinstance(payload, bytes) else max(len(payload), len(raw))
         self.position: Position | None = None
         self.key: str | None = None
         """For CONFLATE; None is never replaced."""
-        self.excluded = ""
+        self.excluded: str = ""
 
     @property
     def cost(self) -> int:
         """What it counts as a part of a page."""
         return self.size + ENTRY_COST
 
-    def message(self) -> Message:
-        data = None if self.kind is MessageKind.RESYNC else decode(self.form, self.raw)
+    def message(self, messages: MessageSet[Any] | None = None) -> Message | None:
+        """For code; `messages`: what the topic declares. None for what does not fit that."""
+        if self.kind is MessageKind.RESYNC:
+            data = None
+        elif messages is None or self.kind is not MessageKind.MESSAGE:
+            data = decode(self.form, self.raw)
+        elif (data := _declared(self.topic, self.raw, messages)) is None:
+            return None
         if self.position is None:
             return Message(self.topic, data, kind=self.kind)
         return Message(self.topic, data, self.position.offset, self.position.epoch, self.kind)
@@ -104,11 +124,22 @@ def unwrap(topic: str, entry: Entry, framing: Framing) -> Parcel:
     return parcel
 
 
-def to_message(topic: str, entry: Entry) -> Message:
-    """What came out of the backend, for code. Raises as `unwrap`."""
+def to_message(topic: str, entry: Entry, messages: MessageSet[Any] | None = None) -> Message | None:
+    """What came out of the backend, for code. None for what does not fit the declared messages. Raises as `unwrap`."""
     form, raw, _, _ = unpack(entry.data)
-    data = decode(form, raw)
+    data = decode(form, raw) if messages is None else _declared(topic, raw, messages)
+    if data is None and messages is not None:
+        return None
     return Message(topic, data) if entry.position is None else Message(topic, data, *entry.position)
+
+
+def _declared(topic: str, raw: bytes, messages: MessageSet[Any]) -> Any:
+    """The message; None for one of another version of the program, or of one that declares nothing."""
+    try:
+        return messages.decode(raw)
+    except InvalidMessage as error:
+        logger.warning("a message of topic %r does not fit what the topic declares, and is left out: %s", topic, error)
+        return None
 
 
 def presence_diff(topic: str, diff: Diff[Listed]) -> Parcel:

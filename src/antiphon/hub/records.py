@@ -19,6 +19,9 @@ ENTRY_COST: Final = 512
 MAX_EPOCH: Final = 64
 """Characters of an epoch, at most; all of them printable."""
 
+MAX_OFFSET_DIGITS: Final = 18
+"""What fits into 64 bits, with a sign, in every backend."""
+
 
 class Position(NamedTuple):
     """A place in a topic's history: just behind the entry with this offset.
@@ -42,7 +45,7 @@ class Position(NamedTuple):
         if not isinstance(text, str):
             raise _invalid(f"expected a str, got {type(text).__name__}")
         offset, dash, epoch = text.partition("-")
-        digits = offset.isascii() and offset.isdecimal() and len(offset) <= 18
+        digits = offset.isascii() and offset.isdecimal() and len(offset) <= MAX_OFFSET_DIGITS
         if not (dash and digits and epoch.isprintable() and len(epoch) <= MAX_EPOCH):
             raise _invalid(ascii(text[:80]))
         return cls(int(offset), epoch)
@@ -107,6 +110,7 @@ class Track(NamedTuple):
     ref: str
     """Names the connection's membership; never used twice, by any process."""
     user: str
+    """Whose connection it is."""
     meta: bytes
     """Opaque info about this connection."""
 
@@ -117,6 +121,7 @@ class Change(NamedTuple):
     version: int
     """Grows with every change of a topic, also across the topic's being forgotten meanwhile."""
     user: str
+    """The member."""
     metas: tuple[bytes, ...]
     """Of the newest `LISTED` connections, oldest first."""
     more: int = 0

@@ -23,7 +23,7 @@ from .delivery import LocalReceiver, LocalTopic, Station
 from .envelope import BadEnvelope
 from .events import BackendLost, BackendRestored
 from .message import Parcel, resync, unwrap
-from .records import Change, Entry, Position
+from .records import Change, Entry, Keep, Position
 from .shelf import Shelf
 from .topics import TopicOptions
 
@@ -39,11 +39,11 @@ class Room:
     __slots__ = ("held", "keep", "last", "opened", "options", "promised", "stations", "topic")
 
     def __init__(self, topic: str, options: TopicOptions) -> None:
-        self.topic = topic
-        self.options = options
-        self.keep = options.keep
+        self.topic: str = topic
+        self.options: TopicOptions = options
+        self.keep: Keep | None = options.keep
         self.stations: tuple[Station, ...] = ()
-        self.opened = False
+        self.opened: bool = False
         """The backend has confirmed the subscription."""
         self.last: Position | None = None
         """Of the newest entry passed on, or where the subscription started."""
@@ -82,13 +82,13 @@ class Rooms:
         self.process = process
         self.rooms: dict[str, Room] = {}
         self.stations: dict[asyncio.AbstractEventLoop, Station] = {}
-        self.generation = 0
+        self.generation: int = 0
         """Grows with every loss of the backend."""
         self.on_restored: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self.on_forgotten: Callable[[], None] = lambda: None
-        self.counters = Counters()
-        self.shelf = Shelf()
+        self.counters: Counters = Counters()
+        self.shelf: Shelf = Shelf()
         self._observer: Observer | None = None
         self._lock = threading.Lock()
 

@@ -17,9 +17,9 @@ class QueueSink:
     """Messages for one loop over a topic. Lives in the event loop it was made in."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.alive = True
-        self.buffered = 0
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.alive: bool = True
+        self.buffered: int = 0
         self._parcels: deque[Parcel] = deque()
         self._ended: tuple[int, str] | None = None
         self._waiter: asyncio.Future[None] | None = None

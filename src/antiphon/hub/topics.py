@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from antiphon.exceptions import RegistrationWarning
+from antiphon.exceptions import RegistrationError, RegistrationWarning
+from antiphon.tagged import MessageSet
 from antiphon.types import Overflow
 
 from .errors import InvalidTopic, InvalidTopicName, UnencodableData
+from .pattern import TopicPattern
 from .records import Keep
 
 MAX_SECONDS: Final = 10 * 366 * 86400.0
@@ -51,6 +53,12 @@ def check_number(name: str, value: object, kind: type[int | float]) -> float:
     return value
 
 
+def check_member(name: str, value: object, kind: type[Enum]) -> None:
+    """Raise TypeError for what is no member of the enum."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected one of {', '.join(map(str, kind))}; got {value!r}")
+
+
 class Framing(Enum):
     """What a socket sees of a published message."""
 
@@ -83,6 +91,8 @@ class TopicOptions:
     messages of the topic do."""
     framing: Framing = Framing.RAW
     """What goes over the wire: the data alone, or `Framing.EVENT`: JSON events that carry positions and presence."""
+    messages: ClassVar[MessageSet[Any] | None] = None
+    """What a typed topic carries; None: anything."""
 
     def __post_init__(self) -> None:
         if check_number("history", self.history, int) < 0:
@@ -93,10 +103,8 @@ class TopicOptions:
             raise ValueError(f"presence_grace: expected seconds, 0 to ten years; got {self.presence_grace!r}")
         if check_number("outbox_bytes", self.outbox_bytes, int) < 1:
             raise ValueError(f"outbox_bytes: expected at least 1; got {self.outbox_bytes!r}")
-        if not isinstance(self.overflow, Overflow):
-            raise TypeError(f"overflow: expected an Overflow, got {self.overflow!r}")
-        if not isinstance(self.framing, Framing):
-            raise TypeError(f"framing: expected a Framing, got {self.framing!r}")
+        check_member("overflow", self.overflow, Overflow)
+        check_member("framing", self.framing, Framing)
         if not (self.conflate_by is None or isinstance(self.conflate_by, str) or callable(self.conflate_by)):
             raise TypeError(f"conflate_by: expected a field's name or a function, got {self.conflate_by!r}")
         if self.conflate_by is not None and self.overflow is not Overflow.CONFLATE:
@@ -124,26 +132,58 @@ class TopicOptions:
 DEFAULT_OPTIONS: Final = TopicOptions()
 
 
-class Topics:
-    """Options by topic: an exact name first, then patterns (`*` stands for any characters) in the order given."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypedOptions(TopicOptions):
+    """The options of a typed topic, which say what it carries."""
 
-    def __init__(self, options: Mapping[str, TopicOptions]) -> None:
-        """Raises `InvalidTopic` for a pattern that no topic could match, TypeError for options of another type."""
-        if not isinstance(options, Mapping):
-            raise TypeError(f"topics: expected a dict of TopicOptions by pattern, got {type(options).__name__}")
+    messages: MessageSet[Any]  # type: ignore[misc]  # of each one, where others have none at all
+
+
+class DeclaredTopics:
+    """Topics that are declared with a pattern of their own; `typed.Topics` says what they carry."""
+
+    def __init__(self, pattern: TopicPattern, options: TopicOptions) -> None:
+        self.pattern = pattern
+        self.options = options
+
+    def bind(self, hub: Any) -> None:
+        """A hub was made with them."""
+
+
+class TopicTable:
+    """Options by topic: declared topics first, then an exact name, then patterns (`*` stands for any characters) in the
+    order given."""
+
+    def __init__(
+        self, given: Mapping[str, TopicOptions] | Iterable[DeclaredTopics | Mapping[str, TopicOptions]]
+    ) -> None:
+        """Raises `InvalidTopic` for a pattern that no topic could match, TypeError for options of another type,
+        RegistrationError for topics that are declared twice."""
+        self.declared, options = _sorted_out(given)
         for pattern, one in options.items():
             if not isinstance(one, TopicOptions):
-                raise TypeError(f"topics[{pattern!r}]: expected TopicOptions, got {type(one).__name__}")
+                given = type(one).__name__
+                raise TypeError(f"topics[{pattern!r}]: expected TopicOptions(history=…), say; got {given}")
         options = {check_topic(pattern): one for pattern, one in options.items()}
         for pattern in options:
-            if _BRACES.search(pattern) and "*" not in pattern:
-                text = f"topics[{pattern!r}] is the options of this one topic: the wildcard of a pattern is *"
-                warnings.warn(text, RegistrationWarning, stacklevel=3)
+            self._check(pattern)
         self._exact = {name: one for name, one in options.items() if "*" not in name}
         self._pattern_names = frozenset(name for name in options if "*" in name)
         self._patterns = [(_pattern(name), one) for name, one in options.items() if "*" in name]
         # Bounded, so that topics nobody uses leave nothing behind; per instance, so that a hub is collectable.
         self._find = lru_cache(maxsize=1024)(self._search)
+
+    def _check(self, pattern: str) -> None:
+        """That the options of this pattern are of use."""
+        for declared in self.declared:
+            if declared.pattern.matches(pattern):
+                raise RegistrationError(f"topics[{pattern!r}]: Topics({declared.pattern.text!r}) has its options")
+        if _BRACES.search(pattern) and "*" not in pattern:
+            text = (
+                f"topics[{pattern!r}] is the options of this one topic: the wildcard of a pattern is *, and what has "
+                "placeholders is Topics(...)"
+            )
+            warnings.warn(text, RegistrationWarning, stacklevel=4)
 
     def find(self, topic: str) -> tuple[str, TopicOptions]:
         """The topic as an exact str, and its options. Raises `InvalidTopic`."""
@@ -159,10 +199,39 @@ class Topics:
         if topic in self._pattern_names:
             text = f"{topic!r} is used as a topic, and is a pattern of Hub(topics=): use the whole name of one topic"
             warnings.warn(text, RegistrationWarning, stacklevel=4)
+        for one in self.declared:
+            if one.pattern.matches(topic):
+                return topic, one.options
         exact = self._exact.get(topic)
         if exact is not None:
             return topic, exact
         return topic, next((one for pattern, one in self._patterns if pattern.fullmatch(topic)), DEFAULT_OPTIONS)
+
+
+def _sorted_out(given: Any) -> tuple[tuple[DeclaredTopics, ...], dict[str, TopicOptions]]:
+    """What `Hub(topics=)` was given: a dict, or a list of typed topics and dicts."""
+    if isinstance(given, Mapping):
+        return (), dict(given)
+    if isinstance(given, str | DeclaredTopics) or not isinstance(given, Iterable):
+        raise TypeError(
+            "topics: expected a dict of TopicOptions by pattern, or a list of Topics (and such dicts), "
+            f"got {type(given).__name__}"
+        )
+    declared: list[DeclaredTopics] = []
+    options: dict[str, TopicOptions] = {}
+    for one in given:
+        if isinstance(one, Mapping):
+            options.update(one)
+        elif isinstance(one, DeclaredTopics):
+            for other in declared:
+                if other.pattern.meets(one.pattern):
+                    raise RegistrationError(
+                        f"topics: Topics({other.pattern.text!r}) and Topics({one.pattern.text!r}) have names in common"
+                    )
+            declared.append(one)
+        else:
+            raise TypeError(f"topics: expected Topics, or a dict of TopicOptions by pattern, got {one!r}")
+    return tuple(declared), options
 
 
 def _pattern(name: str) -> re.Pattern[str]:

@@ -16,7 +16,7 @@ class Caller(Generic[Out]):
     """The client whose message is handled; `Caller[Said | Typing]` may be sent these two.
 
     A parameter with this annotation gets it, in handlers, in the connection function and in dependencies. What is
-    named here is documented as what the channel sends.
+    named here is documented as what the channel sends. `websocket` is the connection, `events` what may be sent.
     """
 
     __slots__ = ("_events", "websocket")

@@ -170,7 +170,7 @@ class Channel(HandlerMethods):
     The connection function is an async generator like a dependency with `yield`: what stands before the `yield` runs
     when a client connects, what stands behind it when the connection is over, and what it yields is given to handlers
     that annotate its class. A plain function runs at the start; `app.add_channel(path)` has none. The connection is
-    accepted at the `yield` when nobody has accepted it before.
+    accepted at the `yield` when nobody has accepted it before. `blueprint` is what the decorator was given.
     """
 
     def __init__(self, blueprint: Blueprint) -> None:

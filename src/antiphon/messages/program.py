@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin
 
 from antiphon import tags
 from antiphon.connection import WebSocket
+from antiphon.dependencies import topics_of
 from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, describe, returned
 from antiphon.dependencies.layers import CONNECTION, CallSource, Layers, analyze_layers
 from antiphon.dependencies.plan import Injected, Plan
@@ -209,6 +210,11 @@ class Program:
             describe_handler(one, plan, self.options) for one, plan in zip(registered, layers.calls, strict=True)
         )
         self.shape: ChannelShape = self._shape(layers, path)
+        self.declared: frozenset[Any] = frozenset(
+            [*(tags.bare(one.codec.annotation) for one in self.shape.sends)]
+            + [one.kind for topics in topics_of(self.plan) for one in topics.messages.types]
+        )
+        """The classes of what the channel sends: others its connections cannot join typed topics of."""
         self.connection_name: str = _connection_name(self.plan)
         """The parameter, or `CONNECTION`, under which solving gives the connection."""
         self.frames: Frames = Frames(self.options.wire)

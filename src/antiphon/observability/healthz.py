@@ -12,6 +12,10 @@ from antiphon.types import ASGIApp
 
 from .reading import ReadOnly
 
+__all__ = [
+    "healthz_app",
+]
+
 PATIENCE: Final = 0.5
 """Seconds a probe waits for a hub to start, half of what Kubernetes waits by default; the start goes on without it."""
 

@@ -29,6 +29,12 @@ from .families import holds_on, key_of, observe, shown
 from .ledger import Ledger
 from .reading import ReadOnly
 
+__all__ = [
+    "Metrics",
+    "both",
+    "metrics_app",
+]
+
 REFRESH: Final = 0.5
 """Seconds between two looks at `hub.stats()`, which the other workers show: so old is what they show of it."""
 

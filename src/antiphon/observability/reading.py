@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from starlette._utils import get_route_path
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from antiphon.shown import shown
 from antiphon.types import Receive, Scope, Send
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 
 class ReadOnly:

@@ -29,6 +29,8 @@ from antiphon.status import (
 )
 
 DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
+ORDINARY = frozenset({1000, 1001, 1005, 1006})
+"""Codes with which peers leave that have nothing to say."""
 CONSEQUENCES = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 """What the other tasks of a group get from the streams between them when one ends with a disconnect."""
 
@@ -81,6 +83,16 @@ def ending_of_response(response: Response) -> Ending:
     return Ending(code=_close_code(response.status_code), status=response.status_code)
 
 
+def ending_of_disconnect(error: Any) -> Ending | None:
+    """What a `WebSocketDisconnect` means that leaves an endpoint whose peer is there; None: an ordinary end.
+
+    A code that no browser leaves with was written by somebody: the peer gets it, as from a `WebSocketException`.
+    """
+    if isinstance(error, StarletteWebSocketDisconnected) or not isinstance(error.code, int) or error.code in ORDINARY:
+        return None
+    return _of_websocket_exception(error)
+
+
 def unwrap(error: Exception) -> Exception:
     """See through the `ExceptionGroup` of a task group: disconnects beside another error are only its company.
 
@@ -118,8 +130,12 @@ def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[Exception]:
 
 def _of_websocket_exception(error: Any) -> Ending:
     reason = error.reason or ""
-    why = f"{error.code} {reason}".rstrip()
-    return Ending(code=error.code, reason=reason, body={"code": error.code, "reason": reason}, why=why)
+    return Ending(code=error.code, reason=reason, body={"code": error.code, "reason": reason}, why=said_by(error))
+
+
+def said_by(error: Any) -> str:
+    """The code and the reason of an exception that has them."""
+    return f"{error.code} {error.reason or ''}".rstrip()
 
 
 def _of_http_exception(error: Any) -> Ending:

@@ -40,7 +40,17 @@ from .context import (
     tell_leaving,
     wants_exceptions,
 )
-from .endings import DISCONNECTS, NOT_FOUND, UNHANDLED, Ending, ending_of, ending_of_response, unwrap
+from .endings import (
+    DISCONNECTS,
+    NOT_FOUND,
+    UNHANDLED,
+    Ending,
+    ending_of,
+    ending_of_disconnect,
+    ending_of_response,
+    said_by,
+    unwrap,
+)
 
 if TYPE_CHECKING:
     from antiphon.dependencies import Plan
@@ -50,11 +60,12 @@ logger: Final = logging.getLogger("antiphon")
 GONE = (*DISCONNECTS, RuntimeError, OSError)
 """What sending a last message raises when the connection has ended meanwhile, whatever server is underneath."""
 
-ANSWERS = (dict, list, Response, BaseModel)
+ANSWERS = (str, bytes, dict, list, Response, BaseModel)
 """What an endpoint returns that takes a WebSocket for a request. Others may come of `return await something()`."""
 
 MOST_TOLD = 1000
-_told_of_answers: set[str] = set()
+_told: set[str] = set()
+"""What the log has been told of once, for it is the same with each connection."""
 
 FAREWELL_TIMEOUT = 1.0
 """Seconds a cancelled endpoint may take to send its Close: a stopping server must not wait for a stuck peer."""
@@ -98,12 +109,19 @@ async def run(
 
 
 def _tell_of_answer(endpoint: Callable[..., Any], result: object) -> None:
-    """Once for each endpoint, of which there are not many."""
     name = name_of(endpoint)
-    if name not in _told_of_answers and len(_told_of_answers) < MOST_TOLD:
-        _told_of_answers.add(name)
-        kind = type(result).__name__
-        logger.warning("%s returned a %s, which nobody gets: await websocket.send_json(...) sends it", name, kind)
+    kind = type(result).__name__
+    if _is_first(f"{name} returned {kind}"):
+        send = {"str": "send_text", "bytes": "send_bytes"}.get(kind, "send_json")
+        logger.warning("%s returned a %s, which nobody gets: await websocket.%s(...) sends it", name, kind, send)
+
+
+def _is_first(mistake: str) -> bool:
+    """Whether the log has not been told. Once for each endpoint, of which there are not many."""
+    if mistake in _told or len(_told) >= MOST_TOLD:
+        return False
+    _told.add(mistake)
+    return True
 
 
 async def run_session(endpoint: Callable[[Any], Any], scope: Scope, receive: Receive, send: Send) -> None:
@@ -183,7 +201,7 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
             await _answer(websocket, await handlers.call(handler, websocket, cause), ending or UNHANDLED)
             return False
         if isinstance(cause, DISCONNECTS):
-            await _finish(websocket)
+            await _end_disconnected(websocket, cause)
             return True
         if ending is None:
             raise error
@@ -198,6 +216,20 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
         return False
     finally:
         del error, cause  # as in `_failed`
+
+
+async def _end_disconnected(websocket: WebSocket, error: Exception) -> None:
+    """A disconnect left the endpoint: as a rule the peer has gone, and there is nothing to do.
+
+    Where it is there, somebody raised it by hand, and gets what a WebSocketException of that code is.
+    """
+    if not _lost(websocket) and websocket.application_state is WebSocketState.CONNECTING:
+        logger.info("%s refused: 403, %s (%s)", describe(websocket.scope), shown(said_by(error)), _raised(error))
+    ending = ending_of_disconnect(error)
+    if ending is None:
+        await _finish(websocket)
+    else:
+        await _apply(websocket, ending)
 
 
 def _note(scope: Scope, ending: Ending) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.convertors import CONVERTOR_TYPES
+from starlette.endpoints import WebSocketEndpoint
 from starlette.routing import PARAM_REGEX, compile_path
 
+from antiphon.connection.typed import adapter_of
 from antiphon.dependencies import Plan
 from antiphon.dependencies.inspection import GENERATORS, CallKind, call_kind, describe, unwrapped, warn_about
 from antiphon.dependencies.plan import unfilled
@@ -30,6 +32,17 @@ def a_path(path: str) -> str:
     if callable(path):
         raise RoutingError(f"a route needs a path, as in @app.websocket('/path'), and got {describe(path)}")
     raise RoutingError(f"a path is a str like '/chat', got {path!r}")
+
+
+def check_messages(declared: Any, endpoint: Callable[..., Any]) -> None:
+    """Raise RegistrationError for a type of messages that pydantic knows nothing of."""
+    if declared is not None:
+        try:
+            adapter_of(declared)
+        except TypeError as error:
+            raise RegistrationError(
+                f"{describe(endpoint)}: receives= and sends= take a type of messages: {error}"
+            ) from None
 
 
 def check_prefix(prefix: str) -> None:
@@ -56,6 +69,12 @@ def check_path(path: str, endpoint: Callable[..., Any]) -> None:
     if set("{}") & set(PARAM_REGEX.sub("", path)):
         text = f"{path!r} has a brace that is part of no parameter, which are {{name}} and {{name:int}}"
         warn_about(endpoint, f"{describe(endpoint)}: {text}")
+
+
+def check_injectable(endpoint: Callable[..., Any]) -> None:
+    """Raise for a `WebSocketEndpoint` class, which takes an ASGI scope and no dependencies."""
+    if isinstance(endpoint, type) and issubclass(endpoint, WebSocketEndpoint):
+        raise RegistrationError(f"{describe(endpoint)} is a class: websocket_route(path) registers it")
 
 
 def check_endpoint(endpoint: Callable[..., Any]) -> None:

@@ -92,7 +92,8 @@ class APIRoute(Route):
 
     The endpoint may be sync (it runs in the thread pool) or async. A `Response` it returns is sent as it is; any other
     value becomes JSON, through `response_model` (or the return annotation) when there is one, as pydantic writes it;
-    what pydantic does not know by its attributes.
+    what pydantic does not know by its attributes. Overrides come from `dependency_overrides_provider`, else from the
+    app around.
     """
 
     def __init__(

@@ -11,13 +11,13 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from antiphon.dependencies.inspection import describe
 from antiphon.shown import shown
 from antiphon.types import Scope
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 State: TypeAlias = Mapping[str, Any] | None
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -26,8 +26,10 @@ Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 def normalize(lifespan: Any) -> Lifespan | None:
     """A context manager factory out of what users pass: one already, or a (deprecated) generator function.
 
-    Raises TypeError for a function without `yield`.
+    Raises TypeError for a function without `yield`, and for one that does not take the app.
     """
+    if callable(lifespan) and not _takes_app(lifespan):
+        raise TypeError(f"lifespan is called with the app, which {describe(lifespan)} does not take: lifespan(app)")
     if inspect.iscoroutinefunction(lifespan):
         raise TypeError(f"lifespan is an async context manager, and {describe(lifespan)} has no `yield`")
     if inspect.isasyncgenfunction(lifespan):
@@ -36,6 +38,17 @@ def normalize(lifespan: Any) -> Lifespan | None:
         return _lifted(contextlib.contextmanager(lifespan))
     own: Lifespan | None = lifespan
     return own
+
+
+def _takes_app(lifespan: Callable[..., Any]) -> bool:
+    """False only where its signature says so."""
+    try:
+        inspect.signature(lifespan).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # it has none that can be read
+        return True
+    return True
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,7 @@ from antiphon.types import Scope
 from .include import flatten, select
 
 MOST: Final = 3
-"""Near misses that a line names."""
+"""Routes that a line names."""
 
 _COMPARED: Final = 128
 """Routes, and characters of a path, that are looked at: what a stranger asks for must not cost much."""
@@ -38,6 +38,8 @@ def no_route(routes: Sequence[BaseRoute], scope: Scope, path: str) -> str:
         return f"{line}: none is registered here; those of a router are with include_router(router)"
     root = shown(scope.get("root_path", ""))
     near = _searching.near(path, known)
+    if not near and len(known) <= MOST:
+        return f"{line}; registered: {', '.join(root + route.path for route in known)}"
     return f"{line}; near misses: {', '.join(root + one for one in near)}" if near else line
 
 

@@ -9,7 +9,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from starlette.convertors import Convertor
 from starlette.middleware import Middleware
@@ -24,14 +24,23 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import OverridesProvider
-from .errors import check_endpoint, check_path
+from .errors import check_endpoint, check_injectable, check_messages, check_path
+
+
+class Told(TypedDict, total=False):
+    """What a route says of its messages, for documents: their types, unions of them as a rule."""
+
+    receives: Any
+    """From the client."""
+    sends: Any
+    """To it."""
 
 
 class WebSocketRoute(StarletteWebSocketRoute):
     """A path and an `endpoint(websocket)` without dependency injection, or a `WebSocketEndpoint` class.
 
     Takes the place of Starlette's, and ends connections by the close matrix. `middleware` is wrapped around this route
-    only.
+    only. `name` (else the endpoint's) is what `url_path_for` finds it by.
     """
 
     def __init__(
@@ -65,7 +74,9 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     The signature is analysed here, once; what can never work raises a `RegistrationError`. Works in any Starlette
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
-    and their values are dropped. Overrides come from `dependency_overrides_provider`, else from the app around.
+    and their values are dropped. `receives` and `sends` are the types of its messages, for documents. `name` (else the
+    endpoint's) is what `url_path_for` finds it by. Overrides come from `dependency_overrides_provider`, else from the
+    app around.
     """
 
     def __init__(
@@ -76,9 +87,18 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         name: str | None = None,
         dependencies: Sequence[Depends] | None = None,
         dependency_overrides_provider: OverridesProvider | None = None,
+        receives: Any = None,
+        sends: Any = None,
     ) -> None:
         check_path(path, endpoint)
+        check_injectable(endpoint)
         self.check(endpoint)
+        for declared in (receives, sends):
+            check_messages(declared, endpoint)
+        self.receives: Any = receives
+        """The type of the messages from the client, for documents; None: not told."""
+        self.sends: Any = sends
+        """The type of the messages to it."""
         self.path = path
         self.own_path = path
         """Without the prefixes of routers."""
@@ -122,6 +142,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
             name=self.name,
             dependencies=[*dependencies, *self.dependencies],
             dependency_overrides_provider=self.dependency_overrides_provider or provider,
+            receives=self.receives,
+            sends=self.sends,
         )
         route.own_path = self.own_path
         return route

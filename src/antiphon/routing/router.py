@@ -27,19 +27,13 @@ from . import lifespan as lifespans
 from .channel import ChannelRoute, blueprint_of
 from .context import OverridesProvider
 from .endpoint import refuse_unknown
-from .errors import (
-    RoutingError,
-    a_path,
-    check_endpoint,
-    check_prefix,
-    warn_of_missing_path_parameters,
-)
+from .errors import RoutingError, a_path, check_endpoint, check_prefix, warn_of_missing_path_parameters
 from .fastapi_include import FastAPIInclude
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, flatten, select
 from .leaf import LeafRoute, is_leaf
 from .near_misses import no_route
-from .route import APIWebSocketRoute, WebSocketRoute
+from .route import APIWebSocketRoute, Told, WebSocketRoute
 from .suspects import warn_of_suspects, warn_of_unreachable
 
 logger: Final = logging.getLogger("antiphon")
@@ -61,10 +55,11 @@ class RouteMethods:
         raise NotImplementedError
 
     def websocket(
-        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None
+        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None, **told: Unpack[Told]
     ) -> Callable[[Endpoint], Endpoint]:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
 
+        `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
         Raises RegistrationError for what can never be served: a path that is none, a function without `async`, a
         parameter that cannot be filled.
         """
@@ -72,7 +67,7 @@ class RouteMethods:
         a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
-            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies)
+            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
             return endpoint
 
         return register
@@ -263,6 +258,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         name: str | None = None,
         *,
         dependencies: Sequence[Any] | None = None,
+        **told: Unpack[Told],
     ) -> None:
         """What `websocket()` does, without a decorator."""
         route = APIWebSocketRoute(
@@ -271,6 +267,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             name=name,
             dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
+            **told,
         )
         route.own_path = path
         self._register(route)

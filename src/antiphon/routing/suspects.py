@@ -70,11 +70,19 @@ def warn_of_no_websocket(plan: Plan) -> None:
         if not all(is_security_scheme(unwrapped(step.call)) for step in plan.steps):
             return
         why = "no parameter is annotated with WebSocket"
+        if _hides_parameters(call):
+            why += ", and `@functools.wraps` on the wrapper of a decorator shows those of what it wraps"
     elif named.annotation is EMPTY:
         return  # told already
     else:
-        why = f"parameter {named.name!r} is read from the query, since its annotation is another than WebSocket"
+        why = f"parameter {named.name!r} is read from the query: annotate it with WebSocket"
     warn_about(call, f"{describe(call)} can accept no connection, so each is refused with 403: {why}")
+
+
+def _hides_parameters(call: Callable[..., Any]) -> bool:
+    """Whether it takes everything and names nothing, as a decorator's wrapper does."""
+    kinds = {parameter.kind for parameter in inspect.signature(call).parameters.values()}
+    return kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
 
 def _takes_connection(step: Step) -> bool:
@@ -108,7 +116,7 @@ def warn_of_unread_path(route: APIWebSocketRoute) -> None:
     queried = [key for reader in readers if reader.location is Location.QUERY for key in reader.keys]
     for name in unread:
         meant = difflib.get_close_matches(name, queried, n=1)
-        hint = f"{meant[0]!r}, which is read from the query, is spelt otherwise" if meant else f"add `{name}: str`"
+        hint = f"{meant[0]!r}, which is read from the query, may be meant" if meant else f"add `{name}: str`"
         text = f"{describe(call)}: nobody takes {{{name}}} of {route.path!r}: {hint}, or call it {{_{name}}}"
         warn_about(call, text)
 

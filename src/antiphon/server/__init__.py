@@ -3,11 +3,11 @@
 `uvicorn app:app --ws antiphon.server:WebSocketProtocol`
 """
 
-from .backend import native
+from .backend import native as native
 from .config import ServerConfig
-from .engine import Engine
-from .errors import ClientDisconnected
-from .session import Session
+from .engine import Engine as Engine
+from .errors import ClientDisconnected as ClientDisconnected
+from .session import Session as Session
 from .uvicorn import HTTPProtocol, WebSocketProtocol
 
-__all__ = ["ClientDisconnected", "Engine", "HTTPProtocol", "ServerConfig", "Session", "WebSocketProtocol", "native"]
+__all__ = ["HTTPProtocol", "ServerConfig", "WebSocketProtocol"]

@@ -1,22 +1,24 @@
 """The readable twin of the pipe's first half: from the peer to the app (`_pipe.pyx` is native, and has both).
 
-Owns what was received and not parsed yet, the inbox with its reader, and whether the socket is read. What is rare is
-left to the subclass, through the methods that only raise NotImplementedError here.
+Owns what was received and not parsed yet, the inbox with its reader, and whether the socket is read. `owner` and
+`watch` are whom a pipe tells, while its connection is not over.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from antiphon.types import Message
+from antiphon.types import ClosedBy, Message, StopListener
 from antiphon.wire import Close, Deflate, Parser, Phase, Ping, ProtocolError
 from antiphon.wire.frames import Event
 
 from ._turns import Flusher, Turns
-from .bounds import HELD, OVERHEAD, PINGS, READS, SHORT, SLICE, WORK
+from .bounds import HELD, LARGE, OVERHEAD, PINGS, READS, SHORT, SLICE, WORK
 from .config import ServerConfig
+from .errors import nothing_more
 from .state import Opening
 
 
@@ -36,8 +38,61 @@ class Shared(Protocol):
     def turns(self) -> Turns: ...
 
 
+class PipeOwner(Protocol):
+    """What a pipe tells its connection, while that is not over; `session.Session` is one."""
+
+    def on_early_data(self, data: bytes) -> None:
+        """Bytes came while the connection is not open."""
+
+    def on_control(self, event: Ping | Close) -> None:
+        """A control frame came."""
+
+    def on_violation(self, error: ProtocolError) -> None:
+        """The peer broke the protocol. The reader has been woken for what came before."""
+
+    def on_rate(self, size: int) -> None:
+        """A chunk of `size` bytes was parsed, and rates are limited."""
+
+    def on_unfinished(self, size: int) -> None:
+        """The unfinished message is `size` bytes now, more than a slice; or 0: it is finished."""
+
+    def on_unread(self, size: int) -> None:
+        """The inbox holds `size` bytes beyond its bound; or 0: it does not."""
+
+    async def send_other(self, message: Message) -> None:
+        """An ASGI message that is not `websocket.send` on an open connection."""
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """`types.Sink`: somebody wants the connection closed."""
+
+
+class PipeWatch(Protocol):
+    """Whom a pipe tells that somebody waits: for the app, for the peer, for the end; `watch.Watch` is one."""
+
+    def on_paused(self) -> None:
+        """The socket is read no more until the app has read."""
+
+    def on_handed(self) -> None:
+        """The transport holds bytes that the kernel did not take."""
+
+    async def drain_slowly(self) -> None:
+        """Wait for room in the outbox."""
+
+    async def yield_to_loop(self) -> None:
+        """Let the loop turn once."""
+
+    def on_writable(self, callback: Callable[[], None]) -> None:
+        """Call back once, when the transport holds nothing any more or the connection is over."""
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call back once, when the connection is over."""
+
+    def off_close(self, callback: Callable[[], None]) -> None:
+        """Forget a callback given to `on_close`."""
+
+
 class Reading:
-    """What one connection receives; an `asyncio.Protocol` as far as data is concerned."""
+    """What one connection receives."""
 
     __slots__ = (
         "_at",
@@ -48,12 +103,15 @@ class Reading:
         "_reads",
         "_waiter",
         "answers",
+        "at_stop",
         "busy",
         "close_code",
         "close_reason",
+        "closed_by",
         "connect_taken",
         "deflate",
         "dirty",
+        "disconnect_taken",
         "fd",
         "flusher",
         "handed",
@@ -65,6 +123,7 @@ class Reading:
         "out_bytes",
         "outbox_limit",
         "overfull",
+        "owner",
         "parser",
         "queued",
         "rated",
@@ -72,52 +131,66 @@ class Reading:
         "received",
         "state",
         "stopped",
+        "told",
         "transport",
         "turns",
         "was_paused",
+        "watch",
     )
 
-    def __init__(self, engine: Shared) -> None:
+    owner: PipeOwner
+    watch: PipeWatch
+
+    def __init__(self, engine: Shared, owner: PipeOwner) -> None:
+        self.owner = owner
         self.loop: asyncio.AbstractEventLoop = engine.loop
-        self.flusher = engine.flusher
-        self.turns = engine.turns
+        self.flusher: Flusher = engine.flusher
+        self.turns: Turns = engine.turns
         self.inbound_limit: int = engine.config.inbound_bytes
         self.outbox_limit: int = engine.config.outbox_bytes
         self.transport: asyncio.Transport | None = None
-        self.fd = -1
+        self.fd: int = -1
         """The socket, when bytes may be written to it without asking the transport; -1 otherwise."""
         self.state: int = Opening.HANDSHAKE
         self.parser: Parser | None = None
         self.deflate: Deflate | None = None
         self.close_code: int | None = None
-        self.close_reason = ""
-        self.connect_taken = False
+        """How the connection ended; None while it is not over."""
+        self.close_reason: str = ""
+        self.closed_by: ClosedBy | None = None
+        self.connect_taken: bool = False
         """`asgi_receive` has returned `websocket.connect`."""
-        self.reading_paused = False
+        self.disconnect_taken: bool = False
+        """It has returned `websocket.disconnect`."""
+        self.told: bool = False
+        """The app knows of the end: by that message, or since it was the one to end the connection."""
+        self.at_stop: StopListener | None = None
+        """Asked when the server stops: whether the app is at work on a message, and ends the connection itself."""
+        self.reading_paused: bool = False
         """Until the app has read."""
-        self.stopped = False
+        self.stopped: bool = False
         """The socket is not read: for that reason, or until what was read of it has been parsed."""
-        self.was_paused = False
+        self.was_paused: bool = False
         """It was stopped at some time since somebody last cleared this."""
-        self.queued = False
+        self.queued: bool = False
         """Waits for its turn."""
-        self.rated = False
+        self.rated: bool = False
         """Call `on_rate` for every chunk."""
-        self.hoards = False
+        self.hoards: bool = False
         """`on_unfinished` was told of an unfinished message that is large."""
-        self.overfull = False
+        self.overfull: bool = False
         """`on_unread` was told of an inbox beyond its bound."""
-        self.received = 0
+        self.received: int = 0
         """Chunks received."""
-        self.inbox_bytes = 0
-        self.out_bytes = 0
-        self.handed = False
+        self.inbox_bytes: int = 0
+        self.out_bytes: int = 0
+        self.handed: bool = False
         """The transport holds bytes: everything goes through it until it is empty."""
-        self.handed_bytes = 0
+        self.handed_bytes: int = 0
         """All bytes ever given to the transport."""
-        self.busy = False
-        self.dirty = False
-        self.answers = False
+        self.busy: bool = False
+        self.dirty: bool = False
+        self.answers: bool = False
         self._inbox: deque[str | bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._out: list[bytes] | None = None
@@ -126,54 +199,8 @@ class Reading:
         self._reads = 0  # without waiting,
         self._reading_since = 0.0
 
-    # ------------------------------------------------------------ what the subclass does
-
-    def on_early_data(self, data: bytes) -> None:
-        """Bytes came while the connection is not open."""
-        raise NotImplementedError
-
-    def on_control(self, event: Ping | Close) -> None:
-        """A control frame came."""
-        raise NotImplementedError
-
-    def on_violation(self, error: ProtocolError) -> None:
-        """The peer broke the protocol. The reader has been woken for what came before."""
-        raise NotImplementedError
-
-    def on_paused(self) -> None:
-        """The socket is read no more until the app has read."""
-        raise NotImplementedError
-
-    def on_rate(self, size: int) -> None:
-        """A chunk of `size` bytes was parsed, and rates are limited."""
-        raise NotImplementedError
-
-    def on_unfinished(self, size: int) -> None:
-        """The unfinished message is `size` bytes now, more than a slice; or 0: it is finished."""
-        raise NotImplementedError
-
-    def on_unread(self, size: int) -> None:
-        """The inbox holds `size` bytes beyond its bound; or 0: it does not."""
-        raise NotImplementedError
-
     def flush(self) -> None:
-        """Write out what there is."""
-        raise NotImplementedError
-
-    def on_handed(self) -> None:
-        """The transport holds bytes that the kernel did not take."""
-        raise NotImplementedError
-
-    async def drain_slowly(self) -> None:
-        """Wait for room in the outbox."""
-        raise NotImplementedError
-
-    async def breathe(self) -> None:
-        """Let the loop turn once."""
-        raise NotImplementedError
-
-    async def send_rarely(self, message: Message) -> None:
-        """An ASGI message that is not `websocket.send` on an open connection."""
+        """Write out what there is: `pipe.py` has the way out."""
         raise NotImplementedError
 
     # ------------------------------------------------------------ from the peer
@@ -181,7 +208,8 @@ class Reading:
     def data_received(self, data: bytes) -> None:
         """asyncio's callback: bytes came."""
         if self.state != Phase.OPEN and self.state != Phase.CLOSING:
-            self.on_early_data(data)
+            if self.close_code is None:
+                self.owner.on_early_data(data)
             return
         if self.parser is None:
             return
@@ -227,16 +255,16 @@ class Reading:
         at = parser.feed_some(data, start, min(len(data), start + SLICE), WORK, events)
         self._sort(events)
         if self.rated:
-            self.on_rate(at - start)
+            self.owner.on_rate(at - start)
         held = parser.buffered
         if held > SLICE or self.hoards:
-            self.on_unfinished(held if held > SLICE else 0)
+            self.owner.on_unfinished(held if held > SLICE else 0)
         if self._waiter is not None and not self.queued and (self._inbox or self.close_code is not None):
             self.wake()
             if len(events) > SHORT:
                 self.turns.owe()
         if parser.error is not None and self.parser is not None:
-            self.on_violation(parser.error)
+            self.owner.on_violation(parser.error)
         if self.inbox_bytes > self.inbound_limit:
             self._note_overfull()
         if self.parser is not None and (at < len(data) or parser.inflating):
@@ -261,16 +289,24 @@ class Reading:
                     last = event
                     continue
             elif last is not None:
-                self.on_control(last)
+                self.owner.on_control(last)
                 last = None
-            self.on_control(event)
+            self.owner.on_control(event)
         if last is not None:
-            self.on_control(last)
+            self.owner.on_control(last)
 
     def _wait(self) -> None:
         if not self.queued:
             self.queued = True
             self.turns.enter(self)
+
+    @property
+    def swollen(self) -> bool:
+        """`Turns`: what it has to do is to inflate more of a message that is large already."""
+        parser = self.parser
+        if parser is None or not parser.inflating or parser.buffered < LARGE:
+            return False
+        return self._waiter is None or self._inbox is None  # else its reader's turn comes first
 
     def take_turn(self) -> None:
         """`Turns`: it is the turn of its reader, when that has given way, or of what was not parsed yet."""
@@ -308,9 +344,9 @@ class Reading:
         if not self.reading_paused and self.transport is not None and not self.transport.is_closing():
             self.reading_paused = True
             self._stop_reading()
-            self.on_paused()
+            self.watch.on_paused()
         self.overfull = True
-        self.on_unread(self.inbox_bytes - self.inbound_limit)
+        self.owner.on_unread(self.inbox_bytes - self.inbound_limit)
 
     def _stop_reading(self) -> None:
         if not self.stopped and self.transport is not None and not self.transport.is_closing():
@@ -331,7 +367,7 @@ class Reading:
         self.inbox_bytes -= _cost(payload)
         if self.overfull and self.inbox_bytes <= self.inbound_limit:
             self.overfull = False
-            self.on_unread(0)
+            self.owner.on_unread(0)
         if self.reading_paused and self.inbox_bytes * 2 <= self.inbound_limit:
             self.resume_reading()
         return payload
@@ -347,7 +383,7 @@ class Reading:
         self.inbox_bytes = 0
         if self.overfull:
             self.overfull = False
-            self.on_unread(0)
+            self.owner.on_unread(0)
 
     def wake(self) -> None:
         """Let the reader that waits look again."""
@@ -363,11 +399,11 @@ class Reading:
             if self._waiter is not None:
                 raise RuntimeError("two tasks receive from one WebSocket at the same time")
             self._reads = 0
-            if gives_way:
-                gives_way = False
-                self._wait()
             self._waiter = self.loop.create_future()
             try:
+                if gives_way:
+                    gives_way = False
+                    self._wait()
                 await self._waiter
             finally:
                 self._waiter = None
@@ -394,11 +430,14 @@ class Reading:
             return {"type": "websocket.receive", "text": payload}
         if payload is not None:
             return {"type": "websocket.receive", "bytes": payload}
-        return self.take_disconnect()
+        return self._take_disconnect()
 
-    def take_disconnect(self) -> dict[str, Any]:
-        """The `websocket.disconnect` message, once."""
-        raise NotImplementedError
+    def _take_disconnect(self) -> dict[str, Any]:
+        """`websocket.disconnect` (ASGI WebSocket spec 2.5), once: an app that goes on receiving must not spin."""
+        if self.disconnect_taken:
+            raise nothing_more()
+        self.disconnect_taken = self.told = True
+        return {"type": "websocket.disconnect", "code": self.close_code, "reason": self.close_reason}
 
 
 def _cost(payload: str | bytes) -> int:

@@ -7,6 +7,7 @@ cdef double READING = bounds.READING
 cdef double SHARE = bounds.SHARE
 cdef double NEWS = bounds.NEWS
 cdef double SETTLED = bounds.SETTLED
+cdef Py_ssize_t LARGE = bounds.LARGE
 cdef Py_ssize_t STEPS = bounds.STEPS
 cdef unsigned int SAMPLED = bounds.SAMPLED
 cdef Py_ssize_t SMALL = bounds.SMALL
@@ -22,6 +23,8 @@ cdef class Turns:
     cdef object run
     cdef object late  # deques of pipes
     cdef object waiting
+    cdef object swollen
+    cdef Pipe first  # of the swollen, the one whose turn it is
     cdef bint scheduled
     cdef unsigned int small
     cdef double taken  # seconds on news, since the loop turned, or somewhat longer
@@ -32,6 +35,7 @@ cdef class Turns:
         self.run = self._run
         self.late = deque()
         self.waiting = deque()
+        self.swollen = deque()
 
     @property
     def spent(self):
@@ -54,7 +58,12 @@ cdef class Turns:
         return 0
 
     cdef int enter(self, Pipe pipe, bint late) except -1:
-        (self.late if late else self.waiting).append(pipe)
+        if late or not swollen(pipe):
+            (self.late if late else self.waiting).append(pipe)
+        elif pipe is self.first:
+            self.swollen.appendleft(pipe)
+        else:
+            self.swollen.append(pipe)
         self.schedule()
         return 0
 
@@ -74,13 +83,24 @@ cdef class Turns:
             self.give_turn(late.popleft())
         if waiting:
             self.give_turn(waiting.popleft())
-        while waiting and left and <double>self.clock() < until:
+        if self.swollen:
+            self.inflate()
+        while (waiting or self.swollen) and left and <double>self.clock() < until:
             left -= 1
-            self.give_turn(waiting.popleft())
+            if waiting:
+                self.give_turn(waiting.popleft())
+            else:
+                self.inflate()
         self.scheduled = False
         self.taken = 0.0
-        if late or waiting:
+        if late or waiting or self.swollen:
             self.schedule()
+
+    cdef int inflate(self) except -1:
+        self.first = self.swollen.popleft()
+        self.give_turn(self.first)
+        self.first = None
+        return 0
 
     cdef int give_turn(self, Pipe pipe) except -1:
         try:
@@ -88,6 +108,14 @@ cdef class Turns:
         except Exception as error:  # a transport's bug stays with its own connection
             self.loop.call_exception_handler({"message": "reading a WebSocket failed", "exception": error})
         return 0
+
+
+cdef inline bint swollen(Pipe pipe):
+    """What it has to do is to inflate more of a message that is `LARGE` already."""
+    cdef Parser parser = pipe.parser
+    if parser is None or not parser.inflating or parser._size < LARGE:
+        return False
+    return pipe._waiter is None or pipe._inbox is None  # else its reader's turn comes first
 
 
 @cython.final

@@ -20,6 +20,10 @@ class Turning(Protocol):
     answers: bool
     """In its outbox is something of its own, not only what somebody told all."""
 
+    @property
+    def swollen(self) -> bool:
+        """What it has to do is to inflate more of a message that is `LARGE` already."""
+
     def take_turn(self) -> None:
         """Do one turn's work."""
 
@@ -30,6 +34,9 @@ class Turning(Protocol):
 class Turns:
     """Whose turn it is: connections that have more to do than fits into one turn go one after the other.
 
+    Those that inflate a large message have all of their turns one after the other, too: it is whole before the next one
+    grows, so that there is one such message at a time and not one for each connection.
+
     Each turn of the loop has a bounded time for them (`SHARE`), and one for what has just come (`NEWS`). `clock` tells
     how long things take, in seconds.
     """
@@ -39,6 +46,8 @@ class Turns:
         self._clock = clock
         self._late: deque[Turning] = deque()  # with news for which this turn of the loop had no time
         self._waiting: deque[Turning] = deque()  # with more than one turn's work
+        self._swollen: deque[Turning] = deque()  # the same, and large messages that are inflated
+        self._first: Turning | None = None  # of these, the one whose turn it is
         self._scheduled = False
         self._small = 0
         self._spent = 0.0  # on news, since the loop turned, or somewhat longer
@@ -80,7 +89,12 @@ class Turns:
 
     def enter(self, pipe: Turning, *, late: bool = False) -> None:
         """Let `pipe` have a turn, behind those that wait already."""
-        (self._late if late else self._waiting).append(pipe)
+        if late or not pipe.swollen:
+            (self._late if late else self._waiting).append(pipe)
+        elif pipe is self._first:
+            self._swollen.appendleft(pipe)
+        else:
+            self._swollen.append(pipe)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -97,13 +111,23 @@ class Turns:
             self._give_turn(late.popleft())
         if waiting:
             self._give_turn(waiting.popleft())
-        while waiting and left and self._clock() < self._until:
+        if self._swollen:
+            self._inflate()
+        while (waiting or self._swollen) and left and self._clock() < self._until:
             left -= 1
-            self._give_turn(waiting.popleft())
+            if waiting:
+                self._give_turn(waiting.popleft())
+            else:
+                self._inflate()
         self._scheduled = False
         self._spent = 0.0
-        if late or waiting:
+        if late or waiting or self._swollen:
             self._schedule()
+
+    def _inflate(self) -> None:
+        self._first = self._swollen.popleft()
+        self._give_turn(self._first)
+        self._first = None
 
     def _give_turn(self, pipe: Turning) -> None:
         try:

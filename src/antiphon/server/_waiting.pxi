@@ -157,12 +157,12 @@ cdef class Receive:
                 if pipe._waiter is not None and pipe._waiter is not self.waiter:
                     raise RuntimeError(TWO_READERS)
                 pipe._reads = 0
-                if gives_way:
-                    pipe.wait()
                 waiter = Waiter.__new__(Waiter)
                 waiter.pipe = pipe
                 waiter._asyncio_future_blocking = True
                 pipe._waiter = self.waiter = waiter
+                if gives_way:
+                    pipe.wait()
                 Py_INCREF(waiter)
                 result[0] = <PyObject *>waiter
                 return SEND_NEXT

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Final, NamedTuple
 
-native: bool
-"""Whether the native twin runs."""
+from antiphon.wire import NATIVE
+from antiphon.wire.parser import Parser as PureParser
 
-if TYPE_CHECKING:
-    from .pipe import Flusher, Pipe, Turns
-else:
-    from antiphon.wire import NATIVE
+from .pipe import Flusher, Pipe, Turns
 
+__all__ = ["NATIVE_TWIN", "PURE_TWIN", "Flusher", "Pipe", "Turns", "Twin", "native", "twin"]
+
+
+class Twin(NamedTuple):
+    """The classes that belong together; the pure ones are the types of both."""
+
+    Pipe: type[Pipe]
+    Flusher: type[Flusher]
+    Turns: type[Turns]
+    Parser: type[PureParser]
+
+
+PURE_TWIN: Final = Twin(Pipe, Flusher, Turns, PureParser)
+NATIVE_TWIN: Twin | None = None
+"""None where it was not built, or is not wanted (`ANTIPHON_PURE=1`)."""
+
+if NATIVE:
     try:
-        if not NATIVE:
-            raise ImportError("the parser is the pure one, so the pipe is")
-        from ._pipe import Flusher, Pipe, Turns
+        from antiphon.wire import Parser as NativeParser
 
-        native = True
+        from ._pipe import Flusher as NativeFlusher
+        from ._pipe import Pipe as NativePipe
+        from ._pipe import Turns as NativeTurns
     except ImportError:
-        from .pipe import Flusher, Pipe, Turns
+        pass
+    else:
+        NATIVE_TWIN = Twin(NativePipe, NativeFlusher, NativeTurns, NativeParser)
 
-        native = False
+twin: Twin = NATIVE_TWIN or PURE_TWIN
+"""What an `Engine` takes that is made from now on."""
 
-__all__ = ["Flusher", "Pipe", "Turns", "native"]
+native: Final[bool] = NATIVE_TWIN is not None
+"""Whether the native twin runs."""

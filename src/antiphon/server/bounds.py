@@ -55,6 +55,10 @@ NEWS: Final = 0.004
 SETTLED: Final = 0.001
 """Seconds of work after which it is found out when the loop turns: to ask each time would cost more than a message."""
 
+LARGE: Final = 128 << 10
+"""So many bytes of a message may be inflated beside those of others; what is larger goes on when those before it are
+whole. A hundred that grow together would need room for a hundred."""
+
 STEPS: Final = 64
 """Turns of connections in one turn of the loop, for a clock that stands still."""
 

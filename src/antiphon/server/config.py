@@ -122,9 +122,9 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
 
 
 _NUMBERS: dict[str, tuple[type, ...]] = {
-    name: kinds
+    name: _kinds(annotation)
     for name, annotation in typing.get_type_hints(ServerConfig).items()
-    if {int, float} & set(kinds := _kinds(annotation))
+    if {int, float} & set(_kinds(annotation))
 }
 """The options that are numbers, and of which types; NoneType among them where None is no limit."""
 

@@ -13,16 +13,17 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from antiphon.events import ConnectionRefused, Event
 from antiphon.shown import shown
-from antiphon.types import ASGIApp, Scope
+from antiphon.types import ASGIApp, Receive, Scope, Send
 from antiphon.wire import Deflate, Phase, Role, negotiate
 from antiphon.wire.deflate import Agreement
 
-from .backend import Flusher, Turns
+from . import backend
+from .backend import Flusher, Pipe, Turns, Twin
 from .config import ServerConfig
 from .deadlines import Deadlines
 from .keepalive import ping_times
@@ -47,10 +48,12 @@ _MOST_OFFERS: Final = 64
 class Stoppable(Protocol):
     """What the engine asks of a connection when the server stops; `session.Session` is one."""
 
-    state: int
     task: asyncio.Task[Any] | None
     """The app's."""
-    transport: asyncio.Transport | None
+
+    @property
+    def pipe(self) -> Pipe:
+        """Its messages, its state and its transport."""
 
     def refuse(self, status: int, reason: str = "", headers: Any = ()) -> None:
         """Answer a handshake that waits."""
@@ -90,10 +93,14 @@ class Engine:
         reset_contextvars: bool = False,
         stop_bound: float | None = None,
         logger: logging.Logger | None = None,
+        access_log: bool = True,
         rng: random.Random | None = None,
         work_clock: Callable[[], float] = time.perf_counter,
+        unproxied_app: ASGIApp | None = None,
     ) -> None:
+        """`unproxied_app`: called instead of `app` for requests without a header of a proxy, where that is the same."""
         self.app: Final = app
+        self._unproxied_app: Final = unproxied_app
         self.config: Final = config or ServerConfig()
         self.loop: Final = loop or asyncio.get_running_loop()
         self.context: Final = contextvars.copy_context()
@@ -106,11 +113,13 @@ class Engine:
         self.asgi: Final = {"version": asgi_version, "spec_version": ASGI_SPEC_VERSION}
         self.default_headers: Final = default_headers
         self.reset_contextvars: Final = reset_contextvars
+        self.access_log: Final = access_log
         self.logger: Final = logger or logging.getLogger("antiphon.server")
-        self.app_is_coroutine_function: Final = _is_coroutine_function(app)
+        self._coroutine_functions: Final = {id(one): _is_coroutine_function(one) for one in (app, unproxied_app)}
         self.sessions: Final[dict[Stoppable, None]] = {}  # for large numbers a third of a set's size
-        self.flusher: Final = Flusher(self.loop)
-        self.turns: Final = Turns(self.loop, work_clock)
+        self.twin: Final[Twin] = backend.twin
+        self.flusher: Final[Flusher] = self.twin.Flusher(self.loop)
+        self.turns: Final[Turns] = self.twin.Turns(self.loop, work_clock)
         self.headers: Final = SharedHeaders()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
@@ -118,7 +127,7 @@ class Engine:
         self.retry_headers: Final = ((b"retry-after", b"%d" % self.config.retry_after),)
         self.refused: Final[Counter[int]] = Counter()
         """How many handshakes were turned away, by HTTP status."""
-        self.stopping = False
+        self.stopping: bool = False
         self.unfinished: Final[Hoard[Stoppable]] = Hoard(self.config.unfinished_bytes)
         self.unread: Final[Hoard[Stoppable]] = Hoard(self.config.unread_bytes)
         self._address: tuple[str, int | None] | None = None
@@ -127,8 +136,18 @@ class Engine:
         self._stop_bound: Final = stop_bound
         self._rng: Final = rng or random.Random()
         self._stop_queue: list[tuple[float, Stoppable]] = []
+        self._cancel_at = self._grace = 0.0
 
     refusals: Final = {503: "no room for another connection", 429: "too many connections from this address"}
+
+    def call_app(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, Any]:
+        """The coroutine of the app's task for one connection."""
+        app = self.app
+        if self._unproxied_app is not None and not any(b"forwarded" in name for name, _ in scope["headers"]):
+            app = self._unproxied_app
+        if self._coroutine_functions[id(app)]:
+            return app(scope, receive, send)  # type: ignore[return-value]
+        return _call(app, scope, receive, send)
 
     # ------------------------------------------------------------ limits
 
@@ -190,7 +209,7 @@ class Engine:
 
     def log_answer(self, scope: Scope | None, answer: str) -> None:
         """One line for how a handshake was answered, as uvicorn writes it."""
-        if scope is None or not self.logger.isEnabledFor(logging.INFO):
+        if scope is None or not self.access_log or not self.logger.isEnabledFor(logging.INFO):
             return
         client = scope.get("client")
         address = f"{client[0]}:{client[1]}" if client else ""
@@ -210,17 +229,17 @@ class Engine:
         now = self.clock()
         open_sessions = []
         for session in list(self.sessions):
-            if session.state == Phase.OPEN:
+            if session.pipe.state == Phase.OPEN:
                 open_sessions.append(session)
-            elif session.state <= Opening.WAITING_APP:
+            elif session.pipe.state <= Opening.WAITING_APP:
                 session.refuse(503, "the server stops", self.retry_headers)
         if open_sessions:
             self.logger.info("Closing %d WebSocket(s) within %.1f s", len(open_sessions), times.window)
         queue = [(now + offset, session) for offset, session in staggered(open_sessions, times.window, self._rng)]
         self._stop_queue = queue[::-1]
+        self._grace = times.cancel - times.window
+        self._cancel_at = now + times.cancel
         self._close_next()
-        if self.sessions:
-            self.loop.call_later(times.cancel, self._cancel_rest)
         return times
 
     def _close_next(self) -> None:
@@ -231,15 +250,23 @@ class Engine:
             session.stop()
         if queue:
             self.loop.call_later(max(0.01, queue[-1][0] - now), self._close_next)
+        elif self.sessions:
+            # Where the loop had no time for the window, the grace period begins when the last has been told.
+            self.loop.call_later(max(self._cancel_at - now, self._grace), self._cancel_rest)
 
     def _cancel_rest(self) -> None:
         for session in list(self.sessions):
             if session.task is not None:
                 session.task.cancel("the server stops")
-            if session.transport is not None:
+            if session.pipe.transport is not None:
                 session.abort()
         if any(session.task is not None for session in self.sessions):
             self.loop.call_later(_CANCEL_AGAIN, self._cancel_rest)  # some have not understood
+
+
+async def _call(app: Any, scope: Scope, receive: Receive, send: Send) -> Any:
+    """For an app that is no coroutine function itself: call it inside its task."""
+    return await app(scope, receive, send)
 
 
 def _tick(config: ServerConfig) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NoReturn
 
 from starlette.websockets import WebSocketDisconnect
 
@@ -16,3 +16,15 @@ class ClientDisconnected(ConnectionError):
 
 TOLD_OF_THE_END: Final = (ClientDisconnected, WebSocketDisconnect)
 """What leaves an app whose peer is gone and that does not mind: Starlette and FastAPI make the second of the first."""
+
+
+async def send_to_nobody(kind: str, *, by_app: bool) -> NoReturn:
+    """ASGI's `send` behind the end of the connection. `by_app`: the app has ended it, or been told."""
+    if by_app:
+        raise RuntimeError(f"unexpected ASGI message {kind!r}: the app has ended the connection already")
+    raise ClientDisconnected(f"the WebSocket is closed: {kind!r} cannot be sent")
+
+
+def nothing_more() -> ClientDisconnected:
+    """For a `receive` behind the one that told of the end."""
+    return ClientDisconnected("the WebSocket is closed: nothing more will be received")

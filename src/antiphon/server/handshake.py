@@ -1,7 +1,7 @@
 """From a connection's first byte to the app's answer: the request, the app's accept, or an HTTP response instead.
 
 `Handshake` holds what is needed only until then, and is dropped with the answer, so that an idle connection does not
-keep it. Of its connection it knows what `Answered` says.
+keep it. It writes to the connection's pipe, and tells the rest to whom `Answered` describes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Any, Final, Protocol
 
 from antiphon.shown import shown
 from antiphon.types import CARRIER_EXTENSION, Message, Scope
-from antiphon.wire import Deflate, HandshakeError
+from antiphon.wire import HandshakeError
 from antiphon.wire.handshake import Request, accept_response, parse_request, refuse_response, subprotocols, validate
 
+from .backend import Pipe
 from .denial import Denial
 from .engine import Engine
 from .scope import build_scope, path_of
 from .sockets import direct_fd
-from .state import Opening, State
+from .state import Opening, move
+from .watch import Watch
 
 Addresses = tuple[tuple[str, int] | None, tuple[str, int | None] | None]
 
@@ -29,33 +31,7 @@ _SCHEMES: Final = ("ws", "wss")
 class Answered(Protocol):
     """What a handshake asks of its connection; `session.Session` is one."""
 
-    path: str
     address: str | None
-    state: int
-    transport: asyncio.Transport | None
-    deflate: Deflate | None
-    fd: int
-    handed: bool
-    outbox_limit: int
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that wait for the peer."""
-
-    def put(self, data: bytes) -> None:
-        """Send."""
-
-    def flush(self) -> None:
-        """Write out what there is."""
-
-    async def drain_slowly(self) -> None:
-        """Wait for room in the outbox."""
-
-    def on_handed(self) -> None:
-        """The transport holds bytes already."""
-
-    def move(self, state: State) -> None:
-        """Enter a state."""
 
     def run_app(self, scope: Scope) -> None:
         """The request is whole."""
@@ -63,42 +39,62 @@ class Answered(Protocol):
     def answered(self, *, half_close: bool) -> None:
         """The answer was an HTTP response, and it is whole."""
 
-    def abort(self) -> None:
-        """Drop the connection."""
-
 
 class Handshake:
-    """One connection's, until it is answered."""
+    """One connection's, until it is answered; an entry of the engine's `Deadlines`."""
 
-    __slots__ = ("_denial", "_early", "_engine", "_extensions", "_key", "_scope", "_session", "addresses", "due")
+    __slots__ = (
+        *("_denial", "_due", "_early", "_engine", "_extensions", "_key", "_pipe", "_scope", "_session", "_watch"),
+        *("addresses", "slot"),
+    )
 
-    def __init__(self, engine: Engine, session: Answered, due: float) -> None:
-        self.due: Final = due
-        """When it has to be answered; 0.0: at any time."""
+    def __init__(self, engine: Engine, pipe: Pipe, watch: Watch, session: Answered) -> None:
+        self.slot = -1
         self.addresses: Addresses | None = None
         """The client's and ours, where somebody has asked the transport already."""
         self._engine: Final = engine
+        self._pipe: Final = pipe
+        self._watch: Final = watch
         self._session: Final = session
         self._scope: Scope | None = None
         self._key = b""
         self._extensions: bytes | None = None
         self._early: bytearray | None = None
         self._denial: Denial | None = None
+        self._due = 0.0
+        timeout = engine.config.handshake_timeout
+        if timeout is not None:
+            self._due = engine.clock() + timeout
+            engine.deadlines.enter(self, self._due)
+
+    def on_deadline(self, now: float) -> float | None:
+        """`Deadlines`: the request, or the app's answer to it, has perhaps not come in time."""
+        pipe, engine = self._pipe, self._engine
+        if pipe.transport is None or pipe.state > Opening.WAITING_APP:
+            return None
+        if now < self._due:
+            return self._due
+        if pipe.state == Opening.HANDSHAKE:
+            self.refuse(408, "the request did not come in time")
+        else:
+            engine.logger.warning("WebSocket %s refused: the app did not accept in time", shown(self._watch.path))
+            self.refuse(503, "no answer in time", engine.retry_headers)
+        return None
 
     # ------------------------------------------------------------ the request
 
     def receive(self, data: bytes) -> None:
         """Bytes of the request, or frames of a client in a hurry."""
-        session = self._session
-        if session.state > Opening.WAITING_APP:
+        state = self._pipe.state
+        if state > Opening.WAITING_APP:
             return
         if self._early is None:
             self._early = bytearray()
         self._early += data
         limit = self._engine.config.handshake_size
-        if session.state == Opening.WAITING_APP:
+        if state == Opening.WAITING_APP:
             if len(self._early) > limit:
-                session.abort()
+                self._watch.abort()
             return
         try:
             request = parse_request(self._early, max_head=limit)
@@ -113,25 +109,25 @@ class Handshake:
     def _begin(self, request: Request) -> None:
         """Start the app for a request, whose bytes have been taken off. Raises HandshakeError for one that is no
         handshake."""
-        engine, session = self._engine, self._session
+        engine, pipe, watch = self._engine, self._pipe, self._watch
         self._key = validate(request)
         offered = request.values(b"sec-websocket-extensions")
         if offered:
-            session.deflate, self._extensions = engine.agree_on_compression(offered)
-        transport = session.transport
+            pipe.deflate, self._extensions = engine.agree_on_compression(offered)
+        transport = pipe.transport
         assert transport is not None
         client, server = self.addresses or _addresses_of(transport)
         if client is None and server is not None and server[1] is not None:
             # Only a socket that was reset already does not know its peer. No app expects that, and nobody would answer.
-            session.abort()
+            watch.abort()
             return
         tls = transport.get_extra_info("sslcontext") is not None
         address = client[0] if client is not None else ""
         status = engine.admit(address)
         if status is not None:
-            session.path = path_of(request.target)
+            watch.path = path_of(request.target)
             raise HandshakeError(status, engine.refusals[status], engine.retry_headers)
-        session.address = address
+        self._session.address = address
         scope = build_scope(
             request,
             engine.headers.share(request.headers),
@@ -142,35 +138,37 @@ class Handshake:
             client=client,
             server=engine.shared_address(server),
             state=engine.app_state.copy(),
-            extensions={"websocket.http.response": {}, CARRIER_EXTENSION: session},
+            extensions={"websocket.http.response": {}, CARRIER_EXTENSION: pipe},
         )
-        session.path = scope["path"]
+        watch.path = scope["path"]
         self._scope = scope
         if not tls:
-            session.fd = direct_fd(transport)
+            pipe.fd = direct_fd(transport)
         transport.set_write_buffer_limits(high=0)
         if transport.get_write_buffer_size():  # a response to a request before this one is still on its way
-            session.handed = True
-            session.on_handed()
-        session.move(Opening.WAITING_APP)
-        session.run_app(scope)
+            pipe.handed = True
+            watch.on_handed()
+        move(pipe, Opening.WAITING_APP)
+        self._session.run_app(scope)
 
     # ------------------------------------------------------------ the answer
 
     def accept(self, message: Message) -> bytes | None:
         """The app accepts. Returns what the client has sent behind its request already."""
-        engine, session, scope = self._engine, self._session, self._scope
+        engine, scope = self._engine, self._scope
         assert scope is not None
         subprotocol = message.get("subprotocol")
         if subprotocol is not None and subprotocol not in scope["subprotocols"]:
             engine.logger.warning(
                 "WebSocket %s: the app chose subprotocol '%s', which the client did not offer; it is left out",
-                shown(session.path),
+                shown(self._watch.path),
                 shown(subprotocol),
             )
             subprotocol = None
         headers = [*engine.default_headers(), *(message.get("headers") or ())]
-        session.put(accept_response(self._key, subprotocol=subprotocol, extensions=self._extensions, headers=headers))
+        self._pipe.put(
+            accept_response(self._key, subprotocol=subprotocol, extensions=self._extensions, headers=headers)
+        )
         engine.log_answer(scope, "[accepted]")
         return bytes(self._early) if self._early else None
 
@@ -184,25 +182,15 @@ class Handshake:
         expected: bool = True,
     ) -> None:
         """Answer with a whole HTTP response, which ends the connection."""
-        session = self._session
+        pipe = self._pipe
         body = reason.encode() if body is None else body
         content_type = b"text/plain; charset=utf-8" if body else None
         self._note_answer(status, reason if expected else "the app failed")
         headers = (*self._engine.default_headers(), *headers)
-        session.put(refuse_response(status, headers, body, content_type=content_type))
-        unfinished = session.state == Opening.HANDSHAKE
-        session.move(Opening.DENYING)
-        session.answered(half_close=unfinished)
-
-    def expire(self) -> None:
-        """The request, or the app's answer to it, has not come in time."""
-        if self._session.state == Opening.HANDSHAKE:
-            self.refuse(408, "the request did not come in time")
-        else:
-            self._engine.logger.warning(
-                "WebSocket %s refused: the app did not accept in time", shown(self._session.path)
-            )
-            self.refuse(503, "no answer in time", self._engine.retry_headers)
+        pipe.put(refuse_response(status, headers, body, content_type=content_type))
+        unfinished = pipe.state == Opening.HANDSHAKE
+        move(pipe, Opening.DENYING)
+        self._session.answered(half_close=unfinished)
 
     def deny(self, message: Message) -> None:
         """The app answers with a response of its own (ASGI extension `websocket.http.response`)."""
@@ -211,25 +199,25 @@ class Handshake:
             raise RuntimeError(f"the status of a denial response is between 200 and 599, not {status}")
         self._denial = Denial(status, [*self._engine.default_headers(), *(message.get("headers") or ())])
         self._note_answer(status, "denied by the app")
-        self._session.move(Opening.DENYING)
+        move(self._pipe, Opening.DENYING)
 
     async def deny_body(self, message: Message) -> bool:
         """A part of that response. Returns whether it is whole."""
-        session, denial = self._session, self._denial
+        pipe, denial = self._pipe, self._denial
         assert denial is not None
         more = message.get("more_body", False)
-        session.put(denial.chunk(message.get("body", b""), more))
+        pipe.put(denial.chunk(message.get("body", b""), more))
         if not more:
-            session.answered(half_close=False)
+            self._session.answered(half_close=False)
             return True
-        session.flush()
-        if session.buffered > session.outbox_limit:
-            await session.drain_slowly()
+        pipe.flush()
+        if pipe.buffered > pipe.outbox_limit:
+            await self._watch.drain_slowly()
         return False
 
     def _note_answer(self, status: int, reason: str) -> None:
         """Log and report that the answer is something else than an open connection."""
-        engine, path = self._engine, self._session.path
+        engine, path = self._engine, self._watch.path
         if self._scope is None:  # no app, and no access line
             engine.logger.info("WebSocket %s refused: %d %s", shown(path) or "?", status, shown(reason))
         engine.log_answer(self._scope, str(status))

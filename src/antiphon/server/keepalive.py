@@ -54,7 +54,7 @@ class Keepalive:
 
     def __init__(self, times: PingTimes, now: float) -> None:
         self._times: Final = times
-        self.due = now + times.after
+        self.due: float = now + times.after
         """When the next ping is."""
         self.rtt: float | None = None
         """Seconds from the last answered ping to its pong; None before the first."""

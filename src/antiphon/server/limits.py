@@ -20,7 +20,7 @@ class Admission:
         self._limit: Final = limit
         self._limit_per_address: Final = limit_per_address
         self._addresses: dict[str, int] = {}
-        self.count = 0
+        self.count: int = 0
 
     def enter(self, address: str) -> int | None:
         """Count one more connection; an HTTP status (503 or 429) when there is no room for it."""
@@ -89,7 +89,7 @@ class Hoard(Generic[T]):
         self._addresses: dict[Hashable, dict[T, int]] = {}
         self._totals: dict[Hashable, int] = {}
         self._address_of: dict[T, Hashable] = {}
-        self.total = 0
+        self.total: int = 0
 
     def note(self, holder: T, address: str, size: int) -> list[T]:
         """`holder` holds so much now. Whom this makes too much are returned, and counted no more."""

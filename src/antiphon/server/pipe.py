@@ -1,23 +1,24 @@
 """The readable twin of the pipe: messages in and out of one connection (`_pipe.pyx` is the native one).
 
-`_reading.py` has the way in. Here is the way out: the outbox, and how bytes reach the socket. What is rare is left to
-the subclass, through the methods that only raise NotImplementedError; how a connection begins and ends is not known.
+`_reading.py` has the way in. Here is the way out: the outbox, and how bytes reach the socket. A pipe is the
+`Carrier` of its connection. How that begins and ends, and what has a deadline, is known to its owner and its watch.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Final
 
-from antiphon.types import Message, PreparedMessage
+from antiphon.types import ClosedBy, Message, PreparedMessage
 from antiphon.wire import Phase, encode_message
 from antiphon.wire.prepared import encode_compressed
 
 from ._reading import Reading
 from ._turns import Flusher, Turns
 from .bounds import BURST, LARGEST_KEPT
-from .errors import ClientDisconnected
+from .errors import ClientDisconnected, send_to_nobody
 
 __all__ = ["Flusher", "Pipe", "Turns"]
 
@@ -38,6 +39,11 @@ class Pipe(Reading):
     """One connection's two directions."""
 
     __slots__ = ()
+
+    # As `Reading` declares them, for type checkers that look at assignments here.
+    answers: bool
+    out_bytes: int
+    handed_bytes: int
 
     # ------------------------------------------------------------ to the peer
 
@@ -114,7 +120,9 @@ class Pipe(Reading):
             if not self.write(payload_of(message)):
                 await self.drain()
             return
-        await self.send_rarely(message)
+        if self.close_code is not None:
+            await send_to_nobody(message["type"], by_app=self.told and self.closed_by is ClosedBy.US)
+        await self.owner.send_other(message)
 
     async def drain(self) -> None:
         """Wait until the outbox has room, and for one turn of the loop at least: a peer that takes everything, and one
@@ -124,9 +132,9 @@ class Pipe(Reading):
         if self.state != Phase.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
         if self.buffered > self.outbox_limit:
-            await self.drain_slowly()
+            await self.watch.drain_slowly()
         else:
-            await self.breathe()
+            await self.watch.yield_to_loop()
 
     def put(self, data: bytes) -> None:
         """Append bytes to the outbox; they leave with everything else of this turn of the loop."""
@@ -167,7 +175,38 @@ class Pipe(Reading):
         transport.write(data)
         if not self.handed and transport.get_write_buffer_size():
             self.handed = True
-            self.on_handed()
+            self.watch.on_handed()
+
+    # ------------------------------------------------------------ who waits: behind the end nobody is asked
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """`types.Sink`: close for a reason of ours; abort when `send_timeout` passes first."""
+        if self.close_code is None:
+            self.owner.disconnect(code, reason)
+
+    def on_writable(self, callback: Callable[[], None]) -> None:
+        """`types.Sink`: call back once, when the outbox has drained or the connection is over."""
+        self.flush()
+        if self.close_code is None and self.handed:
+            self.watch.on_writable(callback)
+        else:
+            self.loop.call_soon(callback)
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """`types.Sink`: call back once, when the connection is over; at once if it is."""
+        if self.close_code is None:
+            self.watch.on_close(callback)
+        else:
+            callback()
+
+    def off_close(self, callback: Callable[[], None]) -> None:
+        """`types.Sink`: forget a callback given to `on_close`."""
+        if self.close_code is None:
+            self.watch.off_close(callback)
+
+    def let_go(self) -> None:
+        """The connection and its app are over: forget both, which refer to this pipe."""
+        del self.owner, self.watch
 
 
 def most_bytes(payload: str | bytes) -> int:

@@ -30,7 +30,7 @@ class OutboxStall:
     __slots__ = ("_since", "_taken", "_timeout", "due", "pong")
 
     def __init__(self, now: float, timeout: float) -> None:
-        self.due = now + timeout / _CHECKS
+        self.due: float = now + timeout / _CHECKS
         """When to look again."""
         self.pong: bytes | None = None
         """The payload of the latest ping, when the outbox was full (RFC 6455 §5.5.3)."""
@@ -60,7 +60,7 @@ class InboxStall:
         self._timeout: Final = timeout
         self._since = now
         self._unread = unread
-        self.due = self._next(now)
+        self.due: float = self._next(now)
         """When to look again."""
 
     def check(self, now: float, peer: PeerState, unread: int) -> Verdict:

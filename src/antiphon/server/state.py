@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from antiphon.wire import Phase, closing
 
@@ -40,6 +40,18 @@ MOVES: Final[Mapping[int, frozenset[State]]] = MappingProxyType(
 def state_of(number: int) -> State:
     """The state with that number."""
     return Phase(number) if number >= Phase.OPEN else Opening(number)
+
+
+class HasState(Protocol):
+    """`backend.Pipe` is one."""
+
+    state: int
+
+
+def move(connection: HasState, state: State) -> None:
+    """Enter a state before the connection is open, or open it; `closing` tells how it goes on from there."""
+    assert state in MOVES[connection.state], f"{state_of(connection.state).name} -> {state.name}"
+    connection.state = state
 
 
 APP_MAY_SEND: Final[Mapping[int, frozenset[str]]] = MappingProxyType(

@@ -17,7 +17,8 @@ class StopTimes:
     window: float
     """By then every connection has been told (Close 1012)."""
     cancel: float
-    """Then endpoints that still run are cancelled, and what is still connected is aborted."""
+    """Then endpoints that still run are cancelled, and what is still connected is aborted. The time from `window` to
+    here is everybody's: where a busy machine tells the last one later, this is later too."""
 
 
 def stop_times(window: float, grace: float, close_timeout: float, bound: float | None) -> StopTimes:

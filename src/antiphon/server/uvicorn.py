@@ -1,8 +1,8 @@
 """The one module that touches uvicorn: `WebSocketProtocol` for its `ws` setting, `HTTPProtocol` for its `http` setting.
 
 What is used of uvicorn: the constructor's arguments, `Config`'s attributes named below, `ServerState`'s `connections`,
-`tasks` and `default_headers`, `shutdown()` on a connection, the logger "uvicorn.error", and its HTTP protocol: the
-callbacks of its parser, `parser`, `cycle` and `transport`.
+`tasks` and `default_headers`, `shutdown()` on a connection, the logger "uvicorn.error", its HTTP protocol (its parser's
+callbacks, `parser`, `cycle` and `transport`), and that its middleware for proxies' headers does nothing where none are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -99,7 +100,7 @@ class HTTPProtocol(asyncio.Protocol):
             config.load()
         websocket = config.ws_protocol_class
         limits = getattr(websocket, "server_config", None)
-        self.slot = -1
+        self.slot: int = -1
         self._config = config
         self._state = server_state
         self._arguments = {"config": config, "server_state": server_state, "app_state": app_state}
@@ -133,9 +134,11 @@ class HTTPProtocol(asyncio.Protocol):
             self._refuse(400, "this is not HTTP")
         elif end >= 0:
             self._answer(data, end)
-        elif len(data) + self._dropped > self._engine.config.handshake_size:
+        elif len(data) > self._engine.config.handshake_size:
             ours = self._config.ws_protocol_class if self._speaks_websocket() else WebSocketProtocol
             self._hand_over(ours)  # which refuses it
+        elif len(data) + self._dropped > self._engine.config.handshake_size:
+            self._refuse(431, "too many empty lines before the request")
 
     def _answer(self, data: bytes, end: int) -> None:
         """Lead a request whose head is whole to who answers it."""
@@ -330,9 +333,11 @@ def _make_engine(
         ping_timeout=config.ws_ping_timeout or None,
         deflate=(limits.deflate or DeflateConfig()) if config.ws_per_message_deflate else None,
     )
+    app = config.loaded_app
     return Engine(
-        config.loaded_app,
+        app,
         limits,
+        unproxied_app=_behind_proxy_headers(app),
         loop=loop or asyncio.get_running_loop(),
         connections=server_state.connections,
         tasks=server_state.tasks,
@@ -344,7 +349,13 @@ def _make_engine(
         reset_contextvars=getattr(config, "reset_contextvars", False),  # since uvicorn 0.49
         stop_bound=config.timeout_graceful_shutdown,
         logger=logging.getLogger("uvicorn.error"),
+        access_log=config.access_log is not False,
     )
+
+
+def _behind_proxy_headers(app: Any) -> Any:
+    """What uvicorn wraps for the headers of proxies, at the price of a coroutine for each (benchmarks: connect)."""
+    return app.app if type(app) is ProxyHeadersMiddleware else None
 
 
 def _default_headers_of(server_state: ServerState) -> Callable[[], Headers]:

@@ -3,10 +3,11 @@
 `antiphon.testclient` is the synchronous client in FastAPI's style. `hub_contract` needs pytest and is imported by name.
 """
 
+from antiphon.clients.waiting import RemoteError
+
 from .channel import ChannelPeer
 from .client import ConnectionEnded, HandshakeRefused, Peer, Server
 from .clock import VirtualTimeLoop, virtual_time
-from .correspondence import RemoteError
 from .expectation import ReceiveTimeout
 
 __all__ = [

@@ -44,7 +44,7 @@ class ChannelPeer:
 
     Messages go out under their class's tag, or the `tag` given; several tasks may ask at once. Each wait ends after the
     `timeout` in seconds, the peer's by default, with a `ReceiveTimeout` that says what came instead; an error of the
-    channel is raised as `RemoteError`, the end of the connection as `ConnectionEnded`.
+    channel is raised as `RemoteError`, the end of the connection as `ConnectionEnded`. `wire`: the names of the keys.
     """
 
     def __init__(self, peer: RawPeer, wire: Wire, timeout: float) -> None:

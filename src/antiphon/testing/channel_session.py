@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
+from antiphon.clients.waiting import RemoteError
 from antiphon.messages import Wire
 
-from .correspondence import Correspondence, RemoteError
+from .correspondence import Correspondence
 from .expectation import ReceiveTimeout
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ChannelSession:
 
     As `antiphon.testing.ChannelPeer`, without `await`: messages go out under their class's tag, or the `tag` given;
     each wait ends after the `timeout` in seconds, the client's by default, with a `ReceiveTimeout`; an error of the
-    channel is raised as `RemoteError`.
+    channel is raised as `RemoteError`. `session` is the one below, `wire` the names of the keys.
     """
 
     __test__ = False

@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from antiphon import tags
+from antiphon.clients.waiting import RemoteError
 from antiphon.messages import Wire
 from antiphon.messages.outgoing import outgoing_of
 from antiphon.messages.typecodec import codec_of, inner_json
@@ -24,16 +25,6 @@ T = TypeVar("T")
 
 OUR_WIRE: Final = Wire()
 ANSWERS: Final = frozenset({"reply", "item", "end", "error"})
-
-
-class RemoteError(Exception):
-    """The channel answered with an error: its `code`, `message` and `detail` (None where it has none)."""
-
-    def __init__(self, code: str, message: str, detail: Any = None) -> None:
-        super().__init__(f"{code}: {message}" if detail is None else f"{code}: {message} {detail}")
-        self.code = code
-        self.message = message
-        self.detail = detail
 
 
 class Correspondence:

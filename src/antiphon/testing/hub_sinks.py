@@ -123,6 +123,7 @@ class Connection:
 
     @property
     def received(self) -> list[str | bytes]:
+        """What its sink has let through to the peer."""
         return self.sink.received
 
 

@@ -10,7 +10,6 @@ from .deflate import Deflate, DeflateConfig, negotiate
 from .errors import HandshakeError, LocalError, ProtocolError, Violation, WireError
 from .frames import Close, Event, Ping, Pong, Role, encode_close
 from .parser import Inflater
-from .prepared import prepare
 
 __all__ = [
     "NATIVE",
@@ -36,5 +35,4 @@ __all__ = [
     "encode_message",
     "mask",
     "negotiate",
-    "prepare",
 ]

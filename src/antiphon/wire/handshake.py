@@ -199,11 +199,6 @@ def refuse_response(
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def error_response(error: HandshakeError) -> bytes:
-    """The whole response for a handshake refused by `parse_request`, `validate` or `negotiate`."""
-    return refuse_response(error.status, error.headers, error.body, content_type=b"text/plain; charset=utf-8")
-
-
 def header_line(name: bytes, value: bytes) -> bytes:
     """One header as it goes on the wire. Raises ValueError for what HTTP does not allow: no header is ever split."""
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):

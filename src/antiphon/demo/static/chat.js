@@ -1,7 +1,7 @@
-// The chat room: joins what the socket says with what the page shows.
+// The chat room: joins what the server says with what the page shows.
 
 import { Outgoing } from "./outgoing.js";
-import { Reconnecting, SILENT } from "./socket.js";
+import { Client, SILENCE } from "/antiphon.js";
 import { $, Log, namesOf, paintAvatar, showPeople, showRooms, showState, showUnread } from "./view.js";
 
 const USUAL_ROOMS = ["lobby", "music", "workshop"];
@@ -34,26 +34,26 @@ const state = {
   missed: new Set(), // people who were here when the connection was lost
   missedUntil: 0,
   unread: 0,
-  position: null, // the last message we have: { offset, epoch }
-  entered: null, // where we stand once everything that follows "joined" has come
-  heartbeat: 0,
+  epoch: null, // the life of the history that the page shows
   pace: { burst: 1, per_second: 1 },
   address: null, // for friends, where ours is good on this machine only
   ready: false, // joined, and what was missed has come
   everReady: false,
   rosterKnown: false,
 };
-let socket = null;
+let client = null;
 let outgoing = null;
 let log = null;
 let told = 0;
 let waitingUntil = 0;
 let following = true; // the reader is at the end of the log
 
-// --- the socket -------------------------------------------------------------------------------------------------
+// --- the connection ---------------------------------------------------------------------------------------------
 
 function enter(room) {
-  socket?.close();
+  const left = client;
+  client = null;
+  left?.close();
   outgoing?.wait();
   clearNotice();
   state.room = room;
@@ -63,7 +63,7 @@ function enter(room) {
   state.people = new Map();
   state.typing = new Map();
   state.missed = new Set();
-  Object.assign(state, { position: null, entered: null, ready: false, everReady: false, rosterKnown: false });
+  Object.assign(state, { epoch: null, ready: false, everReady: false, rosterKnown: false });
   log = new Log($("log"), $("scroll"), me.id);
   following = true;
   seen();
@@ -78,22 +78,16 @@ function enter(room) {
   drawRooms();
   openDrawer(false);
 
-  const mine = new Reconnecting(address);
-  socket = mine;
+  const url = new URL(`ws/${room}`, document.baseURI);
+  url.search = new URLSearchParams({ name: me.name });
+  const mine = client = new Client(url, { resume: { since: "room/*" } });
   outgoing = new Outgoing({
     send: (message) => mine.send(message),
     saved: unsent(room),
     save: (messages) => messages.length ? tab.set(`unsent.${room}`, JSON.stringify(messages)) : tab.delete(`unsent.${room}`),
   });
-  const on = (type, handler) => mine.addEventListener(type, (event) => { if (mine === socket) handler(event.detail); });
-  on("connecting", () => showState("connecting"));
-  on("open", opened);
-  on("message", receive);
-  on("silent", () => showState("silent"));
-  on("heard", () => showState("open"));
-  on("waiting", waiting);
-  on("refused", ({ reason }) => askName(reason || "The server did not let you in."));
-  showState("connecting"); // the first "connecting" came before anybody listened
+  mine.on("*", (event) => { if (mine === client) receive(event); });
+  mine.watch((now) => { if (mine === client) states[now.name](now); });
 }
 
 /** What the page before said in this room and did not hear back. */
@@ -101,19 +95,32 @@ function unsent(room) {
   try { return JSON.parse(tab.get(`unsent.${room}`) ?? "[]"); } catch { return []; }
 }
 
-/** Where to connect to: coming back, it says how far we had read. */
-function address() {
-  const url = new URL(`ws/${state.room}`, document.baseURI.replace(/^http/, "ws"));
-  url.hash = "";
-  url.search = new URLSearchParams({ name: me.name, ...state.position });
-  return url;
-}
-
-function opened() {
-  state.ready = false;
-  state.rosterKnown = false;
-  $("log").setAttribute("aria-busy", "true");
-}
+// What the connection does, by the name of its state.
+const states = {
+  connecting() {
+    state.ready = false;
+    showState("connecting");
+  },
+  open({ silent }) {
+    if (state.ready) { showState(silent ? "silent" : "open"); return; }
+    state.rosterKnown = false;
+    $("log").setAttribute("aria-busy", "true");
+  },
+  waiting({ code, reason, until }) {
+    if (state.ready) {
+      $("notice").dataset.why = reason === SILENCE ? reason : code; // of the loss, not of attempts since
+      state.missed = new Set(state.people.keys());
+    }
+    state.ready = false;
+    outgoing.wait();
+    state.typing.clear();
+    waitingUntil = until;
+    showState("waiting");
+    $("subtitle").textContent = "Not connected";
+    drawNotice();
+  },
+  closed({ reason }) { askName(reason || "The server did not let you in."); },
+};
 
 // The hub's events, by type; those of the topic "typing/…" have a handler of their own.
 const handlers = {
@@ -127,17 +134,16 @@ const handlers = {
     paintAvatar($("me-avatar"), me.id, me.name);
   },
   /** We are in the topic. What was said follows, then who is here, then what is said from now on. */
-  joined({ offset, epoch, recovered, heartbeat }) {
-    state.heartbeat = heartbeat ?? 0;
-    state.entered = { offset, epoch };
-    if (!state.position || recovered || log.empty) return;
+  joined({ epoch, recovered }) {
+    const restarted = state.epoch !== epoch;
+    const again = state.epoch !== null;
+    state.epoch = epoch;
+    if (!again || recovered || log.empty) return;
     // What is on the page stays: it was said. What comes next does not follow on it.
-    const restarted = epoch !== state.position.epoch;
     arrived(() => log.gap(restarted ? "The server was restarted. Messages may be missing here."
       : "You were away for long. Messages are missing here."));
   },
-  message({ offset, epoch, data }) {
-    state.position = { offset, epoch };
+  message({ data }) {
     const known = log.has(data.id);
     outgoing.heard(data.id);
     state.typing.delete(data.from);
@@ -164,7 +170,7 @@ const handlers = {
   },
   /** Messages may be missing: come in again, and be told whether they are. */
   resync() {
-    socket.again();
+    client.reconnect();
   },
   refused({ id }) {
     outgoing.refused(id);
@@ -184,9 +190,7 @@ function receive(event) {
 function caughtUp() {
   const first = !state.everReady;
   state.ready = state.everReady = true;
-  state.position = state.entered;
   state.missedUntil = Date.now() + BACK_WITHIN;
-  socket.settled(state.heartbeat);
   showState("open");
   clearNotice();
   $("log").removeAttribute("aria-busy");
@@ -194,20 +198,6 @@ function caughtUp() {
   for (const message of outgoing.messages) if (!log.has(message.id)) showUnsent(message);
   outgoing.ready(state.pace);
   if (first) log.toEnd();
-}
-
-function waiting({ code, until }) {
-  if (state.ready) {
-    $("notice").dataset.code = code; // of the loss, not of attempts since
-    state.missed = new Set(state.people.keys());
-  }
-  state.ready = false;
-  outgoing.wait();
-  state.typing.clear();
-  waitingUntil = until;
-  showState("waiting");
-  $("subtitle").textContent = "Not connected";
-  drawNotice();
 }
 
 // --- what people do ---------------------------------------------------------------------------------------------
@@ -246,7 +236,7 @@ $("text").addEventListener("keydown", (event) => {
 $("text").addEventListener("input", () => {
   fit();
   tab.set(`draft.${state.room}`, $("text").value);
-  if ($("text").value && Date.now() - told > TYPING_TOLD_EVERY && socket?.send({ type: "typing" })) told = Date.now();
+  if ($("text").value && Date.now() - told > TYPING_TOLD_EVERY && client?.send({ type: "typing" })) told = Date.now();
 });
 
 function fit() {
@@ -256,7 +246,7 @@ function fit() {
   $("send").disabled = !box.value.trim();
 }
 
-$("retry").addEventListener("click", () => socket?.retry());
+$("retry").addEventListener("click", () => client?.retry());
 $("open").addEventListener("submit", (event) => {
   event.preventDefault();
   const room = slug($("open-name").value);
@@ -340,11 +330,11 @@ function drawTyping() {
     : `${namesOf(people)} ${people.length === 1 ? "is" : "are"} typing…`;
 }
 
-const REASONS = { 1012: "The server is restarting.", [SILENT]: "The server did not answer any more." };
+const REASONS = { 1012: "The server is restarting.", [SILENCE]: "The server did not answer any more." };
 
 function drawNotice() {
   const seconds = Math.max(0, Math.ceil((waitingUntil - Date.now()) / 1000));
-  const why = REASONS[$("notice").dataset.code] ?? "The connection was lost.";
+  const why = REASONS[$("notice").dataset.why] ?? "The connection was lost.";
   $("notice-text").textContent = `${why} Trying again ${seconds > 0 ? `in ${seconds} s` : "now"}…`;
   $("notice").hidden = false;
 }

@@ -1,4 +1,7 @@
-"""Backends by URL scheme; each module is imported when its scheme is first used."""
+"""Backends by URL scheme; each module is imported when its scheme is first used.
+
+What a backend of one's own is written against is public here.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,22 @@ from typing import Final, cast
 
 from ..environment import ENVIRONMENT
 from ..errors import UnknownBackend
-from .base import Backend, BackendConfig, BackendFactory, redact
+from ..records import Change, Entry, Keep, Page, Roster, Track
+from .base import Backend, BackendConfig, BackendFactory, InProcessBackend, Listener, redact
+
+__all__ = [
+    "Backend",
+    "BackendConfig",
+    "BackendFactory",
+    "Change",
+    "Entry",
+    "InProcessBackend",
+    "Keep",
+    "Listener",
+    "Page",
+    "Roster",
+    "Track",
+]
 
 SCHEMES: Final[dict[str, tuple[str, str]]] = {
     "memory": ("memory", "MemoryBackend"),

@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 
 from ..store import Saved, Snapshot
 
-log = logging.getLogger("antiphon.hub.handover")
+log: Final = logging.getLogger("antiphon.hub.handover")
 
 MAX_BYTES: Final = 256 << 20
 """Of the file: a second or two of a stop. Histories that are longer together hand over their newest messages."""

@@ -15,33 +15,27 @@ import contextlib
 import logging
 import os
 import random
-import uuid
 from collections.abc import Collection, Coroutine
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, Connection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ...errors import BackendUnavailable, UnknownBackend
 from ...records import ENTRY_COST, Entry, Keep, Page, Position, Roster, Track
 from ..base import BackendConfig, Listener, redact
 from . import scripts
+from .dialer import Dialer
 from .feed import Feed
 from .heads import Heads
 from .members import MemberKeeper, read_change
-from .names import BUCKETS, Names, bucket_of
+from .names import BUCKETS, Epochs, Names, bucket_of
 from .pipeline import Pipeline
 from .wire import Command, page_of
 
-log = logging.getLogger("antiphon.hub.redis")
+log: Final = logging.getLogger("antiphon.hub.redis")
 
 T = TypeVar("T")
-
-POOL: Final = 16
-"""Connections for requests, at most; hearing, publishing and presence have one each besides."""
 
 PAGE_BYTES: Final = 1 << 20
 """A longer page of history is answered in parts: everybody waits while Redis makes one answer."""
@@ -67,15 +61,11 @@ class RedisBackend:
     def __init__(self, url: str, config: BackendConfig) -> None:
         self._url = url
         self._config = config
-        self._options = _read_url(url)
         if "{" in config.prefix or "}" in config.prefix:
             raise UnknownBackend(f"the prefix must not hold braces (they mark hash tags): {config.prefix!r}")
-        try:
-            self._make_connection()
-        except (TypeError, ValueError) as error:
-            raise UnknownBackend(f"redis cannot use {redact(url)!r}: {error}") from None
+        self._dialer = Dialer(url, config.call_timeout)
         # pub/sub knows no database numbers
-        database = int(self._options.get("db", 0))
+        database = self._dialer.database
         self._names = Names(f"{config.prefix}@{database}" if database else config.prefix)
         self._reset()
 
@@ -85,10 +75,9 @@ class RedisBackend:
         self._feed: Feed | None = None
         self._connected = False
         self._stopped = False
-        self._epoch_prefix = uuid.uuid4().hex[:6]
         self._channels: dict[bytes, str] = {}
         self._heads = Heads()
-        self._epochs: dict[bytes, str] = {}
+        self._epochs = Epochs()
         self._refusing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,21 +97,19 @@ class RedisBackend:
         self._reset()
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        pool = BlockingConnectionPool(
-            max_connections=POOL, timeout=self._config.call_timeout, **self._connection_options()
-        )
-        self._client = Redis(connection_pool=pool)
+        self._client = self._dialer.client()
         timeout = self._config.call_timeout
-        self._publishing = Pipeline(self._make_connection(), timeout, repeatable=False)
-        self._presence = Pipeline(self._make_connection(), timeout, repeatable=True)
+        self._publishing = Pipeline(self._dialer.connection(), timeout, repeatable=False)
+        self._presence = Pipeline(self._dialer.connection(), timeout, repeatable=True)
+        names, lease = self._names, self._config.presence_lease
         self._members = MemberKeeper(
-            self._client, self._presence, self._names, self._epoch_prefix, self._config.presence_lease, self._swept
+            self._client, self._presence, names, self._epochs.prefix, lease, self._swept, self._members_forgotten
         )
         self._pid = os.getpid()
         try:
             async with asyncio.timeout(self._config.start_timeout):
                 # a replica, a cluster's node or a user without rights shows here, not at the first publish
-                self._feed = await self._beside(self._members.prepare(), self._open_feed())
+                self._feed = await _beside(self._members.prepare(), self._open_feed())
                 if self._feed.closed:
                     raise ConnectionError("the subscribing connection was closed at once")
         except BaseException as error:
@@ -160,42 +147,10 @@ class RedisBackend:
         await self._presence.disconnect()
         await self._client.aclose(close_connection_pool=True)
 
-    def _connection_options(self) -> dict[str, Any]:
-        timeout = self._config.call_timeout
-        return {
-            # every wait in here has a timeout of ours around it; theirs would cost a task per command
-            "socket_timeout": None,
-            "socket_connect_timeout": timeout,
-            **self._options,
-            # a publish must not be repeated behind our back, and what push messages look like depends on the protocol
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
-            "decode_responses": False,
-        }
-
-    def _make_connection(self) -> AbstractConnection:
-        """One outside of the pool; it may be silent for as long as nothing happens."""
-        options = self._connection_options() | {"socket_timeout": None}
-        connection: AbstractConnection = options.pop("connection_class", Connection)(**options)
-        return connection
-
-    async def _beside(self, work: Coroutine[Any, Any, None], opening: Coroutine[Any, Any, Feed]) -> Feed:
-        """The feed that is opened while something else is done: round trips may be long. Raises what either raises."""
-        feed = asyncio.create_task(opening)
-        try:
-            await work
-            return await feed
-        except BaseException:
-            feed.cancel()
-            await asyncio.wait([feed])
-            if not feed.cancelled() and feed.exception() is None:
-                await feed.result().close()
-            raise
-
     async def _open_feed(self, channels: Collection[bytes] = ()) -> Feed:
         """A feed that hears the control channel, and these. Raises RedisError or TimeoutError."""
         feed = Feed(
-            self._make_connection(),
+            self._dialer.connection(),
             received=self._received,
             batch_over=self._listener.flush,
             broken=self._feed_broken,
@@ -220,8 +175,8 @@ class RedisBackend:
         await self._bounded(feed.subscribe((channel,)))
         if keep is None:
             return None
-        epoch, offset = await self._read(scripts.HEADS.command(self._names.key(topic), self._epoch_prefix, topic))
-        position = Position(offset, self._text(epoch))
+        epoch, offset = await self._read(scripts.HEADS.command(self._names.key(topic), self._epochs.prefix, topic))
+        position = Position(offset, self._epochs.text(epoch))
         self._heads.note(topic, position)
         return position
 
@@ -238,9 +193,9 @@ class RedisBackend:
             await self._bounded(self._publishing.call(("PUBLISH", self._names.channel(topic), b"D" + data)))
             return None
         ttl = max(int(keep.ttl * 1000), 1)
-        command = scripts.PUBLISH.command(self._names.key(topic), self._epoch_prefix, topic, data, keep.size, ttl)
+        command = scripts.PUBLISH.command(self._names.key(topic), self._epochs.prefix, topic, data, keep.size, ttl)
         offset, epoch = await self._bounded(self._publishing.call(command))
-        return Position(offset, self._text(epoch))
+        return Position(offset, self._epochs.text(epoch))
 
     async def history(
         self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
@@ -249,9 +204,9 @@ class RedisBackend:
         most = "" if limit is None else max(limit, 0)
         size = PAGE_BYTES if size is None else min(size, PAGE_BYTES)
         words = (topic, offset, epoch, most, size, ENTRY_COST)
-        command = scripts.HISTORY.command(self._names.key(topic), self._epoch_prefix, *words)
+        command = scripts.HISTORY.command(self._names.key(topic), self._epochs.prefix, *words)
         found, last, recovered, entries, rest = await self._read(command)
-        return page_of(entries, Position(last, self._text(found)), bool(recovered), rest)
+        return page_of(entries, Position(last, self._epochs.text(found)), bool(recovered), rest)
 
     async def track(self, topic: str, track: Track) -> None:
         await self._bounded(self._present().track(topic, track))
@@ -297,14 +252,6 @@ class RedisBackend:
         except TimeoutError as error:
             raise BackendUnavailable(f"redis did not answer within {timeout:g} s", uncertain=True) from error
 
-    def _text(self, epoch: bytes) -> str:
-        text = self._epochs.get(epoch)
-        if text is None:
-            if len(self._epochs) >= BUCKETS * 4:  # only a store that keeps losing its data gets here
-                self._epochs.clear()
-            text = self._epochs[epoch] = epoch.decode()
-        return text
-
     # Hearing
 
     def _received(self, channel: bytes, data: bytes) -> None:
@@ -319,7 +266,7 @@ class RedisBackend:
         if kind in (_ENTRY, _FIRST):
             head, _, body = data.partition(b"\n")
             offset, _, epoch = head[1:].partition(b"-")
-            position = Position(int(offset), self._text(epoch))
+            position = Position(int(offset), self._epochs.text(epoch))
             lost = self._heads.follow(topic, position, first=kind == _FIRST)
             if lost is not None:
                 self._missed(lost)
@@ -387,7 +334,7 @@ class RedisBackend:
             try:
                 async with asyncio.timeout(self._config.call_timeout):
                     await self._client.connection_pool.disconnect()
-                feed = await self._beside(self._prepare_again(), self._rejoin())
+                feed = await _beside(self._prepare_again(), self._rejoin())
             except (RedisError, OSError, TimeoutError):
                 continue
             if feed.closed:  # broke while the heads were read; nobody was told, it was not ours yet
@@ -425,7 +372,7 @@ class RedisBackend:
                 feed.unsubscribe(channel)
             self._heads.restart()
             async with asyncio.timeout(self._config.call_timeout):
-                heads = await self._read_heads(list(self._heads.topics))
+                heads = await self._read_heads(self._heads.topics)
             for topic, head in heads.items():
                 self._heads.note(topic, head)
         except BaseException:
@@ -433,20 +380,20 @@ class RedisBackend:
             raise
         return feed
 
-    async def _read_heads(self, topics: list[str]) -> dict[str, Position]:
+    async def _read_heads(self, topics: Collection[str]) -> dict[str, Position]:
         """Where these topics stand. Raises RedisError."""
         grouped: dict[int, list[str]] = {}
         for topic in topics:
             grouped.setdefault(bucket_of(topic), []).append(topic)
-        key = self._names.state_key
-        commands = [scripts.HEADS.command(key(bucket), self._epoch_prefix, *group) for bucket, group in grouped.items()]
+        key, prefix = self._names.state_key, self._epochs.prefix
+        commands = [scripts.HEADS.command(key(bucket), prefix, *group) for bucket, group in grouped.items()]
         found: dict[str, Position] = {}
         for group, reply in zip(grouped.values(), await scripts.call_all(self._client, commands), strict=True):
             if isinstance(reply, RedisError):
                 raise reply
             epoch, *offsets = reply
             for topic, offset in zip(group, offsets, strict=True):
-                found[topic] = Position(offset, self._text(epoch))
+                found[topic] = Position(offset, self._epochs.text(epoch))
         return found
 
     # From time to time
@@ -477,9 +424,12 @@ class RedisBackend:
             await line.check()
 
     async def _tick(self, buckets: set[int]) -> None:
-        members = self._present()
-        if not await members.tick(buckets) and self._connected:
-            members.rename()
+        if not await self._present().tick(buckets):
+            self._members_forgotten()
+
+    def _members_forgotten(self) -> None:
+        if self._connected:
+            self._members.rename()
             self._listener.forgotten()
             self._listener.flush()
 
@@ -500,10 +450,15 @@ class RedisBackend:
                 await self._tick(buckets)
 
 
-def _read_url(url: str) -> dict[str, Any]:
+async def _beside(work: Coroutine[Any, Any, None], opening: Coroutine[Any, Any, Feed]) -> Feed:
+    """The feed that is opened while something else is done: round trips may be long. Raises what either raises."""
+    feed = asyncio.create_task(opening)
     try:
-        return dict(parse_url(url))
-    except ValueError as error:
-        # What urllib says may hold a part of the password.
-        why = "is the password percent-encoded?" if "@" in url else str(error)
-        raise UnknownBackend(f"expected redis://[user:password@]host[:port][/db]; got {redact(url)!r}: {why}") from None
+        await work
+        return await feed
+    except BaseException:
+        feed.cancel()
+        await asyncio.wait([feed])
+        if not feed.cancelled() and feed.exception() is None:
+            await feed.result().close()
+        raise

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError, RedisError
 
 from .wire import Replies, Reply
 
-log = logging.getLogger("antiphon.hub.redis")
+log: Final = logging.getLogger("antiphon.hub.redis")
 
 CHUNK: Final = 1 << 16
 """Bytes read at a time."""

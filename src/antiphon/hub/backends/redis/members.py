@@ -35,18 +35,32 @@ class MemberKeeper:
     """The connections of this process that are present somewhere. Its calls raise RedisError."""
 
     def __init__(
-        self, client: Redis, line: Pipeline, names: Names, word: str, lease: float, sweep: Callable[[set[int]], None]
+        self,
+        client: Redis,
+        line: Pipeline,
+        names: Names,
+        prefix: str,
+        lease: float,
+        sweep: Callable[[set[int]], None],
+        forgotten: Callable[[], None],
     ) -> None:
-        """`lease`: seconds. `sweep(buckets)` is called when a grace is over: `tick` them, if Redis is there."""
+        """`prefix`: of epochs that begin here. `lease`: seconds. `sweep(buckets)` is called when a grace is
+        over: `tick` them, if Redis is there.
+
+        `forgotten` is called when it shows that others have been let go of: `rename`, and track all of them again.
+        """
         self._client = client
         self._line = line
         self._names = names
-        self._epoch_prefix = word
+        self._epoch_prefix = prefix
         self._lease = int(lease * 1000)
         self._sweep = sweep
+        self._forgotten = forgotten
         self._loop = asyncio.get_running_loop()
         self._process = uuid.uuid4().hex
         self._tracked: dict[int, dict[str, set[str]]] = {}
+        self._leased: set[int] = set()
+        """Buckets that know a lease of this name, as far as this process knows."""
         self._lingering: list[tuple[float, str, str]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -55,6 +69,7 @@ class MemberKeeper:
     def rename(self) -> None:
         """What was tracked and not untracked so far ends with the old name's lease."""
         self._process = uuid.uuid4().hex
+        self._leased.clear()
 
     def close(self) -> None:
         if self._timer is not None:
@@ -64,7 +79,15 @@ class MemberKeeper:
         bucket = bucket_of(topic)
         # from here on the lease is kept, also when the answer gets lost
         self._tracked.setdefault(bucket, {}).setdefault(topic, set()).add(track.ref)
-        await self._call(bucket, "track", topic, track.ref, track.user, track.meta, self._process, self._lease)
+        process = self._process
+        lease = await self._call(bucket, "track", topic, track.ref, track.user, track.meta, process, self._lease)
+        if process != self._process:
+            return
+        if lease < 0 or (lease == 0 and bucket in self._leased):
+            # This has given it one anew: a tick would find that all is well.
+            self._forgotten()
+        else:
+            self._leased.add(bucket)
 
     async def untrack(self, topic: str, ref: str, grace: float) -> None:
         found = await self._call(bucket_of(topic), "untrack", topic, ref, max(int(grace * 1000), 0))
@@ -168,6 +191,7 @@ class MemberKeeper:
             del topics[topic]
         if not topics:
             self._tracked.pop(bucket, None)
+            self._leased.discard(bucket)
 
 
 def _raise_first(replies: list[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import zlib
 from typing import Final
 
@@ -18,7 +19,7 @@ class Names:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self.control = f"{prefix}:control".encode()
+        self.control: bytes = f"{prefix}:control".encode()
         """The channel every process listens to."""
 
     def state_key(self, bucket: int) -> str:
@@ -33,3 +34,20 @@ class Names:
 
     def _root(self, bucket: int) -> str:
         return f"{self._prefix}:{{{bucket:02}}}:"
+
+
+class Epochs:
+    """The epochs of the topics' histories, each decoded once."""
+
+    def __init__(self) -> None:
+        self.prefix: str = uuid.uuid4().hex[:6]
+        """Of the epochs that this process begins."""
+        self._texts: dict[bytes, str] = {}
+
+    def text(self, epoch: bytes) -> str:
+        text = self._texts.get(epoch)
+        if text is None:
+            if len(self._texts) >= BUCKETS * 4:  # only a store that keeps losing its data gets here
+                self._texts.clear()
+            text = self._texts[epoch] = epoch.decode()
+        return text

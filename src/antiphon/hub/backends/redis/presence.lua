@@ -148,9 +148,12 @@ end
 
 local operations = {}
 
--- ref, user, meta, process, lease (ms)
+-- ref, user, meta, process, lease (ms): 1; 0 when the process had no lease, or none any more; -1 when it had run out and
+-- some of its connections may be gone. Then it is not renewed: what is left goes, and is told of under another name.
 function operations.track(topic, ref, user, meta, process, lease)
   local members = root .. 'm:' .. topic
+  local ends = tonumber(redis.call('ZSCORE', leases, process) or 0)
+  local ran_out = ends > 0 and ends <= now and redis.call('EXISTS', root .. 'p:' .. process) == 1
   local refs = unpacked(redis.call('HGET', members, 'u' .. user)) or {}
   local replaced, record = ref, record_of(topic, ref)
   if record and record[1] ~= user then
@@ -173,12 +176,14 @@ function operations.track(topic, ref, user, meta, process, lease)
   redis.call('PEXPIRE', members, LIFE)
   redis.call('SADD', root .. 'p:' .. process, join(topic, ref))
   redis.call('PEXPIRE', root .. 'p:' .. process, LIFE)
-  redis.call('ZADD', leases, whole(now + lease), process)
-  redis.call('PEXPIRE', leases, LIFE)
+  if not ran_out then
+    redis.call('ZADD', leases, whole(now + lease), process)
+    redis.call('PEXPIRE', leases, LIFE)
+  end
   if not record or record[2] ~= meta then
     announce(topic, user, refs)
   end
-  return 1
+  return ran_out and -1 or ends > now and 1 or 0
 end
 
 -- topic, ref, grace (ms)
@@ -253,7 +258,7 @@ function operations.tick(process, lease, ...)
     return 1
   end
   local until_then = tonumber(redis.call('ZSCORE', leases, process))
-  if not until_then then
+  if not until_then or until_then <= now then -- in the second case some of its connections may still be there
     return 0
   end
   local ahead = until_then - now - lease

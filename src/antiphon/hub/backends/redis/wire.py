@@ -22,6 +22,7 @@ from redis.exceptions import (
 )
 
 from ...records import Entry, Page, Position
+from ..unfinished import Unfinished
 
 _ENTRY_HEAD: Final = struct.Struct(">dd")
 
@@ -63,28 +64,21 @@ class _Incomplete(Exception):
 class Replies:
     """Cuts a byte stream into replies."""
 
-    __slots__ = ("_rest", "_wanted")
+    __slots__ = ("_unfinished",)
 
     def __init__(self) -> None:
-        self._rest = bytearray()
-        self._wanted = 0
+        self._unfinished = Unfinished()
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that are complete now. Raises InvalidResponse."""
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._wanted:
-                return []
-            data = bytes(self._rest)
-            self._rest.clear()
+        data = self._unfinished.joined(data)
         found = []
         at, size = 0, len(data)
         while at < size:
             try:
                 reply, end = _parse(data, at)
             except _Incomplete as error:
-                self._wanted = error.wanted - at
-                self._rest += data[at:] if at else data
+                self._unfinished.keep(data[at:] if at else data, error.wanted - at)
                 break
             found.append(reply)
             at = end

@@ -1,6 +1,7 @@
 """`relay://`: the workers of one host, joined by one small process. `python -m antiphon.hub.backends.relay` runs it."""
 
-from .backend import RelayBackend, RelayStats
+from .backend import RelayBackend as RelayBackend
+from .backend import RelayStats as RelayStats
 from .supervisor import Supervisor
 
-__all__ = ["RelayBackend", "RelayStats", "Supervisor"]
+__all__ = ["Supervisor"]

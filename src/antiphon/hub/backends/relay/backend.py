@@ -29,7 +29,7 @@ from .wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame, native
 
 __all__ = ["RelayBackend", "RelayStats", "Supervisor"]
 
-log = logging.getLogger("antiphon.hub.relay")
+log: Final = logging.getLogger("antiphon.hub.relay")
 
 MAX_UNSENT: Final = 32 << 20
 """Bytes of requests that wait for a relay that does not read; more are refused."""

@@ -31,7 +31,7 @@ from ..handover import Handover
 from .trust import PATIENCE, NotTrusted, RelayHandshake, key_file, new_key, read_target, same_user
 from .wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame, native_address, pack_page
 
-log = logging.getLogger("antiphon.hub.relay")
+log: Final = logging.getLogger("antiphon.hub.relay")
 
 MAX_BACKLOG: Final = 32 << 20
 """Bytes waiting for one worker before it is cut: seconds of traffic for one that is only busy."""
@@ -56,12 +56,12 @@ class Relay:
         """`key`: what workers have to know."""
         self.key = key
         self._loop = asyncio.get_running_loop()
-        self.clock = self._loop.time if clock is None else clock
+        self.clock: Callable[[], float] = self._loop.time if clock is None else clock
         self._handover = handover
         snapshot = None if handover is None else handover.take()
         version = time.time_ns() // 1000
         if snapshot is None:
-            self.store = Store(epoch=uuid.uuid4().hex[:12], version=version)
+            self.store: Store = Store(epoch=uuid.uuid4().hex[:12], version=version)
         else:
             self.store = Store.restored(snapshot, version=version, now=self.clock())
         self.workers: set[WorkerLink] = set()
@@ -241,7 +241,7 @@ class WorkerLink(asyncio.Protocol):
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
         self.process = ""
-        self.lease = 0.0
+        self.lease: float = 0.0
         self.until: float | None = None
         """When the lease ends; None: it did, and the worker has been told."""
         self.topics: set[str] = set()

@@ -25,7 +25,7 @@ from ...environment import ENVIRONMENT
 from .process import STOP, listen
 from .trust import new_key, target
 
-log = logging.getLogger("antiphon.hub.relay")
+log: Final = logging.getLogger("antiphon.hub.relay")
 
 BACKOFF: Final = (0.05, 2.0)
 """First and longest pause before a relay is started again, in seconds."""
@@ -49,9 +49,9 @@ class Supervisor:
 
     def __init__(self, state: str | None = None) -> None:
         """`state`: the file by which histories get over a clean stop to the next start, of one server at a time."""
-        self.address = ""
+        self.address: str = ""
         self._state = state
-        self.key = ""
+        self.key: str = ""
         self._listener: socket.socket | None = None
         self._directory: str | None = None
         self._process: subprocess.Popen[bytes] | None = None

@@ -12,6 +12,7 @@ import struct
 from typing import Any, Final, TypeAlias
 
 from ...records import Entry, Page, Position
+from ..unfinished import Unfinished
 
 MAX_REQUEST: Final = 64 << 20
 """Bytes of one request. Larger ones can only be damage, or a payload no WebSocket would take."""
@@ -63,36 +64,31 @@ def frame(*words: Any) -> bytes:
 class Splitter:
     """Cuts a byte stream into frames."""
 
-    __slots__ = ("_limit", "_rest", "_wanted")
+    __slots__ = ("_limit", "_unfinished")
 
     def __init__(self, limit: int = (1 << 32) - 1) -> None:
         self._limit = limit
-        self._rest = bytearray()
-        self._wanted = 0
+        self._unfinished = Unfinished()
 
     def feed(self, data: bytes) -> list[Words]:
         """The frames that are complete now. Raises DamagedStream."""
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._wanted:
-                return []
-            data = bytes(self._rest)
-            self._rest.clear()
+        data = self._unfinished.joined(data)
         found = []
         view = memoryview(data)
         start, size = 0, len(data)
-        self._wanted = 4
+        wanted = 4
         while size - start >= 4:
             length = _LENGTH.unpack_from(data, start)[0]
             if length > self._limit:
                 raise DamagedStream(f"a frame of {length} bytes; at most {self._limit} are taken")
             end = start + 4 + length
             if end > size:
-                self._wanted = 4 + length
+                wanted = 4 + length
                 break
             found.append(_words(view[start + 4 : end]))
             start = end
-        self._rest += view[start:]
+        if start < size:
+            self._unfinished.keep(view[start:], wanted)
         return found
 
 

@@ -1,0 +1,193 @@
+"""The document of a router: AsyncAPI, from the annotations of its channels, WebSocket routes and typed topics.
+
+Made when it is first asked for, and again when there are more routes or handlers. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.routing import BaseRoute, Mount
+
+from antiphon.dependencies import Plan, topics_of
+from antiphon.hub import Framing
+from antiphon.routing.channel import ChannelRoute
+from antiphon.routing.include import flatten
+from antiphon.routing.route import APIWebSocketRoute
+
+from . import parameters, plain
+from .channels import ChannelSection
+from .credentials import schemes
+from .schemas import Schemas
+from .section import Section, fit, told
+
+VERSIONS: Final = ("3.0.0", "3.1.0")
+"""The first is the default: for WebSockets nothing differs, and more tools know it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What a document says of the whole: the `title`, `version` and `description` of the API."""
+
+    title: str = "Antiphon"
+    version: str = "0.1.0"
+    description: str = ""
+
+
+class Document:
+    """The document of what `routes` serves, always of its state now."""
+
+    def __init__(self, routes: Sequence[BaseRoute], info: Info | None = None, prefix: str = "") -> None:
+        """`info`: what it says of the whole. `prefix` stands before every address: where the routes are mounted."""
+        self._routes = routes
+        self._info = info or Info()
+        self._prefix = prefix
+        self._state: tuple[tuple[BaseRoute, int], ...] | None = None
+        self._made: dict[str, Any] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing here says what its messages are."""
+        return next(self._described(), None) is None
+
+    def content(self, version: str = VERSIONS[0]) -> dict[str, Any]:
+        """The document. Raises ValueError for a version that is not one of `VERSIONS`.
+
+        Also raises the RegistrationError of a channel whose handlers cannot work at its path.
+        """
+        if version not in VERSIONS:
+            raise ValueError(f"AsyncAPI {version!r} is not written here: {' and '.join(VERSIONS)} are")
+        routes = [(path, route) for path, route in self._described()]
+        state = tuple((route, _size(route)) for _, route in routes)
+        if state != self._state:
+            self._made = _describe(routes, self._info)
+            self._state = state
+        return {"asyncapi": version, **self._made}
+
+    def _described(self) -> Iterator[tuple[str, APIWebSocketRoute]]:
+        for path, route in _websockets(self._routes, self._prefix):
+            if isinstance(route, ChannelRoute) or plain.is_described(route):
+                yield path, route
+
+
+def _size(route: APIWebSocketRoute) -> int:
+    return route.channel.size if isinstance(route, ChannelRoute) else 0
+
+
+def _websockets(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str, APIWebSocketRoute]]:
+    """The routes with their whole paths, those of mounted apps and routers of ours among them."""
+    for route in flatten(routes):
+        if isinstance(route, APIWebSocketRoute):
+            yield prefix + route.path_format, route
+        elif isinstance(route, Mount):
+            inner = getattr(route.app, "routes", None)
+            if inner:
+                yield from _websockets(inner, prefix + re.sub(r":\w+}", "}", route.path))
+
+
+def _describe(routes: Sequence[tuple[str, APIWebSocketRoute]], info: Info) -> dict[str, Any]:
+    schemas = Schemas()
+    _sections(routes, schemas)
+    schemas.make()
+    sections = _sections(routes, schemas)
+    found: dict[str, Any] = {}
+    for _, demanded in sections:
+        found |= demanded
+    told_info = {"title": info.title, "version": info.version}
+    if info.description:
+        told_info["description"] = inspect.cleandoc(info.description)
+    document: dict[str, Any] = {
+        "info": told_info,
+        "defaultContentType": "application/json",
+        "channels": {one.key: {**one.channel, "messages": one.messages} for one, _ in sections},
+        "operations": {key: made for one, _ in sections for key, made in one.operations.items()},
+    }
+    components: dict[str, Any] = {}
+    if used := schemas.used_in(document):
+        components["schemas"] = used
+    if found:
+        components["securitySchemes"] = found
+    return {**document, **({"components": components} if components else {})}
+
+
+def _sections(
+    routes: Sequence[tuple[str, APIWebSocketRoute]], schemas: Schemas
+) -> list[tuple[Section, dict[str, Any]]]:
+    keys = _keys(routes)
+    known: dict[str, Any] = {}
+    made = []
+    for key, (path, route) in zip(keys, routes, strict=True):
+        section = Section(key, path, schemas)
+        demanded = _renamed(schemes(_steps(route)), known)
+        section.security = [{"$ref": f"#/components/securitySchemes/{name}"} for name in demanded]
+        _add_channel(section, path, route)
+        if isinstance(route, ChannelRoute):
+            ChannelSection(section, route.shape).add()
+        else:
+            plain.describe(section, route)
+        made.append((section, demanded))
+    return made
+
+
+def _plan(route: APIWebSocketRoute) -> Plan:
+    """What is read of the handshake; of a channel with what its handlers ask for now."""
+    return route.shape.plan if isinstance(route, ChannelRoute) else route.plan
+
+
+def _steps(route: APIWebSocketRoute) -> list[Any]:
+    handlers = route.shape.handlers if isinstance(route, ChannelRoute) else ()
+    return [*_plan(route).steps, *(step for handler in handlers for step in handler.plan.steps)]
+
+
+def _renamed(found: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Each scheme under a name of its own in the whole document."""
+    made: dict[str, Any] = {}
+    for name, scheme in found.items():
+        key = fit(name)
+        while key in known and known[key] != scheme:
+            key += "_"
+        made[key] = known[key] = scheme
+    return made
+
+
+def _keys(routes: Sequence[tuple[str, APIWebSocketRoute]]) -> list[str]:
+    """The names of the functions; of those that serve several paths with the path behind them."""
+    names = [fit(route.name) for _, route in routes]
+    counts = Counter(names)
+    keys: list[str] = []
+    for name, (path, _) in zip(names, routes, strict=True):
+        words = re.sub(r"\W+", "_", path, flags=re.ASCII).strip("_")
+        key = f"{name}_{words}" if counts[name] > 1 and words else name
+        while key in keys:
+            key += "_"
+        keys.append(key)
+    return keys
+
+
+def _add_channel(section: Section, path: str, route: APIWebSocketRoute) -> None:
+    schemas, plan = section.schemas, _plan(route)
+    is_channel = isinstance(route, ChannelRoute)
+    text = route.shape.description if isinstance(route, ChannelRoute) else inspect.getdoc(route.endpoint) or ""
+    section.channel |= {"title": route.name, **told(text)}
+    found = parameters.path_parameters(path, plan, schemas)
+    if found:
+        section.channel["parameters"] = found
+    bindings = parameters.binding(plan, schemas)
+    if bindings:
+        section.channel["bindings"] = bindings
+    extension: dict[str, Any] = {"kind": "channel" if is_channel else "plain"}
+    if isinstance(route, ChannelRoute):
+        wire = route.shape.wire
+        extension["wire"] = {"tag": wire.tag, "ref": wire.ref, "content": wire.content}
+        if route.channel.blueprint.subprotocol is not None:
+            extension["subprotocol"] = route.channel.blueprint.subprotocol
+    topics = [one for one in topics_of(plan) if one.options.framing is Framing.EVENT and one.options.history]
+    since = parameters.position_keys(plan)
+    if topics and since:
+        extension["resumable"] = {since[0]: re.sub(r"{\w+}", "*", topics[0].pattern.text)}
+    section.channel["x-antiphon"] = extension

@@ -1,0 +1,153 @@
+"""Schemas of all types of one document, made together, so that each has one name.
+
+A document is described twice: the first time only to learn which types there are, the second time with their schemas.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Hashable
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import DefsRef, GenerateJsonSchema, JsonSchemaMode
+
+from .draft07 import Schema, draft07
+
+Mode = Literal["validation", "serialization"]
+
+PLACE: Final = "#/components/schemas/"
+
+
+class Draft07(GenerateJsonSchema):
+    """pydantic's schemas as they stand on a wire: what is always sent is required, and fields have no titles."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        """In what we send a field with a default is there, too, unless the class says that it may be left out."""
+        required = super().field_is_required(field, total)
+        if self.mode != "serialization" or field["type"] == "typed-dict-field":
+            return required
+        return required or "serialization_exclude_if" not in field
+
+    def datetime_schema(self, schema: Any) -> Any:
+        """JSON Schema's format demands an offset, which only an aware one has."""
+        made = super().datetime_schema(schema)
+        return made if schema.get("tz_constraint") == "aware" else _loose(made)
+
+    def time_schema(self, schema: Any) -> Any:
+        made = super().time_schema(schema)
+        return made if schema.get("tz_constraint") == "aware" else _loose(made)
+
+    def bytes_schema(self, schema: Any) -> Any:
+        """Text, in base64 where the model's configuration says so."""
+        made = super().bytes_schema(schema)
+        if made.get("format") == "base64url":
+            made = {key: value for key, value in made.items() if key != "format"} | {"contentEncoding": "base64"}
+        return made
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Any:
+        """What JSON Schema cannot say may be anything."""
+        return {}
+
+    def encode_default(self, dft: Any) -> Any:
+        try:
+            return super().encode_default(dft)
+        except (PydanticInvalidForJsonSchema, TypeError, ValueError):
+            return None
+
+    def get_defs_ref(self, core_mode_ref: tuple[Any, JsonSchemaMode]) -> DefsRef:
+        """The class's qualified name; where two have the same, their modules tell them apart."""
+        made = super().get_defs_ref(core_mode_ref)
+        choices = self._prioritized_defsref_choices[made]
+        core_ref, mode = core_mode_ref
+        name = DefsRef(self.normalize_name(_qualified(str(core_ref))).replace("__", "_"))
+        title = "Input" if mode == "validation" else "Output"
+        choices[:2] = [name, DefsRef(f"{name}-{title}")]
+        return made
+
+
+def _loose(schema: Schema) -> Schema:
+    """A format that is meant, and that not every value keeps to the letter."""
+    return {
+        **{key: value for key, value in schema.items() if key != "format"},
+        "x-antiphon": {"format": schema["format"]},
+    }
+
+
+def _qualified(core_ref: str) -> str:
+    """`package.module.Outer.Inner:123[...]` as `Outer.Inner[...]`."""
+    parts = re.split(r"([\][,])", core_ref)
+    return "".join(_without_module(part.rsplit(":", 1)[0]) for part in parts)
+
+
+def _without_module(name: str) -> str:
+    words = name.split(".")
+    for count in range(len(words) - 1, 0, -1):
+        if ".".join(words[:count]) in sys.modules:
+            return ".".join(words[count:]).rpartition("<locals>.")[2]
+    return words[-1]
+
+
+class Schemas:
+    """The schemas of one document."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[tuple[Hashable, Mode], TypeAdapter[Any]] = {}
+        self._made: dict[tuple[Hashable, Mode], Schema] | None = None
+        self._named: dict[str, Schema] = {}
+
+    def of(self, key: Hashable, adapter: TypeAdapter[Any], mode: Mode) -> Schema:
+        """The schema of a type, or a reference to it: what is read is "validation", what is written "serialization".
+
+        `key` names the type: the same both times. Empty until `make` was called.
+        """
+        if self._made is None:
+            self._wanted[key, mode] = adapter
+            return {}
+        return self._made[key, mode]
+
+    def make(self) -> None:
+        """All that were asked for."""
+        keys = list(self._wanted)
+        inputs: list[tuple[int, JsonSchemaMode, TypeAdapter[Any]]] = [
+            (index, key[1], self._wanted[key]) for index, key in enumerate(keys)
+        ]
+        found, rest = TypeAdapter.json_schemas(inputs, schema_generator=Draft07, ref_template=PLACE + "{model}")
+        self._made = {key: draft07(found[index, key[1]]) for index, key in enumerate(keys)}
+        self._named = {name: draft07(schema) for name, schema in rest.get("$defs", {}).items()}
+
+    def resolved(self, schema: Schema) -> Schema:
+        """The schema itself where this is a reference to one."""
+        ref = schema.get("$ref", "")
+        return self.resolved(self._named[ref[len(PLACE) :]]) if ref.startswith(PLACE) else schema
+
+    def name(self, schema: Schema) -> str | None:
+        """The name of the schema that is referred to."""
+        ref = schema.get("$ref", "")
+        return ref[len(PLACE) :] if ref.startswith(PLACE) else None
+
+    def used_in(self, document: Any) -> dict[str, Schema]:
+        """Those that are referred to, and those that these refer to, by name."""
+        found: dict[str, Schema] = {}
+        waiting = [document]
+        while waiting:
+            for name in _references(waiting.pop()):
+                if name not in found and name in self._named:
+                    found[name] = self._named[name]
+                    waiting.append(self._named[name])
+        return dict(sorted(found.items()))
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        ref = value.get("$ref")
+        own = [ref[len(PLACE) :]] if isinstance(ref, str) and ref.startswith(PLACE) else []
+        return own + [name for one in value.values() for name in _references(one)]
+    if isinstance(value, list):
+        return [name for one in value for name in _references(one)]
+    return []

@@ -1,0 +1,67 @@
+"""What comes on a socket from typed topics it has joined, as messages of a document."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from antiphon.hub import Framing, Topics
+from antiphon.tagged import TAG, Tagged
+
+from . import payloads
+from .payloads import WireNames
+from .section import Section
+
+
+def author_examples(kind: Any) -> list[Any]:
+    """The examples that a class has of its own."""
+    config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
+    extra = config.get("json_schema_extra")
+    return list(extra.get("examples") or ()) if isinstance(extra, dict) else []
+
+
+def doc_of(kind: Any) -> str:
+    """The docstring of a class, if it was written for it: dataclasses and models make one up."""
+    kind = getattr(kind, "__origin__", None) or kind
+    own = vars(kind).get("__doc__") if isinstance(kind, type) else None
+    if not own or own.startswith(f"{kind.__name__}("):
+        return ""
+    return inspect.cleandoc(own)
+
+
+def events_of(section: Section, topics: Iterable[Topics[Any]]) -> list[str]:
+    """Add what topics send; returns the keys of the messages."""
+    keys: list[str] = []
+    for one in dict.fromkeys(topics):
+        keys += [_message(section, tagged, one) for tagged in one.messages.types]
+        if one.options.presence:
+            keys.append(
+                section.message("presence_diff", payloads.presence_diff(), description="Who came and who went.")
+            )
+        lost = "Messages may have been missed that cannot be had any more: load the state again."
+        keys.append(section.message("resync", payloads.resync(), description=lost))
+        if one.options.framing is Framing.EVENT:
+            keys.append(
+                section.message("joined", payloads.joined(), description="First of all: where the topic stands.")
+            )
+            alive = "The link is alive: sent in an interval that `joined` tells."
+            keys.append(section.message("heartbeat", payloads.heartbeat(), description=alive))
+    return keys
+
+
+def _message(section: Section, tagged: Tagged, topics: Topics[Any]) -> str:
+    schemas = section.schemas
+    schema = schemas.of(tagged.kind, tagged.adapter, "serialization")
+    payload = payloads.message(tagged.tags, schemas.resolved(schema), WireNames(TAG))
+    extension: dict[str, Any] = {"topic": topics.pattern.text}
+    if name := schemas.name(schema):
+        extension["schema"] = name
+    examples = author_examples(tagged.kind)
+    if topics.options.framing is Framing.EVENT:
+        payload = payloads.event(payload)
+        extension["framing"] = "event"
+        examples = []
+    return section.message(
+        tagged.tag, payload, name=tagged.tag, description=doc_of(tagged.kind), examples=examples, extension=extension
+    )

@@ -1,0 +1,9 @@
+"""The client side: a connection that comes back, for pages (`runtime.js`) and for Python (`runtime.py`).
+
+`javascript` is the ES module as an ASGI app, for `add_route`. Imports nothing of ours, so that everything may serve it.
+`antiphon.clients.runtime` is imported by who uses it: it needs `websockets`.
+"""
+
+from .served import ReadOnlyText, javascript, runtime_js, runtime_py, runtime_ts, runtime_types
+
+__all__ = ["ReadOnlyText", "javascript", "runtime_js", "runtime_py", "runtime_ts", "runtime_types"]

@@ -1,0 +1,123 @@
+"""A client's attempts to connect: address and token, the wait between two of them, which end is the last.
+
+Part of `runtime_py()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 15.0
+MOST_RETRY_AFTER: Final = 300.0
+STEADY_AFTER: Final = 5.0
+"""Seconds: a connection that lasted as long was a good one, and the next loss is a first one."""
+ANSWER_WITHIN: Final = 10.0
+"""Seconds from the attempt, the token included, to an open connection."""
+LARGEST: Final = 16 << 20
+"""Bytes of one message from the server."""
+FINAL: Final = (1000, 1008)
+REFUSED: Final = (400, 401, 403, 404, 405, 410, 426)
+"""HTTP statuses after which another attempt is no use; 401 and 403 get a second one where a token is asked for."""
+
+Token = Callable[[], Awaitable[str | None] | str | None]
+Address = str | Callable[[], Awaitable[str] | str]
+
+
+class Attempts:
+    """All that a client needs to connect once more. `failures` is how often in a row that went wrong."""
+
+    def __init__(
+        self,
+        address: Address,
+        token: Token | None,
+        token_parameter: str | None,
+        headers: Mapping[str, str],
+        retry: tuple[int, ...],
+        options: Mapping[str, Any],
+    ) -> None:
+        self.failures = 0
+        self._address = absolute(address) if isinstance(address, str) else address
+        self._token = token
+        self._token_parameter = token_parameter
+        self._headers = dict(headers)
+        self._retry = retry
+        self._options: dict[str, Any] = {"max_size": LARGEST, "close_timeout": 1, **options}
+        self._refusals = 0
+
+    async def connect(self, query: Mapping[str, str]) -> ClientConnection:
+        """Raises whatever goes wrong, InvalidStatus for a refusal."""
+        async with asyncio.timeout(ANSWER_WITHIN):
+            url = self._address if isinstance(self._address, str) else absolute(await _settled(self._address))
+            token = None if self._token is None else await _settled(self._token)
+            headers = dict(self._headers)
+            if token is not None and self._token_parameter is None:
+                headers["Authorization"] = f"Bearer {token}"
+            elif token is not None and self._token_parameter is not None:
+                query = {**query, self._token_parameter: token}
+            connection = await connect(
+                _with_query(url, query),
+                additional_headers=headers,
+                ping_interval=None,
+                open_timeout=None,
+                **self._options,
+            )
+        self._refusals = 0
+        return connection
+
+    def lasted(self, seconds: float) -> None:
+        """A connection ended."""
+        if seconds >= STEADY_AFTER:
+            self.failures = 0
+
+    def is_final(self, code: int) -> bool:
+        """Whether this close code means no."""
+        return code in FINAL or (code >= 4000 and code not in self._retry)
+
+    def is_refusal(self, status: int) -> bool:
+        """Whether this HTTP status does."""
+        if status in (401, 403) and self._token is not None:
+            self._refusals += 1
+            return self._refusals > 1  # the next token may be a better one
+        return status in REFUSED
+
+    def delay(self, error: InvalidStatus | None = None) -> float:
+        """Seconds to the next attempt, with full jitter: everybody lost the server at once."""
+        longest = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.failures, 16))
+        self.failures += 1
+        return random.random() * longest + (0.0 if error is None else _retry_after(error))
+
+
+def absolute(address: str) -> str:
+    """Raises ValueError for what is no address of a server."""
+    parts = urlsplit(address)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    if scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError(f"expected an address such as wss://example.org/chat, got {address!r}")
+    return urlunsplit(parts._replace(scheme=scheme, fragment=""))
+
+
+def _with_query(url: str, more: Mapping[str, str]) -> str:
+    parts = urlsplit(url)
+    given = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name not in more]
+    return urlunsplit(parts._replace(query=urlencode([*given, *more.items()])))
+
+
+async def _settled(function: Callable[[], Any]) -> Any:
+    value = function()
+    return await value if inspect.isawaitable(value) else value
+
+
+def _retry_after(error: InvalidStatus) -> float:
+    try:
+        return min(MOST_RETRY_AFTER, max(0.0, float(error.response.headers.get("Retry-After", 0))))
+    except ValueError:  # a date: the jitter will do
+        return 0.0

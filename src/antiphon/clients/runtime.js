@@ -1,0 +1,514 @@
+/**
+ * The client side of antiphon: one object that outlives its connections.
+ *
+ * Alone it speaks to any endpoint: the hub's events come in, anything goes out. With a channel it also has requests,
+ * streams and typed errors. It needs nothing but a WebSocket. docs/clients.md tells the rest.
+ */
+const FIRST_DELAY = 500;
+const LONGEST_DELAY = 15_000;
+const STEADY_AFTER = 5_000; // a connection that lasted as long was a good one: the next loss is a first one
+const ANSWER_WITHIN = 10_000; // from the attempt, the token included, to an open connection
+const WATCHED_EVERY = 500;
+const QUEUE = 64;
+const QUEUE_SIZE = 1 << 20; // characters or bytes
+const MOST_BUFFERED = 8 << 20; // of what the browser has not sent yet, and of what a stream's reader has not read
+const MOST_TOPICS = 256;
+const FINAL = [1000, 1008];
+/** The reason in the state of a connection that was given up because nothing came any more. */
+export const SILENCE = "the server did not answer any more";
+/** An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow` of our own. */
+export class RemoteError extends Error {
+    name = "RemoteError";
+    code;
+    detail;
+    constructor(code, message, detail) {
+        super(message);
+        this.code = code;
+        this.detail = detail;
+    }
+}
+const around = globalThis;
+const OPEN = 1;
+const ANSWERS = new Set(["reply", "item", "end", "error"]);
+const RESERVED = new Set([...ANSWERS, "joined", "message", "presence_diff", "resync", "heartbeat"]);
+/**
+ * A connection that comes back. It connects at once, and again after each loss, until `close()` or a close code that
+ * means no. `Events` maps the `type` of an event to what it holds.
+ */
+export class Client {
+    #address;
+    #options;
+    #asks = new Map(); // by ref: what has no answer yet
+    #places = new Map(); // by topic
+    #listeners = new Map();
+    #watchers = new Set();
+    #returned = new Set();
+    #removals = [];
+    #state = Object.freeze({ name: "connecting", attempt: 0 });
+    #queue = [];
+    #queued = 0; // its size
+    #socket = null;
+    #attempt = null; // this one; what an older one brings is no news
+    #failures = 0; // in a row
+    #timer;
+    #watch;
+    #heartbeat = 0; // milliseconds; 0: none was promised
+    #heard = 0; // when the last message came
+    #began = 0; // when this attempt, or this connection, did
+    #suspected = 0; // when the silence was first noticed
+    #ref = 0;
+    constructor(address, options = {}) {
+        this.#options = options;
+        this.#address = typeof address === "function" ? address : absolute(address);
+        for (const [topic, text] of Object.entries(options.positions ?? {})) {
+            const [, offset, epoch] = /^(\d{1,15})-(.+)$/.exec(String(text)) ?? [];
+            if (epoch)
+                this.#places.set(topic, { epoch, entered: Number(offset), seen: Number(offset) });
+        }
+        this.#listen(around, "online", () => this.retry());
+        this.#listen(around, "pagehide", ({ persisted }) => { if (persisted)
+            this.#lost(1001, "the page was left"); });
+        this.#listen(around, "pageshow", ({ persisted }) => { if (persisted)
+            this.retry(); });
+        this.#listen(around.document, "resume", () => this.#look());
+        this.#listen(around.document, "visibilitychange", () => {
+            if (around.document?.visibilityState !== "visible")
+                return;
+            this.#look();
+            this.retry();
+        });
+        void this.#connect();
+    }
+    get state() { return this.#state; }
+    /** Where each topic was read to, as `since` wants it: to keep for the next page. */
+    get positions() {
+        return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch }]) => seen === null ? [] : [[topic, `${seen}-${epoch}`]]));
+    }
+    /** Calls with the state, now and at each change. Returns how to stop it. */
+    watch(listener) {
+        this.#watchers.add(listener);
+        safely(listener, this.#state);
+        return () => void this.#watchers.delete(listener);
+    }
+    /**
+     * Calls with each event of this type. What is published to a topic comes as `message`, and once more under the
+     * `type` of its data, with the message around it as the second argument. `*`: everything that is no answer, also
+     * what has no type: a text that is no JSON, an ArrayBuffer.
+     */
+    on(type, listener) {
+        const all = this.#listeners.get(type) ?? new Set();
+        this.#listeners.set(type, all.add(listener));
+        return () => void all.delete(listener);
+    }
+    /** Calls when a topic was joined once more, and at each `resync`: was everything told that was missed? */
+    onRecovered(listener) {
+        this.#returned.add(listener);
+        return () => void this.#returned.delete(listener);
+    }
+    /** Waits for a connection. Rejects with RemoteError `closed` when there will be none, or as `signal` says. */
+    opened(signal) {
+        return new Promise((resolve, reject) => {
+            const abort = () => { over(); reject(signal?.reason); };
+            const check = (state) => {
+                if (state.name === "open") {
+                    over();
+                    resolve(this);
+                }
+                if (state.name === "closed") {
+                    over();
+                    reject(this.#gone());
+                }
+            };
+            const over = () => { this.#watchers.delete(check); signal?.removeEventListener("abort", abort); };
+            if (signal?.aborted)
+                return reject(signal.reason);
+            signal?.addEventListener("abort", abort);
+            this.#watchers.add(check);
+            check(this.#state);
+        });
+    }
+    /** Sends: text and bytes as they are, anything else as JSON. False: it neither went out nor waits for a connection. */
+    send(message, { queue = this.#options.queue ?? false } = {}) {
+        const text = typeof message === "string" || message instanceof ArrayBuffer || ArrayBuffer.isView(message) ? message : JSON.stringify(message);
+        if (text === undefined)
+            throw new TypeError("a message needs a JSON form");
+        return this.#put(text, null, queue);
+    }
+    /** Sends a message that is answered. Rejects with RemoteError: the server's, `timeout`, or `closed`, and then it is not sent again. */
+    request(type, fields = {}, call = {}) {
+        return new Promise((resolve, reject) => {
+            this.#ask(type, fields, call, { end: (error, data) => error !== undefined ? reject(error) : resolve(data) });
+        });
+    }
+    /** Sends a message that is answered by a stream, when its first item is asked for. To leave the loop cancels it. */
+    stream(type, fields = {}, call = {}) {
+        const items = [];
+        const readers = [];
+        let cancel = null;
+        let waiting = 0;
+        let ended = false;
+        let failure;
+        const done = { done: true, value: undefined };
+        const end = (error) => {
+            ended = true;
+            if (error === undefined || !readers.length)
+                failure = error;
+            else
+                readers.shift()?.[1](error);
+            for (const [resolve] of readers.splice(0))
+                resolve(done);
+        };
+        const take = (value, size) => {
+            const reader = readers.shift();
+            if (reader)
+                return reader[0]({ done: false, value });
+            items.push([value, size]);
+            if ((waiting += size) <= MOST_BUFFERED)
+                return;
+            cancel?.();
+            end(new RemoteError("too_slow", "the items of this stream were not read fast enough"));
+        };
+        return {
+            [Symbol.asyncIterator]() { return this; },
+            next: () => new Promise((resolve, reject) => {
+                const item = items.shift();
+                if (item) {
+                    waiting -= item[1];
+                    return resolve({ done: false, value: item[0] });
+                }
+                if (failure !== undefined) {
+                    reject(failure);
+                    failure = undefined;
+                    return;
+                }
+                if (ended)
+                    return resolve(done);
+                readers.push([resolve, reject]);
+                cancel ??= this.#ask(type, fields, call, { take, end });
+            }),
+            return: async () => {
+                items.length = 0;
+                cancel?.();
+                failure = undefined;
+                end();
+                return done;
+            },
+        };
+    }
+    /** Tries again now, where a connection is waited for. */
+    retry() {
+        if (this.#state.name === "waiting")
+            void this.#connect();
+    }
+    /** Leaves this connection for a new one, now. */
+    reconnect() {
+        if (this.#state.name === "closed")
+            return;
+        this.#forget();
+        void this.#connect();
+    }
+    /** Ends it for good. */
+    close(code = 1000, reason = "") {
+        if (this.#state.name !== "closed")
+            this.#end(code, reason, code);
+    }
+    // --- the connection -----------------------------------------------------------------------------------------------
+    async #connect() {
+        clearTimeout(this.#timer);
+        const mine = this.#attempt = {};
+        this.#began = this.#heard = Date.now();
+        this.#watch ??= setInterval(() => this.#look(), WATCHED_EVERY);
+        this.#become({ name: "connecting", attempt: this.#failures });
+        if (mine !== this.#attempt)
+            return; // whoever heard of it closed us
+        try {
+            const url = await this.#url();
+            if (mine !== this.#attempt)
+                return;
+            const Class = this.#options.WebSocket ?? around.WebSocket;
+            if (!Class)
+                throw new Error("there is no WebSocket here: give one as an option");
+            const socket = new Class(url, this.#options.protocols ?? []);
+            this.#socket = socket;
+            socket.binaryType = "arraybuffer";
+            socket.onopen = () => this.#opened();
+            socket.onmessage = ({ data }) => this.#hear(data);
+            socket.onclose = ({ code, reason }) => this.#lost(code, String(reason));
+            socket.onerror = () => { }; // onclose follows
+        }
+        catch (error) {
+            if (mine === this.#attempt)
+                this.#lost(1006, error instanceof Error ? error.message : String(error));
+        }
+    }
+    async #url() {
+        const { token, tokenParameter = "token", resume = { since: "*" } } = this.#options;
+        const url = absolute(typeof this.#address === "function" ? await this.#address() : this.#address);
+        const secret = await token?.();
+        if (secret != null)
+            url.searchParams.set(tokenParameter, secret);
+        const positions = Object.entries(this.positions);
+        for (const [parameter, pattern] of Object.entries(resume ?? {})) {
+            const fits = (topic) => pattern.endsWith("*") ? topic.startsWith(pattern.slice(0, -1)) : topic === pattern;
+            const found = positions.find(([topic]) => fits(topic));
+            if (found)
+                url.searchParams.set(parameter, found[1]);
+        }
+        return url.href;
+    }
+    #opened() {
+        this.#began = this.#heard = Date.now();
+        this.#heartbeat = (this.#options.heartbeat ?? 0) * 1000;
+        const queue = this.#queue;
+        this.#queue = [];
+        this.#queued = 0;
+        for (const { data, ref } of queue)
+            if (!this.#put(data, ref, false))
+                this.#asks.get(ref)?.end(this.#gone());
+        this.#become({ name: "open", silent: false });
+    }
+    #lost(code, reason) {
+        if (this.#state.name === "closed" || this.#state.name === "waiting")
+            return;
+        if (FINAL.includes(code) || (code >= 4000 && !this.#options.retry?.includes(code)))
+            return this.#end(code, reason);
+        if (this.#state.name === "open" && Date.now() - this.#began >= STEADY_AFTER)
+            this.#failures = 0;
+        const delay = Math.random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#failures++); // all lost it at once: do not return at once
+        this.#forget();
+        this.#timer = setTimeout(() => this.retry(), delay);
+        this.#become({ name: "waiting", attempt: this.#failures, until: Date.now() + delay, code, reason });
+    }
+    #end(code, reason, tell = 1000) {
+        clearTimeout(this.#timer);
+        for (const remove of this.#removals.splice(0))
+            remove();
+        this.#forget(tell, reason);
+        this.#queue = [];
+        this.#state = Object.freeze({ name: "closed", code, reason });
+        for (const ask of [...this.#asks.values()])
+            ask.end(this.#gone());
+        this.#become(this.#state);
+    }
+    /** Its end is no news any more: a dead link would report it a minute later. What it was asked, nobody answers. */
+    #forget(code = 1000, reason = "") {
+        clearInterval(this.#watch);
+        this.#watch = undefined;
+        this.#attempt = null;
+        const socket = this.#socket;
+        this.#socket = null;
+        if (socket) {
+            socket.onopen = socket.onmessage = socket.onclose = null;
+            try {
+                socket.close(code, reason);
+            }
+            catch {
+                try {
+                    socket.close();
+                }
+                catch { /* it never was open */ }
+            }
+        }
+        for (const ask of [...this.#asks.values()])
+            if (ask.sent)
+                ask.end(new RemoteError("closed", "the connection was lost before the answer came"));
+    }
+    /** Whoever slept finds a long silence and, behind it, the messages that came meanwhile: hence two looks. */
+    #look() {
+        const { name } = this.#state;
+        if (name !== "open" && name !== "connecting")
+            return;
+        const quiet = Date.now() - this.#heard;
+        const most = name === "open" ? 2 * this.#heartbeat : ANSWER_WITHIN;
+        if (!most || quiet < most * 0.75)
+            return;
+        if (this.#state.name === "open" && !this.#state.silent) {
+            this.#suspected = Date.now();
+            this.#become({ name: "open", silent: true });
+        }
+        else if (quiet >= most && (name !== "open" || Date.now() - this.#suspected >= WATCHED_EVERY / 2))
+            this.#lost(1006, SILENCE);
+    }
+    get #ready() {
+        return this.#socket?.readyState === OPEN && this.#socket.bufferedAmount <= MOST_BUFFERED;
+    }
+    #gone() {
+        const { state } = this;
+        if (state.name === "closed")
+            return new RemoteError("closed", `the connection was closed with ${state.code} ${state.reason}`.trim(), state);
+        return this.#socket?.readyState === OPEN ? new RemoteError("busy", "too much waits to be sent") : new RemoteError("closed", "there is no connection");
+    }
+    #put(data, ref, queue) {
+        if (this.#ready && !this.#queue.length) {
+            const ask = this.#asks.get(ref);
+            if (ask)
+                ask.sent = Date.now();
+            this.#socket?.send(data);
+            return true;
+        }
+        const away = this.#socket?.readyState !== OPEN && this.#state.name !== "closed";
+        const size = this.#queued + sizeOf(data);
+        if (!queue || !away || this.#queue.length >= (this.#options.queueLimit ?? QUEUE) || size > QUEUE_SIZE)
+            return false;
+        this.#queue.push({ data, ref });
+        this.#queued = size;
+        return true;
+    }
+    /** Returns how to give it up. */
+    #ask(type, fields, call, { take, end }) {
+        const { signal, timeout = this.#options.timeout ?? 30_000, queue = this.#options.queue ?? false } = call;
+        const ref = ++this.#ref;
+        const text = JSON.stringify(Object.assign({ type, ref }, fields, { type, ref }));
+        let timer;
+        const ask = {
+            sent: 0,
+            take: (data, size) => { if (take)
+                clearTimeout(timer); take?.(data, size); },
+            end: (error, data) => {
+                this.#asks.delete(ref);
+                clearTimeout(timer);
+                signal?.removeEventListener("abort", abort);
+                end(error, data);
+            },
+        };
+        const withdraw = (error) => {
+            if (this.#asks.get(ref) !== ask)
+                return;
+            this.#queue = this.#queue.filter((one) => one.ref !== ref || void (this.#queued -= sizeOf(one.data)));
+            const dead = error?.code === "timeout" && ask.sent && this.#heard < ask.sent && !this.#heartbeat;
+            if (ask.sent && this.#ready)
+                this.#socket?.send(JSON.stringify({ type: "cancel", ref }));
+            ask.end(error);
+            if (dead)
+                this.#lost(1006, SILENCE); // not a word since, and nobody promised one: as good as dead
+        };
+        const abort = () => withdraw(signal?.reason);
+        if (signal?.aborted) {
+            end(signal.reason);
+            return () => { };
+        }
+        this.#asks.set(ref, ask);
+        signal?.addEventListener("abort", abort);
+        if (timeout < 2 ** 31)
+            timer = setTimeout(() => withdraw(new RemoteError("timeout", `no answer within ${timeout} ms`)), timeout);
+        if (!this.#put(text, ref, queue))
+            ask.end(this.#gone());
+        return withdraw;
+    }
+    // --- what comes in ------------------------------------------------------------------------------------------------
+    #hear(data) {
+        this.#heard = Date.now();
+        if (this.#state.name === "open" && this.#state.silent)
+            this.#become({ name: "open", silent: false });
+        let event = data;
+        if (typeof data === "string")
+            try {
+                event = JSON.parse(data);
+            }
+            catch { /* a text, then */ }
+        const type = typeof data === "string" && event !== null ? event.type : undefined;
+        this.#settle(type === "joined" || type === "message" ? event.topic : undefined);
+        if (type === "heartbeat")
+            return this.#beats(event.interval);
+        if (ANSWERS.has(type) && event.ref != null)
+            return this.#answered(event, data.length);
+        if (type === "message" && this.#known(event))
+            return;
+        if (type === "joined")
+            this.#joined(event);
+        if (type === "resync" && typeof event.topic === "string")
+            this.#back({ topic: event.topic, recovered: false });
+        if (typeof type === "string")
+            this.#tell(type, event);
+        const inner = type === "message" && event.data?.type;
+        if (typeof inner === "string" && !RESERVED.has(inner))
+            this.#tell(inner, event.data, event);
+        this.#tell("*", event);
+    }
+    #answered({ type, ref, data, code, message, detail }, size) {
+        const ask = this.#asks.get(ref);
+        if (type === "item")
+            ask?.take?.(data, size);
+        else if (type === "error")
+            ask?.end(new RemoteError(String(code), String(message ?? code), detail));
+        else
+            ask?.end(undefined, data);
+    }
+    /** Who comes in afresh forgets where they were: what follows is not what they missed. */
+    #joined(event) {
+        const { topic, recovered, heartbeat } = event;
+        this.#beats(heartbeat);
+        const before = this.#places.get(topic);
+        const now = placeIn(event);
+        if (now && !(recovered && before?.epoch === now.epoch))
+            this.#stand(now, null);
+        if (before)
+            this.#back({ topic: topic, recovered: recovered === true });
+    }
+    /** Whether this message came before. */
+    #known(event) {
+        const now = placeIn(event);
+        const before = now && this.#places.get(now.topic);
+        if (!now || (before?.epoch === now.epoch && before.seen !== null && now.offset <= before.seen))
+            return now !== null;
+        this.#stand(now, now.offset);
+        return false;
+    }
+    #stand({ topic, offset, epoch }, seen) {
+        if (this.#places.has(topic) || this.#places.size < MOST_TOPICS)
+            this.#places.set(topic, { epoch, entered: offset, seen });
+    }
+    #beats(interval) {
+        if (typeof interval === "number" && interval >= 1 && interval <= 3600)
+            this.#heartbeat = interval * 1000;
+    }
+    /** Behind `joined` its topic's history comes first. Something else came: there was none, and this is where we are. */
+    #settle(except) {
+        for (const [topic, place] of this.#places)
+            if (topic !== except)
+                place.seen ??= place.entered;
+    }
+    #back(recovered) {
+        for (const listener of [...this.#returned])
+            safely(listener, recovered);
+    }
+    #tell(type, event, message) {
+        for (const listener of [...this.#listeners.get(type) ?? []])
+            safely(listener, event, message);
+    }
+    #become(state) {
+        this.#state = Object.freeze(state);
+        for (const listener of [...this.#watchers])
+            safely(listener, state);
+    }
+    #listen(target, type, listener) {
+        target?.addEventListener?.(type, listener);
+        this.#removals.push(() => target?.removeEventListener?.(type, listener));
+    }
+}
+/** What a listener does wrong is its own page's error, and nobody else's. */
+function safely(listener, ...values) {
+    try {
+        listener(...values);
+    }
+    catch (error) {
+        if (around.reportError)
+            around.reportError(error);
+        else
+            console.error(error);
+    }
+}
+/** Where an event of a topic stands, if it says so. */
+function placeIn({ topic, offset, epoch }) {
+    const stands = typeof topic === "string" && typeof offset === "number" && typeof epoch === "string";
+    return stands && Number.isSafeInteger(offset) && offset >= 0 && epoch.length <= 64 ? { topic, offset, epoch } : null;
+}
+function sizeOf(data) {
+    return typeof data === "string" ? data.length : data.byteLength;
+}
+function absolute(address) {
+    const url = new URL(address, around.document?.baseURI);
+    url.protocol = url.protocol.replace("http", "ws");
+    url.hash = "";
+    return url;
+}

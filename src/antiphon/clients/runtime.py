@@ -1,0 +1,509 @@
+"""The client side of antiphon for Python: one object that outlives its connections.
+
+Alone it speaks to any endpoint: the hub's events come in, anything goes out. With a channel it also has requests,
+streams and typed errors. Needs `websockets` and `pydantic`; `runtime_py()` is all of it in one file, to be copied to
+where antiphon is not installed. docs/clients.md tells the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from .attempts import Address, Attempts, Token
+from .standing import Places
+from .waiting import Inbox, Pending, RemoteError, ToSend, Unread
+
+__all__ = ["Client", "ClientState", "Recovered", "RemoteError"]
+
+MOST_TO_SEND: Final = 1 << 20
+"""Characters: above it `send` waits for room, or fails where there is no connection."""
+SILENCE: Final = "the server did not answer any more"
+TOO_SLOW: Final = "the events were not read fast enough"
+logger = logging.getLogger("antiphon.client")
+
+E = TypeVar("E", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientState:
+    """Where a client stands, by its `name`; a new object at each change."""
+
+    name: Literal["connecting", "open", "waiting", "closed"]
+    attempt: int = 0
+    """How many connections were lost in a row."""
+    silent: bool = False
+    """Open, but nothing came for suspiciously long."""
+    until: float = 0.0
+    """Waiting: when the next attempt is, by `time.time()`."""
+    code: int = 0
+    """Waiting, closed: the close code, 1006 for a link that was lost; or the HTTP status that refused the handshake."""
+    reason: str = ""
+    """What the server said with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A `topic` was joined once more. `recovered`: everything missed was told (True), or not: load the state again."""
+
+    topic: str
+    recovered: bool
+
+
+class Client(Generic[E]):
+    """A connection that comes back: `async with Client("wss://…") as client`. `async for event in client` gives what
+    comes: JSON as its Python equivalent, text that is none as str, binary messages as bytes.
+
+    `token()` is asked anew for each attempt; what it gives goes into the header `Authorization: Bearer …`, or into the
+    query where `token_parameter` names one. `queue`: what is sent while there is no connection waits for one (at most
+    `queue_limit` messages); False: it fails at once; each call may say otherwise. `timeout`: seconds for an answer.
+    `heartbeat`: seconds between two pings where nothing else comes; two without a sign of life, and the link is dead.
+    `resume`: query parameter to topic, or to a prefix of it with `*`. `retry`: close codes from 4000 after which it
+    comes back all the same. `address` may be a function, asked anew as well. `positions`: by topic, what `positions` of
+    an earlier client were. `additional_headers` go with each handshake. Other keywords are those of
+    `websockets.connect`. Belongs to the loop it was entered in.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        token: Token | None = None,
+        token_parameter: str | None = None,
+        queue: bool = False,
+        queue_limit: int = 64,
+        timeout: float | None = 30.0,
+        heartbeat: float = 5.0,
+        resume: Mapping[str, str] | None = None,
+        positions: Mapping[str, str] | None = None,
+        retry: tuple[int, ...] = (),
+        additional_headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self._attempts = Attempts(address, token, token_parameter, additional_headers or {}, retry, options)
+        self._queue = queue
+        self._queue_limit = queue_limit
+        self._timeout = timeout
+        self._heartbeat = heartbeat
+        self._resume = {"since": "*"} if resume is None else dict(resume)
+        self._state = ClientState(name="connecting")
+        self._watchers: list[Callable[[ClientState], None]] = []
+        self._refs = 0
+        self._pending: dict[Any, Pending] = {}
+        self._outbox: deque[ToSend] = deque()
+        self._to_send = 0
+        self._sendable = asyncio.Event()
+        self._room = asyncio.Event()
+        self._inbox = Inbox()
+        self._places = Places(positions or {})
+        self._read = dict(positions or {})
+        self._connection: ClientConnection | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._early = asyncio.Event()
+        self._why = ""
+        self._heard = 0.0
+
+    # --- what a program does with it ---------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Waits for the first connection, however long. Raises RemoteError `closed` where there will be none."""
+        self._running = asyncio.create_task(self._run())
+        try:
+            return await self.opened()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    @property
+    def state(self) -> ClientState:
+        """Where it stands now."""
+        return self._state
+
+    @property
+    def positions(self) -> dict[str, str]:
+        """Where each topic was read to, as `since` wants it: to keep for the next start."""
+        return dict(self._read)
+
+    @property
+    def dropped(self) -> int:
+        """Events that nobody wanted: the oldest, where nothing iterates over this client."""
+        return self._inbox.dropped
+
+    def watch(self, listener: Callable[[ClientState], None]) -> Callable[[], None]:
+        """Calls with the state, now and at each change. Returns how to stop it."""
+        self._watchers.append(listener)
+        listener(self._state)
+        return lambda: self._watchers.remove(listener) if listener in self._watchers else None
+
+    async def opened(self) -> Self:
+        """Waits for a connection. Raises RemoteError `closed` when there will be none."""
+        opened = asyncio.get_running_loop().create_future()
+
+        def check(state: ClientState) -> None:
+            if state.name in ("open", "closed") and not opened.done():
+                opened.set_result(state.name == "open")
+
+        unwatch = self.watch(check)
+        try:
+            if not await opened:
+                raise self._gone()
+        finally:
+            unwatch()
+        return self
+
+    async def send(self, message: Any, *, queue: bool | None = None) -> None:
+        """Sends: str and bytes as they are, anything else as JSON. Waits for room.
+
+        Raises RemoteError `closed` where it neither went out nor waits for a connection.
+        """
+        data = message if isinstance(message, str | bytes) else _json(message)
+        while not self._put(ToSend(data, self._queue if queue is None else queue)):
+            if self._connection is None:
+                raise self._gone()
+            self._room.clear()
+            await self._room.wait()
+
+    async def request(
+        self,
+        type: str,
+        fields: Any = None,
+        answer: TypeAdapter[Any] | None = None,
+        *,
+        timeout: float | None = -1,
+        queue: bool | None = None,
+    ) -> Any:
+        """Sends a message and waits for its answer.
+
+        Raises RemoteError: the server's, `timeout`, or `closed`, and then it is not sent again.
+        """
+        pending = self._ask(type, fields, answer, queue, is_stream=False)
+        seconds = self._timeout if timeout == -1 else timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await pending.answer()
+        except TimeoutError:
+            raise RemoteError("timeout", f"no answer within {seconds} s") from None
+        finally:
+            self._withdraw(pending)
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        type: str,
+        fields: Any = None,
+        item: TypeAdapter[Any] | None = None,
+        *,
+        timeout: float | None = -1,
+        queue: bool | None = None,
+    ) -> AsyncIterator[AsyncIterator[Any]]:
+        """Sends a message that a stream answers; leaving the block cancels it. `timeout`: until its first item."""
+        pending = self._ask(type, fields, item, queue, is_stream=True)
+        seconds = self._timeout if timeout == -1 else timeout
+        try:
+            try:
+                async with asyncio.timeout(seconds):
+                    await pending.something()
+            except TimeoutError:
+                raise RemoteError("timeout", f"no item within {seconds} s") from None
+            yield pending
+        finally:
+            self._withdraw(pending)
+
+    def __aiter__(self) -> Self:
+        self._inbox.wanted = True
+        return self
+
+    async def __anext__(self) -> E:
+        """Ends when the connection was closed with 1000, here or there; other ends raise RemoteError `closed`."""
+        while True:
+            event = await self._inbox.get()
+            if event is None:
+                if self._state.code == 1000:
+                    raise StopAsyncIteration
+                raise self._gone()
+            self._room.set()
+            if event.topic is not None:
+                self._read[event.topic] = event.position
+            try:
+                return self.decode(event.data)
+            except (LookupError, ValidationError) as error:
+                logger.warning("an event is not what was agreed on, and is left out: %s", error)
+
+    def decode(self, event: Any) -> E:
+        """What an iteration gives for an event. Generated clients make a model of it; LookupError leaves it out."""
+        return cast(E, event)
+
+    def retry(self) -> None:
+        """Tries again now, where a connection is waited for."""
+        self._early.set()
+
+    def reconnect(self) -> None:
+        """Leaves this connection for a new one, now."""
+        self._give_up("left for a new one")
+        self._early.set()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Ends it for good."""
+        connection = self._connection
+        self._end(code, reason)
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        if connection is not None:
+            try:
+                await connection.close(code, reason)
+            except Exception:  # a code that cannot be sent, say
+                connection.transport.abort()
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self._live()
+        finally:
+            self._end(1006, "the client was stopped")
+
+    async def _live(self) -> None:
+        attempts = self._attempts
+        while True:
+            self._become(ClientState(name="connecting", attempt=attempts.failures))
+            self._early.clear()
+            refusal = None
+            try:
+                connection = await attempts.connect(dict(self._places.query(self._resume)))
+            except InvalidStatus as error:
+                refusal = error
+                code, reason = error.response.status_code, error.response.reason_phrase
+                final = attempts.is_refusal(code)
+            except Exception as error:  # also what token() and address() raise: another attempt may go better
+                code, reason, final = 1006, str(error) or type(error).__name__, False
+            else:
+                began = time.monotonic()
+                code, reason = await self._serve(connection)
+                attempts.lasted(time.monotonic() - began)
+                final = attempts.is_final(code)
+            if final:
+                self._end(code, reason)
+                return
+            await self._wait(code, reason, attempts.delay(refusal))
+
+    async def _wait(self, code: int, reason: str, delay: float) -> None:
+        until = time.time() + delay
+        attempt = self._attempts.failures
+        self._become(ClientState(name="waiting", attempt=attempt, until=until, code=code, reason=reason))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._early.wait()
+        await self._inbox.read_down()
+
+    async def _serve(self, connection: ClientConnection) -> tuple[int, str]:
+        """The life of one connection; returns how it ended."""
+        self._connection = connection
+        self._why = ""
+        self._heard = time.monotonic()
+        helpers = [asyncio.create_task(self._write(connection)), asyncio.create_task(self._look(connection))]
+        self._sendable.set()
+        self._become(ClientState(name="open"))
+        try:
+            while True:
+                self._hear(await connection.recv())
+                while self._inbox.full and not self._pending:
+                    self._room.clear()
+                    await self._room.wait()
+                    self._heard = time.monotonic()
+                if self._inbox.overfull:
+                    self._give_up(TOO_SLOW)
+        except ConnectionClosed:
+            pass
+        finally:
+            self._connection = None
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            self._drop_unsent()
+        if self._why:
+            return 1006, self._why
+        return int(connection.close_code or 1006), connection.close_reason or ""
+
+    def _give_up(self, why: str) -> None:
+        """A dead link would answer our Close never: it is not waited for."""
+        if self._connection is not None and not self._why:
+            self._why = why
+            self._connection.transport.abort()
+
+    async def _write(self, connection: ClientConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                while self._outbox:
+                    message = self._outbox.popleft()
+                    self._to_send -= len(message.data)
+                    self._room.set()
+                    if message.pending is not None:
+                        message.pending.sent = time.monotonic()
+                    await connection.send(message.data)
+                self._sendable.clear()
+                await self._sendable.wait()
+
+    async def _look(self, connection: ClientConnection) -> None:
+        """Pings where nothing comes, and gives the link up where nothing answers."""
+        while True:
+            await asyncio.sleep(self._heartbeat / 4)
+            if self._inbox.full and not self._pending:
+                continue  # it is we who do not read
+            quiet = time.monotonic() - self._heard
+            if quiet >= 2 * self._heartbeat and self._state.silent:
+                self._give_up(SILENCE)
+            elif quiet >= 1.5 * self._heartbeat and not self._state.silent:
+                self._become(ClientState(name="open", silent=True))
+            elif quiet >= self._heartbeat / 2:
+                with contextlib.suppress(ConnectionClosed, RuntimeError):
+                    pong = asyncio.ensure_future(await connection.ping())
+                    pong.add_done_callback(self._answered_ping)
+
+    def _answered_ping(self, pong: asyncio.Future[float]) -> None:
+        if not pong.cancelled() and pong.exception() is None:
+            self._sign_of_life()
+
+    def _sign_of_life(self) -> None:
+        self._heard = time.monotonic()
+        if self._state.silent and self._state.name == "open":
+            self._become(ClientState(name="open"))
+
+    def _drop_unsent(self) -> None:
+        """What was asked, nobody answers any more; what had not gone out may wait."""
+        kept = [message for message in self._outbox if message.waits]
+        waiting = {message.pending.ref for message in kept if message.pending is not None}
+        self._outbox = deque(kept)
+        self._to_send = sum(len(message.data) for message in kept)
+        for pending in list(self._pending.values()):
+            if pending.ref not in waiting:
+                self._finish(pending, RemoteError("closed", "the connection was lost before the answer came"))
+        self._room.set()
+
+    def _end(self, code: int, reason: str) -> None:
+        if self._state.name == "closed":
+            return
+        self._become(ClientState(name="closed", code=code, reason=reason))
+        self._outbox.clear()
+        for pending in list(self._pending.values()):
+            self._finish(pending, self._gone())
+        self._inbox.end()
+        self._room.set()
+
+    def _become(self, state: ClientState) -> None:
+        if self._state.name == "closed":
+            return
+        self._state = state
+        for listener in list(self._watchers):
+            try:
+                listener(state)
+            except Exception:
+                logger.exception("a listener to the state of a client failed")
+
+    def _gone(self) -> RemoteError:
+        if self._state.name != "closed":
+            return RemoteError("closed", "there is no connection")
+        ending = f"{self._state.code} {self._state.reason}".strip()
+        return RemoteError("closed", f"the connection was closed with {ending}", self._state)
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def _ask(
+        self, type: str, fields: Any, adapter: TypeAdapter[Any] | None, queue: bool | None, *, is_stream: bool
+    ) -> Pending:
+        self._refs += 1
+        ref = self._refs
+        pending: Pending = Pending(ref, adapter, is_stream=is_stream)
+        content = {} if fields is None else to_jsonable_python(fields, by_alias=True)
+        text = _json({"type": type, "ref": ref, **content} | {"type": type, "ref": ref})
+        self._pending[ref] = pending
+        self._room.set()
+        if not self._put(ToSend(text, self._queue if queue is None else queue, pending)):
+            full = self._connection is not None
+            self._finish(pending, RemoteError("busy", "too much waits to be sent") if full else self._gone())
+        return pending
+
+    def _put(self, message: ToSend) -> bool:
+        if self._state.name == "closed" or self._to_send + len(message.data) > max(MOST_TO_SEND, len(message.data)):
+            return False
+        if self._connection is None and (not message.waits or len(self._outbox) >= self._queue_limit):
+            return False
+        self._outbox.append(message)
+        self._to_send += len(message.data)
+        self._sendable.set()
+        return True
+
+    def _finish(self, pending: Pending, error: BaseException | None = None) -> None:
+        self._pending.pop(pending.ref, None)
+        self._room.set()
+        pending.end(error)
+
+    def _withdraw(self, pending: Pending, error: RemoteError | None = None) -> None:
+        """Nobody wants the answer any more."""
+        if self._pending.get(pending.ref) is not pending:
+            return
+        self._finish(pending, error)
+        for message in [one for one in self._outbox if one.pending is pending]:
+            self._outbox.remove(message)
+            self._to_send -= len(message.data)
+        if pending.sent and self._connection is not None:
+            self._put(ToSend(_json({"type": "cancel", "ref": pending.ref}), waits=False))
+
+    # --- what comes in -----------------------------------------------------------------------------------------------
+
+    def _hear(self, data: str | bytes) -> None:
+        self._sign_of_life()
+        event: Any = data
+        if isinstance(data, str):
+            try:
+                event = json.loads(data)
+            except (ValueError, RecursionError):
+                pass  # a text, then
+        tag = event.get("type") if isinstance(event, dict) else None
+        topic = event.get("topic") if tag in ("joined", "message") else None
+        self._places.settle(topic)
+        if tag == "heartbeat":
+            return
+        if tag in ("reply", "item", "end", "error") and event.get("ref") is not None:
+            self._answered(tag, event, len(data))
+            return
+        if tag == "message" and not self._places.is_new(event):
+            return
+        came_back = tag == "joined" and self._places.joined(event)
+        position = self._places.position(topic) if tag == "message" else None
+        self._inbox.put(Unread(event, len(data), None if position is None else topic, position or "", came_back))
+
+    def _answered(self, tag: str, event: Mapping[str, Any], size: int) -> None:
+        ref = event["ref"]
+        pending = self._pending.get(ref) if isinstance(ref, int | str) else None
+        if pending is None:
+            return
+        if tag == "item":
+            if pending.is_stream and not pending.take(event.get("data"), size):
+                self._withdraw(pending, RemoteError("too_slow", "the items of this stream were not read fast enough"))
+        elif tag == "error":
+            code = str(event.get("code"))
+            self._finish(pending, RemoteError(code, str(event.get("message") or code), event.get("detail")))
+        else:
+            if not pending.is_stream and "data" in event:
+                pending.take(event["data"], 0)
+            self._finish(pending)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(to_jsonable_python(value, by_alias=True), separators=(",", ":"), allow_nan=False)

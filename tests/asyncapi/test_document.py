@@ -1,0 +1,265 @@
+"""Documents: the parser has nothing to say of them, and each frame on the wire is exactly one of their messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field, create_model
+
+from antiphon import APIRouter, App, Framing, Hub, RegistrationError, Topic, UndeclaredTopic, WebSocket
+from antiphon.asyncapi import VERSIONS
+from antiphon.asyncapi.serving import document_of
+from antiphon.testing import Server
+from tests.asyncapi import programs
+from tests.asyncapi.judges import complaints, judged
+from tests.asyncapi.programs import Hit, Node, Said, Say, State, Typing, chat, rooms_of, torture
+
+
+def content(app: Any, version: str = VERSIONS[0], **options: Any) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(json.dumps(document_of(app, **options).content(version)))
+    return document
+
+
+def messages(document: Mapping[str, Any], channel: str) -> dict[str, Any]:
+    found: dict[str, Any] = document["channels"][channel]["messages"]
+    return found
+
+
+def names(operation: Mapping[str, Any], part: str = "messages") -> list[str]:
+    refs = operation["reply"]["messages"] if part == "reply" else operation["messages"]
+    return [one["$ref"].rpartition("/")[2] for one in refs]
+
+
+def test_the_parser_and_ajv_find_nothing_in_any_version() -> None:
+    apps = {"chat": chat(), "events": chat(Framing.EVENT), "torture": torture(), "empty": App()}
+    documents = [
+        {"name": f"{name} {version}", "document": content(app, version)}
+        for name, app in apps.items()
+        for version in VERSIONS
+    ]
+    assert complaints(documents) == []
+    told = {one["name"]: one["diagnostics"] for one in judged(documents)}
+    assert all(not told[f"{name} 3.1.0"] for name in apps)
+
+
+def test_a_broken_document_does_not_pass() -> None:
+    """The judges are worth something."""
+    document = content(chat())
+    document["channels"]["chat"]["messages"]["said"]["examples"] = [{"payload": {"type": "said"}}]
+    document["channels"]["chat"]["parameters"] = {}
+    document["components"] = {"schemas": {"Pair": {"type": "array", "prefixItems": [{}]}}}
+    document["operations"]["chat.say"]["messages"] = [{"$ref": "#/channels/chat/messages/nothing"}]
+    found = "\n".join(complaints([{"name": "broken", "document": document}]))
+    for word in ("prefixItems", "placeholders", "nothing"):
+        assert word in found
+
+
+def test_the_chat_is_told_as_its_annotations_say() -> None:
+    document = content(chat())
+    assert document["asyncapi"] == "3.0.0"
+    assert document["info"] == {"title": "Chat", "version": "1.2.3"}
+    channel = document["channels"]["chat"]
+    assert channel["address"] == "/rooms/{room}"
+    assert channel["summary"] == "One room of the chat."
+    assert channel["description"].endswith("With its history.")
+    assert channel["parameters"]["room"]["x-antiphon"] == {"schema": {"type": "string"}}
+    query = channel["bindings"]["ws"]["query"]
+    assert query["required"] == ["name"]
+    assert query["properties"]["since"]["type"] == "string"
+    operations = document["operations"]
+    assert set(operations) == {"chat.say", "chat.search", "chat.typing", "chat.cancel", "chat.events"}
+    assert operations["chat.say"]["action"] == "receive"
+    assert names(operations["chat.say"], "reply") == ["say.reply", "say.error.muted", "error"]
+    assert names(operations["chat.search"], "reply") == ["search.item", "end", "error"]
+    assert names(operations["chat.events"]) == ["typing", "said", "presence_diff", "resync", "error"]
+    assert [operations[f"chat.{name}"]["x-antiphon"]["answer"] for name in ("say", "search", "typing")] == [
+        "value",
+        "stream",
+        "ack",
+    ]
+    say = messages(document, "chat")["say.request"]
+    assert list(say["payload"]["properties"]) == ["type", "ref", "text"]
+    assert say["payload"]["required"] == ["type", "text"]
+    assert say["summary"] == "Say something to everybody in the room."
+    assert messages(document, "chat")["search.request"]["payload"]["required"] == ["type", "ref", "query"]
+    assert messages(document, "chat")["typing.request"]["payload"]["deprecated"] is True
+    assert messages(document, "chat")["said"]["payload"]["properties"]["type"] == {"type": "string", "const": "said"}
+    error = messages(document, "chat")["say.error.muted"]["payload"]
+    assert error["properties"]["code"] == {"type": "string", "const": "muted"}
+    assert "detail" in error["required"]
+
+
+def test_a_topic_with_events_makes_a_channel_resumable() -> None:
+    document = content(chat(Framing.EVENT))
+    assert document["channels"]["chat"]["x-antiphon"]["resumable"] == {"since": "room/*"}
+    assert "resumable" not in content(chat())["channels"]["chat"]["x-antiphon"]
+    said = messages(document, "chat")["said"]
+    assert said["x-antiphon"]["framing"] == "event"
+    assert said["payload"]["properties"]["data"]["properties"]["type"]["const"] == "said"
+
+
+def test_schemas_have_the_names_of_their_classes_and_one_each() -> None:
+    schemas = content(torture())["components"]["schemas"]
+    assert {"Color", "Circle", "Square", "Page_Node_"} <= set(schemas)
+    assert {name for name in schemas if name.startswith("Node")} == {"Node-Input", "Node-Output"}
+    text = json.dumps(schemas)
+    assert '"prefixItems"' not in text
+    assert '"discriminator"' not in text
+
+
+def test_two_classes_of_one_name_are_told_apart_by_what_is_around_them() -> None:
+    class Inner(BaseModel):
+        node: programs.Outer.Say
+        other: Say
+
+    app = App()
+
+    @app.websocket("/x", receives=Inner)
+    async def x(websocket: WebSocket) -> None: ...
+
+    assert set(content(app)["components"]["schemas"]) == {"Outer_Say", "Say"}
+
+
+def test_a_field_that_is_always_sent_is_required_and_one_that_may_be_left_out_is_not() -> None:
+    class Sent(BaseModel):
+        at: int = 0
+        rare: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
+
+    app = App()
+
+    @app.websocket("/x", receives=Sent, sends=Sent)
+    async def x(websocket: WebSocket) -> None: ...
+
+    found = messages(content(app), "x")
+    assert found["Sent"]["payload"]["required"] == ["at"]
+    assert "required" not in found["Sent.received"]["payload"]
+
+
+def test_credentials_come_from_security_dependencies() -> None:
+    document = content(torture())
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["HTTPBearer"] == {"type": "http", "scheme": "bearer", "description": "A token."}
+    assert schemes["APIKeyQuery"] == {"type": "httpApiKey", "name": "key", "in": "query"}
+    assert schemes["APIKeyCookie"]["in"] == "cookie"
+    assert document["operations"]["torture.say"]["security"] == [{"$ref": "#/components/securitySchemes/HTTPBearer"}]
+    assert "security" not in document["operations"]["feed.send"]
+
+
+def test_routes_that_tell_nothing_are_not_in_it() -> None:
+    assert "silent" not in content(torture())["channels"]
+    assert content(App())["channels"] == {}
+
+
+def test_what_is_no_type_of_messages_is_refused_where_the_route_is_registered() -> None:
+    app = App()
+    with pytest.raises(RegistrationError, match="receives= and sends= take a type of messages"):
+
+        @app.websocket("/x", sends="State")
+        async def x(websocket: WebSocket) -> None: ...
+
+
+def test_included_mounted_and_later_routes_are_in_it_with_their_whole_paths() -> None:
+    router, mounted, app = APIRouter(prefix="/r"), App(), App()
+
+    @router.websocket("/{a}", sends=State)
+    async def one(websocket: WebSocket, a: str) -> None: ...
+
+    app.include_router(router, prefix="/v1")
+    app.include_router(router, prefix="/v2")
+    app.mount("/m", mounted)
+    document = document_of(app, prefix="/all")
+    assert {one["address"] for one in document.content()["channels"].values()} == {"/all/v1/r/{a}", "/all/v2/r/{a}"}
+    assert set(document.content()["channels"]) == {"one_all_v1_r_a", "one_all_v2_r_a"}
+
+    @mounted.channel("/late")
+    async def late(websocket: WebSocket) -> None: ...
+
+    assert document.content()["channels"]["late"]["address"] == "/all/m/late"
+
+    @late.on
+    async def say(message: Say) -> None: ...
+
+    assert "late.say" in document.content()["operations"]
+    assert document.content() == document.content()
+
+
+def test_five_hundred_messages_are_described_within_seconds_and_none_before_it_is_asked_for() -> None:
+    app = App()
+
+    @app.channel("/many")
+    async def many(websocket: WebSocket) -> None: ...
+
+    for number in range(500):
+        model = create_model(f"Message{number}", value=(int, ...), node=(Node, ...))
+
+        async def handle(message: Any) -> int:
+            return 1
+
+        handle.__annotations__["message"] = model
+        many.on(handle)
+    document = content(app)
+    assert len(document["operations"]) == 502
+    assert "$defs" not in json.dumps(document)
+
+
+async def test_every_frame_of_the_chat_is_exactly_one_message_of_its_operation() -> None:
+    app, seen = chat(), []
+    requests = [
+        ("say", {"type": "say", "ref": 1, "text": "hi"}),
+        ("say", {"type": "say", "ref": "b", "text": "shout"}),
+        ("say", {"type": "say", "text": "without"}),
+        ("search", {"type": "search", "ref": 3, "query": "x"}),
+        ("typing", {"type": "typing", "ref": 4}),
+        ("cancel", {"type": "cancel", "ref": 9}),
+    ]
+    async with Server(app) as server, server.connect("/rooms/7?name=ann") as ann:
+        for operation, frame in requests:
+            await ann.send_json(frame)
+            seen.append({"operation": f"chat.{operation}", "side": "receive", "payload": frame})
+        await ann.send('{"type":"say","ref":5,"text":""}')
+        await ann.send("nonsense")
+        operations = {1: "say", "b": "say", 3: "search", 4: "typing", 5: "say"}
+        count = {"error": 0, "said": 0}
+        while count["error"] < 3 or count["said"] < 2:
+            frame = json.loads(await ann.receive())
+            count[frame["type"]] = count.get(frame["type"], 0) + 1
+            ref = frame.get("ref")
+            side = "send" if ref is None else "reply"
+            operation = "events" if ref is None else operations[ref]
+            seen.append({"operation": f"chat.{operation}", "side": side, "payload": frame})
+    assert {"reply", "item", "end", "error", "said", "presence_diff"} <= set(count)
+    assert complaints([{"name": "chat", "document": content(app), "frames": seen}]) == []
+
+
+async def test_every_event_with_a_position_is_exactly_one_message() -> None:
+    app = chat(Framing.EVENT)
+    async with Server(app) as server, server.connect("/rooms/7?name=ann") as ann:
+        await ann.send_json({"type": "say", "text": "hi"})
+        await ann.send_json({"type": "say", "text": "again"})
+        frames = [await ann.receive_json()]
+        while sum(one["type"] == "message" for one in frames) < 2:
+            frames.append(await ann.receive_json())
+    seen = [{"operation": "chat.events", "side": "send", "payload": one} for one in frames]
+    assert {one["type"] for one in frames} >= {"joined", "message", "presence_diff"}
+    assert complaints([{"name": "chat", "document": content(app), "frames": seen}]) == []
+
+
+async def test_a_channel_joins_no_topic_whose_messages_it_does_not_tell_of() -> None:
+    rooms = rooms_of(Framing.RAW)
+    app, raised = App(hub=Hub("memory://", topics=[rooms])), []
+
+    @app.channel("/rooms/{room}", sends=Hit)
+    async def silent(websocket: WebSocket, room: str) -> AsyncIterator[None]:
+        await websocket.accept()
+        topic: Topic[Said | Typing] = rooms(hub=app.hub, room=room)
+        with pytest.raises(UndeclaredTopic) as caught:
+            topic.join(websocket)
+        raised.append(caught.value)
+        yield
+
+    async with Server(app) as server, server.connect("/rooms/7") as client:
+        await client.close()
+    assert "Said | Typing" in str(raised[0])
