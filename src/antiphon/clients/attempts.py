@@ -44,7 +44,7 @@ class Attempts:
         retry: tuple[int, ...],
         options: Mapping[str, Any],
     ) -> None:
-        self.failures = 0
+        self.failures: int = 0
         self._address = absolute(address) if isinstance(address, str) else address
         self._token = token
         self._token_parameter = token_parameter

@@ -50,7 +50,7 @@ class Models:
 
     def __init__(self, document: Mapping[str, Any], prefix: str) -> None:
         words = set(re.findall(r"[A-Za-z_]\w*", f"{_code(runtime_py())} {MODELS} {IMPORTS}"))
-        self.names = TypeNames(prefix, taken={*words, *dir(builtins), *keyword.kwlist})
+        self.names: TypeNames = TypeNames(prefix, taken={*words, *dir(builtins), *keyword.kwlist})
         self.texts: list[str] = []
         self._known: dict[str, str] = {}
         self._named = {name: self.names.new(class_name(name)) for name in schemas_of(document)}

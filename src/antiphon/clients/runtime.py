@@ -23,7 +23,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .attempts import Address, Attempts, Token
-from .standing import Places
+from .standing import Places, Recovered
 from .waiting import Inbox, Pending, RemoteError, ToSend, Unread
 
 __all__ = ["Client", "ClientState", "Recovered", "RemoteError"]
@@ -32,7 +32,7 @@ MOST_TO_SEND: Final = 1 << 20
 """Characters: above it `send` waits for room, or fails where there is no connection."""
 SILENCE: Final = "the server did not answer any more"
 TOO_SLOW: Final = "the events were not read fast enough"
-logger = logging.getLogger("antiphon.client")
+logger: Final = logging.getLogger("antiphon.client")
 
 E = TypeVar("E", covariant=True)
 
@@ -52,14 +52,6 @@ class ClientState:
     """Waiting, closed: the close code, 1006 for a link that was lost; or the HTTP status that refused the handshake."""
     reason: str = ""
     """What the server said with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """A `topic` was joined once more. `recovered`: everything missed was told (True), or not: load the state again."""
-
-    topic: str
-    recovered: bool
 
 
 class Client(Generic[E]):

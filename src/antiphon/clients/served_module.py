@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from starlette._utils import get_route_path
 
@@ -17,7 +18,7 @@ from .document import UnusableDocument
 from .served import ReadOnlyText
 from .typescript import javascript_module
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 
 class ClientModule:

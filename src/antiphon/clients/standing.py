@@ -9,6 +9,14 @@ from typing import Any, Final
 MOST_TOPICS: Final = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A `topic` was joined once more. `recovered`: everything missed was told (True), or not: load the state again."""
+
+    topic: str
+    recovered: bool
+
+
 @dataclass(slots=True)
 class Place:
     """How far a topic was read."""

@@ -72,7 +72,7 @@ class Writer:
     """Writes the classes of a document; `types` are those they need."""
 
     def __init__(self, document: Mapping[str, Any], prefix: str) -> None:
-        self.shapes = clients_of(document)
+        self.shapes: tuple[ClientShape, ...] = clients_of(document)
         code = re.sub(r"(?s:/\*.*?\*/)|//.*", "", runtime_ts() + TOPICS)
         self._names = TypeNames(prefix, taken=set(re.findall(r"[A-Za-z_]\w*", code)))
         self._classes = {shape.name: self._names.new(class_name(shape.name)) for shape in self.shapes}

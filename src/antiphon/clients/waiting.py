@@ -35,7 +35,7 @@ class Pending:
 
     def __init__(self, ref: int, adapter: TypeAdapter[Any] | None, *, is_stream: bool) -> None:
         self.ref = ref
-        self.sent = 0.0
+        self.sent: float = 0.0
         """When, by `time.monotonic()`; 0: it was not."""
         self.is_stream = is_stream
         self._adapter = adapter
@@ -118,7 +118,7 @@ class Inbox:
     def __init__(self) -> None:
         self.wanted = False
         """Somebody reads."""
-        self.dropped = 0
+        self.dropped: int = 0
         self._events: deque[Unread] = deque()
         self._unread = 0
         self._over = False

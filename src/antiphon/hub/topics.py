@@ -159,6 +159,7 @@ class TopicTable:
     ) -> None:
         """Raises `InvalidTopic` for a pattern that no topic could match, TypeError for options of another type,
         RegistrationError for topics that are declared twice."""
+        self.declared: tuple[DeclaredTopics, ...]
         self.declared, options = _sorted_out(given)
         for pattern, one in options.items():
             if not isinstance(one, TopicOptions):

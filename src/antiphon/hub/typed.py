@@ -125,9 +125,9 @@ class Topic(Generic[M]):
     __slots__ = ("hub", "name", "topics")
 
     def __init__(self, hub: Hub, name: str, topics: Topics[M]) -> None:
-        self.hub = hub
-        self.name = name
-        self.topics = topics
+        self.hub: Hub = hub
+        self.name: str = name
+        self.topics: Topics[M] = topics
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r}, {self.topics.messages.names})"

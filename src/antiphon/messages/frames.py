@@ -5,6 +5,7 @@ README.md has the table. Pure: no connection, no handlers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic_core import SchemaValidator, ValidationError, core_schema, from_json
@@ -43,7 +44,7 @@ class Frames:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._content = wire.content or "data"
-        self.read = _envelope(wire).validate_json
+        self.read: Callable[..., Any] = _envelope(wire).validate_json
         """Tag, ref and (nested) content of a message, as a dict. Raises ValidationError; `look_closer` says why."""
         data = f",{_key(self._content)}"
         self._ack, self._reply = self._head("reply"), data

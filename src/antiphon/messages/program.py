@@ -218,7 +218,8 @@ class Program:
         self.connection_name: str = _connection_name(self.plan)
         """The parameter, or `CONNECTION`, under which solving gives the connection."""
         self.frames: Frames = Frames(self.options.wire)
-        maker.events = self.events = Events(self.shape.sends, self.options.wire)
+        self.events: Events = Events(self.shape.sends, self.options.wire)
+        maker.events = self.events
         nested = self.options.wire.content is not None
         self.table: dict[str, Action] = {
             one.tag: Action(shape, one, nested=nested) for shape in self.shape.handlers for one in shape.messages

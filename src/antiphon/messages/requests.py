@@ -41,8 +41,8 @@ class Running:
         self.ref: Final = ref
         self.task: asyncio.Task[Any] | None = own_task
         """The task that runs it; that of the connection for one in line. None: one that has not started."""
-        self.started = own_task is not None
-        self.stage = Stage.RUNNING
+        self.started: bool = own_task is not None
+        self.stage: Stage = Stage.RUNNING
         self.due: float | None = None
 
     def interrupt(self, stage: Stage) -> None:

@@ -5,6 +5,7 @@ Knows nothing of tags, wires or connections: what other libraries' classes need 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
@@ -44,6 +45,7 @@ class PydanticCodec:
         """Also the way to the type's schema: `adapter.core_schema`, `TypeAdapter.json_schemas`."""
         self.adapter.rebuild(raise_errors=True)  # for models that name classes written behind them
         self._serializer = self.adapter.serializer
+        self.validate: Callable[..., Any]
         self._exact = frozenset(filter(_is_settled, map(bare, members(annotation))))
         """Classes whose values need no second look: to ask pydantic for one costs twice the writing."""
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):

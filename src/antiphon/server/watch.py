@@ -47,8 +47,8 @@ class Watch:
     )
 
     def __init__(self, engine: Engine, pipe: Pipe) -> None:
-        self.slot = -1
-        self.path = ""
+        self.slot: int = -1
+        self.path: str = ""
         """The request's, for log and observers; "" until it is known."""
         self.keepalive: Keepalive | None = None
         """From the opening on, where there are pings."""
