@@ -242,6 +242,8 @@ cdef class Pipe(Reading):
                 return 0
             if sent:
                 data = data[sent:]
+        if self.finished and not self.transport.can_write_eof():
+            return 0  # TLS has no half of a connection: it closes with the peer's end
         self.handed_bytes += PyBytes_GET_SIZE(data)
         self.transport.write(data)
         if not self.handed and self.transport.get_write_buffer_size():

@@ -2,7 +2,7 @@
 # `_pipe.pyx`, in a file of its own to be read by itself; `_reading.py` is the readable twin, and says what each name
 # promises.
 
-ctypedef unsigned char flag  # a bint of one byte: a connection has fifteen (benchmarks: idle)
+ctypedef unsigned char flag  # a bint of one byte: a connection has sixteen (benchmarks: idle)
 
 
 cdef class Reading:
@@ -31,6 +31,7 @@ cdef class Reading:
     cdef public flag reading_paused
     cdef public flag stopped
     cdef public flag was_paused
+    cdef public flag finished
     cdef public flag queued
     cdef public flag overfull
     cdef public flag rated
@@ -191,7 +192,9 @@ cdef class Reading:
         """Wait for the next turn, or read on."""
         if self.parser is None:
             self._chunk = None
-        if self._chunk is None:
+        if self.finished:
+            self.end_or_wait()
+        elif self._chunk is None:
             if self.stopped and not self.reading_paused and self.transport is not None:
                 self.stopped = False
                 if not self.transport.is_closing():
@@ -200,12 +203,21 @@ cdef class Reading:
             self.wait()
         return 0
 
-    def parse_rest(self):
-        cdef bytes chunk
-        while self._chunk is not None and not self.reading_paused and self.parser is not None:
-            chunk = self._chunk
+    def finish_later(self):
+        if self._chunk is not None and self.parser is not None and (self.state == OPEN or self.state == CLOSING):
+            self.finished = self.stopped = self.was_paused = True
+        return bool(self.finished)
+
+    cdef int end_or_wait(self) except -1:
+        if (self.reading_paused or self.overfull) and (self.transport is None or self.transport.is_closing()):
             self._chunk = None
-            self.work_at(chunk, self._at)
+        if self._chunk is not None:
+            if not self.reading_paused:
+                self.wait()
+        elif not self.busy:  # else this turn is not over
+            self.finished = False
+            self.owner.on_finished()
+        return 0
 
     cdef int sort(self, list events) except -1:
         """Messages into the inbox, the rest to where it is handled."""

@@ -1,94 +1,23 @@
 """The readable twin of the pipe's first half: from the peer to the app (`_pipe.pyx` is native, and has both).
 
-Owns what was received and not parsed yet, the inbox with its reader, and whether the socket is read. `owner` and
-`watch` are whom a pipe tells, while its connection is not over.
+Owns what was received and not parsed yet, the inbox with its reader, and whether the socket is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from antiphon.types import ClosedBy, Message, StopListener
-from antiphon.wire import Close, Deflate, Parser, Phase, Ping, ProtocolError
+from antiphon.wire import Deflate, Parser, Phase, Ping
 from antiphon.wire.frames import Event
 
 from ._turns import Flusher, Turns
+from .asked import PipeOwner, PipeWatch, Shared
 from .bounds import HELD, LARGE, OVERHEAD, PINGS, READS, SHORT, SLICE, WORK
-from .config import ServerConfig
 from .errors import nothing_more
 from .state import Opening
-
-
-class Shared(Protocol):
-    """What the pipes of one server share; `engine.Engine` is it."""
-
-    @property
-    def config(self) -> ServerConfig: ...
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
-
-    @property
-    def flusher(self) -> Flusher: ...
-
-    @property
-    def turns(self) -> Turns: ...
-
-
-class PipeOwner(Protocol):
-    """What a pipe tells its connection, while that is not over; `session.Session` is one."""
-
-    def on_early_data(self, data: bytes) -> None:
-        """Bytes came while the connection is not open."""
-
-    def on_control(self, event: Ping | Close) -> None:
-        """A control frame came."""
-
-    def on_violation(self, error: ProtocolError) -> None:
-        """The peer broke the protocol. The reader has been woken for what came before."""
-
-    def on_rate(self, size: int) -> None:
-        """A chunk of `size` bytes was parsed, and rates are limited."""
-
-    def on_unfinished(self, size: int) -> None:
-        """The unfinished message is `size` bytes now, more than a slice; or 0: it is finished."""
-
-    def on_unread(self, size: int) -> None:
-        """The inbox holds `size` bytes beyond its bound; or 0: it does not."""
-
-    async def send_other(self, message: Message) -> None:
-        """An ASGI message that is not `websocket.send` on an open connection."""
-
-    def disconnect(self, code: int, reason: str) -> None:
-        """`types.Sink`: somebody wants the connection closed."""
-
-
-class PipeWatch(Protocol):
-    """Whom a pipe tells that somebody waits: for the app, for the peer, for the end; `watch.Watch` is one."""
-
-    def on_paused(self) -> None:
-        """The socket is read no more until the app has read."""
-
-    def on_handed(self) -> None:
-        """The transport holds bytes that the kernel did not take."""
-
-    async def drain_slowly(self) -> None:
-        """Wait for room in the outbox."""
-
-    async def yield_to_loop(self) -> None:
-        """Let the loop turn once."""
-
-    def on_writable(self, callback: Callable[[], None]) -> None:
-        """Call back once, when the transport holds nothing any more or the connection is over."""
-
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Call back once, when the connection is over."""
-
-    def off_close(self, callback: Callable[[], None]) -> None:
-        """Forget a callback given to `on_close`."""
 
 
 class Reading:
@@ -113,6 +42,7 @@ class Reading:
         "dirty",
         "disconnect_taken",
         "fd",
+        "finished",
         "flusher",
         "handed",
         "handed_bytes",
@@ -172,6 +102,8 @@ class Reading:
         """The socket is not read: for that reason, or until what was read of it has been parsed."""
         self.was_paused: bool = False
         """It was stopped at some time since somebody last cleared this."""
+        self.finished: bool = False
+        """The peer has (FIN), and what it said before that waits to be parsed."""
         self.queued: bool = False
         """Waits for its turn."""
         self.rated: bool = False
@@ -325,7 +257,9 @@ class Reading:
         """Wait for the next turn, or read on."""
         if self.parser is None:
             self._chunk = None
-        if self._chunk is None:
+        if self.finished:
+            self._end_or_wait()
+        elif self._chunk is None:
             if self.stopped and not self.reading_paused and self.transport is not None:
                 self.stopped = False
                 if not self.transport.is_closing():
@@ -333,11 +267,23 @@ class Reading:
         elif not self.reading_paused:
             self._wait()
 
-    def parse_rest(self) -> None:
-        """Parse what was left now, unless the app has to read first: nothing will come behind it."""
-        while self._chunk is not None and not self.reading_paused and self.parser is not None:
-            chunk, self._chunk = self._chunk, None
-            self._work_at(chunk, self._at)
+    def finish_later(self) -> bool:
+        """The peer has finished. True: what it said before that is parsed first, in turns, and `on_finished` called."""
+        if self._chunk is not None and self.parser is not None and self.state in (Phase.OPEN, Phase.CLOSING):
+            self.finished = self.stopped = self.was_paused = True
+        return self.finished
+
+    def _end_or_wait(self) -> None:
+        """Where the transport is over, too, nobody waits for an app that has to read first."""
+        full = self.reading_paused or self.overfull
+        if full and (self.transport is None or self.transport.is_closing()):
+            self._chunk = None
+        if self._chunk is not None:
+            if not self.reading_paused:
+                self._wait()
+        elif not self.busy:  # else this turn is not over
+            self.finished = False
+            self.owner.on_finished()
 
     def _note_overfull(self) -> None:
         """The app has to read before the socket is."""

@@ -171,6 +171,8 @@ class Pipe(Reading):
             if sent == len(data):
                 return
             data = data[sent:]
+        if self.finished and not transport.can_write_eof():
+            return  # TLS has no half of a connection: it closes with the peer's end
         self.handed_bytes += len(data)
         transport.write(data)
         if not self.handed and transport.get_write_buffer_size():

@@ -67,10 +67,27 @@ class Session(asyncio.Protocol):
         engine.connections.add(self)
         self.handshake = Handshake(engine, self.pipe, self.watch, self)
 
-    def eof_received(self) -> None:
-        """asyncio's callback: the peer will send nothing more. A WebSocket without a Close frame is lost (1006)."""
+    def eof_received(self) -> bool:
+        """asyncio's callback: the peer will send nothing more. Returns whether the transport stays open (a plain one):
+        until what came before that has been parsed."""
+        pipe = self.pipe
+        if pipe.finish_later():
+            assert pipe.transport is not None
+            return pipe.transport.can_write_eof()  # TLS closes anyway, and warns of True
+        self._end_of_input()
+        return False
+
+    def on_finished(self) -> None:
+        """`PipeOwner`: what came before the peer's end has been parsed."""
+        self._end_of_input()
+        if self.pipe.transport is None:
+            self._end_of_connection()
+        else:
+            self.pipe.transport.close()
+
+    def _end_of_input(self) -> None:
+        """A WebSocket without a Close frame is lost (1006)."""
         pipe, watch = self.pipe, self.watch
-        pipe.parse_rest()
         self._fail_for_violation()
         if pipe.state == Opening.DENYING:
             return  # it has sent its request, and its answer is under way
@@ -86,11 +103,17 @@ class Session(asyncio.Protocol):
         self.watch.on_drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio's callback: the end, however it came."""
-        engine, pipe = self.engine, self.pipe
+        """asyncio's callback: the end, however it came. Where the peer had finished before, all it said is there."""
+        pipe = self.pipe
         pipe.fd = -1
-        self.watch.lose()
         pipe.transport = None
+        if not pipe.finished or pipe.state > Phase.CLOSING or pipe.reading_paused:
+            self._end_of_connection()
+
+    def _end_of_connection(self) -> None:
+        engine, pipe = self.engine, self.pipe
+        pipe.finished = False
+        self.watch.lose()
         pipe.parser = None
         pipe.deflate = None
         self._drop_handshake()
@@ -183,7 +206,7 @@ class Session(asyncio.Protocol):
             self.abort()  # a response cut short must not look whole
         if not failed and task.result() is not None:
             engine.logger.error("ASGI callable should return None, but returned '%s'.", task.result())
-        if pipe.transport is None:
+        if pipe.transport is None and not pipe.finished:
             self._leave()
 
     def _leave(self) -> None:
