@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.server.state import MOVES, Opening
 from antiphon.types import Carrier, Sink
-from antiphon.wire import Phase
 from tests.commands import ROOT
 
 SOURCES = sorted(path for ending in ("py", "pyx", "pxi", "pyi") for path in ROOT.glob(f"src/**/*.{ending}"))
@@ -42,17 +40,6 @@ def test_a_benchmark_that_a_comment_names_is_one() -> None:
             assert workload[2] is None or workload[2] in peers, where
         cited += 1
     assert cited > 5
-
-
-def test_the_states_in_the_servers_readme_are_those_of_the_code() -> None:
-    rows = re.findall(
-        r"^\| ([A-Z_]+) \|.*\| ([A-Z_, ]*) ?\|$", (ROOT / "src/antiphon/server/README.md").read_text(), re.M
-    )
-    states = Opening.__members__ | Phase.__members__
-    told = {
-        states[state]: {states[name] for name in leaves.replace(" ", "").split(",") if name} for state, leaves in rows
-    }
-    assert told == {state: set(moves) - {state} for state, moves in MOVES.items()}
 
 
 def test_a_carrier_is_a_sink() -> None:

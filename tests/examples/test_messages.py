@@ -129,6 +129,34 @@ async def test_bad_messages_get_error_replies_and_the_conversation_goes_on() -> 
         assert json.loads(await client.recv()) == {"ok": True, "order": {"item": "tea", "amount": 2}}
 
 
+async def test_a_channel_answers_orders_and_says_what_is_wrong_with_bad_ones() -> None:
+    async with run(EXAMPLES / "typed_orders.py") as server, connect(f"{server.url}/orders") as client:
+        await client.send("nonsense")
+        assert json.loads(await client.recv())["code"] == "invalid_json"
+        await client.send('{"type": "order", "ref": 1, "item": "tea", "amount": 0}')
+        error = json.loads(await client.recv())
+        assert (error["ref"], error["code"], error["detail"][0]["loc"]) == (1, "invalid", ["amount"])
+        await client.send('{"type": "order", "ref": "b", "item": "tea", "amount": 2}')
+        assert json.loads(await client.recv()) == {"type": "reply", "ref": "b", "data": {"item": "tea", "amount": 2}}
+
+
+async def test_tokens_stream_until_they_are_cancelled() -> None:
+    async with run(EXAMPLES / "token_stream.py") as server, connect(f"{server.url}/model") as client:
+        await client.send('{"type": "ask", "ref": 1, "prompt": "a b"}')
+        frames = [json.loads(await client.recv()) for _ in range(3)]
+        assert [frame.get("data") for frame in frames] == ["a ", "b ", None]
+        assert frames[2] == {"type": "end", "ref": 1}
+        await client.send(json.dumps({"type": "ask", "ref": 2, "prompt": "word " * 100_000}))
+        assert json.loads(await client.recv())["data"] == "word "
+        await client.send('{"type": "cancel", "ref": 2}')
+        async with asyncio.timeout(PATIENCE):
+            while (frame := json.loads(await client.recv()))["type"] == "item":
+                pass
+        assert frame == {"type": "end", "ref": 2}
+        await client.send('{"type": "ask", "ref": 3, "prompt": " "}')
+        assert json.loads(await client.recv())["code"] == "nothing_asked"
+
+
 @pytest.mark.parametrize(
     ("move", "code", "reason"),
     [("resign", 4000, "well played"), ("twice", 4001, "one at a time"), ("peek left", 4002, "no peek left")],
