@@ -16,6 +16,8 @@ from antiphon import App, Depends, Framing, Hub, Topic, Topics, WebSocket
 from antiphon.asyncapi.console import FOLDER
 from tests.serving import serve
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 MOST = 60 * 1024
 """Bytes of the page and all it needs."""
 

@@ -221,4 +221,4 @@ async def test_the_servers_own_way_shows_the_same(folder: Path) -> None:
 async def test_a_path_that_is_none_is_explained(folder: Path, path: str) -> None:
     finished = await antiphon("run", "main:app", "--port", "0", "--metrics", "--metrics-path", path, cwd=folder)
     assert finished.code == 2
-    assert "--metrics-path begins with a slash" in finished.stderr
+    assert "--metrics-path is a slash and a name" in finished.stderr
