@@ -60,6 +60,11 @@ class WebSocketProtocol(Session):
     ) -> None:
         super().__init__(engine_for(type(self).server_config, config, server_state, app_state, _loop))
 
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """Under the name that it has in uvicorn's own protocols; None behind the end."""
+        return self.pipe.transport
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's callback, called by uvicorn's HTTP protocol when the request asks for an upgrade."""
         super().connection_made(transport)
