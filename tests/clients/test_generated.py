@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -120,11 +121,14 @@ async def test_a_generated_client_and_its_use_are_clean_under_strict_typescript(
     use = tmp_path / "use.ts"
     use.write_text(USE_TS)
     check([use], "--noEmit", typescript=typescript)
+    bad = []
     for number, wrong in enumerate(WRONG_TS):
-        bad = tmp_path / f"wrong{number}.ts"
-        bad.write_text(f'import {{ Chat }} from "./client.js";\nexport async function f(ann: Chat) {{ {wrong} }}\n')
-        with pytest.raises(RuntimeError, match="error TS"):
-            check([bad], "--noEmit", typescript=typescript)
+        bad.append(tmp_path / f"wrong{number}.ts")
+        bad[-1].write_text(f'import {{ Chat }} from "./client.js";\nexport async function f(ann: Chat) {{ {wrong} }}\n')
+    with pytest.raises(RuntimeError) as told:
+        check(bad, "--noEmit", typescript=typescript)
+    for file in bad:
+        assert re.search(rf"{file.name}\(\d+,\d+\): error TS", str(told.value)), f"{file.read_text()} is let through"
 
 
 async def test_the_module_does_in_node_what_its_types_say(tmp_path: Path) -> None:
