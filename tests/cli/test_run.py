@@ -366,6 +366,19 @@ def test_a_worker_has_more_time_to_start_than_an_interpreter_takes_on_a_busy_mac
     assert Config("main:app", workers=2).timeout_worker_healthcheck >= 20
 
 
+async def test_a_worker_that_dies_in_its_start_is_not_waited_for(folder: Path) -> None:
+    # The supervisor asks whether it lives, and gets no answer any more.
+    (folder / "patient.py").write_text(
+        "import os, time\nfrom antiphon.cli.serving import Config, serve\nfrom antiphon.cli.sockets import listen\n"
+        "if __name__ == '__mp_main__':\n    time.sleep(2)\n    os._exit(3)\n"
+        "config = Config('main:app', workers=2, timeout_worker_healthcheck=1000)\n"
+        "serve(config, listen('127.0.0.1', 0))\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "patient.py", cwd=folder)
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 3
+
+
 async def test_a_port_in_use_is_told_with_its_owner(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -148,10 +148,19 @@ def _serve_here(config: uvicorn.Config, sockets: list[socket.socket], where: str
 
 
 def _serve_in_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    workers = Multiprocess(config, sockets)
+    workers = _Workers(config, sockets)
     workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
         sys.exit(STARTUP_FAILURE)  # uvicorn gives up then, and would call it a success
+
+
+class _Workers(Multiprocess):
+    """Hears at once of a worker that ends while it is asked whether it lives, and does not wait for its answer."""
+
+    def keep_subprocess_alive(self) -> None:
+        for process in self.processes:
+            process.child_conn.close()  # the worker's end of the pipe, which has its own copy: behind it, the pipe ends
+        super().keep_subprocess_alive()
 
 
 class _Server(uvicorn.Server):
