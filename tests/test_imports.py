@@ -11,7 +11,9 @@ import pytest
 import antiphon
 
 SOURCE = Path(antiphon.__file__).parent
-VOCABULARY = frozenset({"version", "types", "status", "exceptions", "events", "shown", "tags", "tagged"})
+VOCABULARY = frozenset(
+    {"version", "types", "status", "exceptions", "events", "shown", "tags", "tagged", "identity", "deadlines"}
+)
 
 FACADES = frozenset(
     {
@@ -51,14 +53,16 @@ _allow("encoders")
 _allow("server", "wire")
 _allow("dependencies", "connection", "hub")  # to know the classes that are injected by annotation
 _allow("security", "dependencies")
-_allow("messages", "connection", "dependencies")
-_allow("routing", "connection", "dependencies", "messages", "security", "encoders")
-_allow("asyncapi", "routing", "messages", "connection", "dependencies", "hub")
+_allow("gate", "security", "connection", "dependencies", "hub")
+_allow("messages", "gate", "connection", "dependencies")
+_allow("routing", "gate", "connection", "dependencies", "messages", "security", "encoders")
+_allow("asyncapi", "routing", "gate", "messages", "connection", "dependencies", "hub")
 _allow(
     "app",
     "clients",
     "asyncapi",
     "routing",
+    "gate",
     "messages",
     "dependencies",
     "connection",

@@ -8,8 +8,17 @@ from typing import Final
 import starlette.status
 from starlette.status import *  # noqa: F403  the whole table, which Starlette keeps up to date
 
-__all__ = ["MAX_CLOSE_REASON"]
+__all__ = ["MAX_CLOSE_REASON", "WS_3000_UNAUTHORIZED", "WS_3003_FORBIDDEN", "WS_3008_TIMEOUT"]
 __all__ += starlette.status.__all__
+
+WS_3000_UNAUTHORIZED: Final = 3000
+"""No credentials, or none that are good any more: get new ones, and come back (IANA's registry of close codes)."""
+
+WS_3003_FORBIDDEN: Final = 3003
+"""The credentials are good and do not suffice: to come back with them is no use (IANA's registry)."""
+
+WS_3008_TIMEOUT: Final = 3008
+"""Something that was due did not come in time (IANA's registry)."""
 
 MAX_CLOSE_REASON: Final = 123
 """Bytes: a control frame's 125 without the code."""

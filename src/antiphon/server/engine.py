@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from antiphon.deadlines import Deadlines
 from antiphon.events import ConnectionRefused, Event
 from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +26,6 @@ from antiphon.wire.deflate import Agreement
 from . import backend
 from .backend import Flusher, Pipe, Turns, Twin
 from .config import ServerConfig
-from .deadlines import Deadlines
 from .keepalive import ping_times
 from .limits import Admission, Hoard
 from .scope import ASGI_SPEC_VERSION, SharedHeaders, path_with_query

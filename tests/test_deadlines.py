@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from antiphon.server.deadlines import SLOTS, Deadlines
+from antiphon.deadlines import SLOTS, Deadlines
 
 
 class Clock:

@@ -1,0 +1,7 @@
+"""The gate: who may come in, for how long, and how much. README.md has the design."""
+
+from antiphon.identity import Identity
+
+from .admission import admit
+
+__all__ = ["Identity", "admit"]

@@ -1,0 +1,52 @@
+"""Who is at the other end of a connection, for how long, and what it may do: vocabulary of the gate, hub and channels.
+
+Knows nothing of tokens, tickets or how somebody proves to be somebody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+__all__ = ["Identity"]
+
+IDENTITY_KEY: Final = "antiphon.identity"
+"""Key in the scope under which the `Identity` of a connection stands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Somebody whose credentials were verified.
+
+    `JWT`, `Tickets` and every `verify` of a `WebSocketBearer` give one; `websocket.identity` has it, and so does every
+    parameter that is annotated with it. Raises TypeError and ValueError for fields of another type.
+    """
+
+    user: str
+    """Who it is: a JWT's `sub`. The hub's default user."""
+    session: str | None = None
+    """Which login of the user: a JWT's `sid`, else its `jti`. None where nothing tells logins apart."""
+    issued_at: float | None = None
+    """Unix seconds (UTC): a JWT's `iat`. `hub.revoke(issued_before=...)` asks for it."""
+    expires_at: float | None = None
+    """Unix seconds (UTC): a JWT's `exp`. The connection is closed with 3000 when it has passed. None: never."""
+    scopes: frozenset[str] = frozenset()
+    """What it may do (RFC 6749 §3.3), which `requires` asks for."""
+    claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
+    """All that the token says, as it says it. Not shown: it may hold what nobody else is to read."""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError, ValueError."""
+        if not isinstance(self.user, str) or not (self.session is None or isinstance(self.session, str)):
+            raise TypeError(f"an Identity's user and session are a str; got {self.user!r} and {self.session!r}")
+        if not self.user:
+            raise ValueError("an Identity needs a user; an empty one is nobody's")
+        for name in ("issued_at", "expires_at"):
+            at = getattr(self, name)
+            if at is not None and (isinstance(at, bool) or not isinstance(at, int | float) or at != at):
+                raise TypeError(f"an Identity's {name} is a number of Unix seconds, or None; got {at!r}")
+        if isinstance(self.scopes, str):
+            raise TypeError(f"an Identity's scopes are a set of names; got the str {self.scopes!r}: split it")
+        object.__setattr__(self, "scopes", frozenset(self.scopes))
