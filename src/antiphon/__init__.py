@@ -1,97 +1,107 @@
 """Real-time WebSockets for Python: FastAPI's endpoint API, a strict and fast protocol engine, and a hub.
 
 What is public is listed here and in docs/stability.md; other modules may change in any release.
+
+Names are imported when they are first asked for (PEP 562): a command that talks to a server, or a process that only
+has a hub, does not load a framework.
 """
 
-from . import status
-from .app import App
-from .background import BackgroundTasks
-from .connection import (
-    Closed,
-    ConnectionOptions,
-    OnInvalid,
-    WebSocket,
-    WebSocketState,
-)
-from .dependencies import (
-    Body,
-    Cookie,
-    Depends,
-    File,
-    Form,
-    Header,
-    Path,
-    Query,
-    Security,
-    UploadFile,
-)
-from .exceptions import (
-    HTTPException,
-    InvalidJSON,
-    InvalidMessage,
-    NotAccepted,
-    PeerError,
-    RegistrationError,
-    RegistrationWarning,
-    TooMuchJSON,
-    UndeclaredMessage,
-    UnencodableText,
-    UnexpectedMessageKind,
-    WebSocketDisconnect,
-    WebSocketDisconnected,
-    WebSocketException,
-)
-from .hub import (
-    AlreadyJoined,
-    BackendUnavailable,
-    Framing,
-    History,
-    Hub,
-    HubError,
-    HubNotRunning,
-    HubStats,
-    InvalidTopic,
-    Membership,
-    Message,
-    MessageKind,
-    OnOutage,
-    Overflow,
-    Position,
-    SlowSubscriber,
-    Subscription,
-    Topic,
-    TopicOptions,
-    Topics,
-    UndeclaredTopic,
-    UnencodableData,
-    UnknownBackend,
-)
-from .messages import (
-    Caller,
-    Channel,
-    ChannelOptions,
-    MessageError,
-    MessageRouter,
-    OnError,
-    Wire,
-)
-from .requests import (
-    HTTPConnection,
-    Request,
-)
-from .responses import (
-    FileResponse,
-    HTMLResponse,
-    JSONResponse,
-    PlainTextResponse,
-    RedirectResponse,
-    Response,
-    StreamingResponse,
-)
-from .routing import APIRouter
-from .server import ServerConfig
-from .types import ClosedBy
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .lazily import lazily
 from .version import __version__
+
+if TYPE_CHECKING:
+    from . import status
+    from .app import App
+    from .background import BackgroundTasks
+    from .connection import (
+        Closed,
+        ConnectionOptions,
+        OnInvalid,
+        WebSocket,
+        WebSocketState,
+    )
+    from .dependencies import (
+        Body,
+        Cookie,
+        Depends,
+        File,
+        Form,
+        Header,
+        Path,
+        Query,
+        Security,
+        UploadFile,
+    )
+    from .exceptions import (
+        HTTPException,
+        InvalidJSON,
+        InvalidMessage,
+        NotAccepted,
+        PeerError,
+        RegistrationError,
+        RegistrationWarning,
+        TooMuchJSON,
+        UndeclaredMessage,
+        UnencodableText,
+        UnexpectedMessageKind,
+        WebSocketDisconnect,
+        WebSocketDisconnected,
+        WebSocketException,
+    )
+    from .hub import (
+        AlreadyJoined,
+        BackendUnavailable,
+        Framing,
+        History,
+        Hub,
+        HubError,
+        HubNotRunning,
+        HubStats,
+        InvalidTopic,
+        Membership,
+        Message,
+        MessageKind,
+        OnOutage,
+        Overflow,
+        Position,
+        SlowSubscriber,
+        Subscription,
+        Topic,
+        TopicOptions,
+        Topics,
+        UndeclaredTopic,
+        UnencodableData,
+        UnknownBackend,
+    )
+    from .messages import (
+        Caller,
+        Channel,
+        ChannelOptions,
+        MessageError,
+        MessageRouter,
+        OnError,
+        Wire,
+    )
+    from .requests import (
+        HTTPConnection,
+        Request,
+    )
+    from .responses import (
+        FileResponse,
+        HTMLResponse,
+        JSONResponse,
+        PlainTextResponse,
+        RedirectResponse,
+        Response,
+        StreamingResponse,
+    )
+    from .routing import APIRouter
+    from .server import ServerConfig
+    from .types import ClosedBy
 
 __all__ = [
     "APIRouter",
@@ -170,3 +180,80 @@ __all__ = [
     "__version__",
     "status",
 ]
+
+if not TYPE_CHECKING:  # to a type checker a name that is none must stay one
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            ".app": ("App",),
+            ".background": ("BackgroundTasks",),
+            ".connection": ("Closed", "ConnectionOptions", "OnInvalid", "WebSocket", "WebSocketState"),
+            ".dependencies": (
+                "Body",
+                "Cookie",
+                "Depends",
+                "File",
+                "Form",
+                "Header",
+                "Path",
+                "Query",
+                "Security",
+                "UploadFile",
+            ),
+            ".exceptions": (
+                "HTTPException",
+                "InvalidJSON",
+                "InvalidMessage",
+                "NotAccepted",
+                "PeerError",
+                "RegistrationError",
+                "RegistrationWarning",
+                "TooMuchJSON",
+                "UndeclaredMessage",
+                "UnencodableText",
+                "UnexpectedMessageKind",
+                "WebSocketDisconnect",
+                "WebSocketDisconnected",
+                "WebSocketException",
+            ),
+            ".hub": (
+                "AlreadyJoined",
+                "BackendUnavailable",
+                "Framing",
+                "History",
+                "Hub",
+                "HubError",
+                "HubNotRunning",
+                "HubStats",
+                "InvalidTopic",
+                "Membership",
+                "Message",
+                "MessageKind",
+                "OnOutage",
+                "Overflow",
+                "Position",
+                "SlowSubscriber",
+                "Subscription",
+                "Topic",
+                "TopicOptions",
+                "Topics",
+                "UndeclaredTopic",
+                "UnencodableData",
+                "UnknownBackend",
+            ),
+            ".messages": ("Caller", "Channel", "ChannelOptions", "MessageError", "MessageRouter", "OnError", "Wire"),
+            ".requests": ("HTTPConnection", "Request"),
+            ".responses": (
+                "FileResponse",
+                "HTMLResponse",
+                "JSONResponse",
+                "PlainTextResponse",
+                "RedirectResponse",
+                "Response",
+                "StreamingResponse",
+            ),
+            ".routing": ("APIRouter",),
+            ".server": ("ServerConfig",),
+            ".types": ("ClosedBy",),
+        },
+    )
