@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 from typing import Any
 
+import pytest
+
 from antiphon.clients.runtime import Client
 from tests.browser.cable import Cable
 from tests.patience import PATIENCE
 
 from .crashes import KILLS, crashing, serving
 from .drivers import Driver
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NUMBERS = "driven.events.filter(({ type }) => type === 'message').map(({ data }) => data.n)"
 

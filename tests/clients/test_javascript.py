@@ -16,6 +16,8 @@ from .drivers import Driver, ScriptError, node
 from .hostile import HOSTILE
 from .scripted import RETURNS, Scripted, joined, message
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 
 @pytest.mark.parametrize("typescript", ["typescript", "typescript5"])
 def test_the_javascript_that_is_served_is_what_the_typescript_compiles_to(tmp_path: Path, typescript: str) -> None:

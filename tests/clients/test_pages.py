@@ -10,6 +10,8 @@ from tests.serving import ServedProcess
 from .conftest import launched
 from .drivers import Driver, in_page
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 
 async def waiting_for_long(driver: Driver, cable: Cable) -> None:
     """Several attempts have failed; the next is seconds away."""

@@ -22,11 +22,20 @@ from antiphon.clients import runtime_py
 from antiphon.clients.runtime import SILENCE, Client, ClientState
 from antiphon.clients.waiting import MOST_UNREAD, RemoteError
 from tests.browser.cable import Cable
+from tests.commands import run
 from tests.patience import PATIENCE, until
 from tests.serving import ServedProcess
 
+from .conftest import APP
 from .hostile import HOSTILE
 from .scripted import RETURNS, Scripted, joined, message
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncGenerator[ServedProcess]:
+    """In the test's own event loop, in which it looks for what is left behind."""
+    async with run(APP) as served:
+        yield served
 
 
 @pytest_asyncio.fixture

@@ -19,7 +19,7 @@ _PIECE: Final = re.compile(
 )
 _HEAD: Final = re.compile(rf"[ \t]*({_TOKEN})")
 _WHOLE_TOKEN: Final = re.compile(_TOKEN)
-_COMMA: Final = re.compile(r"[ \t]*(?:,|$)")
+_COMMA: Final = re.compile(r"[ \t]*(?:,|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
