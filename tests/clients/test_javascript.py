@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
 
 from tests.browser.cable import Cable
-from tests.node.compile import CLIENTS, MADE, compiled
 from tests.serving import ServedProcess
 
 from .drivers import Driver, ScriptError, node
@@ -17,13 +15,6 @@ from .hostile import HOSTILE
 from .scripted import RETURNS, Scripted, joined, message
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-@pytest.mark.parametrize("typescript", ["typescript", "typescript5"])
-def test_the_javascript_that_is_served_is_what_the_typescript_compiles_to(tmp_path: Path, typescript: str) -> None:
-    compiled(tmp_path, typescript=typescript)
-    for name in MADE:
-        assert (tmp_path / name).read_text() == (CLIENTS / name).read_text(), "run python -m tests.node.compile"
 
 
 # --- requests, events, streams ---------------------------------------------------------------------------------------
