@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,11 @@ def _modules() -> list[Path]:
     return sorted(path for path in SOURCE.rglob("*.py") if "static" not in path.parts)
 
 
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _part(path: Path) -> str:
     relative = path.relative_to(SOURCE)
     return relative.parts[0].removesuffix(".py")
@@ -90,7 +96,7 @@ def _part(path: Path) -> str:
 def _imported_parts(path: Path) -> Iterator[tuple[int, str]]:
     """(line, part) for each import of ours in the module, wherever it stands."""
     package = ["antiphon", *path.relative_to(SOURCE).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -121,7 +127,7 @@ def test_a_module_imports_only_what_lies_below_its_part(path: Path) -> None:
 @pytest.mark.parametrize("path", _modules(), ids=_ids)
 def test_another_part_is_imported_by_its_full_name(path: Path) -> None:
     depth = len(path.relative_to(SOURCE).parts) - 1
-    relative = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    relative = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.ImportFrom)]
     out_of_part = [node.lineno for node in relative if depth and node.level > depth]
     assert not out_of_part, f"lines {out_of_part} climb out of their part"
 
@@ -146,7 +152,7 @@ def test_the_parts_form_no_cycle() -> None:
 def _imported_modules(path: Path) -> Iterator[Path]:
     """The files of ours that a module imports from, wherever the import stands."""
     package = path.relative_to(SOURCE).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if not isinstance(node, ast.ImportFrom):
             continue
         named = (node.module or "").split(".") if node.module else []
@@ -209,7 +215,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 @pytest.mark.parametrize("path", _facade_files(), ids=_ids)
 def test_a_facade_passes_names_on_and_does_nothing_else(path: Path) -> None:
-    for statement in _statements(ast.parse(path.read_text()).body):
+    for statement in _statements(_tree(path).body):
         is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         is_alias = isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name | ast.Call | ast.List)
         is_import = isinstance(statement, ast.Import | ast.ImportFrom)
@@ -219,7 +225,7 @@ def test_a_facade_passes_names_on_and_does_nothing_else(path: Path) -> None:
 
 @pytest.mark.parametrize("path", _modules(), ids=_ids)
 def test_the_frameworks_own_code_never_imports_fastapi(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

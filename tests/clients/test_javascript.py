@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.browser.cable import Cable
+from tests.node.compile import CLIENTS
 from tests.serving import ServedProcess
 
 from .drivers import Driver, ScriptError, node
