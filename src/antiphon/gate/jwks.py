@@ -79,6 +79,8 @@ class JWKS:
         self._failure = ""
         self._flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]
         self._flights = weakref.WeakKeyDictionary()
+        self._under_way: set[object] = set()
+        """What stands for each fetch that has begun, of whatever loop."""
 
     def __repr__(self) -> str:
         return f"JWKS({self._shown!r})"
@@ -118,11 +120,13 @@ class JWKS:
         return self._clock() - self._tried_at >= self._cooldown
 
     async def _updated(self) -> None:
-        """Wait for the fetch that is under way, or for a new one if it is time for one."""
+        """Wait for the fetch that is under way, or for a new one if it is time for one.
+
+        One that is under way in another loop cannot be waited for: this loop makes its own.
+        """
         flight = self._flights.get(asyncio.get_running_loop())
-        if (flight is None or flight.done()) and not self._may_try():
-            return
-        await asyncio.shield(self._flight())
+        if self._may_try() or self._under_way or (flight is not None and not flight.done()):
+            await asyncio.shield(self._flight())
 
     def _flight(self) -> asyncio.Task[None]:
         loop = asyncio.get_running_loop()
@@ -135,6 +139,8 @@ class JWKS:
         return flight
 
     async def _update(self) -> None:
+        mark = object()
+        self._under_way.add(mark)
         try:
             keys = await self._fetched()
         except NotFetched as reason:
@@ -148,6 +154,8 @@ class JWKS:
                 self._cooldown,
             )
             return
+        finally:
+            self._under_way.discard(mark)
         from .keys import KeyRing
 
         if self._failure:
