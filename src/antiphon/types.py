@@ -51,7 +51,9 @@ DECLARED_EXTENSION: Final = "antiphon.declared"
 these may be joined."""
 
 ANSWER_KEY: Final = "antiphon.subprotocol"
-"""Key in the scope: the subprotocol that `accept()` selects where the endpoint names none. The client offers it."""
+"""Key in the scope: the subprotocol that `accept()` selects where the endpoint names none that the client offers.
+
+None: none is left. Where the key is, a token may have been among what the client offered: logs show nothing of it."""
 
 ACCEPTED_KEY: Final = "antiphon.accepted"
 """Key in the scope of a connection that a dependency had to accept: the subprotocol it answered, or "".

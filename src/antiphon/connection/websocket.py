@@ -89,7 +89,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             logger.warning(
                 "%s: subprotocol '%s' is not among those the client offers (%s); opening %s",
                 shown(self.scope.get("path", "")),
-                shown(subprotocol),
+                "…" if ANSWER_KEY in self.scope else shown(subprotocol),  # which may be the token
                 shown(", ".join(offered) or "none"),
                 "without one" if instead is None else f"with '{shown(instead)}'",
             )

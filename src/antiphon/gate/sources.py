@@ -240,8 +240,7 @@ def _take_offer(connection: HTTPConnection) -> _Kept:
     _replace_offered(scope, rest)
     if answer is None:
         answer = next(iter(rest), None)
-    if answer is not None:
-        scope.setdefault(ANSWER_KEY, answer)
+    scope.setdefault(ANSWER_KEY, answer)
     if len(tokens) > 1:
         return _Kept(None, "the client offers several tokens as subprotocols")
     return _of_kubernetes(tokens[0]) if tokens[0].startswith(KUBERNETES) else _Kept(tokens[0])
