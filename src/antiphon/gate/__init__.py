@@ -3,5 +3,25 @@
 from antiphon.identity import Identity
 
 from .admission import admit
+from .bearer import WebSocketBearer
+from .challenge import InvalidToken
+from .jwks import JWKS
+from .jwt import JWT
+from .scopes import requires
+from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
 
-__all__ = ["Identity", "admit"]
+__all__ = [
+    "COOKIE",
+    "FIRST_MESSAGE",
+    "HEADER",
+    "JWKS",
+    "JWT",
+    "QUERY",
+    "SUBPROTOCOL",
+    "Identity",
+    "InvalidToken",
+    "TokenSource",
+    "WebSocketBearer",
+    "admit",
+    "requires",
+]

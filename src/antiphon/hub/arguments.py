@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from antiphon.exceptions import RegistrationWarning
+from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.status import check_close_code, cut_reason
 from antiphon.tagged import MessageSet, name_of
 from antiphon.types import DECLARED_EXTENSION, Sink, SupportsSink
@@ -182,8 +183,10 @@ def user_in(presence: object) -> str | None:
 
 
 def user_of(websocket: object) -> str | None:
-    """The authenticated user of an ASGI connection, in the ways Starlette's users tell who they are."""
+    """The authenticated user of an ASGI connection: its identity's, else as Starlette's users tell who they are."""
     scope = getattr(websocket, "scope", None)
+    if isinstance(scope, Mapping) and isinstance(identity := scope.get(IDENTITY_KEY), Identity):
+        return read_user(identity.user)
     user = scope.get("user") if isinstance(scope, Mapping) else None
     if user is None or isinstance(user, str):
         return read_user(user)

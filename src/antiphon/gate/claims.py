@@ -1,0 +1,180 @@
+"""From a signed token to the identity it is for. PyJWT verifies; here is what is asked of it, and said of a no.
+
+Verification runs in the event loop: tokens are small, and with the keys that are taken it costs about what the way to a
+thread and back would (benchmarks/jwt_micro.py). Needs PyJWT (the extra `jwt`).
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import jwt
+
+from antiphon.identity import Identity
+from antiphon.shown import shown
+
+from .challenge import InvalidToken
+from .keys import VerifyingKey
+
+LATEST: Final = 1e11
+"""Unix seconds, in the year 5138: beyond it somebody has written milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a token has to say."""
+
+    algorithms: tuple[str, ...]
+    audience: tuple[str, ...] | None
+    issuer: tuple[str, ...] | None
+    leeway: float
+    required: tuple[str, ...]
+    user_claim: str
+    scopes_claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureHeader:
+    """What a token says of its own signature, before anybody has verified that."""
+
+    algorithm: str
+    kid: str | None
+
+
+def header_of(token: str, algorithms: Sequence[str]) -> SignatureHeader:
+    """Read the header (RFC 7515 §4). Raises `InvalidToken`; also for an algorithm other than these."""
+    encoded, _, rest = token.partition(".")
+    if rest.count(".") != 1:
+        raise InvalidToken(f"the token has {token.count('.') + 1} parts, and a signed JWT has three")
+    try:
+        header = json.loads(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        raise InvalidToken("the header of the token is no JSON in base64url") from None
+    if not isinstance(header, dict):
+        raise InvalidToken("the header of the token is no JSON object")
+    if "crit" in header or "b64" in header:
+        raise InvalidToken("crit: the token has extensions that must be understood, and none is (RFC 7515 §4.1.11)")
+    algorithm, kid = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or algorithm not in algorithms:
+        raise InvalidToken(f"alg: {shown(algorithm, 20)!r} is not among the algorithms {', '.join(algorithms)}")
+    if not (kid is None or isinstance(kid, str)):
+        raise InvalidToken("kid: the name of the key is no str")
+    return SignatureHeader(algorithm, kid)
+
+
+class Claims:
+    """Verifies tokens, and reads them."""
+
+    def __init__(self, expected: Expected) -> None:
+        self._expected: Final = expected
+        self._required: Final = [*dict.fromkeys([*expected.required, expected.user_claim])]
+        # What a subject and a session may be is said below; PyJWT's versions differ over it.
+        self._jwt: Final = jwt.PyJWT({"require": self._required, "verify_sub": False, "verify_jti": False})
+
+    def verified(self, token: str, header: SignatureHeader, keys: Sequence[VerifyingKey]) -> Identity:
+        """The identity of a token that one of the keys has signed. Raises `InvalidToken`."""
+        for place, key in enumerate(keys, 1):
+            try:
+                return self._identity(self._decoded(token, key, header.algorithm))
+            except jwt.InvalidSignatureError:
+                if place == len(keys):
+                    raise InvalidToken("the signature is not that of a key we know") from None
+            except jwt.PyJWTError as error:
+                raise InvalidToken(self._said_of(error)) from None
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
+                raise InvalidToken(f"the token is malformed ({type(error).__name__})") from None
+        raise InvalidToken(f"kid: no key for {header.algorithm} {_of_name(header.kid)}")
+
+    def _decoded(self, token: str, key: VerifyingKey, algorithm: str) -> dict[str, Any]:
+        expected = self._expected
+        return self._jwt.decode(
+            token,
+            key.value,
+            algorithms=[algorithm],
+            audience=expected.audience,
+            issuer=expected.issuer,
+            leeway=expected.leeway,
+        )
+
+    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+        expires_at = _seconds(claims, "exp")
+        _seconds(claims, "nbf")
+        session = claims.get("sid")
+        if session is None:
+            session = claims.get("jti")
+        if not (session is None or isinstance(session, str)):
+            raise InvalidToken("sid, jti: expected a str")
+        return Identity(
+            user=_user(claims, self._expected.user_claim),
+            session=session,
+            issued_at=_seconds(claims, "iat"),
+            # The token is taken until then, and so the connection lasts until then.
+            expires_at=None if expires_at is None else expires_at + self._expected.leeway,
+            scopes=_scopes(claims, self._expected.scopes_claim),
+            claims=MappingProxyType(dict(claims)),
+        )
+
+    def _said_of(self, error: jwt.PyJWTError) -> str:
+        """Which claim it is, and why, in words of ours: PyJWT's may come with what the peer has written."""
+        match error:
+            case jwt.ExpiredSignatureError():
+                return "exp: the token has expired"
+            case jwt.ImmatureSignatureError():
+                claim = "iat" if "(iat)" in str(error) else "nbf"
+                return f"{claim}: the token is not valid yet; a leeway= makes up for clocks that differ"
+            case jwt.MissingRequiredClaimError():
+                return f"{error.claim}: the token does not have it"
+            case jwt.InvalidAudienceError():
+                audience = self._expected.audience
+                if audience is None:
+                    return "aud: the token is for a certain audience, and JWT(audience=) names none"
+                return f"aud: the token is not for {' or '.join(audience)}"
+            case jwt.InvalidIssuerError():
+                return f"iss: the token is not from {' or '.join(self._expected.issuer or ())}"
+            case jwt.InvalidIssuedAtError():
+                return "iat: expected a number of Unix seconds"
+        return f"the token is no signed JWT ({shown(error, 80)})"
+
+
+def _of_name(kid: str | None) -> str:
+    return "is known" if kid is None else f"has the name '{shown(kid, 64)}'"
+
+
+def _user(claims: Mapping[str, Any], name: str) -> str:
+    user = claims[name]  # it is required
+    if isinstance(user, int) and not isinstance(user, bool):
+        return str(user)  # what databases count, and many issuers write as it is
+    if not isinstance(user, str) or not user:
+        raise InvalidToken(f"{name}: expected a str that is not empty")
+    return user
+
+
+def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
+    """A NumericDate (RFC 7519 §2); None without one. Raises `InvalidToken`."""
+    at = claims.get(name)
+    if at is None:
+        return None
+    if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
+        raise InvalidToken(f"{name}: expected a number of Unix seconds")
+    if not 0 <= at < LATEST:
+        raise InvalidToken(f"{name}: expected Unix seconds; these are none, or milliseconds")
+    return at
+
+
+def _scopes(claims: Mapping[str, Any], name: str) -> frozenset[str]:
+    """One str with spaces between (RFC 8693 §4.2), or a list of names."""
+    scopes = claims.get(name)
+    if scopes is None:
+        return frozenset()
+    if isinstance(scopes, str):
+        return frozenset(scopes.split())
+    if isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes):
+        return frozenset(scopes)
+    raise InvalidToken(f"{name}: expected names with spaces between, or a list of them")

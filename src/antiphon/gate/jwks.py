@@ -1,0 +1,209 @@
+"""The keys that an issuer publishes (RFC 7517 §5): fetched at the first need, kept, and refreshed when they change.
+
+Owns when it is fetched. One fetch at a time in each event loop, never more often than `cooldown` allows; all of it is
+bounded in time and bytes. Who waits for a fetch and is cancelled leaves it to the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import logging
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from antiphon.shown import shown
+
+from .challenge import CannotVerify
+from .fetching import NotFetched, check_url, fetched
+
+if TYPE_CHECKING:
+    from .keys import KeyRing, VerifyingKey
+
+__all__ = ["JWKS", "Fetch"]
+
+logger: Final = logging.getLogger("antiphon")
+
+Fetch: TypeAlias = Callable[[str], Awaitable[bytes | str | Mapping[str, Any]]]
+"""From the address of a JWKS to the document, as text or as what it says."""
+
+
+class JWKS:
+    """The keys at the address `url` of an issuer: what `JWT(jwks_url=...)` makes, with numbers of your own.
+
+    They are fetched at the first token, again in the background when they are `refresh` seconds old, and when a token
+    names a key that is not known: at most once in `cooldown` seconds, whoever sends such tokens. While the issuer is
+    away keys are used for up to `stale` seconds after they came; without any, tokens are answered with 503 (Close
+    1013). A fetch takes `timeout` seconds and `max_bytes` at most, and a document with more than `max_keys` keys is
+    none.
+
+    `http://` is for this machine, or with `plain_http=True` for a network of yours. `fetch` fetches in place of ours,
+    for a proxy or a client certificate: an async function of the address. `clock` gives seconds, for tests. Raises
+    TypeError and ValueError for what cannot work.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        refresh: float = 300.0,
+        cooldown: float = 10.0,
+        stale: float = 86400.0,
+        timeout: float = 5.0,
+        max_bytes: int = 262144,
+        max_keys: int = 100,
+        plain_http: bool = False,
+        fetch: Fetch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts = check_url(url, plain_http=plain_http or fetch is not None)
+        self.url: Final = url
+        for name, number in {
+            "refresh": refresh, "cooldown": cooldown, "stale": stale, "timeout": timeout,
+            "max_bytes": max_bytes, "max_keys": max_keys,
+        }.items():  # fmt: skip
+            if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+                raise ValueError(f"JWKS({name}=): expected a number above 0, got {number!r}")
+        if fetch is not None and not callable(fetch):
+            raise TypeError(f"JWKS(fetch=): expected an async function of the address, got {fetch!r}")
+        self._refresh, self._cooldown, self._stale = refresh, cooldown, stale
+        self._timeout, self._max_bytes, self._max_keys = timeout, max_bytes, max_keys
+        self._fetch = fetch
+        self._clock = clock
+        self._known: tuple[KeyRing, float] | None = None
+        """The keys, and when they came."""
+        self._tried_at = -float("inf")
+        self._failure = ""
+        self._flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]
+        self._flights = weakref.WeakKeyDictionary()
+        self._under_way: set[object] = set()
+        """What stands for each fetch that has begun, of whatever loop."""
+
+    def __repr__(self) -> str:
+        return f"JWKS({self._shown!r})"
+
+    @property
+    def _shown(self) -> str:
+        """The address as logs have it: a query may hold a secret."""
+        return shown(self.url.partition("?")[0])
+
+    async def candidates(self, algorithm: str, kid: str | None) -> list[VerifyingKey]:
+        """The keys that may have signed a token; none where there is no such key. Raises `CannotVerify`."""
+        ring = self._ring()
+        if ring is None:
+            await self._updated()
+            ring = self._ring()
+            if ring is None:
+                raise CannotVerify(f"the keys of {self._shown} are not to be had", retry_after=self._cooldown)
+        elif self._known is not None and self._clock() - self._known[1] >= self._refresh and self._may_try():
+            self._flight()  # nobody waits
+        found = ring.candidates(algorithm, kid)
+        if not found and kid is not None:
+            await self._updated()
+            found = (self._ring() or ring).candidates(algorithm, kid)
+            if not found and self._failure:
+                raise CannotVerify(
+                    f"kid: '{shown(kid, 64)}' is new, and the keys of {self._shown} are not to be had",
+                    retry_after=self._cooldown,
+                )
+        return found
+
+    def _ring(self) -> KeyRing | None:
+        if self._known is None or self._clock() - self._known[1] > self._stale:
+            return None
+        return self._known[0]
+
+    def _may_try(self) -> bool:
+        return self._clock() - self._tried_at >= self._cooldown
+
+    async def _updated(self) -> None:
+        """Wait for the fetch that is under way, or for a new one if it is time for one.
+
+        One that is under way in another loop cannot be waited for: this loop makes its own.
+        """
+        flight = self._flights.get(asyncio.get_running_loop())
+        if self._may_try() or self._under_way or (flight is not None and not flight.done()):
+            await asyncio.shield(self._flight())
+
+    def _flight(self) -> asyncio.Task[None]:
+        loop = asyncio.get_running_loop()
+        flight = self._flights.get(loop)
+        if flight is None or flight.done():
+            self._tried_at = self._clock()
+            # In a context of its own: it outlives the connection whose token was first.
+            flight = loop.create_task(self._update(), context=contextvars.Context())
+            self._flights[loop] = flight
+        return flight
+
+    async def _update(self) -> None:
+        mark = object()
+        self._under_way.add(mark)
+        try:
+            keys = await self._fetched()
+        except NotFetched as reason:
+            self._failure = str(reason)
+            left = 0 if self._known is None else self._known[1] + self._stale - self._clock()
+            logger.warning(
+                "the keys of %s could not be fetched: %s. %s; the next try is in %g s at the earliest",
+                self._shown,
+                self._failure,
+                f"Those from before serve for another {left:.0f} s" if left > 0 else "Tokens are answered with 503",
+                self._cooldown,
+            )
+            return
+        finally:
+            self._under_way.discard(mark)
+        from .keys import KeyRing
+
+        if self._failure:
+            logger.info("the keys of %s are there again: %d", self._shown, len(keys))
+        self._failure = ""
+        self._known = KeyRing(keys), self._clock()
+
+    async def _fetched(self) -> list[VerifyingKey]:
+        """Fetch and read. Raises `NotFetched`, whatever is wrong with what came."""
+        if self._fetch is None:
+            document: Any = await fetched(self._parts, timeout=self._timeout, max_bytes=self._max_bytes)
+        else:
+            document = await self._fetched_by_theirs(self._fetch)
+        return await asyncio.to_thread(_read, document, self._max_keys)
+
+    async def _fetched_by_theirs(self, fetch: Fetch) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout):
+                document = await fetch(self.url)
+        except TimeoutError:
+            raise NotFetched(f"fetch() gave nothing within {self._timeout:g} s") from None
+        except Exception as error:  # whatever a user's client raises
+            raise NotFetched(f"fetch() raised {type(error).__name__}: {shown(error, 200)}") from None
+        if isinstance(document, str | bytes) and len(document) > self._max_bytes:
+            raise NotFetched(f"fetch() gave more than {self._max_bytes} bytes")
+        return document
+
+
+def _read(document: Any, max_keys: int) -> list[VerifyingKey]:
+    """The keys of a document that verify; in a thread, for a hundred keys take milliseconds. Raises `NotFetched`."""
+    from .keys import PUBLIC, UnusableKey, key_of
+
+    if not isinstance(document, Mapping):
+        try:
+            document = json.loads(document)
+        except (ValueError, TypeError, RecursionError):
+            raise NotFetched("the answer is no JSON") from None
+    given = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(given, list):
+        raise NotFetched('the answer is no JWKS, {"keys": [...]} (RFC 7517 §5)')
+    if len(given) > max_keys:
+        raise NotFetched(f"the JWKS has {len(given)} keys, and {max_keys} are the most")
+    keys = []
+    for jwk in given:
+        try:
+            keys.append(key_of(jwk if isinstance(jwk, Mapping) else None, PUBLIC))
+        except UnusableKey as reason:
+            logger.debug("a key of a JWKS is left out: %s", reason)
+    if not keys:
+        raise NotFetched(f"none of the {len(given)} keys of the JWKS verifies signatures")
+    return keys
