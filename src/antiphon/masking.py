@@ -27,7 +27,7 @@ SECRET_NAMES: Final = frozenset(name for line in _SECRET_NAMES for name in line.
 _PARAMETER: Final = re.compile(r"""(?:^|(?<=[?&;'"\n]))(?P<name>[^\s?&;=#'"<>(){}]{1,200})=(?P<value>[^\s&;#'"<>]*)""")
 _SEPARATORS: Final = re.compile(r"[?&;/]")
 _HEADER: Final = re.compile(
-    r"""(?P<before>\b(?:(?:proxy-)?authorization|(?:set-)?cookie)\b['"]?\s*[:,]\s*(?:b(?=['"]))?['"]?)"""
+    r"""(?P<before>\b(?:(?:proxy-)?authorization|(?:set-)?cookie|x-(?:[a-z]+-){0,3}(?:key|token|secret))\b['"]?\s*[:,]\s*(?:b(?=['"]))?['"]?)"""
     r"""(?P<value>[^'"\r\n]+)""",
     re.IGNORECASE,
 )
@@ -35,7 +35,7 @@ _OFFERS: Final = re.compile(r"""(?P<before>\bbearer['"]?\s*,\s*['"]?)(?P<value>[
 _KUBERNETES: Final = "base64url.bearer.authorization.k8s.io."
 _KUBERNETES_TOKEN: Final = re.compile(rf"(?P<before>{re.escape(_KUBERNETES)})(?P<value>[^\s,'\"\])]+)", re.IGNORECASE)
 _JWT: Final = re.compile(r"(?P<before>)(?P<value>\beyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*){1,3})", re.ASCII)
-_TELLTALE: Final = re.compile(r"=|eyJ|bearer|authorization|cookie", re.IGNORECASE)
+_TELLTALE: Final = re.compile(r"=|eyJ|bearer|authorization|cookie|x-", re.IGNORECASE)
 
 
 def plain_name(name: str) -> str:

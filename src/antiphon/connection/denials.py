@@ -25,6 +25,9 @@ from antiphon.types import Scope
 DENIALS_KEY: Final = "antiphon.denials"
 """Key in the scope: the `Denials` of this connection, where they are not `HTTP`."""
 
+_OFFERED_KEY: Final = "antiphon.offered"
+"""Key in the scope: the subprotocols as the server told them."""
+
 
 class Denials(enum.Enum):
     """How a handshake is refused, whoever refuses it: a dependency, validation, the endpoint, the gate."""
@@ -66,6 +69,13 @@ def close_reason_of(reason: str, retry_after: str | None) -> str:
     return f"{reason.encode('utf-8', 'replace')[:room].decode('utf-8', 'ignore')}; {hint}" if reason else hint
 
 
+def refuse_with_close(scope: Scope) -> None:
+    """From now on this connection is refused so that a page can read why."""
+    scope[DENIALS_KEY] = Denials.CLOSE
+    if scope.get("subprotocols"):
+        scope[_OFFERED_KEY] = scope["subprotocols"]
+
+
 def closes(scope: Scope) -> bool:
     """Whether this connection is refused so that a page can read why."""
     return scope.get(DENIALS_KEY) is Denials.CLOSE
@@ -73,8 +83,7 @@ def closes(scope: Scope) -> bool:
 
 def offered_subprotocols(scope: Scope) -> list[str]:
     """What the client offers, in its order, also where somebody has taken tokens out of `scope["subprotocols"]`."""
-    values = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
-    return [text for one in b",".join(values).decode("latin-1").split(",") if (text := one.strip())]
+    return list(scope.get(_OFFERED_KEY) or scope.get("subprotocols") or ())
 
 
 def subprotocol_to_answer(offered: Sequence[str]) -> str | None:

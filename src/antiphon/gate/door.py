@@ -9,7 +9,7 @@ import logging
 import weakref
 from typing import Any, Final, TypedDict
 
-from antiphon.connection.denials import DENIALS_KEY, Denials
+from antiphon.connection.denials import Denials, refuse_with_close
 from antiphon.events import Refusal
 from antiphon.exceptions import RegistrationError
 from antiphon.shown import shown
@@ -82,7 +82,7 @@ class Door:
         around: Door = scope.get(DOOR_KEY, OPEN)
         denials = self.denials or around.denials or denials
         if denials is Denials.CLOSE:
-            scope[DENIALS_KEY] = denials
+            refuse_with_close(scope)
         origins = self.origins if self.origins is not None else around.origins
         for name, _ in scope["headers"]:
             if name == b"origin":
@@ -141,7 +141,7 @@ def _known_of(app: Any) -> _Known:
 def explanation(path: str, arrival: Arrival, origins: Origins | None, trusted: str) -> str:
     """The line that ends the search: which origin came, what is allowed, and what to set."""
     ours = str(arrival.ours) if arrival.ours is not None else "an address that its Host does not tell"
-    option = "origins= of the App, the router or the route"
+    option = "origins= of the App, router, route or OriginMiddleware"
     if arrival.origin is None:
         return f"{path} refused: no Origin came, and {option} demands one. Without required=True this client comes in"
     origin = shown(arrival.origin, 200)

@@ -93,7 +93,9 @@ class _Wild(NamedTuple):
     def matches(self, site: Site) -> bool:
         if site.scheme != self.scheme or not (self.any_port or site.port == self.port):
             return False
-        return site.host.endswith("." + self.host) if self.below else site.host == self.host
+        if not self.below:
+            return site.host == self.host
+        return site.host.endswith("." + self.host) and not site.host.startswith(".")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,9 +200,8 @@ def _what_is_wrong(text: str) -> str:
     """What a pattern lacks, and what to write in its place."""
     scheme, separator, rest = text.partition("://")
     if not separator:
-        return (
-            f"origin {text!r} has no scheme: write 'https://{text.rstrip('/')}'" if text else "an origin is not empty"
-        )
+        example = f"https://{text.rstrip('/')}" if text else "https://app.example"
+        return f"origin {text!r} has no scheme: write {example!r}"
     if scheme.lower() in _HTTP:
         return f"origin {text!r}: a page's address begins with http or https: write '{_HTTP[scheme.lower()]}://{rest}'"
     host = re.split(r"[/?#\\]", rest)[0]
