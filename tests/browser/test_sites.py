@@ -80,8 +80,9 @@ def application(listed: list[str]) -> App:
 async def context(chromium: str, tmp_path: Path) -> AsyncGenerator[BrowserContext]:
     """A profile of its own that sends cookies across sites, as browsers do for who allows it and for sibling domains;
     and that believes certificates of the day's own making."""
-    (tmp_path / "Default").mkdir()
-    (tmp_path / "Default" / "Preferences").write_text(json.dumps({"profile": {"cookie_controls_mode": 0}}))
+    profile = tmp_path / "profile"
+    (profile / "Default").mkdir(parents=True)
+    (profile / "Default" / "Preferences").write_text(json.dumps({"profile": {"cookie_controls_mode": 0}}))
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(
             tmp_path,
