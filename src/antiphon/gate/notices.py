@@ -6,6 +6,7 @@ Bounded: an attacker who makes up keys fills the table, not the log.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,7 @@ EVERY: Final = 60.0
 
 MOST: Final = 100
 """Keys that are told of in that time."""
+_TOO_MANY: Final = "more of these, of others, than are logged in a minute"
 
 
 class Notices:
@@ -34,17 +36,25 @@ class Notices:
         self._clock = clock
         self._told: dict[str, float] = {}  # in the order of time
         self._full_since: float | None = None
+        self._lock = threading.Lock()  # an app may be served by several loops
 
     def warn(self, key: str, text: Callable[[], str]) -> None:
         """Log `text()` unless this key was told of lately."""
+        with self._lock:
+            if not self._is_due(key):
+                return
+        self._logger.warning("%s", text() if key in self._told else _TOO_MANY)
+
+    def _is_due(self, key: str) -> bool:
         now = self._clock()
         while self._told and now - next(iter(self._told.values())) >= self._every:
             del self._told[next(iter(self._told))]
         if key in self._told:
-            return
+            return False
         if len(self._told) < self._most:
             self._told[key] = now
-            self._logger.warning("%s", text())
-        elif self._full_since is None or now - self._full_since >= self._every:
-            self._full_since = now
-            self._logger.warning("more than %d different ones in a minute: the rest is not logged", self._most)
+            return True
+        if self._full_since is not None and now - self._full_since < self._every:
+            return False
+        self._full_since = now
+        return True

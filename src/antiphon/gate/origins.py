@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import idna
@@ -44,6 +45,7 @@ class Site(NamedTuple):
         return f"{self.scheme}://{self.host}" if usual else f"{self.scheme}://{self.host}:{self.port}"
 
 
+@lru_cache(maxsize=1024)
 def read_origin(text: str) -> Site | None:
     """The site that an `Origin` header names; None for `null` and for what is no origin."""
     match = _ORIGIN.fullmatch(text) if len(text) <= LONGEST else None
@@ -52,6 +54,7 @@ def read_origin(text: str) -> Site | None:
     return _site(match["scheme"].lower(), match["host"], match["port"])
 
 
+@lru_cache(maxsize=1024)
 def read_host(scheme: str, host: str) -> Site | None:
     """The site that a request of this scheme (`ws`, `wss`) to this `Host` is for; None for what is no host."""
     match = _AUTHORITY.fullmatch(host) if len(host) <= LONGEST else None
