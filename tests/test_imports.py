@@ -13,7 +13,20 @@ import antiphon
 
 SOURCE = Path(antiphon.__file__).parent
 VOCABULARY = frozenset(
-    {"version", "types", "status", "exceptions", "events", "shown", "tags", "tagged", "identity", "deadlines", "lazily"}
+    {
+        "version",
+        "types",
+        "status",
+        "exceptions",
+        "events",
+        "shown",
+        "masking",
+        "tags",
+        "tagged",
+        "identity",
+        "deadlines",
+        "lazily",
+    }
 )
 
 FACADES = frozenset(

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         WebSocketDisconnected,
         WebSocketException,
     )
+    from .gate import SAME, Denials, OriginMiddleware, Origins
     from .hub import (
         AlreadyJoined,
         BackendUnavailable,
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     from .types import ClosedBy
 
 __all__ = [
+    "SAME",
     "APIRouter",
     "AlreadyJoined",
     "App",
@@ -117,6 +119,7 @@ __all__ = [
     "ClosedBy",
     "ConnectionOptions",
     "Cookie",
+    "Denials",
     "Depends",
     "File",
     "FileResponse",
@@ -144,6 +147,8 @@ __all__ = [
     "OnError",
     "OnInvalid",
     "OnOutage",
+    "OriginMiddleware",
+    "Origins",
     "Overflow",
     "Path",
     "PeerError",
@@ -216,6 +221,7 @@ if not TYPE_CHECKING:  # to a type checker a name that is none must stay one
                 "WebSocketDisconnected",
                 "WebSocketException",
             ),
+            ".gate": ("SAME", "Denials", "OriginMiddleware", "Origins"),
             ".hub": (
                 "AlreadyJoined",
                 "BackendUnavailable",

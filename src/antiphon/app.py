@@ -25,8 +25,11 @@ from starlette.routing import BaseRoute, Router
 from .asyncapi.serving import LastResort, current_text, document_of
 from .clients.served_module import ClientModule
 from .connection import ConnectionOptions
+from .connection.denials import Denials
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
+from .gate.door import OUTER_APPS_KEY, Gated
+from .gate.origins import OriginsLike
 from .hub import Hub, HubError
 from .messages import Channel, ChannelOptions
 from .routing import APIRouter
@@ -35,9 +38,9 @@ from .routing.context import APP_KEY, HANDLERS_KEY
 from .routing.default_handlers import http_exception_handler, request_validation_exception_handler
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
 from .routing.http import Documentation, RouteOptions, check_keywords
+from .routing.methods import RouteMethods
 from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
 from .routing.route import Told
-from .routing.router import RouteMethods
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 logger: Final = logging.getLogger("antiphon")
@@ -188,11 +191,14 @@ class App(RouteMethods):
     `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
     stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
-    `channel_options` are the wire and the limits of channels that have none of their own. `asyncapi_url` is the path of
-    the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that documents no messages,
-    or has `openapi_url=None`, has none. None: no document. `console_url` is the path of its console; None: no page.
-    `client_url` is that of the JavaScript client of the app's channels, and of its types beside it; None: no client.
-    Both need the document. Raises TypeError for a keyword it does not know and for what is of another type.
+    `channel_options` are the wire and the limits of channels that have none of their own. `origins` says which pages
+    may connect: `SAME`, patterns in a list, or `Origins`; None refuses pages of other sites that come with cookies and
+    the like, unless a `CORSMiddleware` of the app trusts them. `denials` says how handshakes are refused.
+    `asyncapi_url` is the path of the AsyncAPI document, behind all routes: whatever is yours there goes first, and an
+    app that documents no messages, or has `openapi_url=None`, has none. None: no document. `console_url` is the path of
+    its console; None: no page. `client_url` is that of the JavaScript client of the app's channels, and of its types
+    beside it; None: no client. Both need the document. Raises TypeError for a keyword it does not know and for what is
+    of another type.
     """
 
     def __init__(
@@ -212,6 +218,8 @@ class App(RouteMethods):
         hub: Hub | None = None,
         connection_options: ConnectionOptions | None = None,
         channel_options: ChannelOptions | None = None,
+        origins: OriginsLike | None = None,
+        denials: Denials | None = None,
         asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
         console_url: str | None = DEFAULT_CONSOLE_URL,
         client_url: str | None = DEFAULT_CLIENT_URL,
@@ -244,6 +252,8 @@ class App(RouteMethods):
             on_shutdown=on_shutdown,
             lifespan=lifespan,
             channel_options=channel_options,
+            origins=origins,
+            denials=denials,
         )
         self.router.default = _documents(self, asyncapi_url, console_url, client_url)
         self._hub = _AppsHub(hub)
@@ -297,6 +307,8 @@ class App(RouteMethods):
             scope["root_path"] = self.root_path
         stack = self.middleware_stack or self._start(scope)
         layers = self._layers
+        if "app" in scope:
+            scope[OUTER_APPS_KEY] = (scope["app"], *scope.get(OUTER_APPS_KEY, ()))
         scope["app"] = scope[APP_KEY] = self
         if scope["type"] == "http":
             await stack(scope, receive, send)
@@ -338,10 +350,18 @@ class App(RouteMethods):
         sends: Any = None,
         options: ChannelOptions | None = None,
         subprotocol: str | None = None,
+        **gated: Unpack[Gated],
     ) -> Channel:
         """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
         return self.router.add_channel(
-            path, function, name, dependencies=dependencies, sends=sends, options=options, subprotocol=subprotocol
+            path,
+            function,
+            name,
+            dependencies=dependencies,
+            sends=sends,
+            options=options,
+            subprotocol=subprotocol,
+            **gated,
         )
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:

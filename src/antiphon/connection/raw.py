@@ -45,7 +45,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     """The limits: the class's, or those that the application put into the scope."""
 
     refused: Closed | None = None
-    """What `close()` was given, where that was before accept: the peer sees a 403 only."""
+    """What `close()` was given, where that was before accept: the peer sees a 403, or with `Denials.CLOSE` this."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":

@@ -24,15 +24,17 @@ from antiphon.exceptions import (
     UnexpectedMessageKind,
     WebSocketDisconnect,
 )
+from antiphon.masking import masked_subprotocols
 from antiphon.shown import shown
-from antiphon.status import WS_1008_POLICY_VIOLATION
-from antiphon.types import ACCEPTED_KEY, ANSWER_KEY, Carrier, Scope
+from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3003_FORBIDDEN, check_close_code
+from antiphon.types import ACCEPTED_KEY, ANSWER_KEY, Carrier, ClosedBy, Scope
 
 from . import codec
+from .denials import closes, offered_subprotocols, subprotocol_to_answer
 from .life import Life
 from .owner import current_owner, running_loop
 from .raw import RawWebSocket
-from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST, check_method
+from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST, Closed, check_method
 from .typed import InvalidLimit, OnInvalid, adapter_of, decode, encode, error_reply
 from .unretrieved import excuse_disconnects
 
@@ -89,8 +91,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             logger.warning(
                 "%s: subprotocol '%s' is not among those the client offers (%s); opening %s",
                 shown(self.scope.get("path", "")),
-                "…" if ANSWER_KEY in self.scope else shown(subprotocol),  # which may be the token
-                shown(", ".join(offered) or "none"),
+                "…" if ANSWER_KEY in self.scope else shown(*masked_subprotocols([subprotocol])),  # may be the token
+                shown(", ".join(masked_subprotocols(offered)) or "none"),
                 "without one" if instead is None else f"with '{shown(instead)}'",
             )
             subprotocol = instead
@@ -99,9 +101,17 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Send a Close frame; before `accept`, refuse the handshake with HTTP 403.
 
+        With `Denials.CLOSE` the handshake is accepted for this, so that a page can read code and reason (1000 becomes
+        3003).
         On a connection that the peer or a foreign sender has ended nothing happens. Raises ValueError for a code that
         may not go on the wire, `WebSocketDisconnected` on a connection that the endpoint has closed.
         """
+        if self._life.application_state is CONNECTING and closes(self.scope) and self._is_own():
+            refused = Closed(code=WS_3003_FORBIDDEN if code == 1000 else code, reason=reason or "", by=ClosedBy.US)
+            code = check_close_code(refused.code)
+            self.scope["subprotocols"] = offered = offered_subprotocols(self.scope)
+            await self.accept(subprotocol_to_answer(offered))
+            self.refused = refused
         await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def send_denial_response(self, response: Response) -> None:

@@ -1,5 +1,6 @@
 """The gate: who may come in, for how long, and how much. README.md has the design."""
 
+from antiphon.connection.denials import Denials
 from antiphon.identity import Identity
 
 from .admission import admit
@@ -7,7 +8,11 @@ from .bearer import WebSocketBearer
 from .challenge import InvalidToken
 from .jwks import JWKS
 from .jwt import JWT
+from .middleware import OriginMiddleware
+from .origins import SAME, Foreign, Origins
+from .refusals import note_refusal
 from .scopes import requires
+from .secrets import SecretFilter
 from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
 
 __all__ = [
@@ -17,11 +22,18 @@ __all__ = [
     "JWKS",
     "JWT",
     "QUERY",
+    "SAME",
     "SUBPROTOCOL",
+    "Denials",
+    "Foreign",
     "Identity",
     "InvalidToken",
+    "OriginMiddleware",
+    "Origins",
+    "SecretFilter",
     "TokenSource",
     "WebSocketBearer",
     "admit",
+    "note_refusal",
     "requires",
 ]

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from starlette.routing import Match
 
+from antiphon.connection.denials import Denials
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
 from antiphon.exceptions import RegistrationError
+from antiphon.gate.door import OPEN, Door
 from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape
 from antiphon.messages.conversation import Runnable
 from antiphon.messages.program import check_blueprint
@@ -146,6 +148,8 @@ class ChannelRoute(APIWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the channel; the coroutine is its runner's own, no frame lies between."""
+        if not self.door.lets_in(scope, self.program().options.denials or Denials.CLOSE):
+            return runner.refuse_origin(scope, receive, send)
         program = self.program(overrides_of(scope, self.dependency_overrides_provider))
         scope[DECLARED_EXTENSION] = self.program().declared
         if (subprotocol := self.channel.blueprint.subprotocol) is not None:
@@ -157,9 +161,10 @@ class ChannelRoute(APIWebSocketRoute):
         prefix: str,
         dependencies: Sequence[Depends],
         provider: OverridesProvider | None,
+        door: Door = OPEN,
         options: ChannelOptions | None = None,
     ) -> ChannelRoute:
-        """This route as it appears below `prefix`, behind the `dependencies` of what includes it."""
+        """This route as it appears below `prefix`, behind the `dependencies` and the `door` of what includes it."""
         route = type(self)(
             prefix + self.path,
             self.channel,
@@ -169,4 +174,5 @@ class ChannelRoute(APIWebSocketRoute):
             options=self.options or options,
         )
         route.own_path = self.own_path
+        route.door = self.door.within(door)
         return route

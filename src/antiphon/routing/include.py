@@ -17,6 +17,7 @@ from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from antiphon.dependencies.params import Depends
+from antiphon.gate.door import OPEN, Door
 from antiphon.messages import ChannelOptions
 from antiphon.types import Receive, Scope, Send
 
@@ -57,6 +58,7 @@ class IncludedRouter(BaseRoute):
         provider: OverridesProvider | None,
         options: dict[str, Any],
         channel_options: ChannelOptions | None = None,
+        door: Door = OPEN,
     ) -> None:
         self.router = router
         self.prefix = prefix
@@ -64,6 +66,7 @@ class IncludedRouter(BaseRoute):
         self.provider = provider
         self.options = options
         self.channel_options = channel_options
+        self.door = door
         self._source: list[BaseRoute] = []
         self._effective: list[BaseRoute] = []
 
@@ -109,15 +112,16 @@ class IncludedRouter(BaseRoute):
                 provider=self.provider or route.provider,
                 options=self.options | route.options,
                 channel_options=route.channel_options or self.channel_options,
+                door=route.door.within(self.door),
             )
         if isinstance(route, ChannelRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.channel_options)
+            return route.included(self.prefix, self.dependencies, self.provider, self.door, self.channel_options)
         if isinstance(route, APIWebSocketRoute):
-            return route.included(self.prefix, self.dependencies, self.provider)
+            return route.included(self.prefix, self.dependencies, self.provider, self.door)
         if isinstance(route, APIRoute):
             return route.included(self.prefix, self.dependencies, self.provider, self.options)
         if isinstance(route, WebSocketRoute):
-            return route.included(self.prefix)
+            return route.included(self.prefix, self.door)
         return self._foreign(route)
 
     def _foreign(self, route: BaseRoute) -> BaseRoute | None:

@@ -9,17 +9,20 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from starlette.convertors import Convertor
 from starlette.middleware import Middleware
 from starlette.routing import Match, compile_path, get_name
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 
+from antiphon.connection.denials import Denials
 from antiphon.dependencies import Kind, analyze
 from antiphon.dependencies.inspection import unpartial
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
+from antiphon.gate.door import OPEN, Door, Gated
+from antiphon.gate.origins import OriginsLike
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import endpoint as runner
@@ -27,8 +30,8 @@ from .context import OverridesProvider
 from .errors import check_endpoint, check_injectable, check_messages, check_path
 
 
-class Told(TypedDict, total=False):
-    """What a route says of its messages, for documents: their types, unions of them as a rule."""
+class Told(Gated, total=False):
+    """What a route says of its messages, for documents: their types, unions of them as a rule; and who may come in."""
 
     receives: Any
     """From the client."""
@@ -54,6 +57,8 @@ class WebSocketRoute(StarletteWebSocketRoute):
         check_path(path, endpoint)
         super().__init__(path, endpoint, name=name)
         self.middleware: list[Middleware] = list(middleware or ())
+        self.door: Door = OPEN
+        """What is said of who may come in."""
         run = runner.run_session if _is_function(endpoint) else runner.run_asgi
         self.app: ASGIApp = functools.partial(run, endpoint)
         for factory, args, kwargs in reversed(self.middleware):
@@ -61,12 +66,16 @@ class WebSocketRoute(StarletteWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
+        if not self.door.lets_in(scope):
+            return runner.refuse_origin(scope, receive, send)
         running: Coroutine[Any, Any, None] = self.app(scope, receive, send)  # type: ignore[assignment]
         return running
 
-    def included(self, prefix: str) -> WebSocketRoute:
-        """This route as it appears below `prefix`."""
-        return type(self)(prefix + self.path, self.endpoint, name=self.name, middleware=self.middleware)
+    def included(self, prefix: str, door: Door = OPEN) -> WebSocketRoute:
+        """This route as it appears below `prefix`, behind the `door` of what includes it."""
+        route = type(self)(prefix + self.path, self.endpoint, name=self.name, middleware=self.middleware)
+        route.door = self.door.within(door)
+        return route
 
 
 class APIWebSocketRoute(StarletteWebSocketRoute):
@@ -74,9 +83,10 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     The signature is analysed here, once; what can never work raises a `RegistrationError`. Works in any Starlette
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
-    and their values are dropped. `receives` and `sends` are the types of its messages, for documents. `name` (else the
-    endpoint's) is what `url_path_for` finds it by. Overrides come from `dependency_overrides_provider`, else from the
-    app around.
+    and their values are dropped. `origins` and `denials` say which pages may connect, and how others are refused;
+    None: as the app or router around. `receives` and `sends` are the types of its messages, for documents. `name` (else
+    the endpoint's) is what `url_path_for` finds it by. Overrides come from `dependency_overrides_provider`, else from
+    the app around.
     """
 
     def __init__(
@@ -89,6 +99,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         dependency_overrides_provider: OverridesProvider | None = None,
         receives: Any = None,
         sends: Any = None,
+        origins: OriginsLike | None = None,
+        denials: Denials | None = None,
     ) -> None:
         check_path(path, endpoint)
         check_injectable(endpoint)
@@ -99,6 +111,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         """The type of the messages from the client, for documents; None: not told."""
         self.sends: Any = sends
         """The type of the messages to it."""
+        self.door: Door = Door(origins, denials)
+        """What is said of who may come in."""
         self.path = path
         self.own_path = path
         """Without the prefixes of routers."""
@@ -130,12 +144,14 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
+        if not self.door.lets_in(scope):
+            return runner.refuse_origin(scope, receive, send)
         return runner.run(self.endpoint, self.plan, scope, receive, send, self.dependency_overrides_provider)
 
     def included(
-        self, prefix: str, dependencies: Sequence[Depends], provider: OverridesProvider | None
+        self, prefix: str, dependencies: Sequence[Depends], provider: OverridesProvider | None, door: Door = OPEN
     ) -> APIWebSocketRoute:
-        """This route as it appears below `prefix`, behind the `dependencies` of what includes it."""
+        """This route as it appears below `prefix`, behind the `dependencies` and the `door` of what includes it."""
         route = type(self)(
             prefix + self.path,
             self.endpoint,
@@ -146,6 +162,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
             sends=self.sends,
         )
         route.own_path = self.own_path
+        route.door = self.door.within(door)
         return route
 
 

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
+from antiphon.masking import masked_subprotocols
 from antiphon.shown import shown
-from antiphon.types import CARRIER_EXTENSION, Message, Scope
+from antiphon.types import CARRIER_EXTENSION, OBSERVERS_EXTENSION, Message, Scope
 from antiphon.wire import HandshakeError
 from antiphon.wire.handshake import Request, accept_response, parse_request, refuse_response, subprotocols, validate
 
@@ -138,7 +139,11 @@ class Handshake:
             client=client,
             server=engine.shared_address(server),
             state=engine.app_state.copy(),
-            extensions={"websocket.http.response": {}, CARRIER_EXTENSION: pipe},
+            extensions={
+                "websocket.http.response": {},
+                CARRIER_EXTENSION: pipe,
+                OBSERVERS_EXTENSION: engine.config.observers,
+            },
         )
         watch.path = scope["path"]
         self._scope = scope
@@ -162,7 +167,7 @@ class Handshake:
             engine.logger.warning(
                 "WebSocket %s: the app chose subprotocol '%s', which the client did not offer; it is left out",
                 shown(self._watch.path),
-                shown(subprotocol),
+                shown(", ".join(masked_subprotocols([subprotocol]))),
             )
             subprotocol = None
         headers = [*engine.default_headers(), *(message.get("headers") or ())]
