@@ -1,0 +1,51 @@
+"""What workers ask the relay for the gate: values that are taken once, shares of limits, notes. One step each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from ...records import Note
+from .wire import Op, Words
+
+if TYPE_CHECKING:
+    from .process import Relay, WorkerLink
+
+
+def _put(relay: Relay, worker: WorkerLink, key: str, value: bytes, ttl: float) -> None:
+    relay.store.put(key, value, ttl, relay.clock())
+    relay.arm(ttl)
+
+
+def _take(relay: Relay, worker: WorkerLink, key: str) -> bytes | None:
+    return relay.store.take(key, relay.clock())
+
+
+def _claim(relay: Relay, worker: WorkerLink, key: str, ref: str, limit: int | None, evict: bool) -> Words:
+    now = relay.clock()
+    relay.let_go(now)  # the dead hold nothing
+    relay.extend(worker)
+    return tuple(relay.store.claim(key, ref, worker.process, limit, evict, now))
+
+
+def _release(relay: Relay, worker: WorkerLink, key: str, ref: str) -> None:
+    relay.store.release(key, ref)
+
+
+def _note(relay: Relay, worker: WorkerLink, notes: tuple[Words, ...]) -> None:
+    relay.store.note([Note(*words) for words in notes], relay.clock())
+    relay.arm(min((words[2] for words in notes), default=0.0))
+
+
+def _noted(relay: Relay, worker: WorkerLink) -> Words:
+    return tuple(map(tuple, relay.store.noted(relay.clock())))
+
+
+GATE_REQUESTS: Final[dict[int, Callable[..., object]]] = {
+    Op.PUT: _put,
+    Op.TAKE: _take,
+    Op.CLAIM: _claim,
+    Op.RELEASE: _release,
+    Op.NOTE: _note,
+    Op.NOTED: _noted,
+}
