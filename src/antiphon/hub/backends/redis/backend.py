@@ -15,18 +15,19 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ...errors import BackendUnavailable, UnknownBackend
-from ...records import ENTRY_COST, Entry, Keep, Page, Position, Roster, Track
+from ...records import ENTRY_COST, Claimed, Entry, Keep, Note, Page, Position, Roster, Track
 from ..base import BackendConfig, Listener, redact
 from . import scripts
 from .dialer import Dialer
 from .feed import Feed
+from .gatework import GateKeeper
 from .heads import Heads
 from .members import MemberKeeper, read_change
 from .names import BUCKETS, Epochs, Names, bucket_of
@@ -57,6 +58,7 @@ class RedisBackend:
     _publishing: Pipeline
     _presence: Pipeline
     _members: MemberKeeper
+    _gate: GateKeeper
 
     def __init__(self, url: str, config: BackendConfig) -> None:
         self._url = url
@@ -105,6 +107,8 @@ class RedisBackend:
         self._members = MemberKeeper(
             self._client, self._presence, names, self._epochs.prefix, lease, self._swept, self._members_forgotten
         )
+        lines = self._publishing, self._presence
+        self._gate = GateKeeper(self._client, *lines, names, self._epochs.prefix, lease, self._members_forgotten)
         self._pid = os.getpid()
         try:
             async with asyncio.timeout(self._config.start_timeout):
@@ -136,6 +140,7 @@ class RedisBackend:
                 with contextlib.suppress(RedisError, TimeoutError):
                     async with asyncio.timeout(self._config.call_timeout):
                         await self._members.leave()
+                        await self._gate.leave()
         finally:
             await self._disconnect()
 
@@ -224,6 +229,24 @@ class RedisBackend:
         self._ready()
         await self._bounded(self._publishing.call(("PUBLISH", self._names.control, payload)))
 
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        await self._bounded(self._gated().put(key, value, ttl))
+
+    async def take(self, key: str) -> bytes | None:
+        return await self._bounded(self._gated().take(key))
+
+    async def claim(self, key: str, ref: str, limit: int | None, evict: bool) -> Claimed:
+        return await self._bounded(self._gated().claim(key, ref, limit, evict))
+
+    async def release(self, key: str, ref: str) -> None:
+        await self._bounded(self._gated().release(key, ref))
+
+    async def note(self, notes: Sequence[Note]) -> None:
+        await self._bounded(self._gated().note(notes))
+
+    async def noted(self) -> Sequence[Note]:
+        return await self._bounded(self._gated().noted())
+
     # Calling
 
     def _ready(self) -> Feed:
@@ -236,6 +259,10 @@ class RedisBackend:
     def _present(self) -> MemberKeeper:
         self._ready()
         return self._members
+
+    def _gated(self) -> GateKeeper:
+        self._ready()
+        return self._gate
 
     async def _read(self, command: Command) -> Any:
         self._ready()
@@ -342,6 +369,7 @@ class RedisBackend:
                 continue
             self._feed = feed
             self._members.rename()
+            self._gate.rename()
             self._connected = True
             log.info("joined redis at %s again", redact(self._url))
             self._listener.restored()
@@ -414,6 +442,8 @@ class RedisBackend:
             try:
                 async with asyncio.timeout(self._config.call_timeout):
                     await self._tick(set(range(BUCKETS)))
+                    if not await self._gate.tick(self._config.presence_lease / TICKS):
+                        self._members_forgotten()
                     await self._compare_heads()
             except (RedisError, OSError, TimeoutError, BackendUnavailable) as error:
                 self._judge(error)
@@ -430,6 +460,7 @@ class RedisBackend:
     def _members_forgotten(self) -> None:
         if self._connected:
             self._members.rename()
+            self._gate.rename()
             self._listener.forgotten()
             self._listener.flush()
 
