@@ -255,7 +255,7 @@ def _damaged(what: str) -> NoReturn:
 
 
 def fit(snapshot: Snapshot, most: int) -> Snapshot:
-    """What fits into so many bytes: the notes; of each topic the newest entries without a gap, in turns over the topics."""
+    """What fits into so many bytes: all notes; of each topic the newest entries without a gap, in turns over topics."""
     room = most - _HEADER.size - _BEGINNING.size - len(snapshot.epoch.encode())
     room -= _NOTES.size + sum(_NOTE.size + len(note.key.encode()) for note in snapshot.notes)
     room -= sum(_HISTORY.size + len(topic.encode()) for topic, _, _ in snapshot.histories)
