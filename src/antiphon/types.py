@@ -50,6 +50,14 @@ DECLARED_EXTENSION: Final = "antiphon.declared"
 """Key in the scope of a connection that declares what it sends: a frozenset of message classes. Only typed topics of
 these may be joined."""
 
+ANSWER_KEY: Final = "antiphon.subprotocol"
+"""Key in the scope: the subprotocol that `accept()` selects where the endpoint names none. The client offers it."""
+
+ACCEPTED_KEY: Final = "antiphon.accepted"
+"""Key in the scope of a connection that a dependency had to accept: the subprotocol it answered, or "".
+
+The endpoint's own first `accept()` then does nothing."""
+
 
 STOPPING: Final = "the server restarts"
 """Reason of the Close 1012 of a stopping server."""

@@ -16,6 +16,7 @@ from typing import Final, Generic
 import anyio.lowlevel
 from starlette.requests import HTTPConnection, StateT
 
+from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.status import check_close_code, cut_reason
 from antiphon.types import Carrier, ClosedBy, Message, Receive, Scope, Send, Sink, StopListener
 
@@ -99,6 +100,12 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     def closed(self) -> Closed | None:
         """How the connection ended, or None while it is open. Known without receiving."""
         return self._life.closed
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who is at the other end, as a dependency has found out (`JWT`, `WebSocketBearer`); None: nobody has."""
+        identity: Identity | None = self.scope.get(IDENTITY_KEY)
+        return identity
 
     @property
     def is_connected(self) -> bool:

@@ -26,7 +26,7 @@ from antiphon.exceptions import (
 )
 from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION
-from antiphon.types import Carrier
+from antiphon.types import ACCEPTED_KEY, ANSWER_KEY, Carrier, Scope
 
 from . import codec
 from .life import Life
@@ -63,12 +63,17 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         """Open the connection. Reads the connect message if nobody has.
 
         A subprotocol that the client did not offer may not be selected (RFC 6455 §4.1): the connection opens without
-        one. Raises `WebSocketDisconnect` when the client is gone already, TypeError or ValueError for headers that are
-        not pairs of bytes fit for HTTP, TypeError for a subprotocol that is no str, RuntimeError the second time.
+        one. Where a token came as a subprotocol, an endpoint that selects none answers with the one beside the token.
+        On a connection that was accepted to read a token from its first message, the first call does nothing. Raises
+        `WebSocketDisconnect` when the client is gone already, TypeError or ValueError for headers that are not pairs of
+        bytes fit for HTTP, TypeError for a subprotocol that is no str, RuntimeError the second time.
         """
         if not (subprotocol is None or isinstance(subprotocol, str)):
             raise TypeError(f"accept() takes one subprotocol, a str that the client offers, not {subprotocol!r}")
         pairs = codec.check_headers(headers)
+        if self.application_state is CONNECTED and (answered := self.scope.pop(ACCEPTED_KEY, None)) is not None:
+            _tell_too_late(self.scope, answered, subprotocol, pairs)
+            return
         check_method(self.application_state, "websocket.accept")
         if self.client_state is CONNECTING:
             try:
@@ -77,14 +82,18 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
                 if self._life.ended is not None:  # a disconnect came instead
                     raise self._life.gone("accept") from exc
                 raise
-        if subprotocol is not None and subprotocol not in (offered := self.scope.get("subprotocols") or ()):
+        if subprotocol is None:
+            subprotocol = self.scope.get(ANSWER_KEY)
+        elif subprotocol not in (offered := self.scope.get("subprotocols") or ()):
+            instead = self.scope.get(ANSWER_KEY)
             logger.warning(
-                "%s: subprotocol '%s' is not among those the client offers (%s); opening without one",
+                "%s: subprotocol '%s' is not among those the client offers (%s); opening %s",
                 shown(self.scope.get("path", "")),
                 shown(subprotocol),
                 shown(", ".join(offered) or "none"),
+                "without one" if instead is None else f"with '{shown(instead)}'",
             )
-            subprotocol = None
+            subprotocol = instead
         await self.send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
@@ -332,6 +341,20 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             await self._foreign().offer(data)
             return
         await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
+
+
+def _tell_too_late(scope: Scope, answered: str, subprotocol: str | None, headers: list[tuple[bytes, bytes]]) -> None:
+    """The connection was accepted before the endpoint's own accept: log what of it nobody sees."""
+    late = [f"subprotocol '{shown(subprotocol)}'"] if subprotocol not in (None, answered) else []
+    late += ["headers"] if headers else []
+    if late:
+        logger.warning(
+            "%s: accept() came with %s after FIRST_MESSAGE had accepted with %s: FIRST_MESSAGE(subprotocol=...) "
+            "selects one, and headers have no place there",
+            shown(scope.get("path", "")),
+            " and ".join(late),
+            f"'{shown(answered)}'" if answered else "no subprotocol",
+        )
 
 
 def _not_this(life: Life, data: str | bytes | None, expected: str) -> Exception:

@@ -3,5 +3,19 @@
 from antiphon.identity import Identity
 
 from .admission import admit
+from .bearer import WebSocketBearer
+from .challenge import InvalidToken
+from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
 
-__all__ = ["Identity", "admit"]
+__all__ = [
+    "COOKIE",
+    "FIRST_MESSAGE",
+    "HEADER",
+    "QUERY",
+    "SUBPROTOCOL",
+    "Identity",
+    "InvalidToken",
+    "TokenSource",
+    "WebSocketBearer",
+    "admit",
+]

@@ -214,10 +214,9 @@ def user_in(presence: object) -> str | None:
 
 
 def user_of(websocket: object) -> str | None:
-    """Whose an ASGI connection is: its identity's user, else in the ways Starlette's users tell who they are."""
+    """The authenticated user of an ASGI connection: its identity's, else as Starlette's users tell who they are."""
     scope = getattr(websocket, "scope", None)
-    identity = scope.get(IDENTITY_KEY) if isinstance(scope, Mapping) else None
-    if isinstance(identity, Identity):
+    if isinstance(scope, Mapping) and isinstance(identity := scope.get(IDENTITY_KEY), Identity):
         return read_user(identity.user)
     user = scope.get("user") if isinstance(scope, Mapping) else None
     if user is None or isinstance(user, str):

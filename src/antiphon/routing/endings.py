@@ -147,7 +147,7 @@ def _of_http_exception(error: Any) -> Ending:
         status=error.status_code,
         body={"detail": to_jsonable_python(detail)},
         headers=error.headers,
-        why=reason,
+        why=getattr(error, "note", reason),
     )
 
 

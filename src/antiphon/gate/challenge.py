@@ -1,0 +1,95 @@
+"""What somebody without good credentials is told, and what the log says of it.
+
+The peer learns that its token is not good, and never more. The log names the reason, and never the token. Before accept
+that is an HTTP response with a challenge (RFC 6750 §3), after it a Close with the code that IANA registers for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketState
+
+from antiphon.connection import WebSocket
+from antiphon.exceptions import HTTPException, WebSocketException
+from antiphon.shown import shown
+from antiphon.status import (
+    HTTP_401_UNAUTHORIZED,
+    HTTP_403_FORBIDDEN,
+    HTTP_503_SERVICE_UNAVAILABLE,
+    WS_1013_TRY_AGAIN_LATER,
+    WS_3000_UNAUTHORIZED,
+    WS_3003_FORBIDDEN,
+)
+
+logger: Final = logging.getLogger("antiphon")
+
+CLOSE_CODES: Final = {
+    HTTP_401_UNAUTHORIZED: WS_3000_UNAUTHORIZED,
+    HTTP_403_FORBIDDEN: WS_3003_FORBIDDEN,
+    HTTP_503_SERVICE_UNAVAILABLE: WS_1013_TRY_AGAIN_LATER,
+}
+"""What stands for a status after accept; others are left to the close matrix."""
+
+
+class InvalidToken(HTTPException):
+    """A token that is not good: 401 with `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750 §3.1).
+
+    What a `verify` function raises. After accept it closes with 3000. `note` is for the log alone, one short line on
+    what is wrong with the token; it must not hold the token. The peer is told `detail`.
+    """
+
+    def __init__(self, note: str, *, detail: str = "Invalid token") -> None:
+        super().__init__(HTTP_401_UNAUTHORIZED, detail, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+        self.note = note
+
+
+class MissingToken(HTTPException):
+    """No token: 401 with a challenge that names no error, as nothing was tried (RFC 6750 §3.1)."""
+
+    def __init__(self, note: str) -> None:
+        super().__init__(HTTP_401_UNAUTHORIZED, "Not authenticated", {"WWW-Authenticate": "Bearer"})
+        self.note = note
+
+
+class InsufficientScope(HTTPException):
+    """A good token that does not allow this: 403 with `error="insufficient_scope"` (RFC 6750 §3.1), then 3003."""
+
+    def __init__(self, missing: Iterable[str], demanded: Iterable[str]) -> None:
+        challenge = f'Bearer error="insufficient_scope", scope="{" ".join(demanded)}"'
+        super().__init__(HTTP_403_FORBIDDEN, "Insufficient scope", {"WWW-Authenticate": challenge})
+        self.note = f"the identity does not have the scope {', '.join(map(repr, missing))}"
+
+
+class CannotVerify(HTTPException):
+    """Whether a token is good cannot be known now: 503, then Close 1013. `retry_after` is in seconds."""
+
+    def __init__(self, note: str, *, retry_after: float) -> None:
+        super().__init__(
+            HTTP_503_SERVICE_UNAVAILABLE, "try again later", {"Retry-After": str(max(1, round(retry_after)))}
+        )
+        self.note = note
+
+
+def refusal(connection: HTTPConnection, error: StarletteHTTPException) -> Exception:
+    """What to raise for `error` on this connection: itself, or the Close that stands for it once it is accepted.
+
+    Logs the reason where routing does not: it tells of refused handshakes only.
+    """
+    is_websocket = connection.scope["type"] == "websocket"
+    accepted = is_websocket and getattr(connection, "application_state", None) is not WebSocketState.CONNECTING
+    code = CLOSE_CODES.get(error.status_code)
+    told = error.status_code if not accepted or code is None else code
+    if accepted or not isinstance(connection, WebSocket):
+        logger.info(
+            "%s %s refused: %d, %s",
+            "WebSocket" if is_websocket else connection.scope.get("method", "HTTP"),
+            shown(connection.scope.get("path", "")),
+            told,
+            shown(getattr(error, "note", error.detail)),
+        )
+    return WebSocketException(code, str(error.detail)) if accepted and code is not None else error
