@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -26,18 +26,6 @@ Verifier: TypeAlias = Callable[[str], Awaitable[Identity | None] | Identity | No
 
 FOUND_KEY: Final = "antiphon.found"
 """Key in the scope: what each scheme has found for this connection, so that it looks once."""
-
-
-class _Signature:
-    """That of an instance's `__call__`, with FastAPI's class for scopes where there is one: it knows no other."""
-
-    def __get__(self, scheme: object, owner: type) -> inspect.Signature:
-        if scheme is None:
-            raise AttributeError("__signature__")
-        theirs = sys.modules.get("fastapi.security")
-        kinds = {"connection": HTTPConnection, "scopes": getattr(theirs, "SecurityScopes", SecurityScopes)}
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature([inspect.Parameter(name, kind, annotation=kinds[name]) for name in kinds])
 
 
 class WebSocketBearer(HTTPBearer):
@@ -84,7 +72,16 @@ class WebSocketBearer(HTTPBearer):
             self.verify = self._verifying(verify)
             self.is_identifying = True
 
-    __signature__ = _Signature()
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The signature of a call, with FastAPI's class for scopes where there is one: it knows no other."""
+            if name != "__signature__":
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            theirs = sys.modules.get("fastapi.security")
+            kinds = {"connection": HTTPConnection, "scopes": getattr(theirs, "SecurityScopes", SecurityScopes)}
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            return inspect.Signature([inspect.Parameter(name, kind, annotation=kinds[name]) for name in kinds])
 
     async def __call__(  # type: ignore[override]  # it gives something else than its base
         self, connection: HTTPConnection, scopes: SecurityScopes | None = None
