@@ -23,6 +23,7 @@ __all__ = [
     "HTTPException",
     "InvalidJSON",
     "InvalidMessage",
+    "MissingIdentity",
     "MissingResourceError",
     "NotAccepted",
     "ParameterDeclarationError",
@@ -292,6 +293,18 @@ class RegistrationWarning(UserWarning):
 
 class GeneratorError(RuntimeError):
     """A dependency with `yield` yielded twice, or not at all."""
+
+
+class MissingIdentity(HTTPException):
+    """A parameter is annotated `Identity`, and nobody has said who it is: 401, after accept Close 3000.
+
+    `note` is for the log: whose parameter it is. `is_mistake`: the route has no dependency that could say it.
+    """
+
+    def __init__(self, note: str, *, is_mistake: bool = False) -> None:
+        super().__init__(401, "Not authenticated", {"WWW-Authenticate": "Bearer"})
+        self.note = note
+        self.is_mistake = is_mistake
 
 
 class MissingResourceError(RuntimeError):

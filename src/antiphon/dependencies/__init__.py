@@ -6,7 +6,8 @@ flow.
 
 from .functions import Body, Cookie, Depends, File, Form, Header, Path, Query, Security
 from .params import SecurityScopes
-from .plan import Kind, Plan, analyze, topics_of
+from .plan import Kind, Plan, analyze
+from .questions import topics_of
 from .solve import Solved, solve
 from .uploads import UploadFile
 

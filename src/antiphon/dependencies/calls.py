@@ -15,6 +15,8 @@ import anyio
 from starlette.background import BackgroundTasks
 from starlette.responses import Response
 
+from antiphon.identity import IDENTITY_KEY
+
 from .inspection import GENERATORS, CallKind
 from .layers import CallPlan, CallStep
 from .lifetimes import AsyncLife, Life, LimitLife, SyncLife
@@ -25,7 +27,7 @@ from .solve import TEARDOWN_SECONDS, logger, returned_by
 class Bound:
     """The plan of a call with what one connection has for it."""
 
-    __slots__ = ("plan", "steps", "target")
+    __slots__ = ("connection", "plan", "steps", "target")
 
     def __init__(self, plan: CallPlan, kept: Sequence[Any], connection: Any, yielded: Any) -> None:
         def constants(step: CallStep) -> dict[str, Any]:
@@ -35,6 +37,7 @@ class Bound:
             values.update(step.constants)
             return values
 
+        self.connection: Any = connection
         self.plan: CallPlan = plan
         self.target: dict[str, Any] = constants(plan.target)
         """The function's own arguments, as far as they are the same for all calls."""
@@ -114,6 +117,8 @@ class Calling:
         for name, what in step.fresh:
             if what is Injected.RESPONSE:
                 values[name] = Response()
+            elif what is Injected.IDENTITY:
+                values[name] = self._bound.connection.scope.get(IDENTITY_KEY)
             else:
                 self.background = self.background or BackgroundTasks()
                 values[name] = self.background

@@ -53,7 +53,7 @@ class CallStep:
     given: tuple[tuple[str, Injected], ...]
     """(parameter, what the connection has: itself, or what its function yielded)."""
     fresh: tuple[tuple[str, Injected], ...]
-    """(parameter, what is made for each call: background tasks, a draft of a response)."""
+    """(parameter, what is made or looked up for each call: background tasks, a draft of a response, the identity)."""
     constants: tuple[tuple[str, Any], ...]
     limit: SupportsSemaphore | None
 
@@ -277,7 +277,8 @@ class LayerAnalysis(Analysis):
             self._open.pop()
         kept: list[tuple[str, Any]] = [(name, place) for name, place in found if isinstance(place, _Kept)]
         kept += [(reader.name, self._keep_reader(reader)) for reader in shape.readers]
-        given, fresh, constants = [], [], []
+        given, constants = [], []
+        fresh: list[tuple[str, Injected]] = []
         for injection in shape.injections:
             match injection.what:
                 case Injected.RESOURCE:
@@ -288,6 +289,10 @@ class LayerAnalysis(Analysis):
                     constants.append((injection.name, injection.default))
                 case Injected.CONNECTION | Injected.YIELDED as what:
                     given.append((injection.name, what))
+                case Injected.IDENTITY as what:  # each call gets the one of its time, which renewals change
+                    if injection.default is EMPTY:
+                        self._keep_injection(injection)  # so that it is missed before the connection is accepted
+                    fresh.append((injection.name, what))
                 case Injected.BACKGROUND | Injected.RESPONSE as what:
                     fresh.append((injection.name, what))
         return CallStep(

@@ -21,10 +21,12 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from antiphon.connection import WebSocket
 from antiphon.exceptions import DependencyCycleError, DependencyScopeError, ParameterDeclarationError, RegistrationError
-from antiphon.hub import Hub, Topics
+from antiphon.hub import Hub
+from antiphon.identity import Identity
 
 from . import foreign, hints
 from .declaration import EMPTY, Declared, check_type, completed, field_info, unknown_annotation
+from .identities import check_order, is_identifying
 from .inspection import (
     GENERATORS,
     CallKind,
@@ -70,6 +72,7 @@ class Injected(enum.Enum):
     RESPONSE = "response"
     SECURITY_SCOPES = "security scopes"
     RESOURCE = "resource"
+    IDENTITY = "identity"
     DEFAULT = "default"
     """The parameter's default: it asks for a connection of the other kind, and can do without."""
     MESSAGE = "message"
@@ -103,6 +106,8 @@ class Step:
     oauth_scopes: tuple[str, ...]
     life: LifeScope
     limit: SupportsSemaphore | None
+    identifies: bool = False
+    """It finds out who somebody is; or it stands for such a one in a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +198,7 @@ class Analysis:
     def __init__(self, source: Source, overrides: Mapping[Call, Call]) -> None:
         self._source = source
         self._overrides = overrides
-        self._path_names = _path_names(source.path)
+        self._path_names = path_names(source.path)
         self._shapes: dict[int, Shape] = {}
         self._uses_scopes: dict[int, bool] = {}
         self._open: list[Call] = []
@@ -207,6 +212,7 @@ class Analysis:
         return self._assembled(*self._with_body([*self._steps, endpoint]))
 
     def _assembled(self, steps: tuple[Step, ...], endpoint: Step, body: Location | None) -> Plan:
+        check_order([(step.label, step.identifies, _identity_parameter(step)) for step in steps])
         return Plan(
             steps=steps,
             endpoint=endpoint,
@@ -232,7 +238,8 @@ class Analysis:
         key = cache_key(depends, demanded, said or ("request" if is_generator else ""))
         if depends.use_cache and key in self._index:
             return self._index[key]
-        self._steps.append(self._step(call, scopes, life, limit=depends.limit))
+        step = self._step(call, scopes, life, limit=depends.limit)
+        self._steps.append(dataclasses.replace(step, identifies=is_identifying(depends.dependency)))
         index = len(self._steps) - 1
         self._index.setdefault(key, index)
         return index
@@ -467,6 +474,7 @@ _INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
     (HTTPConnection, Injected.CONNECTION),
     (Response, Injected.RESPONSE),
     (BackgroundTasks, Injected.BACKGROUND),
+    (Identity, Injected.IDENTITY),
 )
 
 
@@ -484,27 +492,18 @@ def _hashable(call: object) -> bool:
     return True
 
 
+def _identity_parameter(step: Step) -> str | None:
+    return next((one.name for one in step.injections if one.what is Injected.IDENTITY), None)
+
+
 def _contents(step: Step) -> Iterator[str]:
     for reader in step.readers:
         if isinstance(reader, FieldReader) and reader.content:
             yield from reader.keys
 
 
-def unfilled(plan: Plan) -> Iterator[tuple[Call, str]]:
-    """The callables and parameters that are read from the path, and are not in it."""
-    names = _path_names(plan.source.path)
-    for step in (*plan.steps, plan.endpoint):
-        for reader in step.readers:
-            if isinstance(reader, FieldReader) and reader.location is Location.PATH and names.isdisjoint(reader.keys):
-                yield step.call, reader.keys[0]
-
-
-def topics_of(plan: Plan) -> tuple[Topics[Any], ...]:
-    """The typed topics that the endpoint or its dependencies take."""
-    return tuple(step.call for step in plan.steps if isinstance(step.call, Topics))
-
-
-def _path_names(path: str) -> frozenset[str]:
+def path_names(path: str) -> frozenset[str]:
+    """The names of a path's parameters."""
     return frozenset(name.partition(":")[0] for name in re.findall(r"{(.*?)}", path))
 
 

@@ -31,7 +31,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from antiphon.exceptions import HTTPException, MissingResourceError, ParameterErrors
+from antiphon.identity import IDENTITY_KEY, Identity
 
+from .identities import identity_for
 from .inspection import GENERATORS, CallKind
 from .lifetimes import AsyncLife, Life, LimitLife, SyncLife, raise_as_is
 from .params import LifeScope, Location
@@ -141,6 +143,8 @@ class Solved:
         for step in self._plan.steps:
             values = self._collect(step, body, errors)
             self._results.append(_FAILED if values is None else await self._call(step, values))
+            if step.identifies and isinstance(self._results[-1], Identity):  # of a test's override, too
+                self._connection.scope.setdefault(IDENTITY_KEY, self._results[-1])
         values = self._collect(self._plan.endpoint, body, errors)
         if values is None:
             raise ParameterErrors(
@@ -188,6 +192,12 @@ class Solved:
                 values[injection.name] = injection.annotation(scopes=list(step.oauth_scopes))
             case Injected.DEFAULT:
                 values[injection.name] = injection.default
+            case Injected.IDENTITY:
+                where = f"{step.label}: parameter {injection.name!r}"
+                known = any(one.identifies for one in self._plan.steps)
+                values[injection.name] = identity_for(
+                    self._connection, where, injection.default, somebody_identifies=known
+                )
             case Injected.RESOURCE:
                 self._inject_resource(injection, step, values)
 

@@ -5,6 +5,7 @@ from antiphon.identity import Identity
 from .admission import admit
 from .bearer import WebSocketBearer
 from .challenge import InvalidToken
+from .scopes import requires
 from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "TokenSource",
     "WebSocketBearer",
     "admit",
+    "requires",
 ]

@@ -18,7 +18,8 @@ from antiphon.security import HTTPBearer, SecurityScopes
 from antiphon.shown import shown
 
 from .admission import Verify, admit
-from .challenge import InsufficientScope, InvalidToken, MissingToken, refusal
+from .challenge import InvalidToken, MissingToken, refusal
+from .scopes import check_scopes
 from .sources import FIRST_MESSAGE, HEADER, LONGEST_TOKEN, SUBPROTOCOL, TokenSource
 
 Verifier: TypeAlias = Callable[[str], Awaitable[Identity | None] | Identity | None]
@@ -94,7 +95,7 @@ class WebSocketBearer(HTTPBearer):
                     raise self.make_not_authenticated_error()
                 return None
             if isinstance(found, Identity) and scopes is not None:
-                check_scopes(found, scopes.scopes)
+                check_scopes(found, tuple(scopes.scopes))
         except StarletteHTTPException as error:
             raise refusal(connection, error) from error.__cause__
         return found
@@ -164,13 +165,6 @@ class _Kept(dict[WebSocketBearer, Identity | str | None]):
 
     def __repr__(self) -> str:
         return f"<{len(self)}>"
-
-
-def check_scopes(identity: Identity, demanded: Sequence[str]) -> None:
-    """Raises `InsufficientScope` unless the identity has all scopes."""
-    missing = [scope for scope in demanded if scope not in identity.scopes]
-    if missing:
-        raise InsufficientScope(missing, demanded)
 
 
 def _challenging(error: StarletteHTTPException) -> StarletteHTTPException:

@@ -25,6 +25,7 @@ from antiphon.status import (
     WS_3000_UNAUTHORIZED,
     WS_3003_FORBIDDEN,
 )
+from antiphon.types import ACCEPTED_KEY, DECLARED_EXTENSION
 
 logger: Final = logging.getLogger("antiphon")
 
@@ -80,15 +81,18 @@ def refusal(connection: HTTPConnection, error: StarletteHTTPException) -> Except
 
     Logs the reason where routing does not: it tells of refused handshakes only.
     """
-    is_websocket = connection.scope["type"] == "websocket"
+    scope = connection.scope
+    is_websocket = scope["type"] == "websocket"
     accepted = is_websocket and getattr(connection, "application_state", None) is not WebSocketState.CONNECTING
+    if accepted and DECLARED_EXTENSION in scope and ACCEPTED_KEY not in scope:
+        return error  # below a handler of a channel, which answers its message with it
     code = CLOSE_CODES.get(error.status_code)
     told = error.status_code if not accepted or code is None else code
     if accepted or not isinstance(connection, WebSocket):
         logger.info(
             "%s %s refused: %d, %s",
-            "WebSocket" if is_websocket else connection.scope.get("method", "HTTP"),
-            shown(connection.scope.get("path", "")),
+            "WebSocket" if is_websocket else scope.get("method", "HTTP"),
+            shown(scope.get("path", "")),
             told,
             shown(getattr(error, "note", error.detail)),
         )

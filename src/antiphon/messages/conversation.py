@@ -28,7 +28,7 @@ from antiphon.dependencies.solve import TEARDOWN_SECONDS
 from antiphon.exceptions import InvalidMessage, PeerError, TooMuchJSON, UndeclaredMessage
 from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1012_SERVICE_RESTART
-from antiphon.types import STOPPING
+from antiphon.types import ACCEPTED_KEY, STOPPING
 
 from . import errors
 from .errors import CODES, FAULTS, Fault, MessageError, cause_of, failure, fault_of, misfit
@@ -76,6 +76,7 @@ async def converse(program: Program, values: dict[str, Any]) -> None:
         if websocket.application_state is WebSocketState.CONNECTING and websocket.refused is None:
             await websocket.accept(program.blueprint.subprotocol)
         if websocket.application_state is WebSocketState.CONNECTED:
+            websocket.scope.pop(ACCEPTED_KEY, None)
             conversation = Conversation(program, websocket, kept, yielded)
             websocket.listen_for_stop(conversation)
             try:

@@ -19,7 +19,7 @@ from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape
 from antiphon.messages.conversation import Runnable
 from antiphon.messages.program import check_blueprint
 from antiphon.tags import snake_case
-from antiphon.types import DECLARED_EXTENSION, Receive, Scope, Send
+from antiphon.types import ANSWER_KEY, DECLARED_EXTENSION, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import NOTHING, Overrides, OverridesProvider, overrides_of
@@ -148,6 +148,8 @@ class ChannelRoute(APIWebSocketRoute):
         """Run the channel; the coroutine is its runner's own, no frame lies between."""
         program = self.program(overrides_of(scope, self.dependency_overrides_provider))
         scope[DECLARED_EXTENSION] = self.program().declared
+        if (subprotocol := self.channel.blueprint.subprotocol) is not None:
+            scope[ANSWER_KEY] = subprotocol
         return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES)
 
     def included(

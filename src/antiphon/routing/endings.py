@@ -5,6 +5,7 @@ Pure: no connection, no I/O. README.md has it in words, and `endpoint.py` carrie
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +21,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
 
-from antiphon.exceptions import ParameterErrors, PeerError, TryAgainLater, WrongEncoding
+from antiphon.exceptions import MissingIdentity, ParameterErrors, PeerError, TryAgainLater, WrongEncoding
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
     WS_1008_POLICY_VIOLATION,
     WS_1011_INTERNAL_ERROR,
     WS_1013_TRY_AGAIN_LATER,
+    WS_3000_UNAUTHORIZED,
 )
 
 DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
@@ -151,6 +153,12 @@ def _of_http_exception(error: Any) -> Ending:
     )
 
 
+def _of_missing_identity(error: Any) -> Ending:
+    level = logging.WARNING if error.is_mistake else logging.INFO
+    ending = _of_http_exception(error)
+    return dataclasses.replace(ending, code=WS_3000_UNAUTHORIZED, note=f"refused: {error.note}", level=level)
+
+
 def _of_parameter_errors(error: Any) -> Ending:
     detail = to_jsonable_python(error.errors(), fallback=str)
     reason = "invalid parameters"
@@ -183,6 +191,7 @@ def _close_code(status: int) -> int:
 
 ENDINGS: tuple[tuple[type[Exception], Callable[[Any], Ending]], ...] = (
     (StarletteWebSocketException, _of_websocket_exception),
+    (MissingIdentity, _of_missing_identity),
     (StarletteHTTPException, _of_http_exception),
     (ParameterErrors, _of_parameter_errors),
     (PeerError, _of_peer_error),

@@ -13,7 +13,7 @@ from starlette.routing import PARAM_REGEX, compile_path
 from antiphon.connection.typed import adapter_of
 from antiphon.dependencies import Plan
 from antiphon.dependencies.inspection import GENERATORS, CallKind, call_kind, describe, unwrapped, warn_about
-from antiphon.dependencies.plan import unfilled
+from antiphon.dependencies.questions import unfilled
 from antiphon.exceptions import RegistrationError
 
 

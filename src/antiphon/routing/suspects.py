@@ -30,7 +30,8 @@ from antiphon.dependencies.declaration import EMPTY
 from antiphon.dependencies.foreign import is_security_scheme
 from antiphon.dependencies.inspection import describe, parameters, unwrapped, warn_about
 from antiphon.dependencies.params import Location
-from antiphon.dependencies.plan import CONNECTION_NAMES, Step, unfilled
+from antiphon.dependencies.plan import CONNECTION_NAMES, Step
+from antiphon.dependencies.questions import unfilled
 from antiphon.dependencies.values import FieldReader
 
 from .include import flatten, is_static
