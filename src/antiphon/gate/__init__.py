@@ -5,6 +5,7 @@ from antiphon.identity import Identity
 from .admission import admit
 from .bearer import WebSocketBearer
 from .challenge import InvalidToken
+from .refusals import note_refusal
 from .scopes import requires
 from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
 
@@ -19,5 +20,6 @@ __all__ = [
     "TokenSource",
     "WebSocketBearer",
     "admit",
+    "note_refusal",
     "requires",
 ]
