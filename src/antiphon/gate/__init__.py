@@ -5,9 +5,11 @@ from antiphon.identity import Identity
 from .admission import admit
 from .bearer import WebSocketBearer
 from .challenge import InvalidToken
+from .quotas import Over, Quota, WhileAway
 from .refusals import note_refusal
 from .scopes import requires
 from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
+from .tickets import Tickets
 
 __all__ = [
     "COOKIE",
@@ -17,8 +19,12 @@ __all__ = [
     "SUBPROTOCOL",
     "Identity",
     "InvalidToken",
+    "Over",
+    "Quota",
+    "Tickets",
     "TokenSource",
     "WebSocketBearer",
+    "WhileAway",
     "admit",
     "note_refusal",
     "requires",

@@ -35,6 +35,6 @@ def observers_of(scope: Scope) -> Observers:
     app: Any = scope.get(APP_KEY)
     resources = app.resources if app is not None else resources_in(getattr(scope.get("app"), "state", None))
     hub = resources.get(Hub)
-    if hub is not None and hub.observer is not None:
+    if isinstance(hub, Hub) and hub.observer is not None:
         found.append(hub.observer)
     return Observers(*found)

@@ -28,9 +28,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-NEVER_TWICE: Final = frozenset({"publish", "take"})
-"""What is not done again where it may have been done."""
-
 RECOVERED_BYTES: Final = 256 << 10
 """Of what a room missed, passed on at a time."""
 
@@ -164,7 +161,7 @@ class BackendAccess:
         return self.call("control", self.backend.control, payload)
 
     async def call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`name`: of the operation, for the observer; some are not repeated where they may have been done."""
+        """`name`: of the operation, for the observer; a publish is not repeated where it may have been done."""
         if not self.ready:
             await self.wake()
         return await self._at_home(self._attempt(name, method, *args, **kwargs))
@@ -266,7 +263,7 @@ class BackendAccess:
             try:
                 return await self.once(name, method, *args, **kwargs)
             except BackendUnavailable as error:
-                if (error.uncertain and name in NEVER_TWICE) or not await self._back_before(deadline):
+                if (error.uncertain and name == "publish") or not await self._back_before(deadline):
                     raise
 
     async def _back_before(self, deadline: float) -> bool:

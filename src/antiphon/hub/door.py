@@ -49,10 +49,10 @@ class Door:
         """As `Hub.admit`."""
         if self._lifecycle.startable:
             await self._lifecycle.wake()  # what was revoked is read in the start
-        sink = None if websocket is None else websocket.sink
-        if websocket is None or sink is None or not sink.alive:
+        if websocket is None:
             self._check(identity)
         else:
+            sink = websocket.sink
             await in_loop(sink.loop, self._enter(websocket, sink, identity))
 
     async def _enter(self, websocket: SupportsSink, sink: Sink, identity: Identity) -> None:
@@ -64,7 +64,7 @@ class Door:
         if known is not None:
             sink.off_close(known.forget)
         guest.forget = lambda: self._rooms.let_go(guest)
-        sink.on_close(guest.forget)
+        sink.on_close(guest.forget)  # at once, where it is over
         try:
             self._check(identity)
         except Revoked:
@@ -97,14 +97,17 @@ class Door:
     # What is given out
 
     async def put(self, feature: str, key: str, value: bytes, ttl: float) -> None:
-        """Keep it for who asks first. Raises `BackendUnavailable`, `UnsupportedBackend`, `HubNotRunning`."""
+        """Keep it for who asks first. Does not wait for a backend that is away, whatever `on_outage` says.
+
+        Raises `BackendUnavailable`, `UnsupportedBackend`, `HubNotRunning`.
+        """
         self._lifecycle.check()
-        await self._access.call("put", self._access.gate(feature).put, key, value, ttl)
+        await self._access.at_once("put", self._access.gate(feature).put, key, value, ttl)
 
     async def take(self, feature: str, key: str) -> bytes | None:
         """What was put, once. Raises as `put`."""
         self._lifecycle.check()
-        return await self._access.call("take", self._access.gate(feature).take, key)
+        return await self._access.at_once("take", self._access.gate(feature).take, key)
 
     async def claim(self, key: str, limit: int, sink: Sink, *, evict: bool, alone: bool) -> Claimed:
         """As `Shares.claim`. Raises `HubNotRunning`, too."""
