@@ -61,7 +61,7 @@ class OverQuota(HTTPException):
 
 
 class Quota:
-    """Bounds connections, as a dependency: `dependencies=[Depends(Quota(connections_per_user=5))]` on app, router, route.
+    """Bounds connections: `dependencies=[Depends(Quota(connections_per_user=5))]` on an app, a router or a route.
 
     `connections_per_user` counts by identity (else by Starlette's `scope["user"]`), whether this stands before the
     dependency that finds it or behind; who has none is not counted by it. `connections_per_address` counts by the

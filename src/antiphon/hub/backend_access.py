@@ -13,9 +13,9 @@ from typing import Any, Final, ParamSpec, TypeVar
 from antiphon.shown import shown
 
 from .attendance import PAUSES, Attendance
-from .backends.base import GATE_CALLS, Backend, GateBackend, is_in_process, keeps_gate
+from .backends.base import Backend, is_in_process
 from .delivery import LocalTopic, Station
-from .errors import BackendUnavailable, UnsupportedBackend
+from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
 from .loops import in_loop
 from .message import resync
@@ -171,15 +171,6 @@ class BackendAccess:
         if not self.ready:
             await self.wake()
         return await self._at_home(self.once(name, method, *args, **kwargs))
-
-    def gate(self, feature: str) -> GateBackend:
-        """The backend, for a feature that needs more of it than topics do. Raises `UnsupportedBackend`."""
-        if keeps_gate(self.backend):
-            return self.backend
-        raise UnsupportedBackend(
-            f"{feature} needs {', '.join(GATE_CALLS)} of the hub's backend (antiphon.hub.backends.base.GateBackend), "
-            f"and {type(self.backend).__name__} does not have them all"
-        )
 
     def at_home_soon(self, work: Callable[[], None]) -> None:
         """Call it in the backend's loop; where any thread may call that, in this one."""

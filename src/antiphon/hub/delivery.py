@@ -19,7 +19,7 @@ from antiphon.types import PreparedMessage, Sink, SupportsSink
 from .arguments import refuse_second
 from .backlog import TOO_SLOW, Backlog, Replay, sink_limit
 from .counters import Counters
-from .direct import Direct
+from .direct import UserMessage
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .guests import Guest, Guests, short
 from .message import MessageKind, Parcel, presence_diff, resync
@@ -387,7 +387,7 @@ class Station:
             if not self.lost[topic]:
                 del self.lost[topic]
 
-    def excluded(self, parcel: Parcel | Direct) -> tuple[int, int] | None:
+    def excluded(self, parcel: Parcel | UserMessage) -> tuple[int, int] | None:
         """The sink that does not get it, by identity, and the newest membership that can be meant."""
         process, _, which = parcel.excluded.partition(":")
         if process != self.process:
@@ -464,7 +464,7 @@ class Station:
                 if self.guests.with_sink(receiver.sink) is None:
                     receiver.sink.disconnect(*code_and_reason)
 
-    def send(self, direct: Direct, _: object) -> None:
+    def send(self, direct: UserMessage, _: object) -> None:
         """To all connections of a user, each once: guests and receivers."""
         excluded = self.excluded(direct) if direct.excluded else None
         known: dict[int, Guest | LocalReceiver] = {id(one.sink): one for one in self._receivers_of(direct.user)}

@@ -20,7 +20,7 @@ SENT: Final = b"s"
 _HEAD: Final = struct.Struct(">HHB")  # bytes of the user, bytes of the tag, whether the payload has it
 
 
-class Direct:
+class UserMessage:
     """What was sent, made once for all connections of the user in this process."""
 
     __slots__ = ("_head", "_payload", "_plain", "_with_tag", "excluded", "tag", "user")

@@ -14,7 +14,8 @@ from antiphon.status import WS_3000_UNAUTHORIZED
 from antiphon.types import Sink, SupportsSink
 
 from .backend_access import BackendAccess
-from .direct import SENT, Direct
+from .backends.base import gate_of
+from .direct import SENT, UserMessage
 from .errors import Revoked
 from .guests import Guest
 from .lifecycle import Lifecycle
@@ -90,7 +91,7 @@ class Door:
             station.put(station.revoke, (user, session, before), CLOSE)
 
     def _send(self, payload: bytes) -> None:
-        direct = Direct(payload[1:])
+        direct = UserMessage(payload[1:])
         for station in tuple(self._rooms.stations.values()):
             station.put(station.send, direct, None)
 
@@ -102,12 +103,12 @@ class Door:
         Raises `BackendUnavailable`, `UnsupportedBackend`, `HubNotRunning`.
         """
         self._lifecycle.check()
-        await self._access.at_once("put", self._access.gate(feature).put, key, value, ttl)
+        await self._access.at_once("put", gate_of(self._access.backend, feature).put, key, value, ttl)
 
     async def take(self, feature: str, key: str) -> bytes | None:
         """What was put, once. Raises as `put`."""
         self._lifecycle.check()
-        return await self._access.at_once("take", self._access.gate(feature).take, key)
+        return await self._access.at_once("take", gate_of(self._access.backend, feature).take, key)
 
     async def claim(self, key: str, limit: int, sink: Sink, *, evict: bool, alone: bool) -> Claimed:
         """As `Shares.claim`. Raises `HubNotRunning`, too."""

@@ -6,7 +6,7 @@ Only the loop's thread touches it. Knows no topic and no backend.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from starlette.websockets import WebSocketState
@@ -31,14 +31,14 @@ class Guest:
     __slots__ = ("forget", "issued_at", "serial", "session", "sink", "user", "websocket")
 
     def __init__(self, websocket: SupportsSink, sink: Sink, serial: int, identity: Identity) -> None:
-        self.websocket = websocket
-        self.sink = sink
-        self.serial = serial
+        self.websocket: SupportsSink = websocket
+        self.sink: Sink = sink
+        self.serial: int = serial
         """Grows with every guest and membership of the hub."""
         self.user: str = short(identity.user)
         self.session: str | None = None if identity.session is None else short(identity.session)
         self.issued_at: float | None = identity.issued_at
-        self.forget = _nothing
+        self.forget: Callable[[], None] = _nothing
         """The sink's `on_close` callback, to take it back."""
 
     @property

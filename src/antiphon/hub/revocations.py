@@ -18,7 +18,7 @@ from antiphon.shown import shown
 
 from .attendance import PAUSES
 from .backend_access import BackendAccess
-from .backends.base import keeps_gate
+from .backends.base import gate_of, keeps_gate
 from .clock import LoopClock
 from .errors import BackendUnavailable
 from .expiring import Expiring
@@ -87,7 +87,7 @@ class Revocations:
 
         Raises `BackendUnavailable`: they are told later; `UnsupportedBackend`: nothing was done.
         """
-        backend = self._access.gate("hub.revoke()")
+        backend = gate_of(self._access.backend, "hub.revoke()")
         note = Note(name_of(user, session), before, lifetime)
         self._untold[note.key] = None
         self._enforce([note])
@@ -139,7 +139,7 @@ class Revocations:
             return [Note(*one) for one in self._table.items(self._clock())]
 
     async def _tell(self, notes: Sequence[Note]) -> None:
-        backend = self._access.gate("hub.revoke()")
+        backend = gate_of(self._access.backend, "hub.revoke()")
         for start in range(0, len(notes), TOLD_TOGETHER):
             some = notes[start : start + TOLD_TOGETHER]
             await self._access.once("note", backend.note, some)

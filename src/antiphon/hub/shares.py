@@ -20,6 +20,7 @@ from antiphon.types import Sink
 
 from .attendance import PAUSES, TOGETHER
 from .backend_access import BackendAccess
+from .backends.base import gate_of
 from .errors import BackendUnavailable
 from .records import Claimed
 
@@ -38,9 +39,9 @@ class Share:
     __slots__ = ("key", "ref", "sink")
 
     def __init__(self, key: str, ref: str, sink: Sink) -> None:
-        self.key = key
-        self.ref = ref
-        self.sink = sink
+        self.key: str = key
+        self.ref: str = ref
+        self.sink: Sink = sink
 
 
 class Shares:
@@ -72,7 +73,7 @@ class Shares:
         Raises `UnsupportedBackend`.
         """
         share = Share(key, f"{self._process()}.{next(self._serial)}", sink)
-        backend, turn = self._access.gate("a Quota"), self._turn
+        backend, turn = gate_of(self._access.backend, "a Quota"), self._turn
         try:
             claimed = await self._access.at_once("claim", backend.claim, key, share.ref, limit, evict)
         except BackendUnavailable:
@@ -172,7 +173,7 @@ class Shares:
             raise failed[0]
 
     async def _tell_one(self, ref: str, key: str, held: bool) -> BackendUnavailable | None:
-        backend = self._access.gate("a Quota")
+        backend = gate_of(self._access.backend, "a Quota")
         try:
             if held:
                 await self._access.once("claim", backend.claim, key, ref, None, False)

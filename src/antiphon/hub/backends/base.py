@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeGuard
 
+from ..errors import UnsupportedBackend
 from ..records import Change, Claimed, Entry, Keep, Note, Page, Position, Roster, Track
 
 MAX_PREFIX: Final = 100
@@ -222,6 +223,16 @@ class GateBackend(Backend, Protocol):
 def keeps_gate(backend: Backend) -> TypeGuard[GateBackend]:
     """Whether it has what `GateBackend` adds."""
     return all(callable(getattr(backend, name, None)) for name in GATE_CALLS)
+
+
+def gate_of(backend: Backend, feature: str) -> GateBackend:
+    """The backend, for a feature that needs what `GateBackend` adds. Raises `UnsupportedBackend`."""
+    if keeps_gate(backend):
+        return backend
+    raise UnsupportedBackend(
+        f"{feature} needs {', '.join(GATE_CALLS)} of the hub's backend (antiphon.hub.backends.base.GateBackend), "
+        f"and {type(backend).__name__} does not have them all"
+    )
 
 
 GATE_CALLS: Final = ("put", "take", "claim", "release", "note", "noted")

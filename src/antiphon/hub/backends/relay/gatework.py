@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from ...records import Note
+from ...store import Store
 from .wire import Op, Words
 
-if TYPE_CHECKING:
-    from .process import Relay, WorkerLink
+
+class AskingWorker(Protocol):
+    """A worker's connection."""
+
+    process: str
 
 
-def _put(relay: Relay, worker: WorkerLink, key: str, value: bytes, ttl: float) -> None:
+class GateRelay(Protocol):
+    """What the relay has for its requests."""
+
+    store: Store
+    clock: Callable[[], float]
+
+    def arm(self, delay: float) -> None: ...
+    def let_go(self, now: float) -> None: ...
+    def extend(self, worker: Any) -> None: ...
+
+
+def _put(relay: GateRelay, worker: AskingWorker, key: str, value: bytes, ttl: float) -> None:
     relay.store.put(key, value, ttl, relay.clock())
     relay.arm(ttl)
 
 
-def _take(relay: Relay, worker: WorkerLink, key: str) -> bytes | None:
+def _take(relay: GateRelay, worker: AskingWorker, key: str) -> bytes | None:
     return relay.store.take(key, relay.clock())
 
 
-def _claim(relay: Relay, worker: WorkerLink, key: str, ref: str, limit: int | None, evict: bool) -> Words:
+def _claim(relay: GateRelay, worker: AskingWorker, key: str, ref: str, limit: int | None, evict: bool) -> Words:
     now = relay.clock()
     relay.let_go(now)  # the dead hold nothing
     relay.extend(worker)
     return tuple(relay.store.claim(key, ref, worker.process, limit, evict, now))
 
 
-def _release(relay: Relay, worker: WorkerLink, key: str, ref: str) -> None:
+def _release(relay: GateRelay, worker: AskingWorker, key: str, ref: str) -> None:
     relay.store.release(key, ref)
 
 
-def _note(relay: Relay, worker: WorkerLink, notes: tuple[Words, ...]) -> None:
+def _note(relay: GateRelay, worker: AskingWorker, notes: tuple[Words, ...]) -> None:
     relay.store.note([Note(*words) for words in notes], relay.clock())
     relay.arm(min((words[2] for words in notes), default=0.0))
 
 
-def _noted(relay: Relay, worker: WorkerLink) -> Words:
+def _noted(relay: GateRelay, worker: AskingWorker) -> Words:
     return tuple(map(tuple, relay.store.noted(relay.clock())))
 
 
