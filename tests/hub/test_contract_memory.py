@@ -11,10 +11,10 @@ from antiphon.hub import Hub
 from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.records import Keep, Page, Position, Roster, Track
-from antiphon.testing.hub_contract import OPTIONS, HubContract
+from antiphon.testing.hub_contract import OPTIONS, GateContract, HubContract
 
 
-class TestMemory(HubContract):
+class TestMemory(HubContract, GateContract):
     opened_topics = 10_000
 
     @pytest.fixture

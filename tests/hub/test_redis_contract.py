@@ -8,11 +8,19 @@ from collections.abc import Iterator
 import pytest
 
 from antiphon.hub import Hub
-from antiphon.testing.hub_contract import BrokerContract, HubContract, ProcessContract, eventually
+from antiphon.testing.hub_contract import (
+    BrokerContract,
+    GateBrokerContract,
+    GateContract,
+    GateProcessContract,
+    HubContract,
+    ProcessContract,
+    eventually,
+)
 from tests.redis_server import RedisServer, redis_server
 
 
-class TestRedis(HubContract, ProcessContract, BrokerContract):
+class TestRedis(HubContract, ProcessContract, BrokerContract, GateContract, GateProcessContract, GateBrokerContract):
     opened_topics = 5_000
 
     @pytest.fixture

@@ -8,11 +8,18 @@ import pytest
 
 from antiphon.hub import Hub
 from antiphon.hub.backends.relay import RelayBackend
-from antiphon.testing.hub_contract import BrokerContract, HubContract, ProcessContract
+from antiphon.testing.hub_contract import (
+    BrokerContract,
+    GateBrokerContract,
+    GateContract,
+    GateProcessContract,
+    HubContract,
+    ProcessContract,
+)
 from tests.relay_server import RelayServer
 
 
-class TestRelay(HubContract, ProcessContract, BrokerContract):
+class TestRelay(HubContract, ProcessContract, BrokerContract, GateContract, GateProcessContract, GateBrokerContract):
     opened_topics = 5_000
 
     @pytest.fixture

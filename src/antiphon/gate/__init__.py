@@ -10,10 +10,12 @@ from .jwks import JWKS
 from .jwt import JWT
 from .middleware import OriginMiddleware
 from .origins import SAME, Foreign, Origins
+from .quotas import Over, Quota, WhileAway
 from .refusals import note_refusal
 from .scopes import requires
 from .secrets import SecretFilter
 from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
+from .tickets import Tickets
 
 __all__ = [
     "COOKIE",
@@ -30,9 +32,13 @@ __all__ = [
     "InvalidToken",
     "OriginMiddleware",
     "Origins",
+    "Over",
+    "Quota",
     "SecretFilter",
+    "Tickets",
     "TokenSource",
     "WebSocketBearer",
+    "WhileAway",
     "admit",
     "note_refusal",
     "requires",

@@ -9,10 +9,12 @@ from .errors import (
     HubError,
     HubNotRunning,
     InvalidTopic,
+    Revoked,
     SlowSubscriber,
     UndeclaredTopic,
     UnencodableData,
     UnknownBackend,
+    UnsupportedBackend,
 )
 from .hub import Hub, HubStats
 from .membership import Membership, Subscription
@@ -37,6 +39,7 @@ __all__ = [
     "OnOutage",
     "Overflow",
     "Position",
+    "Revoked",
     "SlowSubscriber",
     "Subscription",
     "Topic",
@@ -45,4 +48,5 @@ __all__ = [
     "UndeclaredTopic",
     "UnencodableData",
     "UnknownBackend",
+    "UnsupportedBackend",
 ]

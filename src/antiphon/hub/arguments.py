@@ -6,7 +6,7 @@ import logging
 import operator
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard
 
 from antiphon.exceptions import RegistrationWarning
 from antiphon.identity import IDENTITY_KEY, Identity
@@ -16,7 +16,7 @@ from antiphon.types import DECLARED_EXTENSION, Sink, SupportsSink
 
 from .errors import AlreadyJoined, InvalidPosition, UndeclaredTopic, UnencodableCharacters
 from .records import MAX_EPOCH, MAX_OFFSET_DIGITS, Position
-from .topics import TopicOptions
+from .topics import MAX_SECONDS, TopicOptions, check_number
 
 
 def read_count(name: str, value: Any) -> int:
@@ -171,6 +171,37 @@ def read_user(user: object) -> str | None:
     except UnicodeEncodeError:
         raise UnencodableCharacters(f"user: expected UTF-8, got {ascii(name)[:80]}") from None
     return name or None
+
+
+def need_user(user: object) -> str:
+    """The same of somebody who has to be named. Raises ValueError."""
+    name = read_user(user)
+    if name is None:
+        raise ValueError("user: expected a name; an empty one is nobody's")
+    return name
+
+
+def read_revocation(
+    user: str | None, session: object, issued_before: object, lifetime: object
+) -> tuple[str | None, float | None, float]:
+    """What is revoked besides a user. Raises TypeError, ValueError."""
+    if session is not None and not isinstance(session, str):
+        raise TypeError(f"session: expected a str, got {type(session).__name__}")
+    if session == "":
+        raise ValueError("session: expected its name; got an empty one")
+    if user is None and session is None and issued_before is None:
+        raise ValueError("expected a user, a session, or issued_before for everybody; got none of them")
+    if issued_before is not None:
+        issued_before = check_number("issued_before", issued_before, float)
+    seconds = check_number("lifetime", lifetime, float)
+    if not 0 < seconds <= MAX_SECONDS:
+        raise ValueError(f"lifetime: expected seconds, more than 0 and at most ten years; got {lifetime!r}")
+    return read_user(session), issued_before, seconds
+
+
+def has_sink(websocket: object) -> TypeGuard[SupportsSink]:
+    """Whether it is a connection that the hub can send to, and close."""
+    return getattr(websocket, "sink", None) is not None
 
 
 def user_in(presence: object) -> str | None:

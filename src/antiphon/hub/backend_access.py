@@ -57,13 +57,17 @@ class BackendAccess:
         self.outage_timeout: Final = outage_timeout
         self.wake: Callable[[], Awaitable[None]] = self.start
         """Be started for a call that needs it; `lifecycle.Lifecycle` has it."""
+        self.learn: Callable[[], Awaitable[None]] = _nothing
+        """The backend is there, perhaps again: take the notes that were missed. Raises `BackendUnavailable`."""
+        self.claim_anew: Callable[[], Awaitable[None]] = _nothing
+        """It may have let go of all shares of this process. Raises `BackendUnavailable`."""
         self._rooms = rooms
         self.recovered_bytes = RECOVERED_BYTES
         self._up = asyncio.Event()
         self._up_in: asyncio.AbstractEventLoop | None = None
         """The loop of those who wait for `_up`."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._attendance = Attendance(backend, self._once, lambda: self.connected)
+        self._attendance = Attendance(backend, self.once, lambda: self.connected)
         rooms.on_lost = self._lost
         rooms.on_restored = self._restored
         rooms.on_forgotten = self._forgotten
@@ -84,15 +88,18 @@ class BackendAccess:
         """Raises `BackendUnavailable`; then nothing is running, and it may be tried again."""
         self._wait_here()
         await self.backend.start(self._rooms)
-        self.running = True
-        self.connected = True
-        self._up.set()
-        if self._rooms.rooms and not self.in_process:
-            try:
+        try:
+            await self.learn()
+            self.running = True
+            self.connected = True
+            self._up.set()
+            if self._rooms.rooms and not self.in_process:
                 await self._resume()
-            except BaseException:
-                await self.stop()
-                raise
+            else:
+                await self.claim_anew()
+        except BaseException:
+            await self.stop()
+            raise
 
     def _wait_here(self) -> None:
         """Who waits since before the stop in this loop waits on. In another one, nobody waits for what is over."""
@@ -134,30 +141,45 @@ class BackendAccess:
     def publish(self, topic: str, data: bytes, keep: Keep | None) -> Coroutine[Any, Any, Position | None]:
         if self.in_process and self._rooms.observer is None:
             return self.backend.publish(topic, data, keep)
-        return self._call("publish", self.backend.publish, topic, data, keep)
+        return self.call("publish", self.backend.publish, topic, data, keep)
 
     def subscribe(self, topic: str, keep: Keep | None) -> Coroutine[Any, Any, Position | None]:
-        return self._call("subscribe", self.backend.subscribe, topic, keep)
+        return self.call("subscribe", self.backend.subscribe, topic, keep)
 
     def history(
         self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None
     ) -> Coroutine[Any, Any, Page]:
-        return self._call("history", self.backend.history, topic, keep, since, limit, size)
+        return self.call("history", self.backend.history, topic, keep, since, limit, size)
 
     def presence(self, topic: str) -> Coroutine[Any, Any, Roster]:
-        return self._call("presence", self.backend.presence, topic)
+        return self.call("presence", self.backend.presence, topic)
 
     def presence_count(self, topic: str) -> Coroutine[Any, Any, int]:
-        return self._call("presence", self.backend.presence_count, topic)
+        return self.call("presence", self.backend.presence_count, topic)
 
     def control(self, payload: bytes) -> Coroutine[Any, Any, None]:
-        return self._call("control", self.backend.control, payload)
+        return self.call("control", self.backend.control, payload)
 
-    async def _call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """`name`: of the operation, for the observer; a publish is not repeated where it may have been done."""
         if not self.ready:
             await self.wake()
         return await self._at_home(self._attempt(name, method, *args, **kwargs))
+
+    async def at_once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for who has another way while the backend is away, and does not wait for it."""
+        if not self.ready:
+            await self.wake()
+        return await self._at_home(self.once(name, method, *args, **kwargs))
+
+    def at_home_soon(self, work: Callable[[], None]) -> None:
+        """Call it in the backend's loop; where any thread may call that, in this one."""
+        home = self.backend.loop
+        if home is None or home is asyncio._get_running_loop():
+            work()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and the connection to the backend with it
+                home.call_soon_threadsafe(work)
 
     def unsubscribe(self, topic: str) -> None:
         """The topic's room was closed."""
@@ -173,7 +195,7 @@ class BackendAccess:
         """Whoever calls this calls `forget` in the end, also when this fails."""
         await self.flush_departures(topic)
         self._attendance.join(topic, track)
-        await self._call("track", self.backend.track, topic, track)
+        await self.call("track", self.backend.track, topic, track)
 
     def forget(self, topic: str, ref: str, grace: float) -> None:
         """The connection is not present any more; `flush_departures`, or `flush_departures_soon`, tells the backend."""
@@ -202,14 +224,10 @@ class BackendAccess:
 
     def flush_departures_soon(self, topic: str) -> None:
         """Nobody waits for it. However many leave a topic: one task tells of them all."""
-        home = self.backend.loop
         if self.in_process:
             self.spawn(self.flush_departures, topic)
-        elif home is None or home is asyncio._get_running_loop():
-            self._tell_until_told(topic)
         else:
-            with contextlib.suppress(RuntimeError):  # the loop was closed, and the connection to the backend with it
-                home.call_soon_threadsafe(self._tell_until_told, topic)
+            self.at_home_soon(lambda: self._tell_until_told(topic))
 
     def _tell_until_told(self, topic: str) -> None:
         if self.running and self._attendance.claim(topic):
@@ -229,12 +247,12 @@ class BackendAccess:
 
     async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         if self.on_outage is OnOutage.RAISE:
-            return await self._once(name, method, *args, **kwargs)
+            return await self.once(name, method, *args, **kwargs)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.outage_timeout
         while True:
             try:
-                return await self._once(name, method, *args, **kwargs)
+                return await self.once(name, method, *args, **kwargs)
             except BackendUnavailable as error:
                 if (error.uncertain and name == "publish") or not await self._back_before(deadline):
                     raise
@@ -248,7 +266,8 @@ class BackendAccess:
             return False
         return self._up_in is asyncio.get_running_loop()  # else the hub has been started in another one
 
-    async def _once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One attempt, in the backend's loop."""
         if self._rooms.observer is None:
             return await method(*args, **kwargs)
         start = time.perf_counter()
@@ -265,7 +284,7 @@ class BackendAccess:
     async def _resume(self) -> None:
         """Sockets stayed up while the hub was stopped: for them that was a loss like any other."""
         for room in tuple(self._rooms.rooms.values()):
-            await self._once("subscribe", self.backend.subscribe, room.topic, room.keep)
+            await self.once("subscribe", self.backend.subscribe, room.topic, room.keep)
         self._rooms.restored()
 
     def _unsubscribe(self, topic: str) -> None:
@@ -288,6 +307,7 @@ class BackendAccess:
         pause, longest = PAUSES
         while self._rooms.generation == generation:
             try:
+                await self.learn()
                 for room in tuple(self._rooms.rooms.values()):
                     if room.held is not None and self._rooms.rooms.get(room.topic) is room:
                         await self._recover_room(room, generation)
@@ -305,7 +325,7 @@ class BackendAccess:
         assert room.keep is not None
         page, reported = Page((), Position(0, ""), False, 1), False
         while page.rest:
-            page = await self._once(
+            page = await self.once(
                 "history", self.backend.history, room.topic, room.keep, room.last, None, self.recovered_bytes
             )
             if self._rooms.generation != generation or room.held is None:
@@ -335,6 +355,7 @@ class BackendAccess:
             self._rooms.pass_on(room, entry)
 
     async def _track_again(self) -> None:
+        await self.claim_anew()
         await self._attendance.tell_all_anew()
         for room in tuple(self._rooms.rooms.values()):
             if any(_watched(room.topic, station.topics) for station in room.stations):
@@ -348,10 +369,13 @@ class BackendAccess:
         self._rooms.flush()
         roster = None
         try:
-            roster = await self._once("presence", self.backend.presence, room.topic)
+            roster = await self.once("presence", self.backend.presence, room.topic)
         finally:
             for station, came in asking:
                 station.put(station.presence_answered, room.topic, (roster, came))
+
+
+async def _nothing() -> None: ...
 
 
 def _follows(entry: Entry, room: Room) -> bool:

@@ -13,15 +13,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias, TypeVar
 
 from antiphon.events import Observer
-from antiphon.types import PreparedMessage, Sink
+from antiphon.status import WS_1013_TRY_AGAIN_LATER
+from antiphon.types import PreparedMessage, Sink, SupportsSink
 
 from .arguments import refuse_second
-from .backlog import Backlog, Replay, sink_limit
+from .backlog import TOO_SLOW, Backlog, Replay, sink_limit
 from .counters import Counters
+from .direct import UserMessage
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
+from .guests import Guest, Guests, short
 from .message import MessageKind, Parcel, presence_diff, resync
 from .records import Change, Position, Roster
-from .topics import TopicOptions
+from .topics import DEFAULT_OPTIONS, TopicOptions
 from .watchers import Notice, Watchers
 
 logger: Final = logging.getLogger("antiphon.hub")
@@ -44,14 +47,17 @@ class LocalReceiver:
         "serial",
         "sink",
         "user",
+        "websocket",
     )
 
-    def __init__(self, sink: Sink, serial: int, user: str | None) -> None:
+    def __init__(self, sink: Sink, serial: int, user: str | None, websocket: SupportsSink | None = None) -> None:
         self.sink: Sink = sink
         self.offer: Offer = sink.offer
         self.serial: int = serial
         """Grows with every membership of the hub."""
         self.user: str | None = user
+        self.websocket: SupportsSink | None = websocket
+        """None: code that subscribed."""
         self.local: LocalTopic | None = None
         """None: left, or not yet joined."""
         self.backlog: Backlog | None = None
@@ -292,6 +298,9 @@ class Station:
         """Memberships by the identity of their sink."""
         self.lost: dict[str, int] = {}
         """By topic: messages lost for the receivers that are in it now; topics without losses are not in here."""
+        self.guests: Guests = Guests()
+        self._joined_users: dict[str, dict[LocalReceiver, None]] | None = None
+        """Receivers by their user, once somebody has sent to one."""
         self.counters = counters
         self.process = process
         self._mailbox: deque[tuple[Callable[[Any, Any], None], Any, Any]] = deque()
@@ -341,6 +350,8 @@ class Station:
         local.receivers[receiver] = None
         local.fast = None
         receiver.local = local
+        if self._joined_users is not None:
+            self._note_user(receiver)
         self.memberships += 1
         sink = id(receiver.sink)
         self.sinks[sink] = self.sinks.get(sink, 0) + 1
@@ -352,6 +363,8 @@ class Station:
         if local is None:
             return
         receiver.local = None
+        if self._joined_users is not None:
+            self._forget_user(receiver)
         if local.watchers is not None:
             local.watchers.remove(receiver)
         self.memberships -= 1
@@ -374,7 +387,7 @@ class Station:
             if not self.lost[topic]:
                 del self.lost[topic]
 
-    def excluded(self, parcel: Parcel) -> tuple[int, int] | None:
+    def excluded(self, parcel: Parcel | UserMessage) -> tuple[int, int] | None:
         """The sink that does not get it, by identity, and the newest membership that can be meant."""
         process, _, which = parcel.excluded.partition(":")
         if process != self.process:
@@ -433,3 +446,64 @@ class Station:
         sinks = {id(r.sink): r.sink for local in self.topics.values() for r in local.receivers if concerned(r)}
         for sink in sinks.values():
             sink.disconnect(*code_and_reason)
+
+    def close_guests(self, user: str, code_and_reason: tuple[int, str]) -> None:
+        """Those of a user. One that is in topics, too, may be closed already: once is all it is."""
+        for guest in tuple(self.guests.of_user(short(user))):
+            guest.sink.disconnect(*code_and_reason)
+
+    def revoke(self, whose: tuple[str, str, float], code_and_reason: tuple[int, str]) -> None:
+        """Disconnect those of a user and a session ("": any) whose token was issued before; and the user's receivers
+        of whom nobody knows a token."""
+        user, session, before = whose
+        for guest in tuple(self.guests.concerned(user, session)):
+            if guest.older_than(before):
+                guest.sink.disconnect(*code_and_reason)
+        if user and not session:
+            for receiver in self._receivers_of(user):
+                if self.guests.with_sink(receiver.sink) is None:
+                    receiver.sink.disconnect(*code_and_reason)
+
+    def send(self, direct: UserMessage, _: object) -> None:
+        """To all connections of a user, each once: guests and receivers."""
+        excluded = self.excluded(direct) if direct.excluded else None
+        known: dict[int, Guest | LocalReceiver] = {id(one.sink): one for one in self._receivers_of(direct.user)}
+        known |= {id(one.sink): one for one in self.guests.of_user(direct.user) if one.accepted}
+        sent = 0
+        for identity, one in known.items():
+            if excluded is not None and identity == excluded[0] and one.serial <= excluded[1]:
+                continue
+            message = direct.for_connection(getattr(one.websocket, "scope", None))
+            if message is None:
+                logger.warning(
+                    "hub.send(): %r is nothing that the channel of a connection declares, and is not sent to it",
+                    direct.tag or "data without a tag",
+                )
+            elif one.sink.offer(message, DEFAULT_OPTIONS.outbox_bytes):
+                sent += 1
+            else:
+                self.counters.add(disconnected=1)
+                one.sink.disconnect(WS_1013_TRY_AGAIN_LATER, TOO_SLOW)
+        self.counters.add(delivered=sent)
+
+    def _receivers_of(self, user: str) -> tuple[LocalReceiver, ...]:
+        """`user` as `short` has it."""
+        if self._joined_users is None:
+            self._joined_users = {}
+            for local in self.topics.values():
+                for receiver in local.receivers:
+                    self._note_user(receiver)
+        return tuple(self._joined_users.get(user, ()))
+
+    def _note_user(self, receiver: LocalReceiver) -> None:
+        if self._joined_users is not None and receiver.user is not None:
+            self._joined_users.setdefault(short(receiver.user), {})[receiver] = None
+
+    def _forget_user(self, receiver: LocalReceiver) -> None:
+        if self._joined_users is None or receiver.user is None:
+            return
+        name = short(receiver.user)
+        found = self._joined_users.get(name, {})
+        found.pop(receiver, None)
+        if not found:
+            self._joined_users.pop(name, None)

@@ -56,6 +56,14 @@ class UnknownBackend(HubError, ValueError):
     """A hub URL whose scheme names no backend, or one that the backend cannot read."""
 
 
+class UnsupportedBackend(HubError, RuntimeError):
+    """A backend of somebody else's lacks what tickets, quotas and revocations need (`GateBackend`)."""
+
+
+class Revoked(HubError):
+    """An identity that `hub.revoke` has taken back: 401 at the door, 3000 once the connection is accepted."""
+
+
 class HubNotRunning(HubError, RuntimeError):
     """A hub whose backend has a connection was used after `stop()`."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from antiphon.events import Observer
 from antiphon.exceptions import RegistrationError
+from antiphon.identity import Identity
 from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.tagged import MessageSet
 from antiphon.types import SupportsSink
@@ -21,9 +22,12 @@ from antiphon.types import SupportsSink
 from .arguments import (
     Warnings,
     check_declared,
+    has_sink,
+    need_user,
     read_close,
     read_count,
     read_position,
+    read_revocation,
     read_sink,
     read_user,
     user_in,
@@ -33,6 +37,8 @@ from .backend_access import BackendAccess, OnOutage
 from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, is_in_process, redact
 from .delivery import LocalReceiver
+from .direct import pack_direct
+from .door import Door
 from .envelope import Envelope, PayloadForm, encode, encode_json, pack
 from .errors import HubError, UnencodableData
 from .events import Published
@@ -130,6 +136,7 @@ class Hub:
         self._joining = Joining(self._rooms, self._access, self._pages, check_heartbeat(heartbeat))
         self._serial = itertools.count(1)
         self._warned = Warnings()
+        self._door = Door(self._rooms, self._access, self._lifecycle, self._serial)
         self._published = 0
         if is_in_process(self._backend):
             self._backend.listen(self._rooms)
@@ -153,6 +160,11 @@ class Hub:
     def backend(self) -> Backend:
         """What moves the messages."""
         return self._backend
+
+    @property
+    def door(self) -> Door:
+        """What the hub does for `antiphon.gate`."""
+        return self._door
 
     # Life
 
@@ -261,7 +273,7 @@ class Hub:
             watch = track is not None and bool(options.presence)
             request = JoinRequest(read_position(since), read_count("history", history), track, watch)
             self._warned.of_what_is_not_kept(topic, options, since, history, presence)
-        receiver = LocalReceiver(read_sink(websocket), serial, who)
+        receiver = LocalReceiver(read_sink(websocket), serial, who, websocket)
         return Membership(self._joining, topic, options, receiver, request, websocket)
 
     def messages_of(self, topic: str) -> MessageSet[Any] | None:
@@ -339,9 +351,10 @@ class Hub:
     ) -> None:
         """Close the sockets of a user, of a topic, or of a user in a topic, in every process.
 
-        Knows the connections that are in a topic; `user` as `join` understood it. Returns when all processes have been
-        told. Raises ValueError for a code that may not go on the wire or when neither is given, TypeError,
-        `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
+        Knows the connections that are in a topic, `user` as `join` understood it, and those that were let in with an
+        identity, in topics or not. Each is closed once. They may come back: `revoke` is what keeps them out. Returns
+        when all processes have been told. Raises ValueError for a code that may not go on the wire or when neither is
+        given, TypeError, `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         who = read_user(user)
         if user is None and topic is None:
@@ -354,6 +367,52 @@ class Hub:
         self._lifecycle.check()
         command = {"user": who, "topic": topic, "code": code, "reason": reason}
         await self._access.control(encode_json(command))
+
+    async def send(self, data: Any, *, user: str | int, exclude: SupportsSink | None = None) -> None:
+        """Send `data` to all connections of a user, in every process, in topics or not.
+
+        Those that were let in with an identity of this user, and those that joined a topic as it. `data` and `exclude`
+        as for `publish`; to a connection of a channel only a message that this declares is sent, with its tag. One that
+        does not keep up is closed with 1013, as topics do by default. Returns when the backend has taken it; who is not
+        there gets nothing. In the order in which one process sends; there is none with what is published.
+        Raises `UnencodableData`, ValueError, `BackendUnavailable`, `HubNotRunning`.
+        """
+        excluded = "" if exclude is None else self._name_of(exclude)
+        packed = pack_direct(need_user(user), data, excluded)
+        self._lifecycle.check()
+        await self._access.control(packed)
+
+    async def admit(self, websocket: object, identity: Identity) -> None:
+        """The connection is this identity's until it ends: `send`, `close_connections` and `revoke` find it.
+
+        Called by whatever lets somebody in, `antiphon.gate.admit` above all; again where the identity was renewed.
+        `websocket`: an antiphon WebSocket, accepted or not. Of any other connection only the identity is looked at.
+        Raises `Revoked`; `BackendUnavailable` where the backend was never there, so that nobody knows who was revoked.
+        """
+        if not isinstance(identity, Identity):
+            raise TypeError(f"expected an Identity, got {type(identity).__name__}")
+        await self._door.admit(websocket if has_sink(websocket) else None, identity)
+
+    async def revoke(
+        self,
+        *,
+        user: str | int | None = None,
+        session: str | None = None,
+        issued_before: float | None = None,
+        lifetime: float = 86400.0,
+    ) -> None:
+        """Log somebody out: close their sockets in every process with 3000 "revoked", and refuse their tokens.
+
+        `user`: all that was issued for them until now. `session`: all of one login; with `user`, of this user's alone.
+        `issued_before`: Unix seconds; what was issued then or later stays. Alone: everybody. A token that does not say
+        when it was issued counts as old. `lifetime`: seconds for which tokens are refused: as long as one lives. Up to
+        100 000 revocations are kept at a time.
+
+        Returns when all processes have been told. `BackendUnavailable`: it is in force in this process, and the others
+        are told once the backend is back. Raises TypeError, ValueError, `UnsupportedBackend`, `HubNotRunning`.
+        """
+        who = None if user is None else need_user(user)
+        await self._door.revoke(who, *read_revocation(who, session, issued_before, lifetime))
 
     def stats(self) -> HubStats:
         """Cheap enough for every scrape, however many memberships there are."""

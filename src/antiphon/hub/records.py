@@ -16,6 +16,9 @@ the cube of their number. presence.lua has the same number."""
 ENTRY_COST: Final = 512
 """What an entry counts besides the bytes of its data where a page is bounded: passing on a short one costs, too."""
 
+MAX_NOTE_KEY: Final = 300
+"""Characters of a note's name, at most: a hundred thousand of them travel together."""
+
 MAX_EPOCH: Final = 64
 """Characters of an epoch, at most; all of them printable."""
 
@@ -113,6 +116,26 @@ class Track(NamedTuple):
     """Whose connection it is."""
     meta: bytes
     """Opaque info about this connection."""
+
+
+class Claimed(NamedTuple):
+    """The answer to a claim."""
+
+    granted: bool
+    wait: float = 0.0
+    """Where it was refused: seconds after which a share is free for sure if its process has died; 0: nobody knows."""
+    evicted: tuple[str, ...] = ()
+    """Refs that had to make room, the oldest first."""
+
+
+class Note(NamedTuple):
+    """A number that is kept under a name for some time."""
+
+    key: str
+    """At most `MAX_NOTE_KEY` characters."""
+    value: float
+    ttl: float
+    """Seconds that are left."""
 
 
 class Change(NamedTuple):

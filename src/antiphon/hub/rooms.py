@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from .counters import Counters
 from .delivery import LocalReceiver, LocalTopic, Station
 from .envelope import BadEnvelope
 from .events import BackendLost, BackendRestored
+from .guests import Guest
 from .message import Parcel, resync, unwrap
 from .records import Change, Entry, Keep, Position
 from .shelf import Shelf
@@ -84,6 +86,9 @@ class Rooms:
         self.stations: dict[asyncio.AbstractEventLoop, Station] = {}
         self.generation: int = 0
         """Grows with every loss of the backend."""
+        self.commands: dict[bytes, Callable[[bytes], None]] = {}
+        """What control messages with another first byte than that of a JSON object lead to. May raise what says that
+        they are none: ValueError, KeyError, TypeError, struct.error."""
         self.on_restored: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self.on_forgotten: Callable[[], None] = lambda: None
@@ -119,16 +124,41 @@ class Rooms:
             return self.rooms[topic], station.add(topic, options, receiver)
         with self._lock:
             # Asked again under the lock, which guards both dictionaries.
-            station = self.stations.get(loop)
-            if station is None:
-                station = self.stations[loop] = Station(loop, self.process, self.counters)
-                station.observer = self._observer
+            station = self._station(loop)
             room = self.rooms.get(topic)
             if room is None:
                 room = self.rooms[topic] = Room(topic, options)
             local = station.add(topic, options, receiver)
             room.stations = (*room.stations, station)
         return room, local
+
+    def _station(self, loop: asyncio.AbstractEventLoop) -> Station:
+        station = self.stations.get(loop)
+        if station is None:
+            station = self.stations[loop] = Station(loop, self.process, self.counters)
+            station.observer = self._observer
+        return station
+
+    def let_in(self, guest: Guest) -> None:
+        """From now on the connection is known by its user, in topics or not. In place of what was known of it."""
+        with self._lock:
+            station = self._station(guest.sink.loop)
+            known = station.guests.with_sink(guest.sink)
+            if known is not None:
+                station.guests.remove(known)
+            station.guests.add(guest)
+
+    def let_go(self, guest: Guest) -> None:
+        """Unknown ones are ignored."""
+        with self._lock:
+            station = self.stations.get(guest.sink.loop)
+            if station is not None:
+                station.guests.remove(guest)
+                self._drop_if_empty(station)
+
+    def _drop_if_empty(self, station: Station) -> None:
+        if not station.topics and not station.guests:
+            self.stations.pop(station.loop, None)
 
     def leave(self, receiver: LocalReceiver) -> str | None:
         """The topic, when its room is closed with this."""
@@ -142,8 +172,7 @@ class Rooms:
         with self._lock:
             room = self.rooms[local.name]
             room.stations = tuple(one for one in room.stations if one is not station)
-            if not station.topics:
-                self.stations.pop(station.loop, None)
+            self._drop_if_empty(station)
             if room.stations:
                 return None
             del self.rooms[local.name]
@@ -201,14 +230,18 @@ class Rooms:
 
     def controlled(self, payload: bytes) -> None:
         try:
-            command = from_json(payload)
-            which = _selector(command["user"], command["topic"])
-            how = int(command["code"]), str(command["reason"])
-        except (ValueError, KeyError, TypeError) as error:
+            self.commands.get(payload[:1], self._close)(payload)
+        except (ValueError, KeyError, TypeError, struct.error) as error:
             logger.warning("a control message that is none came from the backend: %s", shown(error))
-            return
+
+    def _close(self, payload: bytes) -> None:
+        command = from_json(payload)
+        user, topic = command["user"], command["topic"]
+        which, how = _selector(user, topic), (int(command["code"]), str(command["reason"]))
         for station in tuple(self.stations.values()):
             station.put(station.close, which, how)
+            if user is not None and topic is None:
+                station.put(station.close_guests, user, how)
 
     def flush(self) -> None:
         loop = asyncio._get_running_loop()

@@ -6,11 +6,14 @@ Pure: no I/O, no lock, the clock passed in. Tells nobody anything: it returns wh
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from .claims import Claims
+from .expiring import Expiring
 from .history import Ring
 from .presence import Listed, Members
-from .records import Change, Entry, Keep, Page, Position, Roster, Track
+from .records import Change, Claimed, Entry, Keep, Note, Page, Position, Roster, Track
 
 SWEEP_BATCH = 8
 """Expired histories looked at per publish: more than one, so that they go faster than they come."""
@@ -26,12 +29,14 @@ class Saved(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All histories of a store. Presence is not in it: who was there has to come back first."""
+    """All histories of a store, and its notes. Presence and shares are not in it: who was there has to come back first.
+    Nor is what is to be taken once: it lives for seconds."""
 
     epoch: str
     forgotten: int
     """The highest offset of the histories that are no longer there."""
     histories: list[Saved]
+    notes: Sequence[Note] = ()
 
 
 class Store:
@@ -54,6 +59,9 @@ class Store:
         self._leases: dict[str, float] = {}
         self._tracked: dict[str, set[tuple[str, str]]] = {}
         self._processes: dict[tuple[str, str], str] = {}
+        self._vouchers: Expiring[bytes] = Expiring("values to be taken once (tickets)")
+        self._notes: Expiring[float] = Expiring("notes (revocations)")
+        self._claims = Claims()
 
     @property
     def version(self) -> int:
@@ -78,6 +86,7 @@ class Store:
             self.epoch,
             self._forgotten,
             [Saved(topic, ring.head, ring.saved(now)) for topic, ring in self._rings.items()],
+            self.noted(now),
         )
 
     @classmethod
@@ -85,6 +94,7 @@ class Store:
         """A store that goes on where that one ended: same epoch, same offsets."""
         store = cls(epoch=snapshot.epoch, version=version)
         store._forgotten = snapshot.forgotten
+        store.note(snapshot.notes, now)
         for topic, head, entries in snapshot.histories:
             ring = Ring(snapshot.epoch, head)
             ring.load(entries, now)
@@ -168,6 +178,7 @@ class Store:
     def drop_process(self, process: str) -> list[tuple[str, Change]]:
         """Its members leave, now."""
         self._leases.pop(process, None)
+        self._claims.drop_process(process)
         told = []
         for topic, ref in sorted(self._tracked.get(process, ())):
             members = self._members.get(topic)
@@ -176,6 +187,39 @@ class Store:
                 told.append((topic, change))
         self._tracked.pop(process, None)
         return told
+
+    # The gate
+
+    def put(self, key: str, value: bytes, ttl: float, now: float) -> None:
+        """As `GateBackend.put`."""
+        self._vouchers.put(key, value, now + ttl)
+
+    def take(self, key: str, now: float) -> bytes | None:
+        """As `GateBackend.take`."""
+        return self._vouchers.take(key, now)
+
+    def claim(self, key: str, ref: str, process: str, limit: int | None, evict: bool, now: float) -> Claimed:
+        """As `GateBackend.claim`, for a connection of this process. As of the last `sweep`."""
+        evicted = self._claims.claim(key, ref, process, limit, evict)
+        if evicted is not None:
+            return Claimed(True, 0.0, evicted)
+        ends = [self._leases[holder] for holder in self._claims.holders(key) if holder in self._leases]
+        return Claimed(False, max(min(ends, default=now) - now, 0.0))
+
+    def release(self, key: str, ref: str) -> None:
+        """As `GateBackend.release`."""
+        self._claims.release(key, ref)
+
+    def note(self, notes: Iterable[Note], now: float) -> None:
+        """As `GateBackend.note`."""
+        for key, value, ttl in notes:
+            known = self._notes.get(key, now)
+            until = max(self._notes.until(key), now + ttl)
+            self._notes.put(key, value if known is None else max(known, value), until)
+
+    def noted(self, now: float) -> list[Note]:
+        """As `GateBackend.noted`."""
+        return [Note(*one) for one in self._notes.items(now)]
 
     # Time
 
@@ -187,11 +231,14 @@ class Store:
             deadlines.append(self._ring_deadlines[0][0])
         if self._lingering:
             deadlines.append(self._lingering[0][0])
+        deadlines += [one.deadline for one in (self._vouchers, self._notes) if one.deadline is not None]
         return min(deadlines, default=None)
 
     def sweep(self, now: float) -> list[tuple[str, Change]]:
         """Let go of what is over: lingering connections, processes without a lease, expired histories."""
         self._forget_histories(now, len(self._ring_deadlines))
+        self._vouchers.sweep(now)
+        self._notes.sweep(now)
         told = []
         while self._lingering and self._lingering[0][0] <= now:
             _, topic, ref = heapq.heappop(self._lingering)

@@ -15,7 +15,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from antiphon.hub import Hub, HubError, Membership, OnOutage, Position, TopicOptions
+from antiphon.hub import BackendUnavailable, Hub, HubError, Membership, OnOutage, Position, TopicOptions
+from antiphon.identity import Identity
 
 from .hub_sinks import PATIENCE, Connection
 
@@ -155,6 +156,30 @@ class _Process:
 
     async def close(self, user: str | None = None, topic: str | None = None, code: int = 1008) -> None:
         await self.hub.close_connections(user=user, topic=topic, code=code)
+
+    async def admit(self, name: str, user: str) -> None:
+        connection = self.connections.setdefault(name, Connection())
+        await self.hub.admit(connection, Identity(user=user))
+
+    async def send(self, user: str, data: Any) -> None:
+        await self.hub.send(data, user=user)
+
+    async def revoke(self, user: str) -> None:
+        await self.hub.revoke(user=user)
+
+    async def take(self, keys: list[str]) -> list[str | None]:
+        taken = await asyncio.gather(*(self.hub.door.take("a test", key) for key in keys))
+        return [None if one is None else one.decode() for one in taken]
+
+    async def claim(
+        self, key: str, limit: int, evict: bool = False, alone: bool = False, name: str | None = None
+    ) -> dict[str, Any]:
+        connection = Connection() if name is None else self.connections.setdefault(name, Connection())
+        try:
+            claimed = await self.hub.door.claim(key, limit, connection.sink, evict=evict, alone=alone)
+        except BackendUnavailable as error:
+            return {"error": repr(error)}
+        return claimed._asdict()
 
     async def connected(self) -> bool:
         return self.hub.stats().connected

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeGuard
 
-from ..records import Change, Entry, Keep, Page, Position, Roster, Track
+from ..errors import UnsupportedBackend
+from ..records import Change, Claimed, Entry, Keep, Note, Page, Position, Roster, Track
 
 MAX_PREFIX: Final = 100
 """Characters: it is a part of every key and channel."""
@@ -177,6 +179,64 @@ class InProcessBackend(Backend, Protocol):
 def is_in_process(backend: Backend) -> TypeGuard[InProcessBackend]:
     """Whether the hub may use it without starting it, and without waiting for it."""
     return backend.in_process
+
+
+class GateBackend(Backend, Protocol):
+    """A backend that also keeps what the gate needs of all processes: tickets, shares of quotas, revocations.
+
+    Each call is one atomic step, whoever else calls. In trouble they raise as those of `Backend` do. None of these has
+    to outlive the store, but a clean restart keeps notes where it keeps histories.
+    """
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        """Keep `value` for `ttl` seconds, to be taken once; in place of what had its name.
+
+        Bounded: of a hundred thousand the one that ends first goes.
+        """
+
+    async def take(self, key: str) -> bytes | None:
+        """The value, for the first who asks for it in time, in whichever process; None for all others.
+
+        Never asked twice: an answer that got lost is `BackendUnavailable` with `uncertain`.
+        """
+
+    async def claim(self, key: str, ref: str, limit: int | None, evict: bool) -> Claimed:
+        """A share for `ref`, which is named once and for all processes, of the `limit` that there are under this name.
+
+        There are too many: refused, with the seconds after which asking again is of use; with `evict` the oldest are
+        let go of instead, and named. None: granted whether it fits or not. A ref that has a share keeps it, and its
+        place in the order. The shares of a process are free once its lease ran out (`presence_lease`), at once when it
+        stops; one that lives hears of that by `Listener.forgotten`.
+        """
+
+    async def release(self, key: str, ref: str) -> None:
+        """The share is free. Unknown ones: nothing."""
+
+    async def note(self, notes: Sequence[Note]) -> None:
+        """Keep these numbers, each under its name for its time. Of two under one name the greater one stays, and the
+        longer time. Bounded as `put`."""
+
+    async def noted(self) -> Sequence[Note]:
+        """All notes that are kept, each with the time that is left."""
+
+
+def keeps_gate(backend: Backend) -> TypeGuard[GateBackend]:
+    """Whether it has what `GateBackend` adds."""
+    return all(callable(getattr(backend, name, None)) for name in GATE_CALLS)
+
+
+def gate_of(backend: Backend, feature: str) -> GateBackend:
+    """The backend, for a feature that needs what `GateBackend` adds. Raises `UnsupportedBackend`."""
+    if keeps_gate(backend):
+        return backend
+    raise UnsupportedBackend(
+        f"{feature} needs {', '.join(GATE_CALLS)} of the hub's backend (antiphon.hub.backends.base.GateBackend), "
+        f"and {type(backend).__name__} does not have them all"
+    )
+
+
+GATE_CALLS: Final = ("put", "take", "claim", "release", "note", "noted")
+"""What `GateBackend` adds to `Backend`."""
 
 
 class BackendFactory(Protocol):

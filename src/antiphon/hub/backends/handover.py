@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
+from ..records import MAX_NOTE_KEY, Note
 from ..store import Saved, Snapshot
 
 log: Final = logging.getLogger("antiphon.hub.handover")
@@ -33,11 +34,14 @@ LONGEST: Final = 1e9
 """Seconds: more than any topic may keep its messages."""
 
 _MAGIC: Final = b"antiphon"
-_VERSION: Final = 1
+_VERSIONS: Final = (1, 2)
+"""Without notes and with them: a file that has none is one that earlier versions read."""
 _HEADER: Final = struct.Struct(">8sHQ32s")  # magic, version, bytes that follow, their SHA-256
 _BEGINNING: Final = struct.Struct(">dQIB")  # when it was written, highest forgotten offset, histories, bytes of epoch
 _HISTORY: Final = struct.Struct(">QIH")  # head, entries, bytes of topic
 _ENTRY: Final = struct.Struct(">dI")  # seconds left, bytes of data
+_NOTES: Final = struct.Struct(">I")  # notes
+_NOTE: Final = struct.Struct(">ddH")  # value, seconds left, bytes of its name
 
 
 class Unusable(Exception):
@@ -69,7 +73,7 @@ class Handover:
     def leave(self, snapshot: Snapshot) -> None:
         """Write what the next server takes; nothing, where there is nothing."""
         fitting = fit(snapshot, self._most)
-        if not fitting.histories and not fitting.forgotten:
+        if not fitting.histories and not fitting.forgotten and not fitting.notes:
             return
         try:
             self._write(fitting)
@@ -125,7 +129,7 @@ class Handover:
                     checksum.update(piece)
                     length += len(piece)
                 file.seek(0)
-                file.write(_HEADER.pack(_MAGIC, _VERSION, length, checksum.digest()))
+                file.write(_HEADER.pack(_MAGIC, _version(snapshot), length, checksum.digest()))
             os.replace(part, self.path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -166,6 +170,15 @@ def pack(snapshot: Snapshot, now: float) -> Iterator[bytes]:
         yield _HISTORY.pack(head, len(entries), len(name)) + name
         for left, data in entries:
             yield _ENTRY.pack(left, len(data)) + data
+    if snapshot.notes:
+        yield _NOTES.pack(len(snapshot.notes))
+        for key, value, left in snapshot.notes:
+            name = key.encode()
+            yield _NOTE.pack(value, left, len(name)) + name
+
+
+def _version(snapshot: Snapshot) -> int:
+    return _VERSIONS[bool(snapshot.notes)]
 
 
 def unpack(data: bytes, now: float) -> tuple[float, Snapshot]:
@@ -173,27 +186,29 @@ def unpack(data: bytes, now: float) -> tuple[float, Snapshot]:
     if len(data) < _HEADER.size:
         raise Unusable(f"it has {len(data)} bytes, less than its header")
     _, version, length, checksum = _HEADER.unpack_from(data)
-    if version != _VERSION:
-        raise Unusable(f"it has version {version}; this antiphon reads version {_VERSION}")
+    if version not in _VERSIONS:
+        raise Unusable(f"it has version {version}; this antiphon reads version {_VERSIONS[-1]}")
     body = memoryview(data)[_HEADER.size :]
     if len(body) != length or hashlib.sha256(body).digest() != checksum:
         raise Unusable("it is damaged")
     try:
-        written, snapshot = _read_body(body)
+        written, snapshot = _read_body(body, version)
     except (struct.error, ValueError) as error:
         raise Unusable(f"it is damaged: {error}") from error
     age = max(now - written, 0.0)  # a clock that was put back makes nothing live longer than it had left
-    longest = max((entry[0] for history in snapshot.histories for entry in history.entries), default=0.0)
+    kept = (entry[0] for history in snapshot.histories for entry in history.entries)
+    longest = max(max(kept, default=0.0), max((note.ttl for note in snapshot.notes), default=0.0))
     if age > max(longest, OUTLIVED):
         raise Unusable(f"it is {age:.0f} s old, and nothing in it was to be kept for so long")
     aged = [
         Saved(topic, head, [(left - age, data) for left, data in entries])
         for topic, head, entries in snapshot.histories
     ]
-    return age, snapshot._replace(histories=aged)
+    notes = [note._replace(ttl=note.ttl - age) for note in snapshot.notes if note.ttl > age]
+    return age, snapshot._replace(histories=aged, notes=notes)
 
 
-def _read_body(body: memoryview) -> tuple[float, Snapshot]:
+def _read_body(body: memoryview, version: int) -> tuple[float, Snapshot]:
     written, forgotten, histories, length = _BEGINNING.unpack_from(body)
     place = _BEGINNING.size
     epoch, place = _text(body, place, length)
@@ -212,9 +227,23 @@ def _read_body(body: memoryview) -> tuple[float, Snapshot]:
             entries.append((left, bytes(body[place : place + size])))
             place += size
         found.append(Saved(topic, head, entries))
+    notes, place = ([], place) if version == 1 else _read_notes(body, place)
     if place != len(body):
         _damaged(f"{len(body)} bytes instead of {place}")
-    return written, Snapshot(epoch, forgotten, found)
+    return written, Snapshot(epoch, forgotten, found, notes)
+
+
+def _read_notes(body: memoryview, place: int) -> tuple[list[Note], int]:
+    (count,) = _NOTES.unpack_from(body, place)
+    place += _NOTES.size
+    notes = []
+    for _ in range(count):
+        value, left, length = _NOTE.unpack_from(body, place)
+        key, place = _text(body, place + _NOTE.size, length)
+        if not 0 <= left < LONGEST or value != value or len(key) > MAX_NOTE_KEY:
+            _damaged(f"a note {key[:80]!a} with {left} s left")
+        notes.append(Note(key, value, left))
+    return notes, place
 
 
 def _text(body: memoryview, place: int, length: int) -> tuple[str, int]:
@@ -226,11 +255,13 @@ def _damaged(what: str) -> NoReturn:
 
 
 def fit(snapshot: Snapshot, most: int) -> Snapshot:
-    """What fits into so many bytes: of each topic the newest entries without a gap, in turns over the topics."""
+    """What fits into so many bytes: all notes; of each topic the newest entries without a gap, in turns over topics."""
     room = most - _HEADER.size - _BEGINNING.size - len(snapshot.epoch.encode())
+    room -= _NOTES.size + sum(_NOTE.size + len(note.key.encode()) for note in snapshot.notes)
     room -= sum(_HISTORY.size + len(topic.encode()) for topic, _, _ in snapshot.histories)
     if room < 0:
-        return Snapshot(snapshot.epoch, max([snapshot.forgotten, *(one.head for one in snapshot.histories)]), [])
+        forgotten = max([snapshot.forgotten, *(one.head for one in snapshot.histories)])
+        return Snapshot(snapshot.epoch, forgotten, [], snapshot.notes)
     taken = [0] * len(snapshot.histories)
     open_ones = list(range(len(snapshot.histories)))
     while open_ones and room > 0:

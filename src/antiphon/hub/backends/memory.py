@@ -10,12 +10,12 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ..clock import LoopClock
 from ..errors import UnknownBackend
-from ..records import Change, Entry, Keep, Page, Position, Roster, Track
+from ..records import Change, Claimed, Entry, Keep, Note, Page, Position, Roster, Track
 from ..store import Store
 from . import handover
 from .base import BackendConfig, Listener, redact
@@ -150,6 +150,35 @@ class MemoryBackend:
             if self._listener is not None:
                 self._listener.controlled(payload)
         self._flush()
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        with self._lock:
+            now = self._clock()
+            self._store.put(key, value, ttl, now)
+        self._arm(ttl, now)
+
+    async def take(self, key: str) -> bytes | None:
+        with self._lock:
+            return self._store.take(key, self._clock())
+
+    async def claim(self, key: str, ref: str, limit: int | None, evict: bool) -> Claimed:
+        with self._lock:
+            return self._store.claim(key, ref, PROCESS, limit, evict, self._clock())
+
+    async def release(self, key: str, ref: str) -> None:
+        with self._lock:
+            self._store.release(key, ref)
+
+    async def note(self, notes: Sequence[Note]) -> None:
+        with self._lock:
+            now = self._clock()
+            self._store.note(notes, now)
+        for one in notes:
+            self._arm(one.ttl, now)
+
+    async def noted(self) -> Sequence[Note]:
+        with self._lock:
+            return self._store.noted(self._clock())
 
     def sweep(self) -> None:
         """Let go of what is over by the clock. Runs by itself where a loop runs; more calls harm nothing."""

@@ -6,20 +6,23 @@
             return "mine://..."
 
 A backend without a URL gives a fixture `hub` instead, with `Hub(topics=OPTIONS, backend=Mine())`.
-`ProcessContract` is for backends that span processes, `BrokerContract` for those with something to kill in the middle.
+`ProcessContract` is for backends that span processes, `BrokerContract` for those with something to kill in the middle;
+`GateContract`, `GateProcessContract` and `GateBrokerContract` are for those that also keep what tickets, quotas and
+revocations need (`GateBackend`).
 The tests need pytest with pytest-asyncio in auto mode. Pauses in here are waits for a condition, with a deadline.
 """
 
 import pytest
 
 # What fails in here should show its values, as in any test module; that has to be said before the imports.
-PARTS = ("base", "broker", "messages", "people", "processes", "recovery", "slow")
+PARTS = ("base", "broker", "gate", "messages", "people", "processes", "recovery", "slow")
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in PARTS))
 
 from antiphon.testing.hub_sinks import Connection, RecordingSink, eventually  # noqa: E402
 
 from .base import LEASE, OPTIONS, TOPICS, compose  # noqa: E402
 from .broker import Broker, BrokerContract  # noqa: E402
+from .gate import GateBrokerContract, GateContract, GateProcessContract  # noqa: E402
 from .messages import MessagesContract  # noqa: E402
 from .people import PeopleContract  # noqa: E402
 from .processes import ProcessContract  # noqa: E402
@@ -38,6 +41,9 @@ __all__ = [
     "Broker",
     "BrokerContract",
     "Connection",
+    "GateBrokerContract",
+    "GateContract",
+    "GateProcessContract",
     "HubContract",
     "ProcessContract",
     "RecordingSink",

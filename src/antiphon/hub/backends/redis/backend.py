@@ -15,18 +15,19 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ...errors import BackendUnavailable, UnknownBackend
-from ...records import ENTRY_COST, Entry, Keep, Page, Position, Roster, Track
+from ...records import ENTRY_COST, Claimed, Entry, Keep, Note, Page, Position, Roster, Track
 from ..base import BackendConfig, Listener, redact
 from . import scripts
 from .dialer import Dialer
 from .feed import Feed
+from .gatework import GateKeeper
 from .heads import Heads
 from .members import MemberKeeper, read_change
 from .names import BUCKETS, Epochs, Names, bucket_of
@@ -57,6 +58,7 @@ class RedisBackend:
     _publishing: Pipeline
     _presence: Pipeline
     _members: MemberKeeper
+    _gate: GateKeeper
 
     def __init__(self, url: str, config: BackendConfig) -> None:
         self._url = url
@@ -105,6 +107,8 @@ class RedisBackend:
         self._members = MemberKeeper(
             self._client, self._presence, names, self._epochs.prefix, lease, self._swept, self._members_forgotten
         )
+        lines = self._publishing, self._presence
+        self._gate = GateKeeper(self._client, *lines, names, self._epochs.prefix, lease, self._members_forgotten)
         self._pid = os.getpid()
         try:
             async with asyncio.timeout(self._config.start_timeout):
@@ -136,6 +140,7 @@ class RedisBackend:
                 with contextlib.suppress(RedisError, TimeoutError):
                     async with asyncio.timeout(self._config.call_timeout):
                         await self._members.leave()
+                        await self._gate.leave()
         finally:
             await self._disconnect()
 
@@ -209,20 +214,38 @@ class RedisBackend:
         return page_of(entries, Position(last, self._epochs.text(found)), bool(recovered), rest)
 
     async def track(self, topic: str, track: Track) -> None:
-        await self._bounded(self._present().track(topic, track))
+        await self._bounded(self._if_ready(self._members).track(topic, track))
 
     async def untrack(self, topic: str, ref: str, grace: float) -> None:
-        await self._bounded(self._present().untrack(topic, ref, grace))
+        await self._bounded(self._if_ready(self._members).untrack(topic, ref, grace))
 
     async def presence(self, topic: str) -> Roster:
-        return await self._bounded(self._present().roster(topic))
+        return await self._bounded(self._if_ready(self._members).roster(topic))
 
     async def presence_count(self, topic: str) -> int:
-        return await self._bounded(self._present().count(topic))
+        return await self._bounded(self._if_ready(self._members).count(topic))
 
     async def control(self, payload: bytes) -> None:
         self._ready()
         await self._bounded(self._publishing.call(("PUBLISH", self._names.control, payload)))
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        await self._bounded(self._if_ready(self._gate).put(key, value, ttl))
+
+    async def take(self, key: str) -> bytes | None:
+        return await self._bounded(self._if_ready(self._gate).take(key))
+
+    async def claim(self, key: str, ref: str, limit: int | None, evict: bool) -> Claimed:
+        return await self._bounded(self._if_ready(self._gate).claim(key, ref, limit, evict))
+
+    async def release(self, key: str, ref: str) -> None:
+        await self._bounded(self._if_ready(self._gate).release(key, ref))
+
+    async def note(self, notes: Sequence[Note]) -> None:
+        await self._bounded(self._if_ready(self._gate).note(notes))
+
+    async def noted(self) -> Sequence[Note]:
+        return await self._bounded(self._if_ready(self._gate).noted())
 
     # Calling
 
@@ -233,9 +256,9 @@ class RedisBackend:
             raise BackendUnavailable("the redis connections belong to the parent process; start the hub in this one")
         raise BackendUnavailable("the redis backend is stopped" if self._stopped else "not connected to redis")
 
-    def _present(self) -> MemberKeeper:
+    def _if_ready(self, part: T) -> T:
         self._ready()
-        return self._members
+        return part
 
     async def _read(self, command: Command) -> Any:
         self._ready()
@@ -342,6 +365,7 @@ class RedisBackend:
                 continue
             self._feed = feed
             self._members.rename()
+            self._gate.rename()
             self._connected = True
             log.info("joined redis at %s again", redact(self._url))
             self._listener.restored()
@@ -372,29 +396,13 @@ class RedisBackend:
                 feed.unsubscribe(channel)
             self._heads.restart()
             async with asyncio.timeout(self._config.call_timeout):
-                heads = await self._read_heads(self._heads.topics)
+                heads = await _read_heads(self._client, self._names, self._epochs, self._heads.topics)
             for topic, head in heads.items():
                 self._heads.note(topic, head)
         except BaseException:
             await feed.close()
             raise
         return feed
-
-    async def _read_heads(self, topics: Collection[str]) -> dict[str, Position]:
-        """Where these topics stand. Raises RedisError."""
-        grouped: dict[int, list[str]] = {}
-        for topic in topics:
-            grouped.setdefault(bucket_of(topic), []).append(topic)
-        key, prefix = self._names.state_key, self._epochs.prefix
-        commands = [scripts.HEADS.command(key(bucket), prefix, *group) for bucket, group in grouped.items()]
-        found: dict[str, Position] = {}
-        for group, reply in zip(grouped.values(), await scripts.call_all(self._client, commands), strict=True):
-            if isinstance(reply, RedisError):
-                raise reply
-            epoch, *offsets = reply
-            for topic, offset in zip(group, offsets, strict=True):
-                found[topic] = Position(offset, self._epochs.text(epoch))
-        return found
 
     # From time to time
 
@@ -409,45 +417,61 @@ class RedisBackend:
             if not self._connected or self._feed is None:
                 continue
             self._feed.check(self._config.call_timeout)
-            self._spawn(self._check(self._publishing))
-            self._spawn(self._check(self._presence))
+            self._spawn(_quietly(self._publishing.check()))
+            self._spawn(_quietly(self._presence.check()))
             try:
                 async with asyncio.timeout(self._config.call_timeout):
                     await self._tick(set(range(BUCKETS)))
-                    await self._compare_heads()
+                    if not await self._gate.tick(self._config.presence_lease / TICKS):
+                        self._members_forgotten()
+                    heads = await _read_heads(self._client, self._names, self._epochs, self._heads.turn())
             except (RedisError, OSError, TimeoutError, BackendUnavailable) as error:
                 self._judge(error)
                 log.info("redis: upkeep failed, tried again soon: %s", error or type(error).__name__)
-
-    async def _check(self, line: Pipeline) -> None:
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await line.check()
+                continue
+            lost = self._heads.compare(heads) if self._connected else None
+            if lost is not None:
+                self._missed(lost)
+                self._listener.flush()
 
     async def _tick(self, buckets: set[int]) -> None:
-        if not await self._present().tick(buckets):
+        if not await self._if_ready(self._members).tick(buckets):
             self._members_forgotten()
 
     def _members_forgotten(self) -> None:
         if self._connected:
             self._members.rename()
+            self._gate.rename()
             self._listener.forgotten()
-            self._listener.flush()
-
-    async def _compare_heads(self) -> None:
-        found = await self._read_heads(self._heads.turn())
-        lost = self._heads.compare(found) if self._connected else None
-        if lost is not None:
-            self._missed(lost)
             self._listener.flush()
 
     def _swept(self, buckets: set[int]) -> None:
         if self._connected:
-            self._spawn(self._quiet_tick(buckets))
+            self._spawn(_quietly(self._tick(buckets), self._config.call_timeout))
 
-    async def _quiet_tick(self, buckets: set[int]) -> None:
-        with contextlib.suppress(RedisError, OSError, TimeoutError, BackendUnavailable):
-            async with asyncio.timeout(self._config.call_timeout):
-                await self._tick(buckets)
+
+async def _read_heads(client: Redis, names: Names, epochs: Epochs, topics: Collection[str]) -> dict[str, Position]:
+    """Where these topics stand. Raises RedisError."""
+    grouped: dict[int, list[str]] = {}
+    for topic in topics:
+        grouped.setdefault(bucket_of(topic), []).append(topic)
+    key, prefix = names.state_key, epochs.prefix
+    commands = [scripts.HEADS.command(key(bucket), prefix, *group) for bucket, group in grouped.items()]
+    found: dict[str, Position] = {}
+    for group, reply in zip(grouped.values(), await scripts.call_all(client, commands), strict=True):
+        if isinstance(reply, RedisError):
+            raise reply
+        epoch, *offsets = reply
+        for topic, offset in zip(group, offsets, strict=True):
+            found[topic] = Position(offset, epochs.text(epoch))
+    return found
+
+
+async def _quietly(work: Coroutine[Any, Any, None], timeout: float | None = None) -> None:
+    """Trouble in it shows elsewhere."""
+    with contextlib.suppress(RedisError, OSError, TimeoutError, BackendUnavailable):
+        async with asyncio.timeout(timeout):
+            await work
 
 
 async def _beside(work: Coroutine[Any, Any, None], opening: Coroutine[Any, Any, Feed]) -> Feed:

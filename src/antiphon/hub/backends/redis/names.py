@@ -32,6 +32,22 @@ class Names:
     def channel(self, topic: str) -> bytes:
         return f"{self._root(bucket_of(topic))}t:{topic}".encode()
 
+    def voucher(self, key: str) -> str:
+        """The key of a value that is taken once."""
+        return f"{self._root(bucket_of(key))}v:{key}"
+
+    def claims(self, key: str) -> str:
+        """The key of the shares under this name."""
+        return f"{self._root(bucket_of(key))}c:{key}"
+
+    def lease(self, bucket: int, process: str) -> str:
+        """The key that is there while a process keeps its shares."""
+        return f"{self._root(bucket)}l:{process}"
+
+    @property
+    def notes(self) -> str:
+        return f"{self._root(0)}n"
+
     def _root(self, bucket: int) -> str:
         return f"{self._prefix}:{{{bucket:02}}}:"
 

@@ -52,7 +52,8 @@ HEADS: Final = Script("heads")
 HISTORY: Final = Script("history")
 PRESENCE: Final = Script("presence")
 COUNT: Final = Script("count")
-SCRIPTS: Final = (PUBLISH, HEADS, HISTORY, PRESENCE, COUNT)
+GATE: Final = Script("gate")
+SCRIPTS: Final = (PUBLISH, HEADS, HISTORY, PRESENCE, COUNT, GATE)
 
 
 LOADS: Final[tuple[Command, ...]] = tuple(("SCRIPT", "LOAD", script.source) for script in SCRIPTS)

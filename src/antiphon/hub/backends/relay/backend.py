@@ -15,12 +15,12 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from ...environment import ENVIRONMENT
 from ...errors import BackendUnavailable, UnknownBackend
-from ...records import Change, Entry, Keep, Page, Position, Roster, Track
+from ...records import Change, Claimed, Entry, Keep, Note, Page, Position, Roster, Track
 from .. import handover
 from ..base import BackendConfig, Listener, redact
 from .supervisor import Supervisor
@@ -186,6 +186,25 @@ class RelayBackend:
 
     async def control(self, payload: bytes) -> None:
         await self._ready().request(Op.CONTROL, payload)
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        await self._ready().request(Op.PUT, key, value, ttl)
+
+    async def take(self, key: str) -> bytes | None:
+        taken: bytes | None = await self._ready().request(Op.TAKE, key)
+        return taken
+
+    async def claim(self, key: str, ref: str, limit: int | None, evict: bool) -> Claimed:
+        return Claimed(*await self._ready().request(Op.CLAIM, key, ref, limit, evict))
+
+    async def release(self, key: str, ref: str) -> None:
+        await self._ready().request(Op.RELEASE, key, ref)
+
+    async def note(self, notes: Sequence[Note]) -> None:
+        await self._ready().request(Op.NOTE, tuple(map(tuple, notes)))
+
+    async def noted(self) -> Sequence[Note]:
+        return [Note(*words) for words in await self._ready().request(Op.NOTED)]
 
     async def stats(self) -> RelayStats:
         """The relay process in numbers. Raises `BackendUnavailable`."""

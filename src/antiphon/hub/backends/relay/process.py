@@ -28,6 +28,7 @@ from ...environment import ENVIRONMENT
 from ...records import Change, Keep, Position, Track
 from ...store import Store
 from ..handover import Handover
+from .gatework import GATE_REQUESTS
 from .trust import PATIENCE, NotTrusted, RelayHandshake, key_file, new_key, read_target, same_user
 from .wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame, native_address, pack_page
 
@@ -120,13 +121,14 @@ class Relay:
     def _sweep(self) -> None:
         self._timer = None
         now = self.clock()
-        self._let_go(now)
+        self.let_go(now)
         self.flush()
         deadline = self.store.deadline
         if deadline is not None:
             self.arm(max(deadline - now, 0.0))
 
-    def _let_go(self, now: float) -> None:
+    def let_go(self, now: float) -> None:
+        """Of what is over; a worker whose lease ran out is told."""
         self.tell(self.store.sweep(now))
         for worker in self.workers:
             if worker.until is not None and worker.until <= now:
@@ -145,7 +147,7 @@ class Relay:
 
     def hello(self, worker: WorkerLink, process: str, lease: float) -> None:
         worker.process, worker.lease = process, lease
-        self._renew(worker)
+        self.extend(worker)
 
     def publish(self, worker: WorkerLink, topic: str, data: bytes, keep: tuple[int, float] | None) -> Words | None:
         kept = None if keep is None else Keep(*keep)
@@ -177,7 +179,7 @@ class Relay:
         return pack_page(self.store.page(topic, position, limit, self.clock(), size))
 
     def track(self, worker: WorkerLink, topic: str, ref: str, user: str, meta: bytes) -> None:
-        self._renew(worker)
+        self.extend(worker)
         change = self.store.track(topic, Track(ref, user, meta), worker.process)
         if change is not None:
             self.tell([(topic, change)])
@@ -190,12 +192,12 @@ class Relay:
             self.arm(grace)
 
     def presence(self, worker: WorkerLink, topic: str) -> Words:
-        self._let_go(self.clock())
+        self.let_go(self.clock())
         roster = self.store.roster(topic)
         return (roster.version, dict(roster.members), dict(roster.more))
 
     def count(self, worker: WorkerLink, topic: str) -> int:
-        self._let_go(self.clock())
+        self.let_go(self.clock())
         return self.store.count(topic)
 
     def control(self, worker: WorkerLink, payload: bytes) -> None:
@@ -204,7 +206,7 @@ class Relay:
             self.send(other, data)
 
     def renew(self, worker: WorkerLink) -> None:
-        self._renew(worker)
+        self.extend(worker)
 
     def goodbye(self, worker: WorkerLink) -> None:
         self.tell(self.store.drop_process(worker.process))
@@ -212,7 +214,8 @@ class Relay:
     def stats(self, worker: WorkerLink) -> Words:
         return (self.store.topics, len(self.subscribers), len(self.workers))
 
-    def _renew(self, worker: WorkerLink) -> None:
+    def extend(self, worker: WorkerLink) -> None:
+        """Its lease begins anew."""
         worker.until = self.clock() + worker.lease
         self.store.renew(worker.process, worker.until)
         self.arm(worker.lease)
@@ -232,6 +235,7 @@ REQUESTS: Final[dict[int, Callable[..., object]]] = {
     Op.GOODBYE: Relay.goodbye,
     Op.STATS: Relay.stats,
     Op.COUNT: Relay.count,
+    **GATE_REQUESTS,
 }
 
 

@@ -42,6 +42,12 @@ class Op:
     GOODBYE = 11
     STATS = 12
     COUNT = 13
+    PUT = 14
+    TAKE = 15
+    CLAIM = 16
+    RELEASE = 17
+    NOTE = 18
+    NOTED = 19
     # relay to worker
     REPLY = 32
     FAILED = 33

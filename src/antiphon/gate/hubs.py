@@ -1,0 +1,50 @@
+"""The hub of the app that a connection belongs to, and its part in letting somebody in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocketState
+
+from antiphon.dependencies.foreign import resources_in
+from antiphon.events import Refusal
+from antiphon.hub import BackendUnavailable, Hub, Revoked
+from antiphon.identity import Identity
+from antiphon.types import APP_KEY, Scope
+
+from .challenge import InvalidToken, refusal
+from .refusals import note_refusal
+
+
+def hub_of(scope: Scope) -> Hub | None:
+    """That of our app; in another framework's, its `app.state.hub`; None where there is none."""
+    app: Any = scope.get(APP_KEY)
+    resources = app.resources if app is not None else resources_in(getattr(scope.get("app"), "state", None))
+    hub = resources.get(Hub)
+    return hub if isinstance(hub, Hub) else None
+
+
+async def register(connection: HTTPConnection, identity: Identity) -> None:
+    """The hub knows the connection by its user from now on.
+
+    Raises `InvalidToken` for an identity that was revoked, on an open connection WebSocketException 3000; and
+    `BackendUnavailable` where nobody can know that, which is 503 or Close 1013.
+    """
+    hub = hub_of(connection.scope)
+    if hub is None:
+        return
+    try:
+        await hub.admit(connection, identity)
+    except Revoked as error:
+        note_refusal(connection.scope, Refusal.REVOKED)
+        revoked = InvalidToken(str(error), detail="revoked")
+        raise refusal(connection, revoked) if _is_accepted(connection) else revoked from None
+    except BackendUnavailable:
+        note_refusal(connection.scope, Refusal.UNAVAILABLE)
+        raise
+
+
+def _is_accepted(connection: HTTPConnection) -> bool:
+    state = getattr(connection, "application_state", None)
+    return connection.scope["type"] == "websocket" and state is not WebSocketState.CONNECTING
