@@ -394,7 +394,7 @@ async def too_faint(page: Page) -> dict[str, list[Any]]:
     """By theme, the words with too little contrast to what is behind them."""
     found = {}
     for theme in ("light", "dark"):
-        await page.emulate_media(color_scheme=theme, reduced_motion="reduce")  # type: ignore[arg-type]
+        await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         found[theme] = await page.evaluate(CONTRAST)
     return found
 

@@ -91,7 +91,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             logger.warning(
                 "%s: subprotocol '%s' is not among those the client offers (%s); opening %s",
                 shown(self.scope.get("path", "")),
-                "…" if ANSWER_KEY in self.scope else shown(*masked_subprotocols([subprotocol])),  # may be the token
+                "…" if ANSWER_KEY in self.scope else shown(masked_subprotocols([subprotocol])[0]),  # may be the token
                 shown(", ".join(masked_subprotocols(offered)) or "none"),
                 "without one" if instead is None else f"with '{shown(instead)}'",
             )
