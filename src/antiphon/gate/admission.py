@@ -1,13 +1,22 @@
-"""The one door through which an identity comes to its connection."""
+"""The one door through which an identity comes to its connection, and through which it is renewed."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 from starlette.requests import HTTPConnection
 
+from antiphon.connection import expire_at, raise_expired
+from antiphon.connection.websocket import RENEWING_KEY
+from antiphon.exceptions import WebSocketException
 from antiphon.identity import IDENTITY_KEY, Identity
+from antiphon.shown import shown
+from antiphon.status import WS_3003_FORBIDDEN
+
+logger: Final = logging.getLogger("antiphon")
 
 Verify: TypeAlias = Callable[[str], Awaitable[Identity]]
 """From a token to who it is for. Raises HTTPException 401 for one that is not good, 503 where that cannot be known."""
@@ -15,13 +24,35 @@ Verify: TypeAlias = Callable[[str], Awaitable[Identity]]
 VERIFY_KEY: Final = "antiphon.verify"
 """Key in the scope: the `Verify` that knows new tokens for the identity of this connection."""
 
+ANOTHER_USER: Final = "another user"
+
 
 async def admit(connection: HTTPConnection, identity: Identity, verify: Verify | None = None) -> Identity:
     """From now on the connection, a WebSocket's or a request's, is this identity's; returns it.
 
-    `verify` takes the tokens by which it is renewed. Dependencies that find out who somebody is call this last.
+    A WebSocket ends when the identity expires: Close 3000, or 401 before accept. `verify` takes the tokens by which it
+    is renewed. Dependencies that find out who somebody is call this last. Raises HTTPException 401 for an identity that
+    has expired, on an open connection `WebSocketException` 3000; TypeError for what is no Identity, and for one that
+    expires with a connection that cannot be ended.
     """
-    connection.scope[IDENTITY_KEY] = identity
+    if not isinstance(identity, Identity):
+        raise TypeError(f"expected an Identity, got {type(identity).__name__}: Identity(user=..., expires_at=...)")
+    if identity.expires_at is not None and identity.expires_at <= time.time():
+        raise_expired(connection)
+    scope = connection.scope
+    if scope["type"] == "websocket":
+        expire_at(connection, identity.expires_at)
+        scope[RENEWING_KEY] = renew
+    scope[IDENTITY_KEY] = identity
     if verify is not None:
-        connection.scope[VERIFY_KEY] = verify
+        scope[VERIFY_KEY] = verify
     return identity
+
+
+async def renew(connection: HTTPConnection, identity: Identity) -> Identity:
+    """What `WebSocket.renew` does: admit the same user once more. Raises as that."""
+    before: Identity = connection.scope[IDENTITY_KEY]
+    if isinstance(identity, Identity) and identity.user != before.user:
+        logger.info("%s: another user's identity renews nothing: 3003", shown(connection.scope.get("path", "")))
+        raise WebSocketException(WS_3003_FORBIDDEN, ANOTHER_USER)
+    return await admit(connection, identity)
