@@ -50,7 +50,7 @@ class Auth:
 
 
 @dataclass(frozen=True)
-class Renewed:
+class AuthRenewed:
     """The token was taken."""
 
     expires_in: float | None
@@ -91,7 +91,7 @@ class Renewal:
             text = self.shape.event.frame(AuthExpiring(round(left, 1)))
             websocket.sink.offer(PreparedMessage(text), websocket.options.outbox_bytes)
 
-    async def renew(self, websocket: WebSocket, verify: Verify, token: str) -> Renewed | Fault:
+    async def renew(self, websocket: WebSocket, verify: Verify, token: str) -> AuthRenewed | Fault:
         """Go on with the identity of a token, or say why not. Raises what closes the connection."""
         try:
             async with asyncio.timeout(self._options.auth_timeout) as limit:
@@ -112,13 +112,13 @@ class Renewal:
                 return Fault(errors.INTERNAL, CODES[errors.INTERNAL])
             return fault
         left = None if identity.expires_at is None else round(max(0.0, identity.expires_at - time.time()), 1)
-        return Renewed(left)
+        return AuthRenewed(left)
 
 
 @cache
 def _codecs() -> tuple[Codec, Codec, Codec]:
     """Made once: every registration of every channel asks for them."""
-    return codec_of(Auth, AUTH), codec_of(Renewed, AUTH), codec_of(AuthExpiring, AUTH_EXPIRING)
+    return codec_of(Auth, AUTH), codec_of(AuthRenewed, AUTH), codec_of(AuthExpiring, AUTH_EXPIRING)
 
 
 _slow: Final = Fault(errors.TIMEOUT, "the token was not verified in time")
