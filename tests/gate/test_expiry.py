@@ -218,12 +218,18 @@ async def test_a_connection_that_ends_before_is_forgotten(server: ServerUnderTes
         await until(lambda: len(deadlines) == 0)
 
 
-async def test_with_a_peer_that_reads_nothing_the_endpoint_ends_all_the_same(server: ServerUnderTest) -> None:
+@pytest.mark.parametrize("sending", [False, True])
+async def test_with_a_peer_that_reads_nothing_the_endpoint_ends_all_the_same(
+    server: ServerUnderTest, sending: bool
+) -> None:
     app, over = App(), asyncio.Event()
 
     @app.websocket("/")
     async def endpoint(websocket: WebSocket, somebody: Somebody) -> None:
         await websocket.accept()
+        with contextlib.suppress(WebSocketDisconnect):
+            while sending:
+                await websocket.send_text("x" * 1_000_000)  # stuck, as nobody takes it
         assert (await websocket.wait_closed()).code == 3000
         over.set()
 

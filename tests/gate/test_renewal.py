@@ -7,6 +7,7 @@ import json
 import time
 from typing import Annotated, Any
 
+import fastapi
 import pytest
 from starlette.requests import HTTPConnection
 from websockets.asyncio.client import connect
@@ -14,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from antiphon import App, Depends, WebSocket, WebSocketDisconnect, WebSocketException
 from antiphon.connection.expiry import expiries_of
-from antiphon.gate import Identity, admit
+from antiphon.gate import Identity, admit, renew
 from antiphon.identity import IDENTITY_KEY
 from antiphon.testing import ConnectionEnded, Peer, Server, virtual_time
 from tests.matrix.servers import SERVERS, ServerUnderTest
@@ -204,3 +205,28 @@ async def test_on_every_server_another_user_is_shown_the_door(server: ServerUnde
         with pytest.raises(ConnectionClosed):
             await client.recv()
         assert (client.close_code, client.close_reason) == (3003, "another user")
+
+
+async def test_an_endpoint_of_fastapi_renews_with_the_function() -> None:
+    app = fastapi.FastAPI()
+
+    @app.websocket("/")
+    async def endpoint(websocket: fastapi.WebSocket, somebody: Annotated[Identity, fastapi.Depends(let_in)]) -> None:
+        await websocket.accept()
+        with pytest.raises(WebSocketException, match="another user"):
+            await renew(websocket, ann(60, "bob"))
+        await renew(websocket, ann(2))
+        await websocket.receive_text()
+
+    async with SERVERS[1].run(app) as running, asyncio.timeout(PATIENCE):
+        began = time.monotonic()
+        async with connect(f"{running.url}/?life=1") as client:
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert (client.close_code, client.close_reason) == (3000, "expired")
+            assert time.monotonic() - began > 1.8
+
+
+async def test_where_nobody_was_admitted_there_is_nothing_to_renew() -> None:
+    with pytest.raises(RuntimeError, match="nobody was admitted here"):
+        await renew(HTTPConnection({"type": "websocket", "headers": []}), ann(60))

@@ -2,6 +2,6 @@
 
 from antiphon.identity import Identity
 
-from .admission import admit
+from .admission import admit, renew
 
-__all__ = ["Identity", "admit"]
+__all__ = ["Identity", "admit", "renew"]

@@ -50,8 +50,14 @@ async def admit(connection: HTTPConnection, identity: Identity, verify: Verify |
 
 
 async def renew(connection: HTTPConnection, identity: Identity) -> Identity:
-    """What `WebSocket.renew` does: admit the same user once more. Raises as that."""
-    before: Identity = connection.scope[IDENTITY_KEY]
+    """What `WebSocket.renew` does, for a `WebSocket` of FastAPI's or Starlette's: admit the same user once more.
+
+    Raises RuntimeError where nobody was admitted, `WebSocketException` 3003 for another user's identity, and what
+    `admit` does.
+    """
+    before: Identity | None = connection.scope.get(IDENTITY_KEY)
+    if before is None:
+        raise RuntimeError("nobody was admitted here: let a dependency admit(connection, identity) first")
     if isinstance(identity, Identity) and identity.user != before.user:
         logger.info("%s: another user's identity renews nothing: 3003", shown(connection.scope.get("path", "")))
         raise WebSocketException(WS_3003_FORBIDDEN, ANOTHER_USER)
