@@ -189,6 +189,18 @@ def test_what_is_told_ahead_comes_once_and_never_in_the_first_half_of_a_life() -
     in_virtual_time(main)
 
 
+def test_what_is_told_far_ahead_is_told_once_although_the_wheel_comes_round_before_the_end() -> None:
+    async def main() -> None:
+        _, expiring = made(Clocks())
+        told: list[float] = []
+        expiry, ended = expiring(UNIX + 1000)
+        expiry.tell_ahead(450, told.append)
+        await asyncio.sleep(1001)
+        assert len(ended) == len(told) == 1
+
+    in_virtual_time(main)
+
+
 def test_a_renewal_is_told_ahead_anew_and_without_one_nothing_is() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -97,8 +97,9 @@ class Attempts:
         """A new one, in time. Raises TimeoutError, and what the function raises."""
         if self._token is None:
             return None
+        limit = asyncio.timeout(TOKEN_WITHIN)
         try:
-            async with asyncio.timeout(TOKEN_WITHIN) as limit:
+            async with limit:
                 token = await _settled(self._token)
         except TimeoutError:
             if limit.expired():

@@ -93,8 +93,9 @@ class Renewal:
 
     async def renew(self, websocket: WebSocket, verify: Verify, token: str) -> AuthRenewed | Fault:
         """Go on with the identity of a token, or say why not. Raises what closes the connection."""
+        limit = asyncio.timeout(self._options.auth_timeout)
         try:
-            async with asyncio.timeout(self._options.auth_timeout) as limit:
+            async with limit:
                 identity = await verify(token)
             await websocket.renew(identity)
         except WebSocketDisconnect:
