@@ -16,8 +16,14 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
-RESERVED: Final = frozenset({"reply", "item", "end", "error", "cancel"})
-"""Tags of the frames that channels write themselves, in either direction."""
+AUTH: Final = "auth"
+"""Tag of the message that brings a new token."""
+
+AUTH_EXPIRING: Final = "auth_expiring"
+"""Tag of the event that says when one is due."""
+
+RESERVED: Final = frozenset({"reply", "item", "end", "error", "cancel", AUTH, AUTH_EXPIRING})
+"""Tags of the frames that channels read and write themselves, in either direction."""
 
 LONGEST_TAG: Final = 100
 """Characters: a tag is a name, and it stands in every message."""

@@ -8,10 +8,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import Any
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
-from antiphon import App, Hub, Position, Response, TopicOptions, WebSocket
+from antiphon import (
+    App,
+    ChannelOptions,
+    Depends,
+    HTTPException,
+    Hub,
+    Position,
+    Response,
+    TopicOptions,
+    WebSocket,
+    WebSocketException,
+)
 from antiphon.clients import javascript
+from antiphon.gate import Identity, admit
 from antiphon.hub import Framing
 
 ROOMS = TopicOptions(history=10_000, presence=True, framing=Framing.EVENT)
@@ -129,3 +143,81 @@ class Talk:
 @app.websocket("/talk")
 async def talk(websocket: WebSocket) -> None:
     await Talk(websocket).run()
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+async def verify(token: str) -> Identity:
+    """`ann-5` is ann's for five seconds."""
+    user, _, seconds = token.partition("-")
+    if not seconds:
+        raise HTTPException(401, "this token is not good")
+    return Identity(user=user, expires_at=time.time() + float(seconds), claims={"token": token})
+
+
+class Bearer:
+    """Takes a token from wherever a client may put it; a bad one is told after accept, so that a page hears of it."""
+
+    def __init__(self) -> None:
+        self.verify = verify
+
+    async def __call__(self, websocket: WebSocket, token: str | None = None) -> Identity:
+        offered = websocket.scope["subprotocols"]
+        header = websocket.headers.get("authorization", "").removeprefix("Bearer ")
+        bearer = offered[0] if offered[:1] == ["bearer"] else None
+        await websocket.accept(bearer)
+        came = f"query {token}" if token else f"subprotocol {offered[1]}" if bearer else f"header {header}"
+        if came == "header ":
+            message = await websocket.receive_json()
+            assert message.keys() == {"type", "token"}
+            came = f"{message['type']} {message['token']}"
+        websocket.state.came = [came]
+        try:
+            return await admit(websocket, await verify(came.partition(" ")[2]), verify)
+        except HTTPException as refused:
+            raise WebSocketException(3000, refused.detail) from None
+
+
+bearer = Bearer()
+
+
+@app.channel("/account", options=ChannelOptions(auth_expiring=10))
+async def account(websocket: WebSocket, identity: Annotated[Identity, Depends(bearer)]) -> AsyncIterator[None]:
+    yield
+
+
+@account.on("came")
+async def came(websocket: WebSocket) -> list[str]:
+    """The tokens of this connection: where the first came from, and what the newest is."""
+    now: Identity = websocket.scope["antiphon.identity"]
+    return [*websocket.state.came, now.claims["token"]]
+
+
+@app.websocket("/refuses")
+async def refuses(websocket: WebSocket, token: str = "", word: bool = False) -> None:
+    """Unauthorized right behind accept, as `Denials.CLOSE` says it; with a message in between or without."""
+    await websocket.accept()
+    if word:
+        await websocket.send_json({"type": "hello"})
+    else:
+        await websocket.send_json({"type": "error", "code": "unauthorized", "message": token})
+    await websocket.close(3000, token)
+
+
+@app.websocket("/expires")
+async def expires(websocket: WebSocket) -> None:
+    """What a server may say of expiry; keeps what is sent."""
+    got: list[Any] = []
+    await websocket.accept()
+    async for message in websocket.iter_json():
+        got.append(message)
+        match message["type"]:
+            case "say":
+                await websocket.send_json(message["event"])
+            case "got":
+                await websocket.send_json({"type": "reply", "ref": message["ref"], "data": got})
+            case "auth" if code := message["token"].partition("!")[2]:
+                await websocket.send_json({"type": "error", "ref": message["ref"], "code": code, "message": code})
+            case "auth":
+                await websocket.send_json({"type": "reply", "ref": message["ref"]})

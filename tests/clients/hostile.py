@@ -11,5 +11,7 @@ HOSTILE = [
     '{"type":"message","topic":"t","offset":1e400,"epoch":"e"}',
     '{"type":"message","data":{"type":{}}}', '{"type":"message"}',
     '{"type":"resync"}', '{"type":"heartbeat","interval":-1}', '{"type":"heartbeat","interval":[]}',
+    '{"type":"auth_expiring"}', '{"type":"auth_expiring","expires_in":1e400}',
+    '{"type":"auth_expiring","expires_in":[]}',
     '{"type":"presence_diff"}', "[" * 5000 + "]" * 5000, '{"type":"x","pad":"' + "x" * (1 << 20) + '"}',
 ]  # fmt: skip

@@ -94,6 +94,33 @@ async def main(base: str) -> list[object]:
 if __name__ == "__main__":
     print(json.dumps(asyncio.run(main(sys.argv[1]))))
 """
+AUTH_TS = """
+import { Account } from "./client.js";
+export async function main(base: string): Promise<unknown> {
+  let asked = 0;
+  const account = await Account.connect(base, {}, { token: () => `ann-${1.5 + asked++ / 100}` });
+  const left = await new Promise<number>((done) => account.on("auth_expiring", ({ expires_in }) => done(expires_in)));
+  const { expires_in }: { readonly expires_in: number | null } = await account.auth({ token: "ann-60" });
+  account.close();
+  return left < 1 && expires_in !== null && expires_in > 50;
+}
+"""
+AUTH_PY = """
+from __future__ import annotations
+import asyncio, json, sys
+from client import Account, Auth, AuthExpiring, AuthRenewed
+
+async def main(base: str) -> bool:
+    async with Account(base.replace("http", "ws"), token="ann-1.5") as account:
+        async for event in account:
+            expiring: AuthExpiring = event
+            break
+        renewed: AuthRenewed = await account.auth(Auth(token="ann-60"))
+        return expiring.expires_in < 1 and renewed.expires_in is not None and renewed.expires_in > 50
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(main(sys.argv[1]))))
+"""
 NODE = {"value": 1, "children": [{"value": 2, "children": []}]}
 HITS = [
     {"text": f"x {n}", "score": n, "at": None, "colour": "red", "pair": [1, "a"], "counts": {"a": 1}, "node": NODE,
@@ -102,8 +129,8 @@ HITS = [
 ]  # fmt: skip
 
 
-async def generated(language: str, folder: Path, *more: str) -> None:
-    done = await antiphon("client", str(CHAT), "--language", language, "-o", str(folder), *more)
+async def generated(language: str, folder: Path, *more: str, app: Path = CHAT) -> None:
+    done = await antiphon("client", str(app), "--language", language, "-o", str(folder), *more)
     assert done.code == 0, done.stderr
 
 
@@ -165,6 +192,28 @@ async def test_a_generated_python_client_is_clean_and_does_what_its_types_say(tm
         )
         said, _ = await done.communicate()
     assert json.loads(said) == [2, *HITS, "ann", 30, "invalid", ["said", "ann", "hi"]]
+
+
+async def test_the_messages_of_renewal_are_typed_where_a_dependency_verifies(tmp_path: Path) -> None:
+    app = HERE / "app.py"
+    await generated("javascript", tmp_path, app=app)
+    await generated("python", tmp_path, app=app)
+    (tmp_path / "use.ts").write_text(AUTH_TS)
+    (tmp_path / "use.py").write_text(AUTH_PY)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    check([tmp_path / "use.ts"], "--outDir", str(tmp_path))
+    options = ["--strict", "--cache-dir", str(tmp_path / "cache"), "use.py", "client.py"]
+    checked(tmp_path, sys.executable, "-m", "mypy", *options)
+    async with run(app) as server:
+        script = f"""
+            globalThis.WebSocket ??= (await import("{(tools() / "ws" / "wrapper.mjs").as_uri()}")).default;
+            const {{ main }} = await import("{(tmp_path / "use.js").as_uri()}");
+            console.log(JSON.stringify(await main("{server.http_url}")));
+        """
+        for command in (("node", "--input-type=module", "-e", script), (sys.executable, "use.py", server.http_url)):
+            done = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE)
+            said, _ = await done.communicate()
+            assert json.loads(said) is True
 
 
 async def test_a_prefix_stands_before_all_names_and_documents_come_from_files_and_servers_too(tmp_path: Path) -> None:

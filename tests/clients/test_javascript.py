@@ -95,7 +95,7 @@ async def test_a_stream_that_is_not_read_is_given_up_and_costs_no_more_memory(
 # --- the close code decides ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [1000, 1008, 4000, 4999])
+@pytest.mark.parametrize("code", [1000, 1008, 3003, 4000, 4999])
 async def test_a_code_that_means_no_ends_it_for_good(driver: Driver, server: ServedProcess, code: int) -> None:
     await driver.open(f"{server.url}/closes/{code}?reason=because")
     await driver.until("client.state.name === 'closed'")
@@ -108,7 +108,7 @@ async def test_a_code_that_means_no_ends_it_for_good(driver: Driver, server: Ser
     assert (await driver.run("return driven.log"))[-1] == "closed"
 
 
-@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3000, 4001])
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3008, 4001])
 async def test_after_other_codes_it_comes_back(driver: Driver, server: ServedProcess, code: int) -> None:
     await driver.open(f"{server.url}/closes/{code}", "{ retry: [4001] }")
     await driver.until("driven.states.filter(({ name }) => name === 'waiting').length >= 2")

@@ -132,7 +132,7 @@ async def test_a_stream_that_is_not_read_is_given_up(cable: Cable) -> None:
 # --- the close code decides ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [1000, 1008, 4000, 4999])
+@pytest.mark.parametrize("code", [1000, 1008, 3003, 4000, 4999])
 async def test_a_code_that_means_no_ends_it_for_good(server: ServedProcess, code: int) -> None:
     client = Client[Any](f"{server.url}/closes/{code}?reason=because")
     states: list[ClientState] = []
@@ -149,7 +149,7 @@ async def test_a_code_that_means_no_ends_it_for_good(server: ServedProcess, code
         await client.send("x", queue=True)
 
 
-@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3000, 4001])
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 3008, 4001])
 async def test_after_other_codes_it_comes_back(server: ServedProcess, code: int) -> None:
     client = Client[Any](f"{server.url}/closes/{code}", retry=(4001,))
     states: list[ClientState] = []
@@ -183,10 +183,10 @@ async def test_a_refused_handshake_ends_it_or_is_tried_again_when_the_server_say
         states: list[ClientState] = []
         client.watch(states.append)
         async with client:
-            await until(lambda: client.state.name == "closed")
+            await until(lambda: client.state.is_final)
     assert tokens == ["Bearer 0", "Bearer 1", "Bearer 2", "Bearer 3", "Bearer 4"]
     assert [(state.name, state.code) for state in states if state.code] == [
-        ("waiting", 503), ("waiting", 401), ("waiting", 1012), ("waiting", 401), ("closed", 401)
+        ("waiting", 503), ("waiting", 401), ("waiting", 1012), ("waiting", 401), ("unauthorized", 401)
     ]  # fmt: skip
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import urllib.request
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
+from antiphon.clients.runtime import Client
 from tests.commands import EXAMPLES, run
 from tests.patience import PATIENCE
 
@@ -188,3 +191,28 @@ async def test_a_broadcast_reaches_the_others_past_clients_that_vanish_or_stop_r
                     if str(message).startswith("ada: 199 "):
                         break
             deaf.transport.abort()
+
+
+async def test_a_connection_outlives_its_tokens_and_ends_with_the_last() -> None:
+    async with run(EXAMPLES / "renewed_token.py") as server, asyncio.timeout(PATIENCE):
+
+        def fetched() -> str:
+            request = urllib.request.Request(f"{server.http_url}/token", method="POST")
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                return str(response.read().decode())
+
+        async def token() -> str:
+            return await asyncio.to_thread(fetched)
+
+        async with Client[Any](f"{server.url}/clock", token=token, token_via="query") as client:
+            assert await client.request("left") > 0
+            while await client.request("left") > -1:  # noqa: ASYNC110  time itself is waited for
+                await asyncio.sleep(0.1)
+            assert client.state.name == "open"
+        async with connect(f"{server.url}/clock?token={await token()}") as client_without_function:
+            assert json.loads(await client_without_function.recv())["type"] == "auth_expiring"
+            await client_without_function.wait_closed()
+            assert client_without_function.close_code == 3000
+        async with connect(f"{server.url}/clock?token=bad") as stranger:
+            await stranger.wait_closed()
+            assert (stranger.close_code, stranger.close_reason) == (3000, "this token is not good")

@@ -8,7 +8,7 @@ from antiphon import tags
 from antiphon.dependencies import topics_of
 from antiphon.messages import ChannelShape
 from antiphon.messages.errors import CODES, MessageError
-from antiphon.messages.shape import AnswerKind, HandlerShape, Incoming
+from antiphon.messages.shape import AnswerKind, HandlerShape, Incoming, RenewalShape
 from antiphon.messages.typecodec import Codec, codec_of
 
 from . import payloads
@@ -49,12 +49,15 @@ class ChannelSection:
             self._binary(shape.bytes_handler)
         if shape.fallback is not None:
             self._fallback(shape.fallback, error)
+        if shape.renewal is not None:
+            self._renewal(shape.renewal, error)
         if shape.handlers:
             text = "Give up a request: a stream ends, the answer of anything else is not waited for."
             payload = payloads.envelope("cancel", self._names)
             key = section.message("cancel", payload, ref=self._names.ref, description=text)
             section.operation("cancel", "receive", [key], description=text, extension={"answer": "none"})
-        events = [self._event(one) for one in shape.sends] + events_of(section, topics_of(shape.plan))
+        sends = [*shape.sends, *([] if shape.renewal is None else [shape.renewal.event])]
+        events = [self._event(one) for one in sends] + events_of(section, topics_of(shape.plan))
         section.operation("events", "send", [*events, error])
 
     def _schema(self, codec: Codec, mode: Mode) -> Schema:
@@ -62,6 +65,25 @@ class ChannelSection:
         if adapter is None:
             return {}
         return self._section.schemas.of(_key(codec.annotation), adapter, mode)
+
+    def _renewal(self, renewal: RenewalShape, error: str) -> None:
+        tag = renewal.incoming.tag
+        schema = self._schema(renewal.incoming.codec, "validation")  # type: ignore[arg-type]  # it has one
+        fields = schema if self._names.content else self._section.schemas.resolved(schema)
+        text = doc_of(tags.bare(renewal.incoming.codec.annotation))  # type: ignore[union-attr]
+        request = self._section.message(
+            f"{tag}.request",
+            payloads.message([tag], fields, self._names),
+            name=tag,
+            description=text,
+            ref=self._names.ref,
+            extension=self._named(schema),
+        )
+        data = {self._names.content or "data": self._schema(renewal.reply, "serialization")}
+        reply = [self._answer(f"{tag}.reply", "reply", data), error]
+        self._section.operation(
+            tag, "receive", [request], reply=reply, description=text, extension={"answer": AnswerKind.VALUE.value}
+        )
 
     def _handler(self, handler: HandlerShape, error: str) -> None:
         messages = [self._request(one, handler) for one in handler.messages]
@@ -168,7 +190,8 @@ class ChannelSection:
         self._section.operation("bytes", "receive", [key], description=text, extension={"answer": "none"})
 
     def _fallback(self, handler: HandlerShape, error: str) -> None:
-        known = sorted({one.tag for other in self._shape.handlers for one in other.messages} | {"cancel"})
+        own = {"cancel"} if self._shape.renewal is None else {"cancel", self._shape.renewal.incoming.tag}
+        known = sorted({one.tag for other in self._shape.handlers for one in other.messages} | own)
         properties = {self._names.tag: {"type": "string", "not": {"enum": known}}, self._names.ref: payloads.REF}
         payload = {"type": "object", "properties": properties, "required": [self._names.tag]}
         key = self._section.message("fallback", payload, ref=self._names.ref, description="Any other message.")

@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -22,13 +22,19 @@ STEADY_AFTER: Final = 5.0
 """Seconds: a connection that lasted as long was a good one, and the next loss is a first one."""
 ANSWER_WITHIN: Final = 10.0
 """Seconds from the attempt, the token included, to an open connection."""
+TOKEN_WITHIN: Final = 9.0
+"""Seconds of them for the token."""
+NO_TOKEN: Final = "the token did not come"
 LARGEST: Final = 16 << 20
 """Bytes of one message from the server."""
-FINAL: Final = (1000, 1008)
+FINAL: Final = (1000, 1008, 3003)
+RENEWABLE: Final = 3000
+"""A new token may help, once."""
 REFUSED: Final = (400, 401, 403, 404, 405, 410, 426)
 """HTTP statuses after which another attempt is no use; 401 and 403 get a second one where a token is asked for."""
 
 Token = Callable[[], Awaitable[str | None] | str | None]
+TokenVia = Literal["header", "query", "subprotocol", "message"]
 Address = str | Callable[[], Awaitable[str] | str]
 
 
@@ -40,6 +46,7 @@ class Attempts:
         address: Address,
         token: Token | None,
         token_parameter: str | None,
+        token_via: TokenVia | None,
         headers: Mapping[str, str],
         retry: tuple[int, ...],
         options: Mapping[str, Any],
@@ -47,36 +54,74 @@ class Attempts:
         self.failures: int = 0
         self._address = absolute(address) if isinstance(address, str) else address
         self._token = token
-        self._token_parameter = token_parameter
+        self._via = token_via or ("header" if token_parameter is None else "query")
+        if self._via not in ("header", "query", "subprotocol", "message"):
+            raise ValueError(f"token_via is header, query, subprotocol or message, not {token_via!r}")
+        self._token_parameter = token_parameter or "token"
         self._headers = dict(headers)
         self._retry = retry
         self._options: dict[str, Any] = {"max_size": LARGEST, "close_timeout": 1, **options}
         self._refusals = 0
+        self._unauthorized = False
+        """Closed with 3000, and no message since."""
 
-    async def connect(self, query: Mapping[str, str]) -> ClientConnection:
-        """Raises whatever goes wrong, InvalidStatus for a refusal."""
+    async def connect(self, query: Mapping[str, str]) -> tuple[ClientConnection, str | None]:
+        """The connection, and the token that is to be its first message. Raises whatever goes wrong, InvalidStatus for
+        a refusal."""
         async with asyncio.timeout(ANSWER_WITHIN):
             url = self._address if isinstance(self._address, str) else absolute(await _settled(self._address))
-            token = None if self._token is None else await _settled(self._token)
-            headers = dict(self._headers)
-            if token is not None and self._token_parameter is None:
+            token, via = await self.token(), self._via
+            headers, options = dict(self._headers), dict(self._options)
+            if token is not None and via == "header":
                 headers["Authorization"] = f"Bearer {token}"
-            elif token is not None and self._token_parameter is not None:
+            elif token is not None and via == "query":
                 query = {**query, self._token_parameter: token}
+            elif token is not None and via == "subprotocol":
+                options["subprotocols"] = ["bearer", token, *(options.get("subprotocols") or ())]
             connection = await connect(
                 _with_query(url, query),
                 additional_headers=headers,
                 ping_interval=None,
                 open_timeout=None,
-                **self._options,
+                **options,
             )
         self._refusals = 0
-        return connection
+        return connection, token if via == "message" else None
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether there is somebody to ask for one."""
+        return self._token is not None
+
+    async def token(self) -> str | None:
+        """A new one, in time. Raises TimeoutError, and what the function raises."""
+        if self._token is None:
+            return None
+        limit = asyncio.timeout(TOKEN_WITHIN)
+        try:
+            async with limit:
+                token = await _settled(self._token)
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(NO_TOKEN) from None
+            raise
+        return None if token is None else str(token)
 
     def lasted(self, seconds: float) -> None:
         """A connection ended."""
         if seconds >= STEADY_AFTER:
             self.failures = 0
+            self._unauthorized = False
+
+    def heard(self) -> None:
+        """A message came that is no error: the token was taken."""
+        self._unauthorized = False
+
+    def is_unauthorized(self, code: int) -> bool:
+        """Whether this close code says so for the second time in a row: a new token did not help."""
+        again = code == RENEWABLE and self._unauthorized
+        self._unauthorized = self._unauthorized or code == RENEWABLE
+        return again
 
     def is_final(self, code: int) -> bool:
         """Whether this close code means no."""

@@ -6,6 +6,8 @@
  */
 /** The reason in the state of a connection that was given up because nothing came any more. */
 export declare const SILENCE = "the server did not answer any more";
+/** The reason in the state while a token is waited for that did not come. */
+export declare const NO_TOKEN = "the token did not come";
 export type State = {
     readonly name: "connecting";
     readonly attempt: number;
@@ -19,7 +21,7 @@ export type State = {
     readonly code: number;
     readonly reason: string;
 } | {
-    readonly name: "closed";
+    readonly name: "closed" | "unauthorized";
     readonly code: number;
     readonly reason: string;
 };
@@ -43,8 +45,10 @@ export interface Call {
     readonly queue?: boolean | undefined;
 }
 export interface Options {
-    /** Asked anew for each attempt; what it gives goes into the query as `tokenParameter`. */
+    /** Asked anew for each attempt, and when the server says `auth_expiring`: the new token then goes out as `auth`. */
     readonly token?: (() => string | null | undefined | Promise<string | null | undefined>) | undefined;
+    /** Where it goes: into the query as `tokenParameter`, as subprotocol behind `bearer`, or first of all as `auth`. */
+    readonly tokenVia?: "query" | "subprotocol" | "message" | undefined;
     readonly tokenParameter?: string | undefined;
     readonly protocols?: string | string[] | undefined;
     /** What is sent while there is no connection waits for one. False: it fails at once. A call may say otherwise. */

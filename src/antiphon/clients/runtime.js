@@ -13,9 +13,14 @@ const QUEUE = 64;
 const QUEUE_SIZE = 1 << 20; // characters or bytes
 const MOST_BUFFERED = 8 << 20; // of what the browser has not sent yet, and of what a stream's reader has not read
 const MOST_TOPICS = 256;
-const FINAL = [1000, 1008];
+const TOKEN_WITHIN = 9_000; // of which the token has so much
+const LONGEST_PAUSE = 5_000; // between two tries to renew
+const FINAL = [1000, 1008, 3003];
+const UNAUTHORIZED = 3000; // a new token may help, once
 /** The reason in the state of a connection that was given up because nothing came any more. */
 export const SILENCE = "the server did not answer any more";
+/** The reason in the state while a token is waited for that did not come. */
+export const NO_TOKEN = "the token did not come";
 /** An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow` of our own. */
 export class RemoteError extends Error {
     name = "RemoteError";
@@ -50,6 +55,8 @@ export class Client {
     #socket = null;
     #attempt = null; // this one; what an older one brings is no news
     #failures = 0; // in a row
+    #refused = false; // with 3000, and no message since
+    #renewing = null; // the attempt whose token is being renewed
     #timer;
     #watch;
     #heartbeat = 0; // milliseconds; 0: none was promised
@@ -59,6 +66,9 @@ export class Client {
     #ref = 0;
     constructor(address, options = {}) {
         this.#options = options;
+        const { tokenVia = "query" } = options;
+        if (!["query", "subprotocol", "message"].includes(tokenVia))
+            throw new TypeError(`tokenVia: ${tokenVia} is none of query, subprotocol, message`);
         this.#address = typeof address === "function" ? address : absolute(address);
         for (const [topic, text] of Object.entries(options.positions ?? {})) {
             const [, offset, epoch] = /^(\d{1,15})-(.+)$/.exec(String(text)) ?? [];
@@ -114,7 +124,7 @@ export class Client {
                     over();
                     resolve(this);
                 }
-                if (state.name === "closed") {
+                if (this.#over) {
                     over();
                     reject(this.#gone());
                 }
@@ -202,14 +212,14 @@ export class Client {
     }
     /** Leaves this connection for a new one, now. */
     reconnect() {
-        if (this.#state.name === "closed")
+        if (this.#over)
             return;
         this.#forget();
         void this.#connect();
     }
     /** Ends it for good. */
     close(code = 1000, reason = "") {
-        if (this.#state.name !== "closed")
+        if (!this.#over)
             this.#end(code, reason, code);
     }
     // --- the connection -----------------------------------------------------------------------------------------------
@@ -222,16 +232,18 @@ export class Client {
         if (mine !== this.#attempt)
             return; // whoever heard of it closed us
         try {
-            const url = await this.#url();
+            const [url, token] = await this.#url();
             if (mine !== this.#attempt)
                 return;
             const Class = this.#options.WebSocket ?? around.WebSocket;
             if (!Class)
                 throw new Error("there is no WebSocket here: give one as an option");
-            const socket = new Class(url, this.#options.protocols ?? []);
+            const via = this.#options.tokenVia;
+            const offered = via === "subprotocol" && token !== null ? ["bearer", token] : [];
+            const socket = new Class(url, [...offered, ...[this.#options.protocols ?? []].flat()]);
             this.#socket = socket;
             socket.binaryType = "arraybuffer";
-            socket.onopen = () => this.#opened();
+            socket.onopen = () => this.#opened(via === "message" ? token : null);
             socket.onmessage = ({ data }) => this.#hear(data);
             socket.onclose = ({ code, reason }) => this.#lost(code, String(reason));
             socket.onerror = () => { }; // onclose follows
@@ -242,11 +254,11 @@ export class Client {
         }
     }
     async #url() {
-        const { token, tokenParameter = "token", resume = { since: "*" } } = this.#options;
+        const { tokenVia = "query", tokenParameter = "token", resume = { since: "*" } } = this.#options;
         const url = absolute(typeof this.#address === "function" ? await this.#address() : this.#address);
-        const secret = await token?.();
-        if (secret != null)
-            url.searchParams.set(tokenParameter, secret);
+        const token = await this.#token();
+        if (token !== null && tokenVia === "query")
+            url.searchParams.set(tokenParameter, token);
         const positions = Object.entries(this.positions);
         for (const [parameter, pattern] of Object.entries(resume ?? {})) {
             const fits = (topic) => pattern.endsWith("*") ? topic.startsWith(pattern.slice(0, -1)) : topic === pattern;
@@ -254,11 +266,53 @@ export class Client {
             if (found)
                 url.searchParams.set(parameter, found[1]);
         }
-        return url.href;
+        return [url.href, token];
     }
-    #opened() {
+    /** A new one, in time. Whatever goes wrong is an error. */
+    async #token() {
+        let timer;
+        const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error(NO_TOKEN)), TOKEN_WITHIN); });
+        try {
+            const token = await Promise.race([this.#options.token?.(), late]);
+            return token == null ? null : String(token);
+        }
+        finally {
+            clearTimeout(timer);
+        }
+    }
+    /** Sends a new token, and tries again as long as the old one lasts; then the server closes with 3000. */
+    async #renew(seconds) {
+        const mine = this.#attempt;
+        if (!this.#options.token || this.#renewing === mine)
+            return;
+        this.#renewing = mine;
+        const until = Date.now() + 1000 * (typeof seconds === "number" ? Math.min(seconds, 3600) : 0);
+        for (let pause = 1000;; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
+            try {
+                const token = await this.#token();
+                if (token === null || mine !== this.#attempt)
+                    break;
+                await this.request("auth", { token }, { timeout: ANSWER_WITHIN, queue: false });
+                break;
+            }
+            catch (error) { // the token's, or the answer: another may be better
+                if (error instanceof RemoteError && error.code === "unknown_type")
+                    break;
+            }
+            if (mine !== this.#attempt || Date.now() + pause >= until)
+                break;
+            await new Promise((resolve) => setTimeout(resolve, pause));
+            if (mine !== this.#attempt)
+                break;
+        }
+        if (this.#renewing === mine)
+            this.#renewing = null;
+    }
+    #opened(token) {
         this.#began = this.#heard = Date.now();
         this.#heartbeat = (this.#options.heartbeat ?? 0) * 1000;
+        if (token !== null)
+            this.#socket?.send(JSON.stringify({ type: "auth", token }));
         const queue = this.#queue;
         this.#queue = [];
         this.#queued = 0;
@@ -268,24 +322,29 @@ export class Client {
         this.#become({ name: "open", silent: false });
     }
     #lost(code, reason) {
-        if (this.#state.name === "closed" || this.#state.name === "waiting")
+        if (this.#over || this.#state.name === "waiting")
             return;
+        const lasted = this.#state.name === "open" && Date.now() - this.#began >= STEADY_AFTER;
+        if (code === UNAUTHORIZED && this.#refused && !lasted)
+            return this.#end(code, reason, 1000, "unauthorized");
+        if (code === UNAUTHORIZED)
+            this.#refused = true;
         if (FINAL.includes(code) || (code >= 4000 && !this.#options.retry?.includes(code)))
             return this.#end(code, reason);
-        if (this.#state.name === "open" && Date.now() - this.#began >= STEADY_AFTER)
+        if (lasted)
             this.#failures = 0;
         const delay = Math.random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#failures++); // all lost it at once: do not return at once
         this.#forget();
         this.#timer = setTimeout(() => this.retry(), delay);
         this.#become({ name: "waiting", attempt: this.#failures, until: Date.now() + delay, code, reason });
     }
-    #end(code, reason, tell = 1000) {
+    #end(code, reason, tell = 1000, name = "closed") {
         clearTimeout(this.#timer);
         for (const remove of this.#removals.splice(0))
             remove();
         this.#forget(tell, reason);
         this.#queue = [];
-        this.#state = Object.freeze({ name: "closed", code, reason });
+        this.#state = Object.freeze({ name, code, reason });
         for (const ask of [...this.#asks.values()])
             ask.end(this.#gone());
         this.#become(this.#state);
@@ -329,12 +388,15 @@ export class Client {
         else if (quiet >= most && (name !== "open" || Date.now() - this.#suspected >= WATCHED_EVERY / 2))
             this.#lost(1006, SILENCE);
     }
+    get #over() {
+        return this.#state.name === "closed" || this.#state.name === "unauthorized";
+    }
     get #ready() {
         return this.#socket?.readyState === OPEN && this.#socket.bufferedAmount <= MOST_BUFFERED;
     }
     #gone() {
         const { state } = this;
-        if (state.name === "closed")
+        if (state.name === "closed" || state.name === "unauthorized")
             return new RemoteError("closed", `the connection was closed with ${state.code} ${state.reason}`.trim(), state);
         return this.#socket?.readyState === OPEN ? new RemoteError("busy", "too much waits to be sent") : new RemoteError("closed", "there is no connection");
     }
@@ -346,7 +408,7 @@ export class Client {
             this.#socket?.send(data);
             return true;
         }
-        const away = this.#socket?.readyState !== OPEN && this.#state.name !== "closed";
+        const away = this.#socket?.readyState !== OPEN && !this.#over;
         const size = this.#queued + sizeOf(data);
         if (!queue || !away || this.#queue.length >= (this.#options.queueLimit ?? QUEUE) || size > QUEUE_SIZE)
             return false;
@@ -408,6 +470,10 @@ export class Client {
             catch { /* a text, then */ }
         const type = typeof data === "string" && event !== null ? event.type : undefined;
         this.#settle(type === "joined" || type === "message" ? event.topic : undefined);
+        if (type !== "error")
+            this.#refused = false;
+        if (type === "auth_expiring")
+            void this.#renew(event.expires_in);
         if (type === "heartbeat")
             return this.#beats(event.interval);
         if (ANSWERS.has(type) && event.ref != null)

@@ -14,7 +14,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,8 +21,10 @@ from pydantic_core import to_jsonable_python
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from .attempts import Address, Attempts, Token
+from .attempts import Address, Attempts, Token, TokenVia
+from .renewing import Renewal
 from .standing import Places, Recovered
+from .state import ClientState
 from .waiting import Inbox, Pending, RemoteError, ToSend, Unread
 
 __all__ = ["Client", "ClientState", "Recovered", "RemoteError"]
@@ -37,30 +38,15 @@ logger: Final = logging.getLogger("antiphon.client")
 E = TypeVar("E", covariant=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientState:
-    """Where a client stands, by its `name`; a new object at each change."""
-
-    name: Literal["connecting", "open", "waiting", "closed"]
-    attempt: int = 0
-    """How many connections were lost in a row."""
-    silent: bool = False
-    """Open, but nothing came for suspiciously long."""
-    until: float = 0.0
-    """Waiting: when the next attempt is, by `time.time()`."""
-    code: int = 0
-    """Waiting, closed: the close code, 1006 for a link that was lost; or the HTTP status that refused the handshake."""
-    reason: str = ""
-    """What the server said with it."""
-
-
 class Client(Generic[E]):
     """A connection that comes back: `async with Client("wss://…") as client`. `async for event in client` gives what
     comes: JSON as its Python equivalent, text that is none as str, binary messages as bytes.
 
-    `token()` is asked anew for each attempt; what it gives goes into the header `Authorization: Bearer …`, or into the
-    query where `token_parameter` names one. `queue`: what is sent while there is no connection waits for one (at most
-    `queue_limit` messages); False: it fails at once; each call may say otherwise. `timeout`: seconds for an answer.
+    `token()`, also async, is asked anew for each attempt, and when the server says `auth_expiring`: the new token then
+    goes out as `auth`. `token_via`: "header" (`Authorization: Bearer …`), "query" (as `token_parameter`, or `token`),
+    "subprotocol" (behind `bearer`), "message" (first of all, as `auth`). `queue`: what is sent while there is no
+    connection waits for one (at most `queue_limit` messages); False: it fails at once; each call may say otherwise.
+    `timeout`: seconds for an answer.
     `heartbeat`: seconds between two pings where nothing else comes; two without a sign of life, and the link is dead.
     `resume`: query parameter to topic, or to a prefix of it with `*`. `retry`: close codes from 4000 after which it
     comes back all the same. `address` may be a function, asked anew as well. `positions`: by topic, what `positions` of
@@ -77,6 +63,7 @@ class Client(Generic[E]):
         *,
         token: Token | None = None,
         token_parameter: str | None = None,
+        token_via: TokenVia | None = None,
         queue: bool = False,
         queue_limit: int = 64,
         timeout: float | None = 30.0,
@@ -87,7 +74,7 @@ class Client(Generic[E]):
         additional_headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        self._attempts = Attempts(address, token, token_parameter, additional_headers or {}, retry, options)
+        self._attempts = Attempts(address, token, token_parameter, token_via, additional_headers or {}, retry, options)
         self._queue = queue
         self._queue_limit = queue_limit
         self._timeout = timeout
@@ -106,6 +93,7 @@ class Client(Generic[E]):
         self._read = dict(positions or {})
         self._connection: ClientConnection | None = None
         self._running: asyncio.Task[None] | None = None
+        self._renewal = Renewal(self._attempts, self.request)
         self._early = asyncio.Event()
         self._why = ""
         self._heard = 0.0
@@ -148,7 +136,7 @@ class Client(Generic[E]):
         opened = asyncio.get_running_loop().create_future()
 
         def check(state: ClientState) -> None:
-            if state.name in ("open", "closed") and not opened.done():
+            if (state.name == "open" or state.is_final) and not opened.done():
                 opened.set_result(state.name == "open")
 
         unwatch = self.watch(check)
@@ -286,20 +274,21 @@ class Client(Generic[E]):
             self._early.clear()
             refusal = None
             try:
-                connection = await attempts.connect(dict(self._places.query(self._resume)))
+                connection, token = await attempts.connect(dict(self._places.query(self._resume)))
             except InvalidStatus as error:
                 refusal = error
                 code, reason = error.response.status_code, error.response.reason_phrase
-                final = attempts.is_refusal(code)
+                final, unauthorized = attempts.is_refusal(code), code == 401
             except Exception as error:  # also what token() and address() raise: another attempt may go better
-                code, reason, final = 1006, str(error) or type(error).__name__, False
+                code, reason, final, unauthorized = 1006, str(error) or type(error).__name__, False, False
             else:
                 began = time.monotonic()
-                code, reason = await self._serve(connection)
+                code, reason = await self._serve(connection, token)
                 attempts.lasted(time.monotonic() - began)
-                final = attempts.is_final(code)
+                unauthorized = attempts.is_unauthorized(code)
+                final = unauthorized or attempts.is_final(code)
             if final:
-                self._end(code, reason)
+                self._end(code, reason, "unauthorized" if unauthorized else "closed")
                 return
             await self._wait(code, reason, attempts.delay(refusal))
 
@@ -312,9 +301,12 @@ class Client(Generic[E]):
                 await self._early.wait()
         await self._inbox.read_down()
 
-    async def _serve(self, connection: ClientConnection) -> tuple[int, str]:
-        """The life of one connection; returns how it ended."""
+    async def _serve(self, connection: ClientConnection, token: str | None) -> tuple[int, str]:
+        """The life of one connection, which begins with a token if one is given; returns how it ended."""
         self._connection = connection
+        if token is not None:
+            self._outbox.appendleft(ToSend(_json({"type": "auth", "token": token}), waits=False))
+            self._to_send += len(self._outbox[0].data)
         self._why = ""
         self._heard = time.monotonic()
         helpers = [asyncio.create_task(self._write(connection)), asyncio.create_task(self._look(connection))]
@@ -333,6 +325,7 @@ class Client(Generic[E]):
             pass
         finally:
             self._connection = None
+            helpers += self._renewal.stop()
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
@@ -396,10 +389,10 @@ class Client(Generic[E]):
                 self._finish(pending, RemoteError("closed", "the connection was lost before the answer came"))
         self._room.set()
 
-    def _end(self, code: int, reason: str) -> None:
-        if self._state.name == "closed":
+    def _end(self, code: int, reason: str, name: Literal["closed", "unauthorized"] = "closed") -> None:
+        if self._state.is_final:
             return
-        self._become(ClientState(name="closed", code=code, reason=reason))
+        self._become(ClientState(name=name, code=code, reason=reason))
         self._outbox.clear()
         for pending in list(self._pending.values()):
             self._finish(pending, self._gone())
@@ -407,7 +400,7 @@ class Client(Generic[E]):
         self._room.set()
 
     def _become(self, state: ClientState) -> None:
-        if self._state.name == "closed":
+        if self._state.is_final:
             return
         self._state = state
         for listener in list(self._watchers):
@@ -417,7 +410,7 @@ class Client(Generic[E]):
                 logger.exception("a listener to the state of a client failed")
 
     def _gone(self) -> RemoteError:
-        if self._state.name != "closed":
+        if not self._state.is_final:
             return RemoteError("closed", "there is no connection")
         ending = f"{self._state.code} {self._state.reason}".strip()
         return RemoteError("closed", f"the connection was closed with {ending}", self._state)
@@ -437,7 +430,7 @@ class Client(Generic[E]):
         return pending
 
     def _put(self, message: ToSend) -> bool:
-        if self._state.name == "closed" or self._to_send + len(message.data) > max(MOST_TO_SEND, len(message.data)):
+        if self._state.is_final or self._to_send + len(message.data) > max(MOST_TO_SEND, len(message.data)):
             return False
         if self._connection is None and (not message.waits or len(self._outbox) >= self._queue_limit):
             return False
@@ -473,6 +466,10 @@ class Client(Generic[E]):
         tag = event.get("type") if isinstance(event, dict) else None
         topic = event.get("topic") if tag in ("joined", "message") else None
         self._places.settle(topic)
+        if tag != "error":
+            self._attempts.heard()
+        if tag == "auth_expiring":
+            self._renewal.begin(event.get("expires_in"))
         if tag == "heartbeat":
             return
         if tag in ("reply", "item", "end", "error") and event.get("ref") is not None:

@@ -1,5 +1,8 @@
 """One WebSocket connection as an endpoint holds it, on any ASGI server."""
 
+from .expired import expire_at as expire_at
+from .expired import expiry_of as expiry_of
+from .expired import raise_expired as raise_expired
 from .options import ConnectionOptions
 from .owner import current_owner as current_owner
 from .state import Closed, WebSocketState

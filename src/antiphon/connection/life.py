@@ -5,6 +5,7 @@ The one place where an end is noted. Knows nothing of payloads, or of who sends.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -41,11 +42,16 @@ gone. Long enough for a loop over all connections, short enough for an endpoint 
 class Life:
     """The states of one connection, and its end. `way` is set before anything is asked."""
 
-    __slots__ = ("application_state", "client_state", "clock", "closing", "ended", "ended_by_foreign", "read_at", "way")
+    __slots__ = (
+        "answering", "application_state", "client_state", "clock", "closing", "ended", "ended_by_foreign", "loop",
+        "on_over", "read_at", "way",
+    )  # fmt: skip
 
     way: Way
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None, clock: Callable[[], float]) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = loop
+        """The connection's; None where it runs on trio."""
         self.client_state: WebSocketState = CONNECTING
         self.application_state: WebSocketState = CONNECTING
         self.clock: Callable[[], float] = clock
@@ -56,6 +62,10 @@ class Life:
         self.closing: Closed | None = None
         """The Close that the endpoint has given, and that may still wait for the peer to read."""
         self.ended_by_foreign: bool = False
+        self.answering: asyncio.Task[None] | None = None
+        """Somebody else than the endpoint answers the handshake."""
+        self.on_over: Callable[[], None] | None = None
+        """Called when the connection is over, by those ways that tell unasked."""
 
     # What is known
 
@@ -140,6 +150,18 @@ class Life:
             self.way.sink.disconnect(code, reason)
             self.end(Closed(code=code, reason=reason, by=ClosedBy.US))
 
+    def refuse_by_foreign(self, code: int, reason: str) -> bool:
+        """Refuse the handshake, for somebody else than the endpoint; False where it was answered before.
+
+        Who asks sends the answer, in the task `answering`.
+        """
+        if self.application_state is not CONNECTING or self.has_ended():
+            return False
+        self.application_state = DISCONNECTED
+        self.ended_by_foreign = True
+        self.end(Closed(code=code, reason=reason, by=ClosedBy.US))
+        return True
+
     def sent_last(self, message: Message) -> None:
         """A message other than data is with the server: note the end, if it is one."""
         if message["type"] == "websocket.close":
@@ -149,6 +171,8 @@ class Life:
 
     def on_ended(self, closed: Closed) -> None:
         """`ways.EndListener`."""
+        if self.on_over is not None:
+            self.on_over()
         if closed is LOST:
             self.closing = None  # it did not reach the peer
         if self.ended is None:

@@ -56,7 +56,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
         self._thread = threading.get_ident()
         self._owner = owner_token(scope)
         current_owner.set(self._owner)
-        self._life = Life(time.monotonic if self._loop is None else self._loop.time)
+        self._life = Life(self._loop, time.monotonic if self._loop is None else self._loop.time)
         self._unheard = 0
         self._foreign_senders: ForeignSenders | None = None
         self._carrier: Carrier | None = None
@@ -152,7 +152,14 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
 
     async def flushed(self) -> None:
         """Wait until a Close that a foreign sender or a cancelled task has left is with the server, or given up."""
+        if self._life.answering is not None:
+            await asyncio.wait([self._life.answering])
         await self._life.way.flushed()
+
+    @property
+    def life(self) -> Life:
+        """The states of the connection: for those that end it from outside."""
+        return self._life
 
     # Raw ASGI messages
 

@@ -7,9 +7,9 @@ here: on antiphon's own server a message costs one coroutine each way (benchmark
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio.lowlevel
 import starlette.websockets
@@ -24,6 +24,7 @@ from antiphon.exceptions import (
     UnexpectedMessageKind,
     WebSocketDisconnect,
 )
+from antiphon.identity import Identity
 from antiphon.masking import masked_subprotocols
 from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3003_FORBIDDEN, check_close_code
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
 T = TypeVar("T")
+
+Renewing: TypeAlias = Callable[["WebSocket[Any]", Identity], Awaitable[Identity]]
+RENEWING_KEY: Final = "antiphon.renewing"
+"""Key in the scope: what `renew` asks, left by who admitted somebody."""
 
 logger: Final = logging.getLogger("antiphon")
 
@@ -127,6 +132,26 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         if self.client_state is CONNECTING:
             await self.receive()
         await response(self.scope, self.receive, self.send)
+
+    async def renew(self, identity: Identity) -> Identity:
+        """Go on as the same user with a new identity, whose `expires_at` counts from now on; returns it.
+
+        Dependencies that found out who somebody is have called `admit` (antiphon.gate); a channel does all this by
+        itself. Raises RuntimeError where nobody was admitted, TypeError for what is no Identity, `WebSocketException`
+        3003 for another user and 3000 for an identity that has expired (which close the connection where nobody
+        catches them; caught, all is as it was), `WebSocketDisconnected` on a connection that has ended.
+        """
+        renewing: Renewing | None = self.scope.get(RENEWING_KEY)
+        if renewing is None:
+            raise RuntimeError(
+                "renew() on a connection that nobody was admitted to: let a dependency admit(websocket, identity) first"
+            )
+        self._life.require_open("renew")
+        await renewing(self, identity)
+        self._life.require_open("renew")
+        if self._life.closed is not None:  # known to the server alone
+            raise self._life.gone("renew")
+        return identity
 
     # Receiving
 

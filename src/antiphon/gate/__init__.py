@@ -3,7 +3,7 @@
 from antiphon.connection.denials import Denials
 from antiphon.identity import Identity
 
-from .admission import admit
+from .admission import admit, renew
 from .bearer import WebSocketBearer
 from .challenge import InvalidToken
 from .jwks import JWKS
@@ -41,5 +41,6 @@ __all__ = [
     "WhileAway",
     "admit",
     "note_refusal",
+    "renew",
     "requires",
 ]

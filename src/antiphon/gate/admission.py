@@ -1,21 +1,32 @@
-"""The one door through which an identity comes to its connection."""
+"""The one door through which an identity comes to its connection, and through which it is renewed."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 from starlette.requests import HTTPConnection
 
+from antiphon.connection import expire_at, raise_expired
+from antiphon.connection.websocket import RENEWING_KEY
+from antiphon.exceptions import WebSocketException
 from antiphon.identity import IDENTITY_KEY, Identity
+from antiphon.shown import shown
+from antiphon.status import WS_3003_FORBIDDEN
 
 from .hubs import register
+
+logger: Final = logging.getLogger("antiphon")
 
 Verify: TypeAlias = Callable[[str], Awaitable[Identity]]
 """From a token to who it is for. Raises HTTPException 401 for one that is not good, 503 where that cannot be known."""
 
 VERIFY_KEY: Final = "antiphon.verify"
 """Key in the scope: the `Verify` that knows new tokens for the identity of this connection."""
+
+ANOTHER_USER: Final = "another user"
 
 
 WHEN_ADMITTED_KEY: Final = "antiphon.when_admitted"
@@ -25,14 +36,39 @@ WHEN_ADMITTED_KEY: Final = "antiphon.when_admitted"
 async def admit(connection: HTTPConnection, identity: Identity, verify: Verify | None = None) -> Identity:
     """From now on the connection, a WebSocket's or a request's, is this identity's; returns it.
 
-    The app's hub knows it by its user. `verify` takes the tokens by which it is renewed. Dependencies that find out who
-    somebody is call this last. Raises HTTPException 401 for an identity that was revoked, on an open connection
-    WebSocketException 3000; and what a `Quota` raises that counts by user.
+    The app's hub knows it by its user. A WebSocket ends when the identity expires: Close 3000, or 401 before accept.
+    `verify` takes the tokens by which it is renewed. Dependencies that find out who somebody is call this last. Raises
+    HTTPException 401 for an identity that has expired or was revoked, on an open connection `WebSocketException` 3000;
+    what a `Quota` raises that counts by user; TypeError for what is no Identity, and for one that expires with a
+    connection that cannot be ended.
     """
+    if not isinstance(identity, Identity):
+        raise TypeError(f"expected an Identity, got {type(identity).__name__}: Identity(user=..., expires_at=...)")
+    if identity.expires_at is not None and identity.expires_at <= time.time():
+        raise_expired(connection)
     await register(connection, identity)
-    connection.scope[IDENTITY_KEY] = identity
-    for count in connection.scope.pop(WHEN_ADMITTED_KEY, ()):
+    scope = connection.scope
+    if scope["type"] == "websocket":
+        expire_at(connection, identity.expires_at)
+        scope[RENEWING_KEY] = renew
+    scope[IDENTITY_KEY] = identity
+    for count in scope.pop(WHEN_ADMITTED_KEY, ()):
         await count(connection, identity)
     if verify is not None:
-        connection.scope[VERIFY_KEY] = verify
+        scope[VERIFY_KEY] = verify
     return identity
+
+
+async def renew(connection: HTTPConnection, identity: Identity) -> Identity:
+    """What `WebSocket.renew` does, for a `WebSocket` of FastAPI's or Starlette's: admit the same user once more.
+
+    Raises RuntimeError where nobody was admitted, `WebSocketException` 3003 for another user's identity, and what
+    `admit` does.
+    """
+    before: Identity | None = connection.scope.get(IDENTITY_KEY)
+    if before is None:
+        raise RuntimeError("nobody was admitted here: let a dependency admit(connection, identity) first")
+    if isinstance(identity, Identity) and identity.user != before.user:
+        logger.info("%s: another user's identity renews nothing: 3003", shown(connection.scope.get("path", "")))
+        raise WebSocketException(WS_3003_FORBIDDEN, ANOTHER_USER)
+    return await admit(connection, identity)

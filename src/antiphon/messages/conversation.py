@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
-from antiphon.connection import OnInvalid, WebSocket, WebSocketState, codec
+from antiphon.connection import OnInvalid, WebSocket, WebSocketState, codec, expiry_of
 from antiphon.connection.typed import InvalidLimit, failures
 from antiphon.dependencies.calls import Bound
 from antiphon.dependencies.inspection import CallKind
@@ -26,8 +26,10 @@ from antiphon.dependencies.layers import CONNECTION, KEPT
 from antiphon.dependencies.lifetimes import ENDED, AsyncLife, raise_as_is
 from antiphon.dependencies.solve import TEARDOWN_SECONDS
 from antiphon.exceptions import InvalidMessage, PeerError, TooMuchJSON, UndeclaredMessage
+from antiphon.gate.admission import Verify
 from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1012_SERVICE_RESTART
+from antiphon.tags import AUTH
 from antiphon.types import ACCEPTED_KEY, STOPPING
 
 from . import errors
@@ -35,7 +37,9 @@ from .errors import CODES, FAULTS, Fault, MessageError, cause_of, failure, fault
 from .frames import Ref, Unreadable
 from .options import OnError
 from .program import Action, Program
+from .renewal import UNBLAMED
 from .requests import Requests
+from .shape import Incoming
 from .working import Working
 
 logger: Final = logging.getLogger("antiphon")
@@ -78,7 +82,7 @@ async def converse(program: Program, values: dict[str, Any]) -> None:
         if websocket.application_state is WebSocketState.CONNECTED:
             websocket.scope.pop(ACCEPTED_KEY, None)
             conversation = Conversation(program, websocket, kept, yielded)
-            websocket.listen_for_stop(conversation)
+            conversation.begin()
             try:
                 await conversation.line()
             finally:
@@ -125,9 +129,19 @@ class Conversation:
         """Nothing is in line."""
         self._stopping = False
 
+    def begin(self) -> None:
+        """Hear of what comes beside the line: the server's stop, the end of the client's time."""
+        websocket, renewal = self._websocket, self._program.renewal
+        websocket.listen_for_stop(self)
+        if (expiry := expiry_of(websocket.scope)) is not None and renewal.verifier(websocket) is not None:
+            ahead = self._program.options.auth_expiring
+            expiry.tell_ahead(ahead, lambda left: renewal.tell(websocket, left))
+
     async def end(self) -> None:
         """The line is over: end what runs beside it."""
         self._websocket.listen_for_stop(None)
+        if (expiry := expiry_of(self._websocket.scope)) is not None:
+            expiry.tell_ahead(None, None)
         if self._requests is not None:
             await self._requests.end()
 
@@ -246,6 +260,9 @@ class Conversation:
             if tag == CANCEL:
                 await self._cancel(ref)
                 return
+            if tag == AUTH and (verify := program.renewal.verifier(self._websocket)) is not None:
+                await self._renew(verify, data, ref, found, value)
+                return
             if (action := program.fallback) is None:
                 await self._refuse_as(errors.UNKNOWN_TYPE, ref)
                 return
@@ -257,24 +274,43 @@ class Conversation:
             await self.say(program.frames.error(Fault(errors.BUSY, CODES[errors.BUSY]), ref))
         else:
             try:
-                message = self._validated(action, data, found, value)
-            except ValidationError as exc:
-                await self._refuse(misfit(InvalidMessage(failures(exc))), ref)
+                message = self._validated(action.incoming, data, found, value)
             except InvalidMessage as exc:
                 await self._refuse(misfit(exc), ref)
             else:
                 await self._work(action, message, ref)
 
-    def _validated(self, action: Action, data: str, found: dict[str, Any], value: Any) -> Any:
+    def _validated(self, incoming: Incoming | None, data: str, found: dict[str, Any], value: Any) -> Any:
         frames = self._program.frames
-        if action.incoming is None:  # the fallback
+        if incoming is None:  # the fallback
             whole = codec.decode_json(data) if value is NOT_DECODED else value
             taker = self._program.fallback_codec
             assert taker is not None, "a fallback has one"
             return taker.validate_value(whole)
-        if value is NOT_DECODED:
-            return frames.validated(action.incoming, data, found)
-        return frames.validated_slowly(action.incoming, value)
+        if value is not NOT_DECODED:
+            return frames.validated_slowly(incoming, value)
+        try:
+            return frames.validated(incoming, data, found)
+        except ValidationError as exc:
+            raise InvalidMessage(failures(exc)) from None
+
+    async def _renew(self, verify: Verify, data: str, ref: Ref | None, found: dict[str, Any], value: Any) -> None:
+        """In line: what the client says behind its new token, it says as who it is then."""
+        renewal, frames = self._program.renewal, self._program.frames
+        if ref is not None and self._requests is not None and self._requests.has(ref):
+            await self._refuse_as(errors.DUPLICATE_REF, None)
+            return
+        try:
+            auth = self._validated(renewal.shape.incoming, data, found, value)
+        except InvalidMessage as exc:
+            await self._refuse(misfit(exc), ref)
+            return
+        renewed = await renewal.renew(self._websocket, verify, auth.token)
+        if isinstance(renewed, Fault):
+            if renewed.code in UNBLAMED or not await self._is_too_much():
+                await self.say(frames.error(renewed, ref))
+        elif ref is not None:
+            await self.say(frames.reply(ref, renewal.shape.reply.encode(renewed)))
 
     async def _cancel(self, ref: Ref | None) -> None:
         if ref is None:
@@ -372,13 +408,19 @@ class Conversation:
         if options.on_invalid is OnInvalid.CLOSE:
             await self._close(FAULTS[fault.code], fault.message if fault.code != errors.INVALID else "invalid message")
             return
-        if options.invalid_limit is not None:
-            self._invalid = self._invalid or InvalidLimit(options.invalid_limit)
-            if self._invalid.passed(asyncio.get_running_loop().time()):
-                await self._close(WS_1008_POLICY_VIOLATION, "too many invalid messages")
-                return
-        if options.on_invalid is OnInvalid.REPLY:
+        if not await self._is_too_much() and options.on_invalid is OnInvalid.REPLY:
             await self.say(self._program.frames.error(fault, ref))
+
+    async def _is_too_much(self) -> bool:
+        """Count one more mistake of the client's. Whether it was one too many, and the connection is closed."""
+        limit = self._program.options.invalid_limit
+        if limit is None:
+            return False
+        self._invalid = self._invalid or InvalidLimit(limit)
+        if not self._invalid.passed(asyncio.get_running_loop().time()):
+            return False
+        await self._close(WS_1008_POLICY_VIOLATION, "too many invalid messages")
+        return True
 
     @staticmethod
     def blame(error: asyncio.CancelledError) -> None:

@@ -77,6 +77,16 @@ class ChannelOptions:
     denials: Denials | None = None
     """How handshakes are refused. None: as the router or the app says, and `Denials.CLOSE` where they do not: the page
     at the other end is ours, and can do something about what it reads."""
+    auth: bool | None = None
+    """Whether the client renews its identity with the message `auth`. None: where a dependency admitted it with a
+    `verify`; True says so in documents too, where no dependency shows it; False: `auth` is no message."""
+
+    auth_expiring: float | None = 60.0
+    """Seconds ahead of its end that an identity's client gets the event `auth_expiring`, and at most half of its life.
+    A minute is enough for a page that has to ask its user. None: no event."""
+
+    auth_timeout: float = 10.0
+    """Seconds that verifying a token may take, then error `timeout`: nothing else of this client is read meanwhile."""
 
     def __post_init__(self) -> None:
         if self.denials is not None and not isinstance(self.denials, Denials):
@@ -86,9 +96,15 @@ class ChannelOptions:
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise ValueError(f"{name} is a number of {least} or more, not {value!r}")
         check_timeout(self.timeout)
+        if not (self.auth is None or isinstance(self.auth, bool)):
+            raise ValueError(f"auth is True, False or None, not {self.auth!r}")
+        check_timeout(self.auth_expiring, "auth_expiring")
+        if self.auth_timeout is None:
+            raise ValueError("auth_timeout is a positive number of seconds, not None")
+        check_timeout(self.auth_timeout, "auth_timeout")
 
 
-def check_timeout(timeout: float | None) -> None:
+def check_timeout(timeout: float | None, name: str = "timeout") -> None:
     """Raises ValueError for what is neither None nor a positive number of seconds."""
     if timeout is not None and (not isinstance(timeout, int | float) or timeout <= 0):
-        raise ValueError(f"timeout is a positive number of seconds or None, not {timeout!r}")
+        raise ValueError(f"{name} is a positive number of seconds or None, not {timeout!r}")

@@ -25,6 +25,7 @@ from .caller import Caller
 from .frames import Frames
 from .options import ChannelOptions
 from .outgoing import Events, Outgoing, check_distinct
+from .renewal import Renewal, renews
 from .shape import (
     AnswerKind,
     ChannelShape,
@@ -209,6 +210,7 @@ class Program:
         self.described: tuple[HandlerShape, ...] = tuple(
             describe_handler(one, plan, self.options) for one, plan in zip(registered, layers.calls, strict=True)
         )
+        self.renewal: Renewal = Renewal(self.options)
         self.shape: ChannelShape = self._shape(layers, path)
         self.declared: frozenset[Any] = frozenset(
             [*(tags.bare(one.codec.annotation) for one in self.shape.sends)]
@@ -253,6 +255,7 @@ class Program:
             handlers=tuple(of_kind[HandlerKind.MESSAGE]),
             bytes_handler=next(iter(of_kind[HandlerKind.BYTES]), None),
             fallback=next(iter(of_kind[HandlerKind.FALLBACK]), None),
+            renewal=self.renewal.shape if renews(self.options, [step.call for step in layers.plan.steps]) else None,
             sends=sent_by(blueprint.label, tuple(declared), self.described, wire),
         )
 

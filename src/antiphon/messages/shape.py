@@ -111,6 +111,15 @@ class HandlerShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RenewalShape:
+    """A channel's own messages of who its client is."""
+
+    incoming: Incoming
+    reply: Codec
+    event: Outgoing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ChannelShape:
     """One channel at one path."""
 
@@ -127,6 +136,8 @@ class ChannelShape:
     handlers: tuple[HandlerShape, ...]
     bytes_handler: HandlerShape | None
     fallback: HandlerShape | None
+    renewal: RenewalShape | None
+    """Where documents say that clients renew their identity."""
     sends: tuple[Outgoing, ...]
     """Events: of `sends=`, of `Caller[...]`, and those that answers of kind EVENT are."""
 
