@@ -12,7 +12,7 @@ import antiphon
 
 SOURCE = Path(antiphon.__file__).parent
 VOCABULARY = frozenset(
-    {"version", "types", "status", "exceptions", "events", "shown", "tags", "tagged", "identity", "deadlines"}
+    {"version", "types", "status", "exceptions", "events", "shown", "tags", "tagged", "identity", "deadlines", "networks"}
 )
 
 FACADES = frozenset(

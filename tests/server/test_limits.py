@@ -12,7 +12,7 @@ import pytest
 
 from antiphon.events import ConnectionClosed, ConnectionOpened, ConnectionRefused, ProtocolViolated
 from antiphon.server import ServerConfig
-from antiphon.server.limits import Admission, Hoard, Rate
+from antiphon.server.limits import Admission, FrameRate, Hoard
 from antiphon.types import ClosedBy
 from tests.patience import PATIENCE
 
@@ -177,10 +177,10 @@ def test_admission_counts_by_address_and_forgets_those_without_connections() -> 
 
 
 def test_a_rate_allows_a_burst_of_one_second_and_refills_with_time() -> None:
-    rate = Rate(10, 1000, now=0.0)
+    rate = FrameRate(10, 1000, now=0.0)
     assert rate.spend(10, 100, 0.0)
     assert not rate.spend(11, 1, 0.0)
-    rate = Rate(10, None, now=0.0)
+    rate = FrameRate(10, None, now=0.0)
     assert rate.spend(10, 10**9, 0.0)
     assert rate.spend(15, 10**9, 0.5)
     assert rate.spend(25, 10**9, 10.0)

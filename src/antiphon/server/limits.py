@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
+from antiphon.networks import network_of
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1009_MESSAGE_TOO_BIG, WS_1013_TRY_AGAIN_LATER
 
 from .config import ServerConfig
@@ -44,7 +44,7 @@ class Admission:
             self._addresses.pop(address, None)
 
 
-class Rate:
+class FrameRate:
     """Two token buckets, each holding one second's worth: frames, and bytes on the wire."""
 
     __slots__ = ("_byte_limit", "_bytes", "_frame_limit", "_frames", "_seen", "_then")
@@ -119,14 +119,3 @@ class Hoard(Generic[T]):
         del self._address_of[holder]
         if not holders:
             del self._addresses[address], self._totals[address]
-
-
-def network_of(address: str) -> Hashable:
-    """What one client has of addresses: an IPv4 address, or an IPv6 network of 64 bits."""
-    if ":" not in address:
-        return address
-    try:
-        parsed = ipaddress.IPv6Address(address)
-    except ValueError:
-        return address
-    return str(parsed.ipv4_mapped) if parsed.ipv4_mapped else parsed.packed[:8]

@@ -29,7 +29,7 @@ from .backend import Pipe
 from .engine import Engine
 from .errors import TOLD_OF_THE_END
 from .handshake import Handshake
-from .limits import Rate, limit_behind
+from .limits import FrameRate, limit_behind
 from .state import APP_MAY_SEND, Opening, move
 from .watch import Watch
 
@@ -54,7 +54,7 @@ class Session(asyncio.Protocol):
         """The client's, as counted by the engine's admission."""
         self.handshake: Handshake | None = None
         """Until it is answered."""
-        self._rate: Rate | None = None
+        self._rate: FrameRate | None = None
         self._violation: ProtocolError | None = None  # until the app has had its turn with what came before
 
     # ------------------------------------------------------------ transport
@@ -167,7 +167,7 @@ class Session(asyncio.Protocol):
             role=Role.SERVER, max_message_size=config.max_message_size, inflater=pipe.deflate
         )
         if config.max_frames_per_second is not None or config.max_bytes_per_second is not None:
-            self._rate = Rate(config.max_frames_per_second, config.max_bytes_per_second, engine.clock())
+            self._rate = FrameRate(config.max_frames_per_second, config.max_bytes_per_second, engine.clock())
             pipe.rated = True
         move(pipe, Phase.OPEN)
         self.watch.on_opened()
