@@ -5,7 +5,8 @@ An `Observer` is called in the loop's thread, must not block and must not raise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,9 +19,39 @@ __all__ = [
     "Event",
     "KeepaliveTimeout",
     "Observer",
+    "Observers",
     "ProtocolViolated",
+    "Refusal",
+    "Refused",
     "SendTimeout",
 ]
+
+
+class Refusal(enum.Enum):
+    """Why the gate refused somebody. The values are labels of a metric: few, fixed, and nobody's name."""
+
+    ORIGIN = "origin"
+    """A page of a site that may not connect."""
+    TOKEN_MISSING = "token_missing"
+    """No credentials where some are needed."""
+    TOKEN_INVALID = "token_invalid"
+    """Credentials that are none: forged, malformed, of another audience, a ticket that was used."""
+    TOKEN_EXPIRED = "token_expired"
+    """Credentials that were good, at the door or over an open connection."""
+    TOKEN_LATE = "token_late"
+    """The first message, which should have brought the credentials, did not come in time."""
+    SCOPE = "scope"
+    """Good credentials that do not suffice."""
+    OTHER_USER = "other_user"
+    """A connection was to be renewed with somebody else's credentials."""
+    REVOKED = "revoked"
+    """The user, the session or all tokens of before were revoked."""
+    QUOTA = "quota"
+    """More connections than the user's share."""
+    RATE = "rate"
+    """More messages, bytes or handshakes than the rate."""
+    UNAVAILABLE = "unavailable"
+    """What has to be asked (keys, a backend) is away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +96,19 @@ class ConnectionRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Event):
+    """The gate refused somebody: a handshake, a renewal, or a message too many.
+
+    Of a handshake that the server answers with HTTP a `ConnectionRefused` is told beside it.
+    """
+
+    path: str
+    """Of the request, without its query string."""
+    reason: Refusal
+    """Why, in one of a few words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeepaliveTimeout(Event):
     """A peer did not answer a ping in time; its connection was aborted."""
 
@@ -96,3 +140,22 @@ class ProtocolViolated(Event):
 
 
 Observer: TypeAlias = Callable[[Event], None]
+
+
+class Observers:
+    """Several observers as one: each is told of every event, in order, and only once where it is named twice."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._each: tuple[Observer, ...] = tuple(dict.fromkeys(one for given in observers for one in each_of(given)))
+
+    def __iter__(self) -> Iterator[Observer]:
+        return iter(self._each)
+
+    def __call__(self, event: Event) -> None:
+        for observer in self._each:
+            observer(event)
+
+
+def each_of(observer: Observer) -> tuple[Observer, ...]:
+    """The observers of which this one is made up."""
+    return tuple(observer) if isinstance(observer, Observers) else (observer,)

@@ -33,6 +33,12 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 CARRIER_EXTENSION: Final = "antiphon.carrier"
 """Key in `scope["extensions"]` under which our server offers its `Carrier`."""
 
+OBSERVERS_EXTENSION: Final = "antiphon.observers"
+"""Key in `scope["extensions"]` under which our server names its observers, a tuple, for what it does not see itself."""
+
+APP_KEY: Final = "antiphon.app"
+"""Key in the scope: our own `App`, also below a mounted foreign one that has overwritten `scope["app"]`."""
+
 RERAISE_EXTENSION: Final = "antiphon.reraise"
 """Key in `scope["extensions"]`: what leaves an endpoint is to reach the server too, once the connection is closed.
 

@@ -3,5 +3,6 @@
 from antiphon.identity import Identity
 
 from .admission import admit
+from .refusals import note_refusal
 
-__all__ = ["Identity", "admit"]
+__all__ = ["Identity", "admit", "note_refusal"]

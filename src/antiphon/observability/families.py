@@ -46,6 +46,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "connections_opened": Family(FamilyKind.COUNTER, "WebSocket handshakes accepted"),
     "connections_closed": Family(FamilyKind.COUNTER, "Connections ended, by close code and by whom", ("code", "by")),
     "handshakes_refused": Family(FamilyKind.COUNTER, "Connections turned away before accept", ("status",)),
+    "refusals": Family(FamilyKind.COUNTER, "What the gate refused, by reason", ("reason",)),
     "keepalive_timeouts": Family(FamilyKind.COUNTER, "Peers that did not answer a ping in time"),
     "send_timeouts": Family(FamilyKind.COUNTER, "Peers that took nothing for send_timeout"),
     "protocol_violations": Family(FamilyKind.COUNTER, "Peers that broke the protocol or a limit", ("code",)),

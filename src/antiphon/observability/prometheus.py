@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from antiphon import events
-from antiphon.events import Event, Observer
+from antiphon.events import Event, Observer, Observers
 from antiphon.hub import Hub
 from antiphon.hub import events as hub_events
 from antiphon.hub.hub import greet_hubs
@@ -113,6 +113,7 @@ class Metrics:
             events.SendTimeout: lambda event: self._count("send_timeouts"),
             events.ProtocolViolated: lambda event: self._count("protocol_violations", _code(event.code)),
             events.ConnectionRefused: lambda event: self._count("handshakes_refused", str(event.status)),
+            events.Refused: lambda event: self._count("refusals", event.reason.value),
         }
 
     def _of_hubs(self) -> dict[type[Event], Callable[[Any], None]]:
@@ -184,13 +185,8 @@ def metrics_app(*hubs: Hub, registry: CollectorRegistry | None = None) -> ASGIAp
 
 
 def both(first: Observer, second: Observer) -> Observer:
-    """An observer that tells two."""
-
-    def observe(event: Event) -> None:
-        first(event)
-        second(event)
-
-    return observe
+    """An observer that tells two, and one that is both once."""
+    return Observers(first, second)
 
 
 def _code(code: int) -> str:

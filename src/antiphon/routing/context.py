@@ -11,10 +11,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from antiphon.dependencies.foreign import resources_in
 from antiphon.dependencies.inspection import unpartial
+from antiphon.types import APP_KEY as APP_KEY
 from antiphon.types import LEAVING_EXTENSION, RERAISE_EXTENSION, Scope
-
-APP_KEY: Final = "antiphon.app"
-"""Our own `App`, also below a mounted foreign one that has overwritten `scope["app"]`."""
 
 HANDLERS_KEY: Final = "starlette.exception_handlers"
 """Starlette's key: (handlers by class, handlers by status). Shared, so its plain routes find our app's handlers."""

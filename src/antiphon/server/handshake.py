@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 from antiphon.shown import shown
-from antiphon.types import CARRIER_EXTENSION, Message, Scope
+from antiphon.types import CARRIER_EXTENSION, OBSERVERS_EXTENSION, Message, Scope
 from antiphon.wire import HandshakeError
 from antiphon.wire.handshake import Request, accept_response, parse_request, refuse_response, subprotocols, validate
 
@@ -138,7 +138,11 @@ class Handshake:
             client=client,
             server=engine.shared_address(server),
             state=engine.app_state.copy(),
-            extensions={"websocket.http.response": {}, CARRIER_EXTENSION: pipe},
+            extensions={
+                "websocket.http.response": {},
+                CARRIER_EXTENSION: pipe,
+                OBSERVERS_EXTENSION: engine.config.observers,
+            },
         )
         watch.path = scope["path"]
         self._scope = scope
