@@ -27,6 +27,7 @@ from .clients.served_module import ClientModule
 from .connection import ConnectionOptions
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
+from .gate.rates import Rate
 from .hub import Hub, HubError
 from .messages import Channel, ChannelOptions
 from .routing import APIRouter
@@ -36,7 +37,7 @@ from .routing.default_handlers import http_exception_handler, request_validation
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
 from .routing.http import Documentation, RouteOptions, check_keywords
 from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
-from .routing.route import Told
+from .routing.route import Lets, Told
 from .routing.router import RouteMethods
 from .types import ASGIApp, Message, Receive, Scope, Send
 
@@ -188,9 +189,11 @@ class App(RouteMethods):
     `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
     stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
-    `channel_options` are the wire and the limits of channels that have none of their own. `asyncapi_url` is the path of
-    the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that documents no messages,
-    or has `openapi_url=None`, has none. None: no document. `console_url` is the path of its console; None: no page.
+    `channel_options` are the wire and the limits of channels that have none of their own. `rates` bound the messages of
+    each connection, beside those of its router and its route; `connects` the handshakes of an address. `asyncapi_url`
+    is the path of the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that
+    documents no messages, or has `openapi_url=None`, has none. None: no document. `console_url` is the path of its
+    console; None: no page.
     `client_url` is that of the JavaScript client of the app's channels, and of its types beside it; None: no client.
     Both need the document. Raises TypeError for a keyword it does not know and for what is of another type.
     """
@@ -212,6 +215,8 @@ class App(RouteMethods):
         hub: Hub | None = None,
         connection_options: ConnectionOptions | None = None,
         channel_options: ChannelOptions | None = None,
+        rates: Sequence[Rate] | None = None,
+        connects: Rate | None = None,
         asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
         console_url: str | None = DEFAULT_CONSOLE_URL,
         client_url: str | None = DEFAULT_CLIENT_URL,
@@ -244,6 +249,8 @@ class App(RouteMethods):
             on_shutdown=on_shutdown,
             lifespan=lifespan,
             channel_options=channel_options,
+            rates=rates,
+            connects=connects,
         )
         self.router.default = _documents(self, asyncapi_url, console_url, client_url)
         self._hub = _AppsHub(hub)
@@ -338,10 +345,18 @@ class App(RouteMethods):
         sends: Any = None,
         options: ChannelOptions | None = None,
         subprotocol: str | None = None,
+        **lets: Unpack[Lets],
     ) -> Channel:
         """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
         return self.router.add_channel(
-            path, function, name, dependencies=dependencies, sends=sends, options=options, subprotocol=subprotocol
+            path,
+            function,
+            name,
+            dependencies=dependencies,
+            sends=sends,
+            options=options,
+            subprotocol=subprotocol,
+            **lets,
         )
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from .options import ConnectionOptions
 from .owner import current_owner as current_owner
+from .raw import RawWebSocket as RawWebSocket
 from .state import Closed, WebSocketState
 from .typed import OnInvalid
 from .websocket import WebSocket

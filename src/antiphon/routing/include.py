@@ -17,11 +17,13 @@ from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from antiphon.dependencies.params import Depends
+from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.messages import ChannelOptions
 from antiphon.types import Receive, Scope, Send
 
 from .channel import ChannelRoute
 from .context import OverridesProvider
+from .errors import RoutingError
 from .http import APIRoute
 from .route import APIWebSocketRoute, WebSocketRoute
 
@@ -57,6 +59,7 @@ class IncludedRouter(BaseRoute):
         provider: OverridesProvider | None,
         options: dict[str, Any],
         channel_options: ChannelOptions | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.router = router
         self.prefix = prefix
@@ -64,6 +67,7 @@ class IncludedRouter(BaseRoute):
         self.provider = provider
         self.options = options
         self.channel_options = channel_options
+        self.limits = limits
         self._source: list[BaseRoute] = []
         self._effective: list[BaseRoute] = []
 
@@ -109,15 +113,16 @@ class IncludedRouter(BaseRoute):
                 provider=self.provider or route.provider,
                 options=self.options | route.options,
                 channel_options=route.channel_options or self.channel_options,
+                limits=self.limits + route.limits,
             )
         if isinstance(route, ChannelRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.channel_options)
+            return route.included(self.prefix, self.dependencies, self.provider, self.limits, self.channel_options)
         if isinstance(route, APIWebSocketRoute):
-            return route.included(self.prefix, self.dependencies, self.provider)
+            return route.included(self.prefix, self.dependencies, self.provider, self.limits)
         if isinstance(route, APIRoute):
             return route.included(self.prefix, self.dependencies, self.provider, self.options)
         if isinstance(route, WebSocketRoute):
-            return route.included(self.prefix)
+            return route.included(self.prefix, self.limits)
         return self._foreign(route)
 
     def _foreign(self, route: BaseRoute) -> BaseRoute | None:
@@ -176,3 +181,10 @@ def flatten(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
             yield from flatten(route.routes)
         else:
             yield route
+
+
+def check_paths(routes: Sequence[BaseRoute]) -> None:
+    """Raise RoutingError for a route that has no path, and is to get no prefix either."""
+    for route in flatten(routes):
+        if getattr(route, "path", None) == "" and isinstance(route, APIRoute | APIWebSocketRoute | WebSocketRoute):
+            raise RoutingError(f"Prefix and path cannot be both empty (endpoint {route.name})")

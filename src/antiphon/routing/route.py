@@ -17,9 +17,11 @@ from starlette.routing import Match, compile_path, get_name
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 
 from antiphon.dependencies import Kind, analyze
-from antiphon.dependencies.inspection import unpartial
+from antiphon.dependencies.inspection import describe, unpartial
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
+from antiphon.gate.limits import NO_LIMITS, Limits
+from antiphon.gate.rates import Rate
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import endpoint as runner
@@ -27,8 +29,17 @@ from .context import OverridesProvider
 from .errors import check_endpoint, check_injectable, check_messages, check_path
 
 
-class Told(TypedDict, total=False):
-    """What a route says of its messages, for documents: their types, unions of them as a rule."""
+class Lets(TypedDict, total=False):
+    """How much a route lets in, beside what the app and its routers say."""
+
+    rates: Sequence[Rate] | None
+    """Of the messages of each connection."""
+    connects: Rate | None
+    """Of the handshakes of an address."""
+
+
+class Told(Lets, total=False):
+    """What a route says of its messages, for documents: their types, unions of them as a rule; and what it lets in."""
 
     receives: Any
     """From the client."""
@@ -40,7 +51,7 @@ class WebSocketRoute(StarletteWebSocketRoute):
     """A path and an `endpoint(websocket)` without dependency injection, or a `WebSocketEndpoint` class.
 
     Takes the place of Starlette's, and ends connections by the close matrix. `middleware` is wrapped around this route
-    only. `name` (else the endpoint's) is what `url_path_for` finds it by.
+    only. `name` (else the endpoint's) is what `url_path_for` finds it by. `limits` are how much it lets in.
     """
 
     def __init__(
@@ -50,12 +61,15 @@ class WebSocketRoute(StarletteWebSocketRoute):
         *,
         name: str | None = None,
         middleware: Sequence[Middleware] | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         check_path(path, endpoint)
+        limits.check_plain(describe(endpoint))
         super().__init__(path, endpoint, name=name)
         self.middleware: list[Middleware] = list(middleware or ())
         run = runner.run_session if _is_function(endpoint) else runner.run_asgi
-        self.app: ASGIApp = functools.partial(run, endpoint)
+        self.limits: Limits = limits
+        self.app: ASGIApp = functools.partial(run, endpoint, limits)
         for factory, args, kwargs in reversed(self.middleware):
             self.app = factory(self.app, *args, **kwargs)
 
@@ -64,9 +78,15 @@ class WebSocketRoute(StarletteWebSocketRoute):
         running: Coroutine[Any, Any, None] = self.app(scope, receive, send)  # type: ignore[assignment]
         return running
 
-    def included(self, prefix: str) -> WebSocketRoute:
-        """This route as it appears below `prefix`."""
-        return type(self)(prefix + self.path, self.endpoint, name=self.name, middleware=self.middleware)
+    def included(self, prefix: str, limits: Limits = NO_LIMITS) -> WebSocketRoute:
+        """This route as it appears below `prefix`, within the `limits` of what includes it."""
+        return type(self)(
+            prefix + self.path,
+            self.endpoint,
+            name=self.name,
+            middleware=self.middleware,
+            limits=limits + self.limits,
+        )
 
 
 class APIWebSocketRoute(StarletteWebSocketRoute):
@@ -76,7 +96,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
     and their values are dropped. `receives` and `sends` are the types of its messages, for documents. `name` (else the
     endpoint's) is what `url_path_for` finds it by. Overrides come from `dependency_overrides_provider`, else from the
-    app around.
+    app around. `rates` bound the messages of each connection, `connects` the handshakes of an address; `limits`
+    are those of what the route is in.
     """
 
     def __init__(
@@ -89,9 +110,14 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         dependency_overrides_provider: OverridesProvider | None = None,
         receives: Any = None,
         sends: Any = None,
+        rates: Sequence[Rate] | None = None,
+        connects: Rate | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         check_path(path, endpoint)
         check_injectable(endpoint)
+        self.limits: Limits = limits + Limits(rates, connects)
+        """Those of the app and of routers, and its own."""
         self.check(endpoint)
         for declared in (receives, sends):
             check_messages(declared, endpoint)
@@ -116,6 +142,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
     def check(self, endpoint: Callable[..., Any]) -> None:
         """Raise RegistrationError for what cannot be an endpoint."""
         check_endpoint(endpoint)
+        self.limits.check_plain(describe(endpoint))
 
     def analyzed(self) -> Plan:
         """The endpoint's plan at this path."""
@@ -130,12 +157,17 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
-        return runner.run(self.endpoint, self.plan, scope, receive, send, self.dependency_overrides_provider)
+        provider = self.dependency_overrides_provider
+        return runner.run(self.endpoint, self.plan, scope, receive, send, provider, self.limits)
 
     def included(
-        self, prefix: str, dependencies: Sequence[Depends], provider: OverridesProvider | None
+        self,
+        prefix: str,
+        dependencies: Sequence[Depends],
+        provider: OverridesProvider | None,
+        limits: Limits = NO_LIMITS,
     ) -> APIWebSocketRoute:
-        """This route as it appears below `prefix`, behind the `dependencies` of what includes it."""
+        """This route as it appears below `prefix`, behind the `dependencies` and `limits` of what includes it."""
         route = type(self)(
             prefix + self.path,
             self.endpoint,
@@ -144,6 +176,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
             dependency_overrides_provider=self.dependency_overrides_provider or provider,
             receives=self.receives,
             sends=self.sends,
+            limits=limits + self.limits,
         )
         route.own_path = self.own_path
         return route

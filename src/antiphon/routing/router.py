@@ -18,6 +18,8 @@ from starlette.routing import BaseRoute, Router
 
 from antiphon.dependencies.inspection import describe
 from antiphon.dependencies.params import Depends
+from antiphon.gate.limits import Limits
+from antiphon.gate.rates import Rate
 from antiphon.messages import Channel, ChannelOptions
 from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
@@ -30,21 +32,15 @@ from .endpoint import refuse_unknown
 from .errors import RoutingError, a_path, check_endpoint, check_prefix, warn_of_missing_path_parameters
 from .fastapi_include import FastAPIInclude
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
-from .include import Includable, IncludedRouter, flatten, select
+from .include import Includable, IncludedRouter, check_paths, flatten, select
 from .leaf import LeafRoute, is_leaf
 from .near_misses import no_route
-from .route import APIWebSocketRoute, Told, WebSocketRoute
+from .route import APIWebSocketRoute, Lets, Told, WebSocketRoute
 from .suspects import warn_of_suspects, warn_of_unreachable
 
 logger: Final = logging.getLogger("antiphon")
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-
-_UPGRADE_REQUIRED: Final = "this path serves WebSockets: connect with ws:// or wss://"
-_NO_HANDSHAKE: Final = (
-    "only a WebSocket is served here, and this request asks for none (426). If a client has asked for one, a proxy "
-    "between it and this server must pass on the headers Upgrade and Connection, in HTTP/1.1"
-)
 
 
 class RouteMethods:
@@ -60,6 +56,7 @@ class RouteMethods:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
 
         `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
+        `rates` bound the messages of a connection, `connects` the handshakes; those of the app and of routers hold too.
         Raises RegistrationError for what can never be served: no path, no `async`, a parameter that cannot be filled.
         """
         router = self._registrar
@@ -80,13 +77,15 @@ class RouteMethods:
         sends: Any = None,
         options: ChannelOptions | None = None,
         subprotocol: str | None = None,
+        **lets: Unpack[Lets],
     ) -> Callable[[Callable[..., Any]], Channel]:
         """Serve typed messages at `path`; the decorated function is called for each connection, and `@chat.on` handles
         its messages.
 
         `name`: the function's without one. `dependencies` run once per connection. `sends`: a union of message classes
         that the channel sends besides those that its `Caller`s name. `options`: its wire and limits. `subprotocol`:
-        serve only who offers it, and agree on it. Raises RegistrationError for what can never be served.
+        serve only who offers it, and agree on it. `rates` bound the messages of a connection, `connects` the
+        handshakes; those of the app and of routers hold too. Raises RegistrationError for what can never be served.
         """
         router = self._registrar
         a_path(path)
@@ -100,6 +99,7 @@ class RouteMethods:
                 sends=sends,
                 options=options,
                 subprotocol=subprotocol,
+                **lets,
             )
 
         return register
@@ -218,17 +218,20 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         on_shutdown: Sequence[Callable[[], Any]] | None = None,
         lifespan: Any = None,
         channel_options: ChannelOptions | None = None,
+        rates: Sequence[Rate] | None = None,
+        connects: Rate | None = None,
         **documentation: Unpack[Documentation],
     ) -> None:
-        """All keywords but the last are FastAPI's.
+        """All keywords but the last three are FastAPI's.
 
         `prefix`: of every path, "/chat". `dependencies`: run for every route, before its own. `routes`: routes that
         exist already. `redirect_slashes`: an HTTP path that only lacks or has a slash at its end is redirected.
         `default`: the ASGI app for what no route matches. `default_response_class`, `route_class`: for the companion
         HTTP routes. `dependency_overrides_provider`: the object whose `dependency_overrides` hold here, an `App`.
         `on_startup`, `on_shutdown`: functions without parameters; `lifespan(app)`: an async context manager, in their
-        place. `channel_options`: the wire and the limits of channels that have none of their own. Raises TypeError and
-        ValueError for keywords and values that are none.
+        place. `channel_options`: the wire and the limits of channels that have none of their own. `rates`: of messages
+        to its routes, `connects`: of handshakes, beside those of the app and of the route. Raises TypeError and
+        ValueError for keywords and values that are none, RegistrationError for a rate that cannot work.
         """
         check_keywords(documentation, Documentation, "APIRouter")
         check_prefix(prefix)
@@ -239,6 +242,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self.dependency_overrides_provider = dependency_overrides_provider
         self.route_class = route_class
         self.channel_options = channel_options
+        self.limits: Limits = Limits(rates, connects)
         self.on_startup: list[Callable[[], Any]] = list(on_startup or ())
         self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
         self.documentation = documentation
@@ -266,6 +270,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             name=name,
             dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
+            limits=self.limits,
             **told,
         )
         route.own_path = path
@@ -281,6 +286,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         sends: Any = None,
         options: ChannelOptions | None = None,
         subprotocol: str | None = None,
+        **lets: Unpack[Lets],
     ) -> Channel:
         """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
         route = ChannelRoute(
@@ -298,15 +304,17 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             ),
             dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
+            limits=self.limits,
+            **lets,
         )
         route.own_path = path
         self._register(route)
         return route.channel
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
-        """What `websocket_route()` does, without a decorator. Neither prefix nor dependencies apply, as in FastAPI."""
+        """What `websocket_route()` does. Neither prefix nor dependencies apply, as in FastAPI; rates do."""
         check_endpoint(endpoint)
-        self.routes.append(WebSocketRoute(path, endpoint, name=name))
+        self.routes.append(WebSocketRoute(path, endpoint, name=name, limits=self.limits + Limits()))
 
     def add_api_route(
         self,
@@ -367,7 +375,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
                 "Did you mean to include a different router?"
             )
         if not prefix:
-            _check_paths(router.routes)
+            check_paths(router.routes)
         response_class = default_response_class or self.default_response_class
         included = IncludedRouter(
             router,
@@ -376,6 +384,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             provider=self.dependency_overrides_provider,
             options={} if response_class is None else {"response_class": response_class},
             channel_options=self.channel_options,
+            limits=self.limits,
         )
         included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
         self._register(included)
@@ -474,8 +483,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             and scope["http_version"].startswith("1.")
             and elsewhere.as_websocket(self.routes, scope)
         ):
-            logger.info("%s %s: %s", scope["method"], shown(scope["path"]), _NO_HANDSHAKE)
-            error = StarletteHTTPException(426, _UPGRADE_REQUIRED, {"Upgrade": "websocket", "Connection": "Upgrade"})
+            logger.info("%s %s: %s", scope["method"], shown(scope["path"]), elsewhere.NO_HANDSHAKE)
+            error = elsewhere.upgrade_required()
         if "app" in scope:
             raise error
         await PlainTextResponse(error.detail, error.status_code, error.headers)(scope, receive, send)
@@ -509,9 +518,3 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
 
     def __eq__(self, other: object) -> bool:
         return self is other
-
-
-def _check_paths(routes: Sequence[BaseRoute]) -> None:
-    for route in flatten(routes):
-        if getattr(route, "path", None) == "" and isinstance(route, APIRoute | APIWebSocketRoute | WebSocketRoute):
-            raise RoutingError(f"Prefix and path cannot be both empty (endpoint {route.name})")
