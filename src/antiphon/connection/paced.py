@@ -33,8 +33,23 @@ class Excess(NamedTuple):
     reason: str = ""
 
 
+class Tokens(Protocol):
+    """A bucket of tokens, each of which takes `step` seconds, `depth` seconds deep and full again when it is `due`."""
+
+    due: float
+
+    @property
+    def step(self) -> float: ...
+    @property
+    def depth(self) -> float: ...
+
+
 class Pace(Protocol):
     """What is asked for each message of one connection."""
+
+    @property
+    def quick(self) -> Tokens:
+        """Asked first, for one token; where it has none, `spend` is."""
 
     patience: float
     """Seconds for which messages of a peer that has gone may wait, in all."""
@@ -46,10 +61,11 @@ class Pace(Protocol):
 class Intake:
     """What one connection has received and not let pass."""
 
-    __slots__ = ("_gone_since", "_held_until", "_patience", "_releasing", "held", "spend")
+    __slots__ = ("_gone_since", "_held_until", "_patience", "_releasing", "held", "quick", "spend")
 
     def __init__(self, pace: Pace) -> None:
         self.spend: Final = pace.spend
+        self.quick: Final = pace.quick
         self._patience: Final = pace.patience
         self.held: str | bytes | None = None
         """A message that waits,"""
@@ -124,15 +140,20 @@ class PacedWebSocket(WebSocket[StateT], Generic[StateT]):
         """As `WebSocket.receive_text`, at the pace."""
         life, intake = self._life, self._intake
         if (
-            self._carrier is not None
+            (carrier := self._carrier) is not None
             and intake.held is None
             and life.application_state is CONNECTED
             and life.client_state is CONNECTED
         ):
-            data = await self._carrier.read()
+            data = await carrier.read()
             if data is not None:
                 now = life.read_at = life.clock()
-                if (excess := intake.spend(now, data)) is not None:
+                tokens = intake.quick
+                due = tokens.due
+                due = (now if due < now else due) + tokens.step
+                if due - now <= tokens.depth:
+                    tokens.due = due
+                elif (excess := intake.spend(now, data)) is not None:
                     data = await intake.settle(self, excess, data, now)
         else:
             data = await self._next("receive_text")
@@ -144,15 +165,20 @@ class PacedWebSocket(WebSocket[StateT], Generic[StateT]):
         """As `WebSocket.receive_bytes`, at the pace."""
         life, intake = self._life, self._intake
         if (
-            self._carrier is not None
+            (carrier := self._carrier) is not None
             and intake.held is None
             and life.application_state is CONNECTED
             and life.client_state is CONNECTED
         ):
-            data = await self._carrier.read()
+            data = await carrier.read()
             if data is not None:
                 now = life.read_at = life.clock()
-                if (excess := intake.spend(now, data)) is not None:
+                tokens = intake.quick
+                due = tokens.due
+                due = (now if due < now else due) + tokens.step
+                if due - now <= tokens.depth:
+                    tokens.due = due
+                elif (excess := intake.spend(now, data)) is not None:
                     data = await intake.settle(self, excess, data, now)
         else:
             data = await self._next("receive_bytes")
@@ -164,15 +190,20 @@ class PacedWebSocket(WebSocket[StateT], Generic[StateT]):
         """As `WebSocket.receive_payload`, at the pace."""
         life, intake = self._life, self._intake
         if (
-            self._carrier is not None
+            (carrier := self._carrier) is not None
             and intake.held is None
             and life.application_state is CONNECTED
             and life.client_state is CONNECTED
         ):
-            data = await self._carrier.read()
+            data = await carrier.read()
             if data is not None:
                 now = life.read_at = life.clock()
-                if (excess := intake.spend(now, data)) is not None:
+                tokens = intake.quick
+                due = tokens.due
+                due = (now if due < now else due) + tokens.step
+                if due - now <= tokens.depth:
+                    tokens.due = due
+                elif (excess := intake.spend(now, data)) is not None:
                     data = await intake.settle(self, excess, data, now)
         else:
             data = await self._next("receive_payload")

@@ -36,12 +36,14 @@ class Measure:
 
 
 class Bucket:
-    """Of one connection."""
+    """Of one connection. `connection.paced` does what `take` does by itself, so that a message costs no call."""
 
-    __slots__ = ("due", "measure")
+    __slots__ = ("depth", "due", "measure", "step")
 
     def __init__(self, measure: Measure) -> None:
         self.measure: Final = measure
+        self.step: Final = measure.step
+        self.depth: Final = measure.depth
         self.due: float = 0.0
 
     def lack(self, now: float, cost: float) -> float:
@@ -52,6 +54,14 @@ class Bucket:
         """Take the tokens out, also those that are still to come: whoever is next waits behind."""
         self.due = self.measure.after(self.due, now, cost)
 
+    def take(self, now: float, cost: float) -> float:
+        """`lack`, and where it lacks nothing `spend`."""
+        after = self.measure.after(self.due, now, cost)
+        lack = after - now - self.depth
+        if lack <= 0:
+            self.due = after
+        return lack
+
 
 class Buckets:
     """Of users, addresses or topics: those that are not full, at most `most`.
@@ -61,7 +71,7 @@ class Buckets:
     work of that is spread by nobody and needs no timer. A bucket that is forgotten too early is a full one.
     """
 
-    __slots__ = ("_began", "_half", "_old", "_young", "forgets", "measure")
+    __slots__ = ("_began", "_half", "_old", "_young", "measure")
 
     def __init__(self, measure: Measure, most: int) -> None:
         self.measure: Final = measure
@@ -69,8 +79,6 @@ class Buckets:
         self._young: dict[Hashable, float] = {}
         self._old: dict[Hashable, float] = {}
         self._began = 0.0
-        self.forgets: bool = False
-        """Buckets that may not be full were forgotten for want of room."""
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -82,11 +90,32 @@ class Buckets:
 
     def spend(self, key: Hashable, now: float, cost: float) -> None:
         """As `Bucket.spend`."""
-        young = self._young
+        due = self._young.get(key) or self._old.get(key, 0.0)
+        self._put(key, now, self.measure.after(due, now, cost))
+
+    def take(self, key: Hashable, now: float, cost: float) -> float:
+        """As `Bucket.take`."""
+        young, measure = self._young, self.measure
         due = young.get(key) or self._old.get(key, 0.0)
+        if due < now or due > now + measure.longest:  # as `Measure.after`, without the call
+            due = now
+        due += cost * measure.step
+        lack = due - now - measure.depth
+        if lack <= 0:
+            if len(young) < self._half and self._began <= now <= self._began + measure.longest:
+                young[key] = due
+            else:
+                self._put(key, now, due)
+        return lack
+
+    def _put(self, key: Hashable, now: float, due: float) -> None:
+        young = self._young
         if len(young) >= self._half or not 0 <= now - self._began <= self.measure.longest:
-            self.forgets = len(young) >= self._half
             self._old = young
             self._young = young = {}
             self._began = now
-        young[key] = self.measure.after(due, now, cost)
+        young[key] = due
+
+
+EMPTY: Final = Bucket(Measure(1, 1, -1, 0))
+"""One that nothing is ever taken from."""

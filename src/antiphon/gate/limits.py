@@ -19,8 +19,8 @@ from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3008_TIMEOUT
 from antiphon.types import Receive, Scope, Send
 
-from .buckets import Bucket
-from .rates import TOO_FAST, OverRate, Rate, now_of, too_many
+from .buckets import EMPTY, Bucket
+from .rates import TOO_FAST, OverRate, Rate, now_of, size_of, too_many
 from .refusals import note_refusal
 from .shares import Per, Share
 
@@ -77,15 +77,17 @@ class Limits:
     def excess(self, scope: Scope, rate: Rate, data: str | bytes) -> Excess | None:
         """What becomes of a message by a handler's rate; None: it is counted, and may pass."""
         share, cost, now = rate.share(scope), rate.cost_of(data), now_of()
-        lack = share.lack(now, cost)
-        if lack > 0:
-            if (excess := excess_of(rate, lack)).code is not None or rate.over is OverRate.REPLY:
-                what = "answered with an error" if excess.code is None else f"closed with {excess.code}"
-                self.tell(scope, rate, now, what, "@on(rate=)")
-                return excess
+        lack = share.take(now, cost)
+        if lack <= 0:
+            return None
+        excess = excess_of(rate, lack)
+        if excess.code is None and rate.over is OverRate.WAIT:
+            share.spend(now, cost)
             self.tell(scope, rate, now, "it is read more slowly", "@on(rate=)", refused=False)
-        share.spend(now, cost)
-        return None if lack <= 0 else excess_of(rate, lack)
+        else:
+            what = "answered with an error" if excess.code is None else f"closed with {excess.code}"
+            self.tell(scope, rate, now, what, "@on(rate=)")
+        return excess
 
     def lack(self, scope: Scope, data: str | bytes) -> float:
         """Seconds until a message may pass by the rates that a channel answers for; not positive: it is counted."""
@@ -106,10 +108,7 @@ class Limits:
         rates = self._pacing
         if not rates:
             return WebSocket(scope, receive, send)
-        first = rates[0]
-        is_plain = len(rates) == 1 and not first.in_bytes and first.per is Per.CONNECTION
-        pace = MessagePace(self, first, scope) if is_plain else RoutePace(self, rates, scope)
-        return PacedWebSocket(scope, receive, send, pace=pace)
+        return PacedWebSocket(scope, receive, send, pace=RoutePace(self, rates, scope))
 
     def refusal(self, scope: Scope) -> Response | None:
         """The answer to a handshake that is one too many; None: it is counted, and may go on."""
@@ -142,19 +141,33 @@ class Limits:
 class RoutePace:
     """`paced.Pace` of one connection: all rates of its route but those that a channel answers for."""
 
-    __slots__ = ("_limits", "_scope", "_shares", "patience")
+    __slots__ = ("_in_bytes", "_limits", "_only", "_scope", "_shares", "patience", "quick")
 
     def __init__(self, limits: Limits, rates: Sequence[Rate], scope: Scope) -> None:
         self._limits = limits
         self._scope = scope
-        self._shares: list[tuple[Rate, Share]] = [(rate, rate.share(scope)) for rate in rates]
+        self._shares: tuple[tuple[Rate, Share], ...] = tuple((rate, rate.share(scope)) for rate in rates)
         self.patience: float = max(rate.longest_wait for rate in rates)
         """`paced.Pace`."""
+        first, share = self._shares[0]
+        is_plain = len(rates) == 1 and not first.in_bytes
+        self._only = share if len(rates) == 1 else None
+        self._in_bytes = first.in_bytes
+        self.quick: Bucket = share if is_plain and isinstance(share, Bucket) else EMPTY
+        """`paced.Pace`: the commonest, one rate of messages with a bucket per connection."""
 
     def spend(self, now: float, data: str | bytes) -> Excess | None:
-        """`paced.Pace`: all of them let it through, or none is spent."""
+        """`paced.Pace`: all of them let it through, or wait; or none is spent."""
+        if self._only is not None:
+            if self._in_bytes:
+                cost = len(data) if isinstance(data, bytes) or data.isascii() else size_of(data)
+                if self._only.take(now, cost) <= 0:
+                    return None
+            elif self._only.take(now, 1) <= 0:
+                return None
+        shares = self._shares
         most, slowest = 0.0, None
-        for rate, share in self._shares:
+        for rate, share in shares:
             lack = share.lack(now, rate.cost_of(data))
             if lack <= 0:
                 continue
@@ -163,36 +176,12 @@ class RoutePace:
                 return excess
             if lack > most:
                 most, slowest = lack, rate
-        for rate, share in self._shares:
+        for rate, share in shares:
             share.spend(now, rate.cost_of(data))
         if slowest is None:
             return None
         self._limits.tell(self._scope, slowest, now, "it is read more slowly", "rates=", refused=False)
         return Excess(most)
-
-
-class MessagePace(RoutePace):
-    """The commonest: one rate, of messages, with a bucket per connection (benchmarks: rates.py)."""
-
-    __slots__ = ("_bucket", "_depth", "_step")
-
-    def __init__(self, limits: Limits, rate: Rate, scope: Scope) -> None:
-        super().__init__(limits, [rate], scope)
-        bucket = rate.share(scope)
-        assert isinstance(bucket, Bucket)
-        self._bucket = bucket
-        self._step = bucket.measure.step
-        self._depth = bucket.measure.depth
-
-    def spend(self, now: float, data: str | bytes) -> Excess | None:
-        """`paced.Pace`: `Bucket.lack` and `Bucket.spend` in one."""
-        bucket = self._bucket
-        due = bucket.due
-        due = (now if due < now else due) + self._step
-        if due - now > self._depth:
-            return super().spend(now, data)
-        bucket.due = due
-        return None
 
 
 def excess_of(rate: Rate, lack: float) -> Excess:

@@ -157,12 +157,12 @@ class Rate:
         """
         share, tokens = self._share(connection, cost, topic)
         now = now_of()
-        lack = share.lack(now, tokens)
+        lack = share.take(now, tokens)
+        if lack <= 0:
+            return
         if lack > self.longest_wait:
             raise _refusal(connection, lack, WS_3008_TIMEOUT)
         share.spend(now, tokens)
-        if lack <= 0:
-            return
         if not isinstance(connection, RawWebSocket):
             await anyio.sleep(lack)
         elif not await pause(connection, lack):
@@ -195,11 +195,7 @@ class Rate:
     def _lack(self, connection: HTTPConnection, cost: int | None, topic: str | None) -> float:
         """Seconds until it may pass; where it may, it is counted."""
         share, tokens = self._share(connection, cost, topic)
-        now = now_of()
-        lack = share.lack(now, tokens)
-        if lack <= 0:
-            share.spend(now, tokens)
-        return lack
+        return share.take(now_of(), tokens)
 
     def _share(self, connection: HTTPConnection, cost: int | None, topic: str | None) -> tuple[Share, float]:
         if cost is None:
@@ -216,11 +212,7 @@ class Rate:
 
     def cost_of(self, data: str | bytes) -> int:
         """Tokens for a message: one, or its size in UTF-8."""
-        if not self.in_bytes:
-            return 1
-        if isinstance(data, bytes) or data.isascii():
-            return len(data)
-        return len(data.encode(errors="surrogatepass"))
+        return size_of(data) if self.in_bytes else 1
 
     def share(self, scope: Scope, topic: str | None = None) -> Share:
         """What this connection may spend of it."""
@@ -231,6 +223,13 @@ class Rate:
         if own is None:
             own = buckets[self] = Bucket(self.measure)
         return own
+
+
+def size_of(data: str | bytes) -> int:
+    """Bytes of a message's payload, a text's in UTF-8."""
+    if isinstance(data, bytes) or data.isascii():
+        return len(data)
+    return len(data.encode(errors="surrogatepass"))
 
 
 def too_many(lack: float) -> HTTPException:

@@ -46,6 +46,9 @@ class Share(Protocol):
     def spend(self, now: float, cost: float) -> None:
         """Take the tokens, also those that are still to come."""
 
+    def take(self, now: float, cost: float) -> float:
+        """`lack`, and where it lacks nothing `spend`."""
+
 
 class CommonShare:
     """Of a bucket that others spend from as well."""
@@ -69,6 +72,11 @@ class CommonShare:
         key = self._key or self._find_key()
         if key is not None:
             self._buckets.spend(key, now, cost)
+
+    def take(self, now: float, cost: float) -> float:
+        """`Share`."""
+        key = self._key or self._find_key()
+        return 0.0 if key is None else self._buckets.take(key, now, cost)
 
     def _find_key(self) -> Hashable:
         """Whose bucket it is; None where nobody can tell."""
