@@ -12,7 +12,19 @@ import antiphon
 
 SOURCE = Path(antiphon.__file__).parent
 VOCABULARY = frozenset(
-    {"version", "types", "status", "exceptions", "events", "shown", "tags", "tagged", "identity", "deadlines", "networks"}
+    {
+        "version",
+        "types",
+        "status",
+        "exceptions",
+        "events",
+        "shown",
+        "tags",
+        "tagged",
+        "identity",
+        "deadlines",
+        "networks",
+    }
 )
 
 FACADES = frozenset(
