@@ -5,8 +5,8 @@
     python benchmarks/rates.py memory            what 1 000 000 addresses leave behind
 
 `cost` takes a carrier that hands out the same message again and again for the server, so that the receiving alone is
-measured: the plain endpoint's and, in the same run, that of one with rates. `abuser` runs a real server in a process of its
-own (native twin, uvloop), clients in this one and the abuser in a third; the pairs are taken in turns.
+measured: the plain endpoint's and, in the same run, that of one with rates. `abuser` runs a real server in a process of
+its own on CPU 0 (native twin, uvloop), clients and the abuser on CPU 1; the pairs are taken in turns.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import os
 import random
 import resource
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from statistics import median, quantiles
@@ -46,7 +49,7 @@ RATES: Final[dict[str, list[Rate] | None]] = {
 INNOCENTS: Final = 100
 PER_SECOND: Final = 20
 SECONDS: Final = 6.0
-TOO_FAST: Final = 100
+TIMES: Final = 100
 
 
 class Endless:
@@ -120,7 +123,9 @@ def memory() -> None:
         if number % 250_000 == 249_999:
             assert rate._buckets is not None
             kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            print(f"{number + 1:9} addresses: {len(rate._buckets):7} buckets, {kilobytes / 1024:.1f} MB resident at most")
+            print(
+                f"{number + 1:9} addresses: {len(rate._buckets):7} buckets, {kilobytes / 1024:.1f} MB resident at most"
+            )
 
 
 # One beside a hundred
@@ -148,51 +153,77 @@ async def innocent(url: str, until: float, latencies: list[float]) -> None:
             await asyncio.sleep(max(0.0, 1.1 / PER_SECOND - (time.perf_counter() - began)))
 
 
-def abuse(url: str, seconds: float) -> None:
-    """Sends 100 times what is let through, or as much of that as the server takes."""
-
-    async def main() -> None:
-        async with connect(url, compression=None, ping_interval=None, write_limit=1 << 16) as client:
-            until = time.perf_counter() + seconds
-            reading = asyncio.create_task(_read(client))
-            while time.perf_counter() < until:
-                try:
-                    async with asyncio.timeout(max(0.01, until - time.perf_counter())):
-                        for _ in range(PER_SECOND * TOO_FAST // 100):
-                            await client.send("hi hi hi hi hi hi hi hi")
-                except TimeoutError:
-                    break
-                await asyncio.sleep(0.01)
-            reading.cancel()
-            client.transport.abort()
-
-    uvloop.run(main())
+def abuse(port: int, seconds: float) -> None:
+    """Sends 100 times what is let through, or as much of that as the server takes: a plain socket, and no thinking."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        client.recv(4096)
+        client.settimeout(seconds)
+        frame = b"\x81\x97\x00\x00\x00\x00" + b"hi " * 7 + b"hi"
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until:
+                client.sendall(frame * (PER_SECOND * TIMES // 100))
+                time.sleep(0.01)
+        except TimeoutError:
+            pass
 
 
-async def _read(client: Any) -> None:
-    async for _ in client:
-        pass
-
-
-async def p99(url: str, *, abused: bool) -> float:
-    abuser = multiprocessing.Process(target=abuse, args=(url, SECONDS + 2), daemon=True) if abused else None
-    if abuser is not None:
-        abuser.start()
-        await asyncio.sleep(1.0)
+async def innocents(url: str) -> float:
+    """The 99th percentile of their round trips, in seconds."""
     latencies: list[float] = []
     until = time.perf_counter() + SECONDS
     await asyncio.gather(*(innocent(url, until, latencies) for _ in range(INNOCENTS)))
-    if abuser is not None:
-        abuser.kill()
-        abuser.join()
     return quantiles(latencies, n=100)[98]
 
 
-async def abuser(pairs: int) -> None:
-    folder = Path(sys.prefix).parent / ".cache"
-    folder.mkdir(exist_ok=True)
-    (folder / "rates_bench_app.py").write_text(APP)
-    command = [sys.executable, "-m", "antiphon", "run", "rates_bench_app:app", "--host", "127.0.0.1", "--port", "0"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        url = next(line.split()[-1] for line in process.stderr if "ws://" in line or "http://" in line)
+def p99(port: int, *, abused: bool) -> float:
+    abuser = multiprocessing.Process(target=abuse, args=(port, SECONDS + 2), daemon=True) if abused else None
+    if abuser is not None:
+        abuser.start()
+    time.sleep(1.0)
+    found = uvloop.run(innocents(f"ws://127.0.0.1:{port}/ws"))
+    if abuser is not None:
+        abuser.kill()
+        abuser.join()
+    return found
+
+
+def compare(pairs: int) -> None:
+    found = []
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
+        Path(folder, "rated.py").write_text(APP)
+        command = [sys.executable, "-m", "uvicorn", "rated:app", "--ws", "antiphon.server:WebSocketProtocol"]
+        command += ["--loop", "uvloop", "--fd", str(listener.fileno()), "--log-level", "warning"]
+        port = listener.getsockname()[1]
+        with subprocess.Popen(command, cwd=folder, pass_fds=[listener.fileno()]) as process:
+            os.sched_setaffinity(process.pid, {0})
+            os.sched_setaffinity(0, {1})
+            try:
+                p99(port, abused=False)  # warm
+                for number in range(pairs):  # each goes first as often as the other
+                    turns = (True, False) if number % 2 else (False, True)
+                    times = {abused: p99(port, abused=abused) for abused in turns}
+                    found.append((times[False], times[True]))
+                    print(f"  alone {times[False] * 1e3:6.2f} ms, beside one {times[True] * 1e3:6.2f} ms", flush=True)
+            finally:
+                process.terminate()
+    alone, beside = median(one for one, _ in found), median(other for _, other in found)
+    ratio = median(other / one for one, other in found)
+    print(f"p99 of {INNOCENTS}: alone {alone * 1e3:.2f} ms, beside one at {TIMES} times its rate {beside * 1e3:.2f} ms")
+    print(f"median of {pairs} ratios {ratio:.2f}, of medians {beside / alone:.2f}")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["cost"]:
+            uvloop.run(cost())
+        case ["abuser", *more]:
+            compare(int(more[0]) if more else 10)
+        case ["memory"]:
+            memory()
+        case _:
+            sys.exit(__doc__)

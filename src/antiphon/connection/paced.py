@@ -130,7 +130,7 @@ class Intake:
 
 class PacedWebSocket(WebSocket[StateT], Generic[StateT]):
     """A `WebSocket` that receives at a pace. The hot path is `WebSocket`'s, with a question to the pace in it
-    (benchmarks: rates.py)."""
+    (benchmarks/rates.py)."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, pace: Pace) -> None:
         super().__init__(scope, receive, send)
