@@ -6,7 +6,10 @@ import asyncio
 import logging
 from typing import Any
 
+import fastapi
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient as FastAPIClient
 
 from antiphon import App, Depends, HTTPConnection, Request, WebSocket, WebSocketDisconnect, WebSocketException
 from antiphon.exceptions import HTTPException
@@ -209,6 +212,23 @@ async def test_by_hand_a_wait_that_is_too_long_closes_with_3008() -> None:
 
     async with Server(app) as server, server.connect("/ws") as client:
         assert await client.wait_closed() == 3008
+
+
+def test_another_frameworks_websocket_is_one_too() -> None:
+    app, rate, heard = FastAPI(), Rate("1/second", burst=2), list[Any]()
+
+    @app.websocket("/ws")
+    async def ask(websocket: fastapi.WebSocket) -> None:
+        await websocket.accept()
+        heard.extend(rate.allow(websocket) for _ in range(3))
+        began = now()
+        await rate.wait(websocket)
+        heard.append(now() - began > 0.5)
+        await websocket.close()
+
+    with FastAPIClient(app) as client, client.websocket_connect("/ws") as session:
+        assert session.receive()["type"] == "websocket.close"
+    assert heard == [True, True, False, True]
 
 
 @virtual_time

@@ -76,6 +76,20 @@ async def test_reply_answers_what_is_too_much_and_exactly_the_rest_passes(level:
         assert refused[0]["detail"] == {"retry_after": pytest.approx(0.2, abs=0.11)}
 
 
+@pytest.mark.parametrize("level", ["channel", "handler"])
+@virtual_time
+async def test_what_the_quick_parser_does_not_take_is_counted_too(level: str) -> None:
+    rate = Rate("1/hour", burst=2, over=REPLY)
+    said: list[float] = []
+    app = app_with(said, **({"rate": rate} if level == "handler" else {"rates": [rate]}))
+    async with Server(app) as server, server.connect("/") as client:
+        for _ in range(5):
+            await client.send(r'{"type":"say","ref":1,"text":"\ud800"}')
+        codes = [(await client.receive_json()).get("code") for _ in range(5)]
+    assert codes == [None, None, "rate_limited", "rate_limited", "rate_limited"]
+    assert len(said) == 2
+
+
 @virtual_time
 async def test_who_is_told_comes_in_time_when_it_waits_as_long_as_it_was_told() -> None:
     app = app_with([], rate=Rate("3/minute", burst=1, over=REPLY))

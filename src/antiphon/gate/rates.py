@@ -178,7 +178,7 @@ class Rate:
         if self.over is OverRate.WAIT:
             await self.wait(connection, cost=cost, topic=topic)
         elif (lack := self._lack(connection, cost, topic)) > 0:
-            if self.over is OverRate.REPLY and isinstance(connection, RawWebSocket):
+            if self.over is OverRate.REPLY and _is_websocket(connection):
                 raise TooFast(lack)
             raise _refusal(connection, lack, WS_1008_POLICY_VIOLATION)
 
@@ -206,7 +206,7 @@ class Rate:
             raise TypeError(f"cost is a number of messages or bytes, 0 or more; got {cost!r}")
         if (topic is not None) != (Per.TOPIC in self.per):
             raise TypeError(f"a rate per topic, and no other, is asked with topic=; {self} was asked with {topic!r}")
-        if Per.CONNECTION in self.per and not isinstance(connection, RawWebSocket):
+        if Per.CONNECTION in self.per and not _is_websocket(connection):
             raise TypeError(f"{self}: a request is a connection of its own; count per ADDRESS or USER")
         return self.share(connection.scope, topic), cost
 
@@ -238,9 +238,12 @@ def too_many(lack: float) -> HTTPException:
 
 
 def _refusal(connection: HTTPConnection, lack: float, code: int) -> Exception:
-    if isinstance(connection, RawWebSocket):
-        return WebSocketException(code, TOO_FAST)
-    return too_many(lack)
+    return WebSocketException(code, TOO_FAST) if _is_websocket(connection) else too_many(lack)
+
+
+def _is_websocket(connection: HTTPConnection) -> bool:
+    """Ours, Starlette's or FastAPI's."""
+    return bool(connection.scope["type"] == "websocket")
 
 
 def now_of() -> float:

@@ -242,6 +242,10 @@ class Conversation:
         except Unreadable as exc:
             await self._refuse(exc.fault, exc.ref)
             return
+        limits = self._program.limits
+        if limits.replying and (lack := limits.lack(self._websocket.scope, data)) > 0:
+            await self._refuse_as_fast(lack, ref)
+            return
         found = {self._program.options.wire.tag: tag}
         await self._handle(self._program.table.get(tag), data, ref, found, value)
 
