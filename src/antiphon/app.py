@@ -28,8 +28,9 @@ from .connection import ConnectionOptions
 from .connection.denials import Denials
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
-from .gate.door import OUTER_APPS_KEY, Gated
+from .gate.door import OUTER_APPS_KEY
 from .gate.origins import OriginsLike
+from .gate.rates import Rate
 from .hub import Hub, HubError
 from .messages import Channel, ChannelOptions
 from .routing import APIRouter
@@ -40,7 +41,7 @@ from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check
 from .routing.http import Documentation, RouteOptions, check_keywords
 from .routing.methods import RouteMethods
 from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
-from .routing.route import Told
+from .routing.route import Lets, Told
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 logger: Final = logging.getLogger("antiphon")
@@ -193,7 +194,8 @@ class App(RouteMethods):
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
     `channel_options` are the wire and the limits of channels that have none of their own. `origins` says which pages
     may connect: `SAME`, patterns in a list, or `Origins`; None refuses pages of other sites that come with cookies and
-    the like, unless a `CORSMiddleware` of the app trusts them. `denials` says how handshakes are refused.
+    the like, unless a `CORSMiddleware` of the app trusts them. `denials` says how handshakes are refused. `rates` bound
+    the messages of each connection, beside those of its router and its route; `connects` the handshakes of an address.
     `asyncapi_url` is the path of the AsyncAPI document, behind all routes: whatever is yours there goes first, and an
     app that documents no messages, or has `openapi_url=None`, has none. None: no document. `console_url` is the path of
     its console; None: no page. `client_url` is that of the JavaScript client of the app's channels, and of its types
@@ -220,6 +222,8 @@ class App(RouteMethods):
         channel_options: ChannelOptions | None = None,
         origins: OriginsLike | None = None,
         denials: Denials | None = None,
+        rates: Sequence[Rate] | None = None,
+        connects: Rate | None = None,
         asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
         console_url: str | None = DEFAULT_CONSOLE_URL,
         client_url: str | None = DEFAULT_CLIENT_URL,
@@ -254,6 +258,8 @@ class App(RouteMethods):
             channel_options=channel_options,
             origins=origins,
             denials=denials,
+            rates=rates,
+            connects=connects,
         )
         self.router.default = _documents(self, asyncapi_url, console_url, client_url)
         self._hub = _AppsHub(hub)
@@ -350,7 +356,7 @@ class App(RouteMethods):
         sends: Any = None,
         options: ChannelOptions | None = None,
         subprotocol: str | None = None,
-        **gated: Unpack[Gated],
+        **lets: Unpack[Lets],
     ) -> Channel:
         """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
         return self.router.add_channel(
@@ -361,7 +367,7 @@ class App(RouteMethods):
             sends=sends,
             options=options,
             subprotocol=subprotocol,
-            **gated,
+            **lets,
         )
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:

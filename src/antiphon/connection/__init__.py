@@ -5,6 +5,7 @@ from .expired import expiry_of as expiry_of
 from .expired import raise_expired as raise_expired
 from .options import ConnectionOptions
 from .owner import current_owner as current_owner
+from .raw import RawWebSocket as RawWebSocket
 from .state import Closed, WebSocketState
 from .typed import OnInvalid
 from .websocket import WebSocket

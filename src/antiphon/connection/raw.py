@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Final, Generic
+from typing import Any, Final, Generic
 
 import anyio.lowlevel
 from starlette.requests import HTTPConnection, StateT
@@ -46,6 +46,9 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
 
     refused: Closed | None = None
     """What `close()` was given, where that was before accept: the peer sees a 403, or with `Denials.CLOSE` this."""
+
+    _intake: Any = None
+    """What makes messages wait; `paced.py` has it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
@@ -172,7 +175,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
         life = self._life
         expected = life.expected_receives()
         self._unheard = 0
-        message = await life.way.receive()
+        message = await (life.way.receive() if self._intake is None else self._intake.receive(self))
         try:
             life.client_state = expected[message["type"]]
         except KeyError:

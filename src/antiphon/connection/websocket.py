@@ -169,7 +169,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         if type(data) is str:
             life.read_at = life.clock()
             return data
-        raise _not_this(life, data, "text")
+        raise not_this(life, data, "text")
 
     async def receive_bytes(self) -> bytes:
         """The next message, a binary one. Errors as `receive_text`."""
@@ -181,7 +181,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         if type(data) is bytes:
             life.read_at = life.clock()
             return data
-        raise _not_this(life, data, "binary")
+        raise not_this(life, data, "binary")
 
     async def receive_payload(self) -> str | bytes:
         """The next message, text or binary. Errors as `receive_text`, but for the kind."""
@@ -191,7 +191,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         else:
             data = await self._next("receive_payload")
         if data is None:
-            raise _not_this(life, data, "")
+            raise not_this(life, data, "")
         life.read_at = life.clock()
         return data
 
@@ -392,7 +392,7 @@ def _tell_too_late(scope: Scope, answered: str, subprotocol: str | None, headers
         )
 
 
-def _not_this(life: Life, data: str | bytes | None, expected: str) -> Exception:
+def not_this(life: Life, data: str | bytes | None, expected: str) -> Exception:
     excuse_disconnects(running_loop())
     if data is None:
         life.client_state = DISCONNECTED

@@ -7,7 +7,6 @@ what is derived from it. A chat with more to protect would ask for credentials (
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import secrets
@@ -32,12 +31,12 @@ from antiphon import (
     WebSocket,
 )
 from antiphon.clients import javascript
+from antiphon.gate import Rate
 from antiphon.hub import Framing
 from antiphon.middleware import Middleware
 from antiphon.staticfiles import StaticFiles
 
 from .headers import SecurityHeaders
-from .pace import Pace
 
 STATIC: Final = Folder(__file__).parent / "static"
 REMEMBERED: Final = 200
@@ -47,6 +46,8 @@ COOKIE: Final = "antiphon-demo"
 HEARTBEAT: Final = 5.0
 GRACE: Final = 5.0  # longer than the two seconds in which a stop sends one after the other away
 BURST, PER_SECOND = 8, 1.5  # how fast a person may speak
+SPEAKING: Final = Rate(f"{PER_SECOND}/second", burst=BURST)
+HINTING: Final = Rate("0.5/second", burst=2)  # that somebody types
 FRIENDS: Final = os.environ.get("ANTIPHON_DEMO_FRIENDS")  # where others reach us, as `antiphon demo` found out
 
 RoomName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
@@ -117,9 +118,6 @@ async def chat(
     await websocket.accept()
     pace = {"burst": BURST, "per_second": PER_SECOND}  # the page keeps to it, so that nothing is refused
     await websocket.send_json({"type": "you", "id": person, "pace": pace, "address": FRIENDS})
-    clock = asyncio.get_running_loop().time
-    speaking = Pace(burst=BURST, per_second=PER_SECOND, clock=clock)
-    hinting = Pace(burst=2, per_second=0.5, clock=clock)
     here, typing = f"room/{room}", f"typing/{room}"
     async with (
         hub.join(typing, websocket),
@@ -132,10 +130,10 @@ async def chat(
                 await websocket.close(1008, "that is not a message of this chat")
                 return
             if isinstance(message, Typing):
-                if not hinting.allows():
+                if not HINTING.allow(websocket):
                     continue
                 await hub.publish(typing, {"from": person, "name": name}, exclude=websocket)
-            elif speaking.allows():
+            elif SPEAKING.allow(websocket):
                 said = {"id": message.id, "from": person, "name": name, "text": message.text}
                 await hub.publish(here, {**said, "at": int(time.time() * 1000)})
             else:

@@ -11,21 +11,30 @@ from .jwt import JWT
 from .middleware import OriginMiddleware
 from .origins import SAME, Foreign, Origins
 from .quotas import Over, Quota, WhileAway
+from .rates import ADDRESS, CLOSE, CONNECTION, REPLY, TOPIC, USER, WAIT, OverRate, Rate, TooFast
 from .refusals import note_refusal
 from .scopes import requires
 from .secrets import SecretFilter
+from .shares import Per
 from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
 from .tickets import Tickets
 
 __all__ = [
+    "ADDRESS",
+    "CLOSE",
+    "CONNECTION",
     "COOKIE",
     "FIRST_MESSAGE",
     "HEADER",
     "JWKS",
     "JWT",
     "QUERY",
+    "REPLY",
     "SAME",
     "SUBPROTOCOL",
+    "TOPIC",
+    "USER",
+    "WAIT",
     "Denials",
     "Foreign",
     "Identity",
@@ -33,10 +42,14 @@ __all__ = [
     "OriginMiddleware",
     "Origins",
     "Over",
+    "OverRate",
+    "Per",
     "Quota",
+    "Rate",
     "SecretFilter",
     "Tickets",
     "TokenSource",
+    "TooFast",
     "WebSocketBearer",
     "WhileAway",
     "admit",

@@ -12,6 +12,8 @@ from typing import Any, TypeVar, overload
 
 from antiphon.dependencies.inspection import describe
 from antiphon.exceptions import RegistrationError
+from antiphon.gate.limits import check_rate
+from antiphon.gate.rates import Rate
 
 from .options import ChannelOptions, check_timeout
 from .outgoing import Outgoing
@@ -54,6 +56,7 @@ class HandlerMethods:
         errors: Sequence[type[Exception]] = (),
         concurrent: int | None = None,
         timeout: float | None = None,
+        rate: Rate | None = None,
         deprecated: bool = False,
     ) -> Callable[[Handler], Handler]: ...
 
@@ -65,6 +68,7 @@ class HandlerMethods:
         errors: Sequence[type[Exception]] = (),
         concurrent: int | None = None,
         timeout: float | None = None,
+        rate: Rate | None = None,
         deprecated: bool = False,
     ) -> Any:
         """Handle a message with the decorated function: `@chat.on`, `@chat.on("tag")`, `@chat.on(errors=[Muted])`.
@@ -73,7 +77,8 @@ class HandlerMethods:
         one given here, else that of its `Literal` field, else its class's name in snake case. What the function
         returns is the answer; an async generator is a stream. `errors` are the `MessageError` classes it raises.
         With `concurrent=4` up to four requests of a connection are worked on at a time, each in a task; order is then
-        theirs. `timeout` in seconds bounds each. The function stays what it is.
+        theirs. `timeout` in seconds bounds each. `rate` bounds how often it is called: with WAIT all messages behind it
+        wait too, with REPLY the client gets error `rate_limited`, with CLOSE Close 1008. The function stays what it is.
 
         Raises RegistrationError for what can never work: no message and no tag, a tag that is taken or reserved, a
         field of the name of the tag or the ref, a parameter that nothing can fill.
@@ -87,6 +92,7 @@ class HandlerMethods:
             errors=tuple(errors),
             concurrent=concurrent,
             timeout=timeout,
+            rate=rate,
             deprecated=deprecated,
         )
 
@@ -236,6 +242,10 @@ def _check_said(one: Registered) -> None:
         check_timeout(one.timeout)
     except ValueError as exc:
         raise RegistrationError(f"{label}: {exc}") from None
+    if one.rate is not None:
+        if not isinstance(one.rate, Rate):
+            raise RegistrationError(f'{label}: rate is a Rate("5/second"), not {one.rate!r}')
+        check_rate(one.rate, label)
 
 
 def _nothing() -> None:

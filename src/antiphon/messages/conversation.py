@@ -19,6 +19,7 @@ from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
 from antiphon.connection import OnInvalid, WebSocket, WebSocketState, codec, expiry_of
+from antiphon.connection.paced import pause
 from antiphon.connection.typed import InvalidLimit, failures
 from antiphon.dependencies.calls import Bound
 from antiphon.dependencies.inspection import CallKind
@@ -27,6 +28,7 @@ from antiphon.dependencies.lifetimes import ENDED, AsyncLife, raise_as_is
 from antiphon.dependencies.solve import TEARDOWN_SECONDS
 from antiphon.exceptions import InvalidMessage, PeerError, TooMuchJSON, UndeclaredMessage
 from antiphon.gate.admission import Verify
+from antiphon.gate.rates import OverRate, Rate, TooFast
 from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1012_SERVICE_RESTART
 from antiphon.tags import AUTH
@@ -149,6 +151,7 @@ class Conversation:
         """Handle messages until the connection is over. Raises `WebSocketDisconnect` when it ends."""
         program, websocket = self._program, self._websocket
         frames, table, looked_at = program.frames, program.table, program.looked_at
+        replying = program.limits.replying
         read, tag_key, ref_key = frames.read, program.options.wire.tag, program.options.wire.ref
         while not self._stopping:
             self._reading = True
@@ -164,6 +167,9 @@ class Conversation:
                 await self._look_closer(data, exc)
                 continue
             ref = found.get(ref_key)
+            if replying and (lack := program.limits.lack(websocket.scope, data)) > 0:
+                await self._refuse_as_fast(lack, ref)
+                continue
             action = table.get(found[tag_key])
             if action is None or not action.is_plain or (self._requests is not None and ref is not None):
                 await self._handle(action, data, ref, found, NOT_DECODED)
@@ -231,7 +237,11 @@ class Conversation:
             if program.bytes_action is None:
                 await self._refuse_as(errors.UNEXPECTED_BINARY, None)
             else:
-                await self._work(program.bytes_action, data, None)
+                limits = program.limits
+                if limits.replying and (lack := limits.lack(self._websocket.scope, data)) > 0:
+                    await self._refuse_as_fast(lack, None)
+                else:
+                    await self._work(program.bytes_action, data, None)
             return False
         try:
             codec.check_values(data, self._websocket.options.json_values)
@@ -246,6 +256,10 @@ class Conversation:
             tag, ref, value = self._program.frames.look_closer(data, error)
         except Unreadable as exc:
             await self._refuse(exc.fault, exc.ref)
+            return
+        limits = self._program.limits
+        if limits.replying and (lack := limits.lack(self._websocket.scope, data)) > 0:
+            await self._refuse_as_fast(lack, ref)
             return
         found = {self._program.options.wire.tag: tag}
         await self._handle(self._program.table.get(tag), data, ref, found, value)
@@ -266,6 +280,8 @@ class Conversation:
             if (action := program.fallback) is None:
                 await self._refuse_as(errors.UNKNOWN_TYPE, ref)
                 return
+        if action.rate is not None and not await self._is_in_time(action.rate, data, ref):
+            return
         if ref is not None and self._requests is not None and self._requests.has(ref):
             await self._refuse_as(errors.DUPLICATE_REF, None)
         elif action.is_stream and ref is None:
@@ -411,6 +427,29 @@ class Conversation:
         if not await self._is_too_much() and options.on_invalid is OnInvalid.REPLY:
             await self.say(self._program.frames.error(fault, ref))
 
+    async def _is_in_time(self, rate: Rate, data: str | bytes, ref: Ref | None) -> bool:
+        """Whether a handler's rate lets a message through; what becomes of one that it does not."""
+        websocket, limits = self._websocket, self._program.limits
+        excess = limits.excess(websocket.scope, rate, data)
+        if excess is None:
+            return True
+        if excess.code is not None:
+            await self._close(excess.code, excess.reason)
+            return False
+        if rate.over is OverRate.REPLY:
+            await self._refuse_as_fast(excess.wait, ref)
+            return False
+        self._reading = True  # a stop need not wait for it
+        goes_on = await pause(websocket, excess.wait)
+        self._reading = False
+        return goes_on
+
+    async def _refuse_as_fast(self, lack: float, ref: Ref | None) -> None:
+        """The client is too fast: answered whatever `on_invalid` says, and counted as its other mistakes are."""
+        if not await self._is_too_much():
+            fault = Fault(errors.RATE_LIMITED, CODES[errors.RATE_LIMITED], {"retry_after": round(lack, 3)})
+            await self.say(self._program.frames.error(fault, ref))
+
     async def _is_too_much(self) -> bool:
         """Count one more mistake of the client's. Whether it was one too many, and the connection is closed."""
         limit = self._program.options.invalid_limit
@@ -433,6 +472,9 @@ class Conversation:
         """Answer for what a handler, or one of its dependencies, raised. Raises what is to close the connection."""
         cause = cause_of(error)
         try:
+            if isinstance(cause, TooFast):
+                await self._refuse_as_fast(cause.retry_after, ref)
+                return
             if isinstance(cause, WebSocketException | PeerError) or (
                 isinstance(cause, WebSocketDisconnect) and not self._websocket.is_connected
             ):

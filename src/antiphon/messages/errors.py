@@ -28,6 +28,7 @@ UNEXPECTED_BINARY: Final = "unexpected_binary"
 REF_REQUIRED: Final = "ref_required"
 DUPLICATE_REF: Final = "duplicate_ref"
 BUSY: Final = "busy"
+RATE_LIMITED: Final = "rate_limited"
 TIMEOUT: Final = "timeout"
 CANCELLED: Final = "cancelled"
 INTERNAL: Final = "internal"
@@ -41,6 +42,7 @@ CODES: Final[Mapping[str, str]] = {
     REF_REQUIRED: "this message needs a ref: its answer is a stream",
     DUPLICATE_REF: "a request with this ref is still in progress",
     BUSY: "too many streams at a time",
+    RATE_LIMITED: "too fast",
     TIMEOUT: "the request took too long",
     CANCELLED: "the request was cancelled",
     INTERNAL: "something went wrong",
@@ -55,6 +57,7 @@ FAULTS: Final[Mapping[str, int]] = {
     UNEXPECTED_BINARY: 1003,
     REF_REQUIRED: 1008,
     DUPLICATE_REF: 1008,
+    RATE_LIMITED: 1008,
 }
 """The codes that are the client's mistake and count towards `invalid_limit`: what `OnInvalid.CLOSE` closes with."""
 

@@ -20,6 +20,7 @@ from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, de
 from antiphon.dependencies.layers import CONNECTION, CallSource, Layers, analyze_layers
 from antiphon.dependencies.plan import Injected, Plan
 from antiphon.exceptions import RegistrationError
+from antiphon.gate.limits import NO_LIMITS, Limits
 
 from .caller import Caller
 from .frames import Frames
@@ -130,7 +131,7 @@ class Action:
 
     __slots__ = (
         "call", "codec", "incoming", "is_alone", "is_event", "is_plain", "is_simple", "is_stream", "is_sync",
-        "parameter", "reply", "shape", "validate",
+        "parameter", "rate", "reply", "shape", "validate",
     )  # fmt: skip
 
     def __init__(self, shape: HandlerShape, incoming: Incoming | None, *, nested: bool) -> None:
@@ -147,8 +148,10 @@ class Action:
         self.codec: Final = incoming.codec if incoming is not None else None
         self.validate: Final = self.codec.validate if self.codec is not None else None
         target = shape.plan.target
+        self.rate: Final = shape.rate
         plain = self.validate is not None and incoming is not None and incoming.strip is Strip.NOTHING and not nested
-        self.is_plain: Final = plain and not self.is_stream and shape.concurrent == 1 and shape.timeout is None
+        in_line = not self.is_stream and shape.concurrent == 1 and shape.timeout is None
+        self.is_plain: Final = plain and in_line and shape.rate is None
         """Validated as it came, and in line, where nothing interrupts it."""
         self.is_simple: Final = self.is_plain and kind is CallKind.ASYNC and not shape.plan.steps and not target.fresh
         """Nothing is needed but the function itself: the quick way."""
@@ -186,7 +189,9 @@ class Program:
         dependencies: Sequence[Any] | None = None,
         options: ChannelOptions | None = None,
         overrides: Mapping[Call, Call] | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
+        self.limits: Limits = limits
         self.options: ChannelOptions = blueprint.options or options or DEFAULT_OPTIONS
         self.blueprint: Blueprint = blueprint
         self.call: Call | None = blueprint.call

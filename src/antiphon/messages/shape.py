@@ -21,6 +21,7 @@ from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, de
 from antiphon.dependencies.layers import CallPlan
 from antiphon.dependencies.plan import Plan
 from antiphon.exceptions import RegistrationError
+from antiphon.gate.rates import Rate
 
 from .errors import MessageError, is_error_class
 from .options import ChannelOptions, Wire
@@ -78,6 +79,7 @@ class Registered:
     concurrent: int | None = None
     timeout: float | None = None
     deprecated: bool = False
+    rate: Rate | None = None
     prefix: str = ""
     """Of the groups it is in."""
     dependencies: tuple[Any, ...] = ()
@@ -107,6 +109,7 @@ class HandlerShape:
     deprecated: bool
     concurrent: int
     timeout: float | None
+    rate: Rate | None
     plan: CallPlan
 
 
@@ -170,6 +173,7 @@ def describe_handler(registered: Registered, plan: CallPlan, options: ChannelOpt
         deprecated=registered.deprecated,
         concurrent=concurrent,
         timeout=options.timeout if registered.timeout is None else registered.timeout,
+        rate=registered.rate,
         plan=plan,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from starlette.routing import Match
 
@@ -17,6 +17,7 @@ from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
 from antiphon.exceptions import RegistrationError
 from antiphon.gate.door import OPEN, Door
+from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape
 from antiphon.messages.conversation import Runnable
 from antiphon.messages.program import check_blueprint
@@ -25,7 +26,7 @@ from antiphon.types import ANSWER_KEY, DECLARED_EXTENSION, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import NOTHING, Overrides, OverridesProvider, overrides_of
-from .route import APIWebSocketRoute
+from .route import APIWebSocketRoute, Lets
 
 MOST_VARIANTS: Final = 16
 """Programs with overrides applied: those change from test to test."""
@@ -80,7 +81,8 @@ _NO_OVERRIDES: Final = _NoOverrides()
 
 
 class ChannelRoute(APIWebSocketRoute):
-    """A path and a channel. `options` are those of the app or router around, for a channel that has none."""
+    """A path and a channel. `options` are those of the app or router around, for a channel that has none, `limits` how
+    much it lets in."""
 
     def __init__(
         self,
@@ -91,6 +93,8 @@ class ChannelRoute(APIWebSocketRoute):
         dependencies: Sequence[Depends] | None = None,
         dependency_overrides_provider: OverridesProvider | None = None,
         options: ChannelOptions | None = None,
+        limits: Limits = NO_LIMITS,
+        **lets: Unpack[Lets],
     ) -> None:
         self.channel: Channel = channel
         self.options: ChannelOptions | None = options
@@ -103,6 +107,8 @@ class ChannelRoute(APIWebSocketRoute):
             name=channel.name if name is None else name,
             dependencies=dependencies,
             dependency_overrides_provider=dependency_overrides_provider,
+            limits=limits,
+            **lets,
         )
 
     def check(self, endpoint: Callable[..., Any]) -> None:
@@ -137,6 +143,7 @@ class ChannelRoute(APIWebSocketRoute):
             dependencies=self.dependencies,
             options=self.options,
             overrides=overrides,
+            limits=self.limits,
         )
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -154,7 +161,7 @@ class ChannelRoute(APIWebSocketRoute):
         scope[DECLARED_EXTENSION] = self.program().declared
         if (subprotocol := self.channel.blueprint.subprotocol) is not None:
             scope[ANSWER_KEY] = subprotocol
-        return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES)
+        return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES, self.limits)
 
     def included(
         self,
@@ -162,9 +169,10 @@ class ChannelRoute(APIWebSocketRoute):
         dependencies: Sequence[Depends],
         provider: OverridesProvider | None,
         door: Door = OPEN,
+        limits: Limits = NO_LIMITS,
         options: ChannelOptions | None = None,
     ) -> ChannelRoute:
-        """This route as it appears below `prefix`, behind the `dependencies` and the `door` of what includes it."""
+        """This route as it appears below `prefix`, behind the `dependencies`, `door` and `limits` around it."""
         route = type(self)(
             prefix + self.path,
             self.channel,
@@ -172,6 +180,7 @@ class ChannelRoute(APIWebSocketRoute):
             dependencies=[*dependencies, *self.dependencies],
             dependency_overrides_provider=self.dependency_overrides_provider or provider,
             options=self.options or options,
+            limits=limits + self.limits,
         )
         route.own_path = self.own_path
         route.door = self.door.within(door)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from starlette._utils import get_route_path
 from starlette.datastructures import URL
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match
 
 from antiphon.types import Scope
 
 from .include import select
+
+NO_HANDSHAKE: Final = (
+    "only a WebSocket is served here, and this request asks for none (426). If a client has asked for one, a proxy "
+    "between it and this server must pass on the headers Upgrade and Connection, in HTTP/1.1"
+)
 
 
 def as_websocket(routes: Sequence[BaseRoute], scope: Scope) -> bool:
@@ -29,3 +36,9 @@ def redirect(routes: Sequence[BaseRoute], scope: Scope) -> Response | None:
     if select(routes, elsewhere)[0] is Match.NONE:
         return None
     return RedirectResponse(url=str(URL(scope=elsewhere)))
+
+
+def upgrade_required() -> HTTPException:
+    """426 (RFC 9110 §15.5.22), for a path where only a WebSocket is served."""
+    told = "this path serves WebSockets: connect with ws:// or wss://"
+    return HTTPException(426, told, {"Upgrade": "websocket", "Connection": "Upgrade"})

@@ -19,6 +19,7 @@ from antiphon.connection import WebSocket, WebSocketState
 from antiphon.connection.denials import closes
 from antiphon.dependencies import Solved, solve
 from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError
+from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.shown import shown
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
@@ -81,13 +82,16 @@ async def run(
     receive: Receive,
     send: Send,
     provider: OverridesProvider | None,
+    limits: Limits = NO_LIMITS,
 ) -> None:
     """Solve the plan, call the endpoint, end the connection, then run the background tasks.
 
     Teardown of the dependencies is over before any exception handler runs. Raises what nobody handles, for the app
     around (`answer_unhandled`) or, in somebody else's app, for its middleware and server.
     """
-    websocket: WebSocket = WebSocket(scope, receive, send)
+    websocket: WebSocket = limits.websocket(scope, receive, send)
+    if limits.connects and await _is_one_too_many(websocket, limits):
+        return
     solving: Solved | None = None
     result: object = None  # also where a dependency swallows what the endpoint raised
     try:
@@ -127,15 +131,29 @@ def _is_first(mistake: str) -> bool:
     return True
 
 
-async def run_session(endpoint: Callable[[Any], Any], scope: Scope, receive: Receive, send: Send) -> None:
+async def _is_one_too_many(websocket: WebSocket, limits: Limits) -> bool:
+    """Whether the handshake passes a rate; it has been refused then."""
+    response = limits.refusal(websocket.scope)
+    if response is not None:
+        await _deny(websocket, response)
+    return response is not None
+
+
+async def run_session(
+    endpoint: Callable[[Any], Any], limits: Limits, scope: Scope, receive: Receive, send: Send
+) -> None:
     """The same for a plain `endpoint(websocket)`, without dependencies."""
-    websocket: WebSocket = WebSocket(scope, receive, send)
+    websocket: WebSocket = limits.websocket(scope, receive, send)
+    if limits.connects and await _is_one_too_many(websocket, limits):
+        return
     await _run_plain(websocket, lambda: _awaitable(endpoint(websocket), endpoint))
 
 
-async def run_asgi(endpoint: Callable[..., Any], scope: Scope, receive: Receive, send: Send) -> None:
+async def run_asgi(endpoint: Callable[..., Any], limits: Limits, scope: Scope, receive: Receive, send: Send) -> None:
     """The same for an ASGI endpoint (a `WebSocketEndpoint` class): our `WebSocket` follows what it does."""
-    websocket: WebSocket = WebSocket(scope, receive, send)
+    websocket: WebSocket = limits.websocket(scope, receive, send)
+    if limits.connects and await _is_one_too_many(websocket, limits):
+        return
     await _run_plain(websocket, lambda: endpoint(scope, websocket.receive, websocket.send))
 
 

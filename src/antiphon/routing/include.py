@@ -18,11 +18,13 @@ from starlette.staticfiles import StaticFiles
 
 from antiphon.dependencies.params import Depends
 from antiphon.gate.door import OPEN, Door
+from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.messages import ChannelOptions
 from antiphon.types import Receive, Scope, Send
 
 from .channel import ChannelRoute
 from .context import OverridesProvider
+from .errors import RoutingError
 from .http import APIRoute
 from .route import APIWebSocketRoute, WebSocketRoute
 
@@ -59,6 +61,7 @@ class IncludedRouter(BaseRoute):
         options: dict[str, Any],
         channel_options: ChannelOptions | None = None,
         door: Door = OPEN,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.router = router
         self.prefix = prefix
@@ -67,6 +70,7 @@ class IncludedRouter(BaseRoute):
         self.options = options
         self.channel_options = channel_options
         self.door = door
+        self.limits = limits
         self._source: list[BaseRoute] = []
         self._effective: list[BaseRoute] = []
 
@@ -113,15 +117,18 @@ class IncludedRouter(BaseRoute):
                 options=self.options | route.options,
                 channel_options=route.channel_options or self.channel_options,
                 door=route.door.within(self.door),
+                limits=self.limits + route.limits,
             )
         if isinstance(route, ChannelRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.door, self.channel_options)
+            return route.included(
+                self.prefix, self.dependencies, self.provider, self.door, self.limits, self.channel_options
+            )
         if isinstance(route, APIWebSocketRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.door)
+            return route.included(self.prefix, self.dependencies, self.provider, self.door, self.limits)
         if isinstance(route, APIRoute):
             return route.included(self.prefix, self.dependencies, self.provider, self.options)
         if isinstance(route, WebSocketRoute):
-            return route.included(self.prefix, self.door)
+            return route.included(self.prefix, self.door, self.limits)
         return self._foreign(route)
 
     def _foreign(self, route: BaseRoute) -> BaseRoute | None:
@@ -180,3 +187,10 @@ def flatten(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
             yield from flatten(route.routes)
         else:
             yield route
+
+
+def check_paths(routes: Sequence[BaseRoute]) -> None:
+    """Raise RoutingError for a route that has no path, and is to get no prefix either."""
+    for route in flatten(routes):
+        if getattr(route, "path", None) == "" and isinstance(route, APIRoute | APIWebSocketRoute | WebSocketRoute):
+            raise RoutingError(f"Prefix and path cannot be both empty (endpoint {route.name})")

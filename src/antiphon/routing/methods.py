@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, TypeVar, Unpack
 
-from antiphon.gate.door import Gated
 from antiphon.messages import Channel, ChannelOptions
 
 from .errors import a_path
 from .http import RouteOptions
-from .route import Told
+from .route import Lets, Told
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -39,7 +38,7 @@ class Registrar(Protocol):
         sends: Any = None,
         options: ChannelOptions | None = None,
         subprotocol: str | None = None,
-        **gated: Unpack[Gated],
+        **lets: Unpack[Lets],
     ) -> Channel:
         """For `channel`."""
 
@@ -84,7 +83,8 @@ class RouteMethods:
 
         `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
         `origins`: which pages may connect (`SAME`, patterns in a list, `Origins`); `denials`: how others are refused.
-        Both as the router or the app says where they are left out.
+        Both as the router or the app says where they are left out. `rates` bound the messages of a connection,
+        `connects` the handshakes of an address; those of the app and of routers hold too.
         Raises RegistrationError for what can never be served: no path, no `async`, a parameter that cannot be filled.
         """
         router = self._registrar
@@ -105,7 +105,7 @@ class RouteMethods:
         sends: Any = None,
         options: ChannelOptions | None = None,
         subprotocol: str | None = None,
-        **gated: Unpack[Gated],
+        **lets: Unpack[Lets],
     ) -> Callable[[Callable[..., Any]], Channel]:
         """Serve typed messages at `path`; the decorated function is called for each connection, and `@chat.on` handles
         its messages.
@@ -113,7 +113,7 @@ class RouteMethods:
         `name`: the function's without one. `dependencies` run once per connection. `sends`: a union of message classes
         that the channel sends besides those that its `Caller`s name. `options`: its wire and limits. `subprotocol`:
         serve only who offers it, and agree on it. `origins`, `denials`: as of `websocket`; channels are refused with
-        `Denials.CLOSE` where nobody says otherwise. Raises RegistrationError for what can never be served.
+        `Denials.CLOSE` where nobody says otherwise. `rates`, `connects`: as of `websocket`. Raises RegistrationError for what can never be served.
         """
         router = self._registrar
         a_path(path)
@@ -127,7 +127,7 @@ class RouteMethods:
                 sends=sends,
                 options=options,
                 subprotocol=subprotocol,
-                **gated,
+                **lets,
             )
 
         return register

@@ -18,11 +18,13 @@ from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 
 from antiphon.connection.denials import Denials
 from antiphon.dependencies import Kind, analyze
-from antiphon.dependencies.inspection import unpartial
+from antiphon.dependencies.inspection import describe, unpartial
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
 from antiphon.gate.door import OPEN, Door, Gated
+from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.gate.origins import OriginsLike
+from antiphon.gate.rates import Rate
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import endpoint as runner
@@ -30,8 +32,17 @@ from .context import OverridesProvider
 from .errors import check_endpoint, check_injectable, check_messages, check_path
 
 
-class Told(Gated, total=False):
-    """What a route says of its messages, for documents: their types, unions of them as a rule; and who may come in."""
+class Lets(Gated, total=False):
+    """Whom and how much a route lets in, beside what the app and its routers say."""
+
+    rates: Sequence[Rate] | None
+    """Of the messages of each connection."""
+    connects: Rate | None
+    """Of the handshakes of an address."""
+
+
+class Told(Lets, total=False):
+    """What a route says of its messages, for documents: their types, unions of them as a rule; and what it lets in."""
 
     receives: Any
     """From the client."""
@@ -43,7 +54,7 @@ class WebSocketRoute(StarletteWebSocketRoute):
     """A path and an `endpoint(websocket)` without dependency injection, or a `WebSocketEndpoint` class.
 
     Takes the place of Starlette's, and ends connections by the close matrix. `middleware` is wrapped around this route
-    only. `name` (else the endpoint's) is what `url_path_for` finds it by.
+    only. `name` (else the endpoint's) is what `url_path_for` finds it by. `limits` are how much it lets in.
     """
 
     def __init__(
@@ -53,14 +64,17 @@ class WebSocketRoute(StarletteWebSocketRoute):
         *,
         name: str | None = None,
         middleware: Sequence[Middleware] | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         check_path(path, endpoint)
+        limits.check_plain(describe(endpoint))
         super().__init__(path, endpoint, name=name)
         self.middleware: list[Middleware] = list(middleware or ())
         self.door: Door = OPEN
         """What is said of who may come in."""
         run = runner.run_session if _is_function(endpoint) else runner.run_asgi
-        self.app: ASGIApp = functools.partial(run, endpoint)
+        self.limits: Limits = limits
+        self.app: ASGIApp = functools.partial(run, endpoint, limits)
         for factory, args, kwargs in reversed(self.middleware):
             self.app = factory(self.app, *args, **kwargs)
 
@@ -71,9 +85,15 @@ class WebSocketRoute(StarletteWebSocketRoute):
         running: Coroutine[Any, Any, None] = self.app(scope, receive, send)  # type: ignore[assignment]
         return running
 
-    def included(self, prefix: str, door: Door = OPEN) -> WebSocketRoute:
-        """This route as it appears below `prefix`, behind the `door` of what includes it."""
-        route = type(self)(prefix + self.path, self.endpoint, name=self.name, middleware=self.middleware)
+    def included(self, prefix: str, door: Door = OPEN, limits: Limits = NO_LIMITS) -> WebSocketRoute:
+        """This route as it appears below `prefix`, behind the `door` and within the `limits` of what includes it."""
+        route = type(self)(
+            prefix + self.path,
+            self.endpoint,
+            name=self.name,
+            middleware=self.middleware,
+            limits=limits + self.limits,
+        )
         route.door = self.door.within(door)
         return route
 
@@ -84,9 +104,10 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
     The signature is analysed here, once; what can never work raises a `RegistrationError`. Works in any Starlette
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
     and their values are dropped. `origins` and `denials` say which pages may connect, and how others are refused;
-    None: as the app or router around. `receives` and `sends` are the types of its messages, for documents. `name` (else
-    the endpoint's) is what `url_path_for` finds it by. Overrides come from `dependency_overrides_provider`, else from
-    the app around.
+    None: as the app or router around. `rates` bound the messages of each connection, `connects` the handshakes of an
+    address; `limits` are those of what the route is in. `receives` and `sends` are the types of its messages, for
+    documents. `name` (else the endpoint's) is what `url_path_for` finds it by. Overrides come from
+    `dependency_overrides_provider`, else from the app around.
     """
 
     def __init__(
@@ -101,9 +122,14 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         sends: Any = None,
         origins: OriginsLike | None = None,
         denials: Denials | None = None,
+        rates: Sequence[Rate] | None = None,
+        connects: Rate | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         check_path(path, endpoint)
         check_injectable(endpoint)
+        self.limits: Limits = limits + Limits(rates, connects)
+        """Those of the app and of routers, and its own."""
         self.check(endpoint)
         for declared in (receives, sends):
             check_messages(declared, endpoint)
@@ -130,6 +156,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
     def check(self, endpoint: Callable[..., Any]) -> None:
         """Raise RegistrationError for what cannot be an endpoint."""
         check_endpoint(endpoint)
+        self.limits.check_plain(describe(endpoint))
 
     def analyzed(self) -> Plan:
         """The endpoint's plan at this path."""
@@ -146,12 +173,18 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
         if not self.door.lets_in(scope):
             return runner.refuse_origin(scope, receive, send)
-        return runner.run(self.endpoint, self.plan, scope, receive, send, self.dependency_overrides_provider)
+        provider = self.dependency_overrides_provider
+        return runner.run(self.endpoint, self.plan, scope, receive, send, provider, self.limits)
 
     def included(
-        self, prefix: str, dependencies: Sequence[Depends], provider: OverridesProvider | None, door: Door = OPEN
+        self,
+        prefix: str,
+        dependencies: Sequence[Depends],
+        provider: OverridesProvider | None,
+        door: Door = OPEN,
+        limits: Limits = NO_LIMITS,
     ) -> APIWebSocketRoute:
-        """This route as it appears below `prefix`, behind the `dependencies` and the `door` of what includes it."""
+        """This route as it appears below `prefix`, behind the `dependencies`, `door` and `limits` around it."""
         route = type(self)(
             prefix + self.path,
             self.endpoint,
@@ -160,6 +193,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
             dependency_overrides_provider=self.dependency_overrides_provider or provider,
             receives=self.receives,
             sends=self.sends,
+            limits=limits + self.limits,
         )
         route.own_path = self.own_path
         route.door = self.door.within(door)

@@ -20,8 +20,10 @@ from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 from antiphon.connection.denials import Denials
 from antiphon.dependencies.inspection import describe
 from antiphon.dependencies.params import Depends
-from antiphon.gate.door import DOOR_KEY, OPEN, Door, Gated
+from antiphon.gate.door import DOOR_KEY, OPEN, Door
+from antiphon.gate.limits import Limits
 from antiphon.gate.origins import OriginsLike
+from antiphon.gate.rates import Rate
 from antiphon.messages import Channel, ChannelOptions
 from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
@@ -34,20 +36,14 @@ from .endpoint import refuse_origin, refuse_unknown
 from .errors import RoutingError, a_path, check_endpoint, check_prefix, warn_of_missing_path_parameters
 from .fastapi_include import FastAPIInclude
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
-from .include import Includable, IncludedRouter, flatten, select
+from .include import Includable, IncludedRouter, check_paths, flatten, select
 from .leaf import LeafRoute, is_leaf
 from .methods import RouteMethods
 from .near_misses import no_route
-from .route import APIWebSocketRoute, Told, WebSocketRoute
+from .route import APIWebSocketRoute, Lets, Told, WebSocketRoute
 from .suspects import warn_of_suspects, warn_of_unreachable
 
 logger: Final = logging.getLogger("antiphon")
-
-_UPGRADE_REQUIRED: Final = "this path serves WebSockets: connect with ws:// or wss://"
-_NO_HANDSHAKE: Final = (
-    "only a WebSocket is served here, and this request asks for none (426). If a client has asked for one, a proxy "
-    "between it and this server must pass on the headers Upgrade and Connection, in HTTP/1.1"
-)
 
 
 class APIRouter(RouteMethods, FastAPIInclude, Router):
@@ -73,9 +69,11 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         channel_options: ChannelOptions | None = None,
         origins: OriginsLike | None = None,
         denials: Denials | None = None,
+        rates: Sequence[Rate] | None = None,
+        connects: Rate | None = None,
         **documentation: Unpack[Documentation],
     ) -> None:
-        """All keywords but the last three are FastAPI's.
+        """All keywords but the last are FastAPI's, and those of antiphon's gate.
 
         `prefix`: of every path, "/chat". `dependencies`: run for every route, before its own. `routes`: routes that
         exist already. `redirect_slashes`: an HTTP path that only lacks or has a slash at its end is redirected.
@@ -84,7 +82,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         `on_startup`, `on_shutdown`: functions without parameters; `lifespan(app)`: an async context manager, in their
         place. `channel_options`: the wire and the limits of channels that have none of their own. `origins`: which
         pages may connect (`SAME`, patterns in a list, `Origins`), `denials`: how others are refused, both for routes
-        that say nothing of it. Raises TypeError, ValueError and RegistrationError for keywords and values that are
+        that say nothing of it. `rates`: of messages to its routes, `connects`: of handshakes, beside those of the app
+        and of the route. Raises TypeError, ValueError and RegistrationError for keywords and values that are
         none.
         """
         check_keywords(documentation, Documentation, "APIRouter")
@@ -98,6 +97,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self.channel_options = channel_options
         self.door: Door = OPEN if origins is None and denials is None else Door(origins, denials)
         """What it says of who may come in."""
+        self.limits: Limits = Limits(rates, connects)
         self.on_startup: list[Callable[[], Any]] = list(on_startup or ())
         self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
         self.documentation = documentation
@@ -125,6 +125,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             name=name,
             dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
+            limits=self.limits,
             **told,
         )
         route.own_path = path
@@ -141,7 +142,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         sends: Any = None,
         options: ChannelOptions | None = None,
         subprotocol: str | None = None,
-        **gated: Unpack[Gated],
+        **lets: Unpack[Lets],
     ) -> Channel:
         """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
         route = ChannelRoute(
@@ -159,17 +160,19 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             ),
             dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
+            limits=self.limits,
+            **lets,
         )
         route.own_path = path
         own = Door(None, options.denials if options is not None else None)
-        route.door = Door(**gated).within(own).within(self.door)
+        route.door = route.door.within(own).within(self.door)
         self._register(route)
         return route.channel
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
-        """What `websocket_route()` does, without a decorator. Neither prefix nor dependencies apply, as in FastAPI."""
+        """What `websocket_route()` does. Neither prefix nor dependencies apply, as in FastAPI; the gate does."""
         check_endpoint(endpoint)
-        route = WebSocketRoute(path, endpoint, name=name)
+        route = WebSocketRoute(path, endpoint, name=name, limits=self.limits + Limits())
         route.door = self.door
         self.routes.append(route)
 
@@ -232,7 +235,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
                 "Did you mean to include a different router?"
             )
         if not prefix:
-            _check_paths(router.routes)
+            check_paths(router.routes)
         response_class = default_response_class or self.default_response_class
         included = IncludedRouter(
             router,
@@ -242,6 +245,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             options={} if response_class is None else {"response_class": response_class},
             channel_options=self.channel_options,
             door=self.door,
+            limits=self.limits,
         )
         included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
         self._register(included)
@@ -342,8 +346,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             and scope["http_version"].startswith("1.")
             and elsewhere.as_websocket(self.routes, scope)
         ):
-            logger.info("%s %s: %s", scope["method"], shown(scope["path"]), _NO_HANDSHAKE)
-            error = StarletteHTTPException(426, _UPGRADE_REQUIRED, {"Upgrade": "websocket", "Connection": "Upgrade"})
+            logger.info("%s %s: %s", scope["method"], shown(scope["path"]), elsewhere.NO_HANDSHAKE)
+            error = elsewhere.upgrade_required()
         if "app" in scope:
             raise error
         await PlainTextResponse(error.detail, error.status_code, error.headers)(scope, receive, send)
@@ -384,9 +388,3 @@ def _lets_in(door: Door, route: BaseRoute, scope: Scope) -> bool:
     if door is not OPEN or DOOR_KEY in scope:
         scope[DOOR_KEY] = door
     return type(route) is not StarletteWebSocketRoute or door.lets_in(scope)
-
-
-def _check_paths(routes: Sequence[BaseRoute]) -> None:
-    for route in flatten(routes):
-        if getattr(route, "path", None) == "" and isinstance(route, APIRoute | APIWebSocketRoute | WebSocketRoute):
-            raise RoutingError(f"Prefix and path cannot be both empty (endpoint {route.name})")

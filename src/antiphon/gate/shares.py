@@ -1,0 +1,113 @@
+"""Whose bucket it is: `Per`, and a common bucket as one connection spends from it."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Hashable
+from typing import Final, Protocol
+
+from antiphon.connection.owner import owner_token
+from antiphon.identity import IDENTITY_KEY, Identity
+from antiphon.networks import network_of
+from antiphon.types import Scope
+
+from .buckets import Buckets
+
+logger: Final = logging.getLogger("antiphon")
+
+_told: set[str] = set()
+
+
+class Per(enum.Flag):
+    """Who or what has a bucket of its own. `Per.USER | Per.TOPIC`: each user in each topic."""
+
+    CONNECTION = enum.auto()
+    """Each connection, whoever holds it."""
+    USER = enum.auto()
+    """The user of the connection's `Identity`, over all connections to this process; who has none, by address."""
+    ADDRESS = enum.auto()
+    """The client's address, an IPv6 one by its network of 64 bits. Behind a proxy: as `X-Forwarded-For` says, where the
+    server believes it."""
+    TOPIC = enum.auto()
+    """The topic that is given by hand: `rate.allow(websocket, topic=...)`."""
+
+
+WHO: Final = (Per.CONNECTION, Per.USER, Per.ADDRESS)
+ALLOWED: Final = frozenset([*WHO, Per.TOPIC, *(who | Per.TOPIC for who in WHO)])
+
+
+class Share(Protocol):
+    """What one connection may spend of a rate; a `buckets.Bucket` is one."""
+
+    def lack(self, now: float, cost: float) -> float:
+        """Seconds until so many tokens are there; not positive when they are. Takes nothing."""
+
+    def spend(self, now: float, cost: float) -> None:
+        """Take the tokens, also those that are still to come."""
+
+    def take(self, now: float, cost: float) -> float:
+        """`lack`, and where it lacks nothing `spend`."""
+
+
+class CommonShare:
+    """Of a bucket that others spend from as well."""
+
+    __slots__ = ("_buckets", "_key", "_per", "_scope", "_topic")
+
+    def __init__(self, buckets: Buckets, per: Per, scope: Scope, topic: str | None) -> None:
+        self._buckets = buckets
+        self._per = per
+        self._scope = scope
+        self._topic = topic
+        self._key: Hashable = None  # once it is certain
+
+    def lack(self, now: float, cost: float) -> float:
+        """`Share`. Who has no key is not limited."""
+        key = self._key or self._find_key()
+        return 0.0 if key is None else self._buckets.lack(key, now, cost)
+
+    def spend(self, now: float, cost: float) -> None:
+        """`Share`."""
+        key = self._key or self._find_key()
+        if key is not None:
+            self._buckets.spend(key, now, cost)
+
+    def take(self, now: float, cost: float) -> float:
+        """`Share`."""
+        key = self._key or self._find_key()
+        return 0.0 if key is None else self._buckets.take(key, now, cost)
+
+    def _find_key(self) -> Hashable:
+        """Whose bucket it is; None where nobody can tell."""
+        per, scope = self._per, self._scope
+        who: Hashable = ""
+        certain = True
+        if Per.CONNECTION in per:
+            who = owner_token(scope)
+        elif Per.USER in per:
+            identity: Identity | None = scope.get(IDENTITY_KEY)
+            certain = identity is not None  # else it may still say who it is
+            who = address_of(scope) if identity is None else (identity.user,)
+        elif Per.ADDRESS in per:
+            who = address_of(scope)
+        if who is None:
+            return None
+        key = who if self._topic is None else (who, self._topic)
+        if certain:
+            self._key = key
+        return key
+
+
+def address_of(scope: Scope) -> Hashable:
+    """The client's network; None where the server does not know, which is told once."""
+    client = scope.get("client")
+    if client and client[0]:
+        return network_of(client[0])
+    if "address" not in _told:
+        _told.add("address")
+        logger.warning(
+            "rates per ADDRESS limit nobody: this server knows no client's address, as on a Unix socket; have the "
+            "proxy send X-Forwarded-For, and the server believe it (--forwarded-allow-ips)"
+        )
+    return None
