@@ -300,7 +300,7 @@ async def test_a_handler_alone_demands_somebody_when_the_channel_opens() -> None
     @chat.on("say")
     async def say(message: Say, who: Identity) -> None: ...
 
-    assert await told(app, "", "/chat", late=True) == (401, "Bearer")
+    assert await told(app, "", "/chat", late=True) == (3000, "Not authenticated")  # channels refuse with a Close
 
 
 async def test_a_scope_that_a_handler_demands_is_answered_and_the_channel_goes_on() -> None:

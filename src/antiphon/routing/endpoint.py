@@ -133,10 +133,10 @@ def _is_first(mistake: str) -> bool:
 
 async def _is_one_too_many(websocket: WebSocket, limits: Limits) -> bool:
     """Whether the handshake passes a rate; it has been refused then."""
-    response = limits.refusal(websocket.scope)
-    if response is not None:
-        await _deny(websocket, response)
-    return response is not None
+    refused = limits.refusal(websocket.scope)
+    if refused is not None:
+        await _apply(websocket, ending_of(refused) or UNHANDLED)
+    return refused is not None
 
 
 async def run_session(

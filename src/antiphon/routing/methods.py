@@ -112,8 +112,9 @@ class RouteMethods:
 
         `name`: the function's without one. `dependencies` run once per connection. `sends`: a union of message classes
         that the channel sends besides those that its `Caller`s name. `options`: its wire and limits. `subprotocol`:
-        serve only who offers it, and agree on it. `origins`, `denials`: as of `websocket`; channels are refused with
-        `Denials.CLOSE` where nobody says otherwise. `rates`, `connects`: as of `websocket`. Raises RegistrationError for what can never be served.
+        serve only who offers it, and agree on it. `origins`, `denials`, `rates`, `connects`: as of `websocket`;
+        channels are refused with `Denials.CLOSE` where nobody says otherwise. Raises RegistrationError for what can
+        never be served.
         """
         router = self._registrar
         a_path(path)
