@@ -19,6 +19,7 @@ from .cors import trust_of
 from .notices import Notices
 from .origins import (
     DEFAULT,
+    LONGEST,
     Arrival,
     Foreign,
     Origins,
@@ -110,7 +111,7 @@ def check_origin(origins: Origins | None, scope: Scope, *more_apps: Any) -> bool
         trusted = [str(app.trust) for app in apps if str(app.trust)]
     notices = apps[0].notices if apps else _NOBODYS.notices
     path = shown(scope.get("path", ""))
-    notices.warn(arrival.origin or "", lambda: explanation(path, arrival, origins, ", ".join(trusted)))
+    notices.warn((arrival.origin or "")[:LONGEST], lambda: explanation(path, arrival, origins, ", ".join(trusted)))
     note_refusal(scope, Refusal.ORIGIN)
     return False
 
