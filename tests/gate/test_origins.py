@@ -164,7 +164,8 @@ def test_a_pattern_that_is_none_says_what_to_write(pattern: str, says: str) -> N
     [
         ("https://app.example", r"write \['https://app.example'\]"),
         ("same", "write SAME"),
-        (5, "a list"),
+        (5, "SAME, or a list"),
+        (True, "SAME, or a list"),
         ([5], "an origin is a str"),
         ([b"https://app.example"], "an origin is a str"),
     ],

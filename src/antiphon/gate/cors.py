@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from starlette.middleware.cors import CORSMiddleware
 
+from .origins import LONGEST
+
 
 class Trust(NamedTuple):
     """The origins of one or several `CORSMiddleware`."""
@@ -20,7 +22,9 @@ class Trust(NamedTuple):
 
     def includes(self, origin: str) -> bool:
         """Whether this value of an `Origin` header is trusted, by the middleware's own rules."""
-        return self.everybody or origin in self.origins or any(one.fullmatch(origin) for one in self.patterns)
+        if self.everybody or origin in self.origins:
+            return True
+        return len(origin) <= LONGEST and any(one.fullmatch(origin) for one in self.patterns)
 
     def __str__(self) -> str:
         said = ["*"] if self.everybody else sorted(self.origins)

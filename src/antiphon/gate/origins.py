@@ -45,19 +45,25 @@ class Site(NamedTuple):
         return f"{self.scheme}://{self.host}" if usual else f"{self.scheme}://{self.host}:{self.port}"
 
 
-@lru_cache(maxsize=1024)
 def read_origin(text: str) -> Site | None:
     """The site that an `Origin` header names; None for `null` and for what is no origin."""
-    match = _ORIGIN.fullmatch(text) if len(text) <= LONGEST else None
-    if match is None:
-        return None
-    return _site(match["scheme"].lower(), match["host"], match["port"])
+    return _read_origin(text) if len(text) <= LONGEST else None
+
+
+def read_host(scheme: str, host: str) -> Site | None:
+    """The site that a request of this scheme (`ws`, `wss`) to this `Host` is for; None for what is no host."""
+    return _read_host(scheme, host) if len(host) <= LONGEST else None
 
 
 @lru_cache(maxsize=1024)
-def read_host(scheme: str, host: str) -> Site | None:
-    """The site that a request of this scheme (`ws`, `wss`) to this `Host` is for; None for what is no host."""
-    match = _AUTHORITY.fullmatch(host) if len(host) <= LONGEST else None
+def _read_origin(text: str) -> Site | None:
+    match = _ORIGIN.fullmatch(text)
+    return None if match is None else _site(match["scheme"].lower(), match["host"], match["port"])
+
+
+@lru_cache(maxsize=1024)
+def _read_host(scheme: str, host: str) -> Site | None:
+    match = _AUTHORITY.fullmatch(host)
     return None if match is None else _site(_HTTP.get(scheme, scheme), match["host"], match["port"] or None)
 
 
@@ -129,8 +135,12 @@ class Origins:
     def __post_init__(self) -> None:
         """Raises TypeError, ValueError."""
         allowed = self.allowed
-        if isinstance(allowed, str | bytes) or not isinstance(allowed, Iterable):
+        if isinstance(allowed, str):
             raise TypeError(f"origins are a list of patterns: write [{allowed!r}]")
+        if isinstance(allowed, bytes) or not isinstance(allowed, Iterable):
+            raise TypeError(f"origins are SAME, or a list of patterns such as ['https://app.example'], not {allowed!r}")
+        if not isinstance(self.required, bool):
+            raise TypeError(f"Origins(required=) takes True or False, not {self.required!r}")
         if not isinstance(self.foreign, Foreign):
             raise TypeError(
                 f"Origins(foreign=) takes Foreign.REFUSE or Foreign.WITHOUT_CREDENTIALS, not {self.foreign!r}"

@@ -27,6 +27,9 @@ class SecretFilter(logging.Filter):
         super().__init__()
         if isinstance(names, str):
             raise TypeError(f"SecretFilter takes a list of names: write [{names!r}]")
+        names = list(names)
+        if not all(isinstance(name, str) and name for name in names):
+            raise TypeError(f"SecretFilter takes the names of parameters, each a str, not {names!r}")
         self.names: frozenset[str] = frozenset(plain_name(name) for name in names)
         """The further parameters, as they are compared."""
 
