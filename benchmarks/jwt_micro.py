@@ -3,9 +3,9 @@
     python benchmarks/jwt_micro.py
 
 `PyJWT` is `jwt.decode` with the same key and the same expectations. `JWT.verify` is all of ours: the header read for
-the key, its size and characters, PyJWT, and the `Identity`. `as a dependency` is the scheme called with a WebSocket, the
-token in its header: scope, source and `admit`, too. The last column is what the way to a thread and back costs.
-`--check` fails where ours adds more than 10 µs.
+the key, its size and characters, PyJWT, and the `Identity`. `as a dependency` is the scheme called with a WebSocket:
+scope, source and `admit`, too. The last column is what the way to a thread and back costs. `--check` fails where ours
+adds more than 10 µs.
 """
 
 from __future__ import annotations
