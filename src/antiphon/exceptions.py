@@ -303,8 +303,8 @@ class MissingIdentity(HTTPException):
 
     def __init__(self, note: str, *, is_mistake: bool = False) -> None:
         super().__init__(401, "Not authenticated", {"WWW-Authenticate": "Bearer"})
-        self.note = note
-        self.is_mistake = is_mistake
+        self.note: str = note
+        self.is_mistake: bool = is_mistake
 
 
 class MissingResourceError(RuntimeError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 __all__ = ["Identity"]
 
@@ -50,3 +50,11 @@ class Identity:
         if isinstance(self.scopes, str):
             raise TypeError(f"an Identity's scopes are a set of names; got the str {self.scopes!r}: split it")
         object.__setattr__(self, "scopes", frozenset(self.scopes))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
+        """Nobody is somebody because a body or a query says so: pydantic never makes an identity."""
+        raise TypeError(
+            "an Identity is never read from what a peer sends: annotate it in a route of antiphon's App or APIRouter, "
+            "or take it from a scheme, Depends(jwt)"
+        )

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from typing import Annotated, Any
 
 import pytest
@@ -11,6 +12,7 @@ from playwright.async_api import Browser
 from antiphon import App, Depends, WebSocket
 from antiphon.gate import COOKIE, FIRST_MESSAGE, JWT, QUERY, SUBPROTOCOL, Identity
 from antiphon.responses import HTMLResponse
+from tests.commands import ROOT
 from tests.gate.tokens import SECRET, signed
 from tests.matrix.servers import SERVERS, ServerUnderTest
 from tests.patience import PATIENCE
@@ -68,3 +70,32 @@ async def test_a_page_brings_its_token_in_every_way_it_can(browser: Browser, ser
             assert await page.evaluate(OPEN, handshake) == expected, handshake
         await page.evaluate("(token) => { document.cookie = `session=${token}`; }", token)
         assert await page.evaluate(OPEN, ["", [], None]) == ["", "ada"]
+
+
+def blocks(language: str) -> list[str]:
+    page = (ROOT / "docs" / "security.md").read_text()
+    section = page[page.index("\n## Authentication") :].split("\n## ")[1]
+    return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+async def test_the_pages_sides_of_the_security_page_do_what_they_say(browser: Browser) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(blocks("python")[0], "security.md", "exec", dont_inherit=True), names)
+    app: App = names["app"]
+
+    @app.get("/")
+    async def index() -> HTMLResponse:
+        return HTMLResponse("<!doctype html><title>live</title>")
+
+    tried = blocks("js")
+    assert len(tried) == 5
+    async with SERVERS[0].run(app) as served, asyncio.timeout(PATIENCE):
+        for code in tried:
+            page = await browser.new_page()
+            await page.goto(served.http_url.replace("127.0.0.1", "localhost"))
+            token = await page.evaluate("async () => (await fetch('/login', { method: 'POST' })).json()")
+            if "COOKIE" not in code:
+                await page.context.clear_cookies()
+            told = "socket.onmessage = (e) => done(e.data); socket.onclose = (e) => done(e.code);"
+            program = f"async (token) => {{ {code}\n return new Promise((done) => {{ {told} }}); }}"
+            assert await page.evaluate(program, token) == "hello ada", code

@@ -102,3 +102,34 @@ async def test_a_router_brings_its_prefix_and_its_dependencies() -> None:
         with pytest.raises(InvalidStatus) as refused:
             await connect(f"{server.url}/v1/sensors/7")
         assert refused.value.response.status_code == 403
+
+
+async def test_a_signed_token_opens_in_every_way_and_says_who_may_do_what() -> None:
+    async with run(EXAMPLES / "jwt_auth.py") as server:
+
+        def login(user: str, password: str) -> str:
+            request = urllib.request.Request(f"{server.http_url}/login?user={user}&password={password}", method="POST")
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                token: str = json.load(answer)
+                return token
+
+        ada, bob = login("ada", "analytical"), login("bob", "builder")
+        header = {"Authorization": f"Bearer {ada}"}
+        async with connect(f"{server.url}/me", additional_headers=header) as client:
+            assert json.loads(await client.recv()) == {"user": "ada", "may": ["orders:read", "orders:write"]}
+        async with connect(f"{server.url}/me", subprotocols=[Subprotocol("bearer"), Subprotocol(bob)]) as client:
+            assert json.loads(await client.recv())["user"] == "bob"
+            assert client.subprotocol == "bearer"
+        async with connect(f"{server.url}/orders") as client:
+            await client.send(ada)
+            assert await client.recv() == "your order, please"
+        async with connect(f"{server.url}/orders") as client:
+            await client.send(bob)
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert (client.close_code, client.close_reason) == (3003, "Insufficient scope")
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"{server.url}/orders", additional_headers={"Authorization": f"Bearer {bob}"})
+        assert refused.value.response.status_code == 403
+        assert ada not in server.log
+        assert bob not in server.log

@@ -423,6 +423,17 @@ def test_documents_say_where_the_token_goes() -> None:
     }
 
 
+@pytest.mark.parametrize(("source", "place"), [(QUERY("ticket"), "query"), (COOKIE("session"), "cookie")])
+def test_documents_name_the_parameter_or_the_cookie(source: TokenSource, place: str) -> None:
+    app = App()
+
+    @app.websocket("/ws", sends=str, dependencies=[Depends(WebSocketBearer([source], known))])
+    async def endpoint(websocket: WebSocket) -> None: ...
+
+    (scheme,) = TestClient(app).get("/asyncapi.json").json()["components"]["securitySchemes"].values()
+    assert (scheme["type"], scheme["in"], scheme["name"]) == ("httpApiKey", place, getattr(source, "name"))  # noqa: B009
+
+
 # ---------------------------------------------------------------- held wrong
 
 WRONG: list[tuple[Callable[[], Any], str]] = [

@@ -146,6 +146,12 @@ def test_to_ask_before_anybody_can_know_is_a_mistake() -> None:
     with pytest.raises(RegistrationError, match=r"dependencies=\[...\]"):
         app.add_api_websocket_route("/b", _plain, dependencies=[Depends(requires("a")), Depends(bearer)])
 
+    for claimed in (Depends(), Depends(Identity)):
+        with pytest.raises(RegistrationError, match="everybody would be who they like"):
+
+            @app.websocket("/d")
+            async def query(websocket: WebSocket, who: Annotated[Identity, claimed]) -> None: ...
+
     with pytest.raises(RegistrationError, match="injected as"):
 
         @app.websocket("/c")
@@ -379,6 +385,15 @@ def test_a_route_of_fastapis_own_takes_the_schemes() -> None:
     with pytest.raises(WebSocketDenialResponse) as refused:
         client.websocket_connect("/ws", headers=as_("ada")).__enter__()
     assert refused.value.status_code == 403
+
+
+def test_no_body_is_an_identity() -> None:
+    """FastAPI would read one from the body, as it does any dataclass."""
+    app = fastapi.FastAPI()
+    with pytest.raises(TypeError, match="never read from what a peer sends"):
+
+        @app.post("/me")
+        async def me(who: Identity) -> None: ...
 
 
 def test_a_first_message_needs_a_websocket_of_ours_and_says_so() -> None:

@@ -96,7 +96,14 @@ async def test_node_brings_its_token_in_every_way_it_can(which: str) -> None:
     token = signed()
     async with SERVERS[0].run(app_of()) as served:
         wrapper = tools() / "ws" / "wrapper.mjs"
-        command = ["node", "--experimental-websocket", HERE / "tokens.mjs", which, f"{served.url}/ws", wrapper]
+        command: list[str | Path] = [
+            "node",
+            "--experimental-websocket",
+            HERE / "tokens.mjs",
+            which,
+            f"{served.url}/ws",
+            wrapper,
+        ]
         tokens = f"{token}\n{kubernetes(token)}"
         ran = await asyncio.to_thread(
             lambda: subprocess.run(command, input=tokens, capture_output=True, text=True, timeout=PATIENCE)

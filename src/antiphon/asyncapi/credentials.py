@@ -36,6 +36,8 @@ def _described(scheme: Any, scopes: Iterable[str]) -> dict[str, Any]:
 
 
 def _typed(names: set[str], model: Any, scopes: list[str]) -> dict[str, Any]:
+    if (place := getattr(model, "place", None)) is not None:  # a bearer token that has one place, and no header's
+        return {"type": "httpApiKey", "name": model.name, "in": place}
     for name, place in _KEYS.items():
         if name in names:
             return {"type": "httpApiKey", "name": model.name, "in": place}

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from antiphon.exceptions import ParameterDeclarationError, RegistrationError
+from antiphon.identity import Identity
 
 from . import foreign, hints
 from .inspection import Parameter, Unresolved
@@ -73,6 +74,11 @@ def completed(found: Declared, where: str) -> Depends:
     target = depends.dependency
     if target is None:
         target = found.type
+    if target is Identity:
+        raise ParameterDeclarationError(
+            f"{where}: Depends would make an Identity of the query, and everybody would be who they like: annotate "
+            "Identity alone, behind a dependency that finds out who it is"
+        )
     if target is Any:
         raise ParameterDeclarationError(f"{where}: Depends() calls the annotation, and here is none: Depends(function)")
     if not callable(target):

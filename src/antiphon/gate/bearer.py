@@ -20,7 +20,7 @@ from antiphon.shown import shown
 from .admission import Verify, admit
 from .challenge import InvalidToken, MissingToken, refusal
 from .scopes import check_scopes
-from .sources import FIRST_MESSAGE, HEADER, LONGEST_TOKEN, SUBPROTOCOL, TokenSource
+from .sources import COOKIE, FIRST_MESSAGE, HEADER, LONGEST_TOKEN, QUERY, SUBPROTOCOL, TokenSource
 
 Verifier: TypeAlias = Callable[[str], Awaitable[Identity | None] | Identity | None]
 """From a token to who it is for, sync (run in the thread pool) or async. None, or `InvalidToken`: it is not good."""
@@ -64,6 +64,8 @@ class WebSocketBearer(HTTPBearer):
         super().__init__(
             bearerFormat=bearerFormat, scheme_name=scheme_name, description=description, auto_error=auto_error
         )
+        if len(self.sources) == 1 and isinstance(only := self.sources[0], COOKIE | QUERY):
+            self.model.name, self.model.place = only.name, "cookie" if isinstance(only, COOKIE) else "query"
         if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:
             raise ValueError(f"{type(self).__name__}(longest): expected a number of characters, got {longest!r}")
         self.longest: int = longest

@@ -1,7 +1,8 @@
 """From a signed token to the identity it is for. PyJWT verifies; here is what is asked of it, and said of a no.
 
-Verification runs in the event loop: tokens are small, and with the keys that are taken it costs about what the way to a
-thread and back would (benchmarks/jwt_micro.py). Needs PyJWT (the extra `jwt`).
+Verification runs in the event loop, once for a connection: most algorithms take what the way to a thread and back does,
+the slowest curve a millisecond (benchmarks/jwt_micro.py), and threads that anybody can fill would be one more queue to
+bound. Needs PyJWT (the extra `jwt`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,6 +24,9 @@ from antiphon.shown import shown
 
 from .challenge import InvalidToken
 from .keys import VerifyingKey
+
+USUAL: Final = 256
+"""Characters of a header that is remembered: an algorithm and the name of a key."""
 
 LATEST: Final = 1e11
 """Unix seconds, in the year 5138: beyond it somebody has written milliseconds."""
@@ -48,11 +53,16 @@ class SignatureHeader:
     kid: str | None
 
 
-def header_of(token: str, algorithms: Sequence[str]) -> SignatureHeader:
+def header_of(token: str, algorithms: tuple[str, ...]) -> SignatureHeader:
     """Read the header (RFC 7515 §4). Raises `InvalidToken`; also for an algorithm other than these."""
     encoded, _, rest = token.partition(".")
     if rest.count(".") != 1:
         raise InvalidToken(f"the token has {token.count('.') + 1} parts, and a signed JWT has three")
+    # Those of one issuer are alike (benchmarks/jwt_micro.py).
+    return _usual_header(encoded, algorithms) if len(encoded) <= USUAL else _header(encoded, algorithms)
+
+
+def _header(encoded: str, algorithms: tuple[str, ...]) -> SignatureHeader:
     try:
         header = json.loads(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     except (binascii.Error, ValueError, RecursionError):
@@ -67,6 +77,9 @@ def header_of(token: str, algorithms: Sequence[str]) -> SignatureHeader:
     if not (kid is None or isinstance(kid, str)):
         raise InvalidToken("kid: the name of the key is no str")
     return SignatureHeader(algorithm, kid)
+
+
+_usual_header = lru_cache(maxsize=64)(_header)
 
 
 class Claims:
@@ -103,7 +116,7 @@ class Claims:
             leeway=expected.leeway,
         )
 
-    def _identity(self, claims: Mapping[str, Any]) -> Identity:
+    def _identity(self, claims: dict[str, Any]) -> Identity:
         expires_at = _seconds(claims, "exp")
         _seconds(claims, "nbf")
         session = claims.get("sid")
@@ -118,7 +131,7 @@ class Claims:
             # The token is taken until then, and so the connection lasts until then.
             expires_at=None if expires_at is None else expires_at + self._expected.leeway,
             scopes=_scopes(claims, self._expected.scopes_claim),
-            claims=MappingProxyType(dict(claims)),
+            claims=MappingProxyType(claims),
         )
 
     def _said_of(self, error: jwt.PyJWTError) -> str:
