@@ -52,3 +52,12 @@ def test_what_was_taken_or_put_again_leaves_nothing_behind() -> None:
         assert kept.take(str(number), 0.0) == number
     assert len(kept) == 1
     assert len(kept._deadlines) <= 2 + STALE
+
+
+def test_nobody_gets_what_is_over_though_nothing_has_swept_it() -> None:
+    kept = Expiring[int]("things")
+    for key in ("taken", "asked for"):
+        kept.put(key, 1, 5.0)
+    assert kept.get("asked for", 5.0) is None
+    assert kept.take("taken", 5.0) is None
+    assert not list(kept.items(5.0))
