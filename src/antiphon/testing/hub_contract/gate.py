@@ -171,7 +171,7 @@ class GateContract(Contract):
         await hub.admit(old, ann(issued_at=now - 60))
         await hub.admit(unknown, ann())
         await hub.admit(new, ann(issued_at=now + 60))
-        async with hub.join("t", joined, user="ann"), hub.join("u", new):
+        async with hub.join("t", joined, user="ann"), hub.join("u", new, user="ann"):
             await hub.revoke(user="ann")
             await eventually(lambda: old.sink.closed and unknown.sink.closed and joined.sink.closed)
         assert old.sink.closed == unknown.sink.closed == joined.sink.closed == (3000, "revoked")
