@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import random
 import threading
 import weakref
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.connection.expiry import Expiries, Expiry, ExpiryClock, expiries_of
+from antiphon.connection.expiry import ENDS_PER_TURN, Expiries, Expiry, ExpiryClock, expiries_of
 from antiphon.testing import VirtualTimeLoop
 
 UNIX = 1_700_000_000.0
@@ -62,6 +63,58 @@ def test_ten_thousand_at_random_times_end_within_a_second_each() -> None:
         assert len(expiries.deadlines) == 0
 
     in_virtual_time(main)
+
+
+def test_thousands_that_end_at_once_leave_the_loop_its_turns() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        expiries, _ = made(Clocks())
+        ended: list[float] = []
+        counts: list[int] = []
+
+        def count() -> None:
+            """Once in each turn of the loop."""
+            counts.append(len(ended))
+            if counts[-1] < 5000:
+                loop.call_soon(count)
+
+        def end() -> None:
+            if not ended:
+                loop.call_soon(count)
+            ended.append(loop.time())
+
+        for _ in range(5000):
+            Expiry(loop, end, expiries).expire_at(UNIX + 10)
+        await asyncio.sleep(20)
+        assert len(ended) == 5000
+        assert max(ended) <= 11
+        assert max(after - before for before, after in itertools.pairwise([0, *counts])) <= ENDS_PER_TURN
+
+    in_virtual_time(main)
+
+
+def test_one_that_is_renewed_while_it_waits_for_its_turn_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        expiries, expiring = made(Clocks())
+        waiting, ended = expiring(UNIX + 10)
+
+        def fail_and_renew() -> None:
+            waiting.expire_at(UNIX + 20)
+            raise LookupError("a fault of ours")
+
+        first = Expiry(loop, fail_and_renew, expiries)
+        first.due = waiting.due
+        expiries.end_soon(first)
+        expiries.end_soon(waiting)
+        waiting.due = first.due = 0.0
+        await asyncio.sleep(0)
+        assert ended == []
+        await asyncio.sleep(30)
+        assert [round(time) for time in ended] == [20]
+
+    in_virtual_time(main)
+    assert [record.message for record in caplog.records] == ["a connection that has expired could not be ended"]
 
 
 def test_ten_thousand_that_are_renewed_end_at_their_last_date_alone() -> None:

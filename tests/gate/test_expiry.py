@@ -22,6 +22,7 @@ from antiphon.concurrency import run_in_threadpool
 from antiphon.connection.expiry import expiries_of
 from antiphon.gate import Identity, admit
 from antiphon.testing import ConnectionEnded, HandshakeRefused, Server, virtual_time
+from antiphon.types import Message
 from tests.matrix.servers import SERVERS, ServerUnderTest
 from tests.patience import PATIENCE, until
 from tests.routing.middlemen import Wraps
@@ -323,6 +324,43 @@ async def test_a_slow_dependency_is_cut_short_in_time() -> None:
                 pass
         assert refused.value.status == 401
         assert abs(loop.time() - 3) <= 1
+
+
+@virtual_time
+async def test_an_endpoint_does_not_end_before_a_slow_server_has_taken_the_refusal() -> None:
+    sent: list[str] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(3)
+        sent.append(message["type"])
+
+    extensions: dict[str, Any] = {"websocket.http.response": {}}
+    websocket = WebSocket({"type": "websocket", "path": "/", "headers": [], "extensions": extensions}, receive, send)
+    await let_in(websocket, 1)
+    await asyncio.sleep(2)
+    assert websocket.closed is not None
+    await websocket.flushed()
+    assert sent == ["websocket.http.response.start", "websocket.http.response.body"]
+
+
+@virtual_time
+async def test_a_refusal_that_no_server_takes_is_given_up() -> None:
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(10_000)
+
+    websocket = WebSocket({"type": "websocket", "path": "/", "headers": []}, receive, send)
+    await let_in(websocket, 1)
+    await asyncio.sleep(2)
+    await websocket.flushed()
+    assert asyncio.get_running_loop().time() <= 2 + websocket.options.send_timeout
+    await asyncio.sleep(0.1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 # What cannot be

@@ -21,7 +21,7 @@ MOST_LEFT: Final = 3600.0
 renewal_logger: Final = logging.getLogger("antiphon.client")
 
 
-class Renewal:
+class Renewing:
     """Sends new tokens as `auth`, with the client's `request`. One at a time, in a task that ends with `stop`."""
 
     def __init__(self, attempts: Attempts, request: Callable[..., Awaitable[Any]]) -> None:

@@ -22,7 +22,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .attempts import Address, Attempts, Token, TokenVia
-from .renewing import Renewal
+from .renewing import Renewing
 from .standing import Places, Recovered
 from .state import ClientState
 from .waiting import Inbox, Pending, RemoteError, ToSend, Unread
@@ -93,7 +93,7 @@ class Client(Generic[E]):
         self._read = dict(positions or {})
         self._connection: ClientConnection | None = None
         self._running: asyncio.Task[None] | None = None
-        self._renewal = Renewal(self._attempts, self.request)
+        self._renewal = Renewing(self._attempts, self.request)
         self._early = asyncio.Event()
         self._why = ""
         self._heard = 0.0

@@ -24,7 +24,7 @@ from .expiry import Expiry
 from .options import ConnectionOptions
 from .owner import running_loop
 from .raw import RawWebSocket
-from .state import CONNECTED, CONNECTING
+from .state import CONNECTED, CONNECTING, DISCONNECTED
 from .ways import Direct
 
 logger: Final = logging.getLogger("antiphon")
@@ -124,7 +124,7 @@ class OwnEnder:
             life.end_by_foreign(WS_3000_UNAUTHORIZED, EXPIRED)
         elif life.refuse_by_foreign(WS_3000_UNAUTHORIZED, EXPIRED):
             _tell(websocket.scope)
-            life.answering = _begin(_refuse(websocket.scope, life.way.send), websocket.options.send_timeout)
+            life.answering = _begin(_refuse(websocket.scope, life.way.send))
 
 
 class ForeignEnder:
@@ -150,24 +150,25 @@ class ForeignEnder:
     def end(self) -> None:
         """`Ender`."""
         websocket = self._websocket()
-        if websocket is None or websocket.client_state.value > 1 or websocket.application_state.value > 1:
+        if websocket is None or websocket.client_state is DISCONNECTED:
             return
+        if websocket.application_state not in (CONNECTING, CONNECTED):
+            return  # it is being refused, or closed
         _tell(websocket.scope)
         if websocket.application_state is CONNECTING:
             ending = _refuse(websocket.scope, websocket.send)
         else:
             ending = websocket.close(WS_3000_UNAUTHORIZED, EXPIRED)
-        self._ending = _begin(ending, ConnectionOptions().send_timeout)
+        self._ending = _begin(asyncio.wait_for(ending, ConnectionOptions().send_timeout))
 
 
-def _begin(ending: Awaitable[None], seconds: float) -> asyncio.Task[None]:
-    return asyncio.get_running_loop().create_task(_end_within(ending, seconds), name="antiphon.expiry")
+def _begin(ending: Awaitable[None]) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(_quietly(ending), name="antiphon.expiry")
 
 
-async def _end_within(ending: Awaitable[None], seconds: float) -> None:
+async def _quietly(ending: Awaitable[None]) -> None:
     try:
-        async with asyncio.timeout(seconds):
-            await ending
+        await ending
     except Exception as exc:
         logger.debug("the connection had ended before its Close: %r", exc)
 

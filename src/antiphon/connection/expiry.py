@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 from weakref import WeakKeyDictionary, ref
@@ -17,12 +19,18 @@ from antiphon.deadlines import Deadlines
 
 from .owner import run_in
 
+logger: Final = logging.getLogger("antiphon")
+
 TICK: Final = 0.25
 """Seconds: a deadline is at most two of them late, and one more than 128 s away is looked at that often."""
 
 STEP: Final = 0.25
 """Seconds that the wall clock is ahead of what it should say, from which on somebody has set it. With two ticks that
 stays below the second that is promised."""
+
+ENDS_PER_TURN: Final = 100
+"""Connections that are ended in one turn of the loop, some milliseconds: tokens that were issued together, or a clock
+that jumps, end thousands at once, and the others must not wait for all of that."""
 
 NEVER: Final = 1e12
 """Unix seconds. A date beyond it is no date."""
@@ -73,6 +81,24 @@ class Expiries:
         self.deadlines: Final = Deadlines(
             TICK, self.clock, lambda delay, call: running().call_later(delay, call, context=empty)
         )
+        self._due: deque[Expiry] = deque()
+        self._call_soon: Callable[[], object] = lambda: running().call_soon(self._end_some, context=empty)
+
+    def end_soon(self, expiry: Expiry) -> None:
+        """It is due: end it in its turn, unless it is renewed before."""
+        self._due.append(expiry)
+        if len(self._due) == 1:
+            self._call_soon()
+
+    def _end_some(self) -> None:
+        for _ in range(min(ENDS_PER_TURN, len(self._due))):
+            expiry = self._due.popleft()
+            try:
+                expiry.end_if_due()
+            except Exception as exc:  # the others end all the same
+                logger.error("a connection that has expired could not be ended", exc_info=exc)
+        if self._due:
+            self._call_soon()
 
 
 class Expiry:
@@ -135,14 +161,19 @@ class Expiry:
             self._told_at = self.due - min(self._ahead, left / 2)
         self._expiries.deadlines.enter(self, self.due if self._told_at is None else self._told_at)
 
+    def end_if_due(self) -> None:
+        """`Expiries`: its turn has come."""
+        if not self.is_over and self.due is not None and self._expiries.clock() >= self.due:
+            self.is_over = True
+            self._tell = None
+            self.end()
+
     def on_deadline(self, now: float) -> float | None:
         """`deadlines.Due`."""
         if self.is_over or self.due is None:
             return None
         if now >= self.due:
-            self.is_over = True
-            self._tell = None
-            self.end()
+            self._expiries.end_soon(self)
             return None
         if self._told_at is None:
             return self.due

@@ -142,8 +142,6 @@ class Conversation:
     async def end(self) -> None:
         """The line is over: end what runs beside it."""
         self._websocket.listen_for_stop(None)
-        if (expiry := expiry_of(self._websocket.scope)) is not None:
-            expiry.tell_ahead(None, None)
         if self._requests is not None:
             await self._requests.end()
 
