@@ -7,7 +7,7 @@ antiphon connect "ws://localhost:8000/private?token=sesame"
 from secrets import compare_digest
 from typing import Annotated
 
-from antiphon import App, Depends, Query, WebSocket, WebSocketException, status
+from antiphon import App, Denials, Depends, Query, WebSocket, WebSocketException, status
 
 app = App()
 
@@ -24,11 +24,8 @@ async def private(websocket: WebSocket, token: Annotated[str, Depends(checked_to
     await websocket.send_text("come in")
 
 
-@app.websocket("/polite")
-async def polite(websocket: WebSocket, token: str | None = None) -> None:
-    """A browser cannot read a denied handshake's status. Accepting first lets its page see the code 1008."""
+@app.websocket("/polite", denials=Denials.CLOSE)
+async def polite(websocket: WebSocket, token: Annotated[str, Depends(checked_token)]) -> None:
+    """A browser cannot read a denied handshake's status. This way its page sees the code 1008, and the reason."""
     await websocket.accept()
-    if token != "sesame":
-        await websocket.close(status.WS_1008_POLICY_VIOLATION, "a good token, please")
-        return
     await websocket.send_text("come in")

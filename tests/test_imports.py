@@ -19,6 +19,7 @@ VOCABULARY = frozenset(
         "exceptions",
         "events",
         "shown",
+        "masking",
         "tags",
         "tagged",
         "identity",

@@ -41,6 +41,7 @@ from .exceptions import (
     WebSocketDisconnected,
     WebSocketException,
 )
+from .gate import SAME, Denials, OriginMiddleware, Origins
 from .hub import (
     AlreadyJoined,
     BackendUnavailable,
@@ -94,6 +95,7 @@ from .types import ClosedBy
 from .version import __version__
 
 __all__ = [
+    "SAME",
     "APIRouter",
     "AlreadyJoined",
     "App",
@@ -107,6 +109,7 @@ __all__ = [
     "ClosedBy",
     "ConnectionOptions",
     "Cookie",
+    "Denials",
     "Depends",
     "File",
     "FileResponse",
@@ -134,6 +137,8 @@ __all__ = [
     "OnError",
     "OnInvalid",
     "OnOutage",
+    "OriginMiddleware",
+    "Origins",
     "Overflow",
     "Path",
     "PeerError",

@@ -25,8 +25,11 @@ from starlette.routing import BaseRoute, Router
 from .asyncapi.serving import LastResort, current_text, document_of
 from .clients.served_module import ClientModule
 from .connection import ConnectionOptions
+from .connection.denials import Denials
 from .connection.raw import OPTIONS_KEY
 from .exceptions import ParameterErrors
+from .gate.door import OUTER_APPS_KEY
+from .gate.origins import OriginsLike
 from .gate.rates import Rate
 from .hub import Hub, HubError
 from .messages import Channel, ChannelOptions
@@ -36,9 +39,9 @@ from .routing.context import APP_KEY, HANDLERS_KEY
 from .routing.default_handlers import http_exception_handler, request_validation_exception_handler
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
 from .routing.http import Documentation, RouteOptions, check_keywords
+from .routing.methods import RouteMethods
 from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
 from .routing.route import Lets, Told
-from .routing.router import RouteMethods
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 logger: Final = logging.getLogger("antiphon")
@@ -190,12 +193,14 @@ class App(RouteMethods):
     stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
     `channel_options` are the wire and the limits of channels that have none of their own. `rates` bound the messages of
-    each connection, beside those of its router and its route; `connects` the handshakes of an address. `asyncapi_url`
-    is the path of the AsyncAPI document, behind all routes: whatever is yours there goes first, and an app that
-    documents no messages, or has `openapi_url=None`, has none. None: no document. `console_url` is the path of its
-    console; None: no page.
-    `client_url` is that of the JavaScript client of the app's channels, and of its types beside it; None: no client.
-    Both need the document. Raises TypeError for a keyword it does not know and for what is of another type.
+    each connection, beside those of its router and its route; `connects` the handshakes of an address. `origins` says
+    which pages may connect: `SAME`, patterns in a list, or `Origins`; None refuses pages of other sites that come with
+    cookies and the like, unless a `CORSMiddleware` of the app trusts them. `denials` says how handshakes are refused.
+    `asyncapi_url` is the path of the AsyncAPI document, behind all routes: whatever is yours there goes first, and an
+    app that documents no messages, or has `openapi_url=None`, has none. None: no document. `console_url` is the path of
+    its console; None: no page. `client_url` is that of the JavaScript client of the app's channels, and of its types
+    beside it; None: no client. Both need the document. Raises TypeError for a keyword it does not know and for what is
+    of another type.
     """
 
     def __init__(
@@ -217,6 +222,8 @@ class App(RouteMethods):
         channel_options: ChannelOptions | None = None,
         rates: Sequence[Rate] | None = None,
         connects: Rate | None = None,
+        origins: OriginsLike | None = None,
+        denials: Denials | None = None,
         asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
         console_url: str | None = DEFAULT_CONSOLE_URL,
         client_url: str | None = DEFAULT_CLIENT_URL,
@@ -226,10 +233,7 @@ class App(RouteMethods):
         _check("hub", hub, Hub, "a Hub, as in Hub('redis://localhost')")
         _check("channel_options", channel_options, ChannelOptions, "ChannelOptions(...)")
         _check("connection_options", connection_options, ConnectionOptions, "ConnectionOptions(...)")
-        for layer in middleware or ():
-            _check("middleware", layer, Middleware, "Middleware(factory, ...) in a list")
-        for key in exception_handlers or ():
-            check_key(key)
+        _check_layers(middleware or (), exception_handlers or ())
         self.debug = debug
         self.root_path = root_path
         self.connection_options = connection_options
@@ -251,6 +255,8 @@ class App(RouteMethods):
             channel_options=channel_options,
             rates=rates,
             connects=connects,
+            origins=origins,
+            denials=denials,
         )
         self.router.default = _documents(self, asyncapi_url, console_url, client_url)
         self._hub = _AppsHub(hub)
@@ -304,6 +310,8 @@ class App(RouteMethods):
             scope["root_path"] = self.root_path
         stack = self.middleware_stack or self._start(scope)
         layers = self._layers
+        if "app" in scope:
+            scope[OUTER_APPS_KEY] = (scope["app"], *scope.get(OUTER_APPS_KEY, ()))
         scope["app"] = scope[APP_KEY] = self
         if scope["type"] == "http":
             await stack(scope, receive, send)
@@ -480,6 +488,13 @@ def _documents(app: App, asyncapi_url: str | None, console_url: str | None, clie
     if asyncapi_url is None or client_url is None:
         return pages
     return ClientModule(client_url, functools.partial(current_text, document), pages)
+
+
+def _check_layers(middleware: Sequence[Middleware], handlers: Collection[Any]) -> None:
+    for layer in middleware:
+        _check("middleware", layer, Middleware, "Middleware(factory, ...) in a list")
+    for key in handlers:
+        check_key(key)
 
 
 def _check(name: str, value: object, kind: type, expected: str) -> None:

@@ -42,9 +42,12 @@ http {{
 """
 
 
-def documented(page: str, language: str) -> str:
+def documented(page: str, language: str, naming: str = "") -> str:
+    """The page's one snippet in which this stands."""
     text = (ROOT / "docs" / page).read_text()
-    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (snippet,) = [one for one in found if naming in one]
+    return str(snippet)
 
 
 def configuration(folder: Path, port: int, behind: int) -> str:
@@ -111,7 +114,7 @@ def visit(port: int, origin: str | None) -> contextlib.AbstractAsyncContextManag
 
 
 async def test_pages_of_the_same_site_come_in_and_others_do_not_on_a_port_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "guarded.py").write_text(documented("security.md", "python"))
+    (tmp_path / "guarded.py").write_text(documented("security.md", "python", "App(origins=SAME)"))
     async with (
         asyncio.timeout(PATIENCE),
         run("guarded:app", app_dir=tmp_path) as server,

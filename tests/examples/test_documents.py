@@ -161,14 +161,3 @@ def test_the_table_of_limits_has_every_field_with_its_default() -> None:
             case _:
                 assert default == (), name
                 assert told[name] == "none"
-
-
-async def test_the_check_of_the_origin_in_the_documents_refuses_what_is_no_origin_at_all() -> None:
-    (source,) = [one for one in blocks(ROOT / "docs" / "security.md", "python") if "def same_origin" in one]
-    names: dict[str, Any] = {}
-    exec(source, names)
-    await names["same_origin"]("chat.example", "https://chat.example")
-    await names["same_origin"]("chat.example", None)
-    for origin in ("http://[", "null", "", "https://evil.example"):
-        with pytest.raises(names["HTTPException"]):
-            await names["same_origin"]("chat.example", origin)

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from antiphon import APIRouter, App, Hub, RegistrationError, WebSocket
 from antiphon.endpoints import WebSocketEndpoint
-from antiphon.events import Event, Refusal, Refused
+from antiphon.events import AccessRefused, Event, Refusal
 from antiphon.gate import ADDRESS, CLOSE, REPLY, TOPIC, USER, Identity, OverRate, Rate, admit
 from antiphon.gate.limits import Limits
 from antiphon.middleware import Middleware
@@ -296,10 +296,12 @@ async def test_refusals_are_counted_by_reason_and_waiting_is_none() -> None:
     events: list[Event] = []
     app = app_that_notes([], [Rate("5/second", over=CLOSE)], hub=Hub(observer=events.append))
     await flood(app, "hi")
-    assert [event for event in events if isinstance(event, Refused)] == [Refused(path="/ws", reason=Refusal.RATE)]
+    assert [event for event in events if isinstance(event, AccessRefused)] == [
+        AccessRefused(path="/ws", reason=Refusal.RATE)
+    ]
     events.clear()
     await flood(app_that_notes([], [Rate("5/second")], hub=Hub(observer=events.append)), "hi")
-    assert not [event for event in events if isinstance(event, Refused)]
+    assert not [event for event in events if isinstance(event, AccessRefused)]
 
 
 async def nothing(websocket: WebSocket) -> None: ...

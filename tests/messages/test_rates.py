@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from antiphon import App, ChannelOptions, OnInvalid, RegistrationError, WebSocket
-from antiphon.events import Event, Refusal, Refused
+from antiphon.events import AccessRefused, Event, Refusal
 from antiphon.gate import CLOSE, REPLY, TOPIC, OverRate, Rate
 from antiphon.hub import Hub
 from antiphon.messages import MessageRouter
@@ -230,7 +230,7 @@ async def test_refusals_are_counted_and_logged_once_a_minute(caplog: pytest.LogC
                 for ref in range(5):
                     await client.send(SAY % ref)
                     await client.receive_json()
-    assert [event.reason for event in events if isinstance(event, Refused)] == [Refusal.RATE] * 12
+    assert [event.reason for event in events if isinstance(event, AccessRefused)] == [Refusal.RATE] * 12
     lines = [record.getMessage() for record in caplog.records if "passes" in record.getMessage()]
     assert len(lines) == 1
     assert lines[0].startswith(

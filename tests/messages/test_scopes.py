@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from antiphon import App, Caller, Depends, Header, HTTPException, Hub, MessageRouter, WebSocket
+from antiphon import App, Caller, Denials, Depends, Header, HTTPException, Hub, MessageRouter, WebSocket
 from antiphon.testing import HandshakeRefused, RemoteError, Server
 
 
@@ -163,7 +163,7 @@ async def test_what_handlers_read_from_the_handshake_refuses_it_once() -> None:
     async def limited(limit: int) -> int:
         return limit
 
-    @app.channel("/rooms/{room}")
+    @app.channel("/rooms/{room}", denials=Denials.HTTP)
     async def chat(room: int) -> AsyncIterator[Player]:
         yield Player(f"in {room}")
 
@@ -288,11 +288,9 @@ async def test_a_connection_function_accepts_refuses_fails_and_says_good_bye() -
         raise WebSocketException(4001)
 
     async with Server(app) as server:
-        for how, status in (("refuse", 401), ("return", 403)):
-            with pytest.raises(HandshakeRefused) as refused:
-                async with server.connect(f"/{how}"):
-                    pass
-            assert refused.value.status == status
+        for how, code in (("refuse", 3000), ("return", 1008)):
+            async with server.connect(f"/{how}") as peer:
+                assert await peer.wait_closed() == code
         async with server.connect("/accept") as peer:
             assert await peer.receive() == "hello"
         async with server.connect("/close") as peer:

@@ -46,6 +46,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
     help="What is worth a line.",
 )
 @click.option("--access-log/--no-access-log", default=True, help="One line per HTTP request and handshake.")
+@click.option("--mask", "masked", multiple=True, metavar="NAME", help="A query parameter to log as *** (repeatable).")
 @click.option(
     "--ws",
     type=click.Choice([engine.value for engine in WsEngine]),
@@ -127,7 +128,7 @@ def configure(target: Target, **options: Any) -> Config:
         ws_ping_interval=options["ws_ping_interval"] or None,
         ws_ping_timeout=options["ws_ping_timeout"] or None,
         lifespan=options["lifespan"],
-        log_config=log_config(options["log_level"]),
+        log_config=log_config(options["log_level"], options["masked"]),
         log_level=options["log_level"],
         access_log=options["access_log"],
         reload=options["reload"],

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -26,6 +26,7 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
+from antiphon.gate import SecretFilter
 from antiphon.hub.backends import handover
 from antiphon.hub.backends.relay import Supervisor
 from antiphon.server import native
@@ -95,10 +96,16 @@ def _end_after(supervisor: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def log_config(level: str) -> dict[str, Any]:
-    """uvicorn's logging, and antiphon's loggers beside it in the same hand."""
+def log_config(level: str, masked: Sequence[str] = ()) -> dict[str, Any]:
+    """uvicorn's logging, and antiphon's loggers beside it in the same hand; no handler shows a secret.
+
+    `masked`: parameters whose values are secrets, besides those that `SecretFilter` knows.
+    """
     config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
     config["loggers"]["antiphon"] = {"handlers": ["default"], "level": level.upper(), "propagate": False}
+    config["filters"] = {"secrets": {"()": SecretFilter, "names": list(masked)}}
+    for handler in config["handlers"].values():
+        handler["filters"] = ["secrets"]
     return config
 
 

@@ -44,7 +44,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     """The limits: the class's, or those that the application put into the scope."""
 
     refused: Closed | None = None
-    """What `close()` was given, where that was before accept: the peer sees a 403 only."""
+    """What `close()` was given, where that was before accept: the peer sees a 403, or with `Denials.CLOSE` this."""
 
     _intake: Any = None
     """What makes messages wait; `paced.py` has it."""

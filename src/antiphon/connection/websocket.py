@@ -24,15 +24,17 @@ from antiphon.exceptions import (
     UnexpectedMessageKind,
     WebSocketDisconnect,
 )
+from antiphon.masking import masked_subprotocols
 from antiphon.shown import shown
-from antiphon.status import WS_1008_POLICY_VIOLATION
-from antiphon.types import Carrier
+from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3003_FORBIDDEN, check_close_code
+from antiphon.types import Carrier, ClosedBy
 
 from . import codec
+from .denials import closes, offered_subprotocols, subprotocol_to_answer
 from .life import Life
 from .owner import current_owner, running_loop
 from .raw import RawWebSocket
-from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST, check_method
+from .state import CONNECTED, CONNECTING, DISCONNECTED, LOST, Closed, check_method
 from .typed import InvalidLimit, OnInvalid, adapter_of, decode, encode, error_reply
 from .unretrieved import excuse_disconnects
 
@@ -81,8 +83,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             logger.warning(
                 "%s: subprotocol '%s' is not among those the client offers (%s); opening without one",
                 shown(self.scope.get("path", "")),
-                shown(subprotocol),
-                shown(", ".join(offered) or "none"),
+                shown(", ".join(masked_subprotocols([subprotocol]))),
+                shown(", ".join(masked_subprotocols(offered)) or "none"),
             )
             subprotocol = None
         await self.send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
@@ -90,9 +92,17 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Send a Close frame; before `accept`, refuse the handshake with HTTP 403.
 
+        With `Denials.CLOSE` the handshake is accepted for this, so that a page can read code and reason (1000 becomes
+        3003).
         On a connection that the peer or a foreign sender has ended nothing happens. Raises ValueError for a code that
         may not go on the wire, `WebSocketDisconnected` on a connection that the endpoint has closed.
         """
+        if self._life.application_state is CONNECTING and closes(self.scope) and self._is_own():
+            refused = Closed(code=WS_3003_FORBIDDEN if code == 1000 else code, reason=reason or "", by=ClosedBy.US)
+            code = check_close_code(refused.code)
+            self.scope["subprotocols"] = offered = offered_subprotocols(self.scope)
+            await self.accept(subprotocol_to_answer(offered))
+            self.refused = refused
         await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def send_denial_response(self, response: Response) -> None:

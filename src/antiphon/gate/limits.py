@@ -9,12 +9,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from starlette.responses import JSONResponse, Response
-
 from antiphon.connection import WebSocket
 from antiphon.connection.paced import Excess, PacedWebSocket
 from antiphon.events import Refusal
-from antiphon.exceptions import RegistrationError
+from antiphon.exceptions import HTTPException, RegistrationError
 from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3008_TIMEOUT
 from antiphon.types import Receive, Scope, Send
@@ -110,16 +108,15 @@ class Limits:
             return WebSocket(scope, receive, send)
         return PacedWebSocket(scope, receive, send, pace=RoutePace(self, rates, scope))
 
-    def refusal(self, scope: Scope) -> Response | None:
-        """The answer to a handshake that is one too many; None: it is counted, and may go on."""
+    def refusal(self, scope: Scope) -> HTTPException | None:
+        """What a handshake is refused with that is one too many; None: it is counted, and may go on."""
         if not self.connects:
             return None
         now, shares = now_of(), [(rate, rate.share(scope)) for rate in self.connects]
         for rate, share in shares:
             if (lack := share.lack(now, 1)) > 0:
                 self.tell(scope, rate, now, "refused with 429", "connects=")
-                error = too_many(lack)
-                return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+                return too_many(lack)
         for _, share in shares:
             share.spend(now, 1)
         return None

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from antiphon.connection import OnInvalid
+from antiphon.connection.denials import Denials
 
 
 class OnError(enum.Enum):
@@ -73,7 +74,13 @@ class ChannelOptions:
     max_message_bytes: int | None = None
     """Longer messages are error `too_big`, and not parsed. None: what the server lets through."""
 
+    denials: Denials | None = None
+    """How handshakes are refused. None: as the router or the app says, and `Denials.CLOSE` where they do not: the page
+    at the other end is ours, and can do something about what it reads."""
+
     def __post_init__(self) -> None:
+        if self.denials is not None and not isinstance(self.denials, Denials):
+            raise ValueError(f"denials is Denials.HTTP or Denials.CLOSE, not {self.denials!r}")
         for name, least in (("concurrent", 1), ("streams", 0), ("invalid_limit", 0), ("max_message_bytes", 1)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):

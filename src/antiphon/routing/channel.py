@@ -12,9 +12,11 @@ from typing import Any, Final, Unpack
 
 from starlette.routing import Match
 
+from antiphon.connection.denials import Denials
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
 from antiphon.exceptions import RegistrationError
+from antiphon.gate.door import OPEN, Door
 from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape
 from antiphon.messages.conversation import Runnable
@@ -153,6 +155,8 @@ class ChannelRoute(APIWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the channel; the coroutine is its runner's own, no frame lies between."""
+        if not self.door.lets_in(scope, self.program().options.denials or Denials.CLOSE):
+            return runner.refuse_origin(scope, receive, send)
         program = self.program(overrides_of(scope, self.dependency_overrides_provider))
         scope[DECLARED_EXTENSION] = self.program().declared
         return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES, self.limits)
@@ -163,9 +167,10 @@ class ChannelRoute(APIWebSocketRoute):
         dependencies: Sequence[Depends],
         provider: OverridesProvider | None,
         limits: Limits = NO_LIMITS,
+        door: Door = OPEN,
         options: ChannelOptions | None = None,
     ) -> ChannelRoute:
-        """This route as it appears below `prefix`, behind the `dependencies` and `limits` of what includes it."""
+        """As the base. `options` are those of what includes it, for a channel that has none."""
         route = type(self)(
             prefix + self.path,
             self.channel,
@@ -176,4 +181,5 @@ class ChannelRoute(APIWebSocketRoute):
             limits=limits + self.limits,
         )
         route.own_path = self.own_path
+        route.door = self.door.within(door)
         return route

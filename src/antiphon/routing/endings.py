@@ -9,10 +9,12 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import anyio
 from pydantic_core import to_jsonable_python
+from starlette.datastructures import Headers
 from starlette.endpoints import WebSocketEndpoint as StarletteWebSocketEndpoint
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.exceptions import WebSocketException as StarletteWebSocketException
@@ -20,12 +22,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 from starlette.websockets import WebSocketDisconnected as StarletteWebSocketDisconnected
 
+from antiphon.connection.denials import close_code_of, close_reason_of
 from antiphon.exceptions import ParameterErrors, PeerError, TryAgainLater, WrongEncoding
+from antiphon.gate.door import REASON as REFUSED_ORIGIN
+from antiphon.masking import is_secret, masked
 from antiphon.status import (
     WS_1000_NORMAL_CLOSURE,
     WS_1008_POLICY_VIOLATION,
     WS_1011_INTERNAL_ERROR,
     WS_1013_TRY_AGAIN_LATER,
+    WS_3003_FORBIDDEN,
 )
 
 DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
@@ -35,6 +41,9 @@ CONSEQUENCES = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndO
 """What the other tasks of a group get from the streams between them when one ends with a disconnect."""
 
 BODILESS = frozenset({204, 304})
+PHRASED = frozenset(HTTPStatus)
+OWN_VALIDATION = frozenset({"value_error", "assertion_error"})
+"""Errors whose text somebody's validator has written, perhaps with the value in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +60,15 @@ class Ending:
     """A log line without a traceback, for what is the peer's fault and still worth knowing."""
     level: int = logging.WARNING
     """Of the note: INFO for what every peer can bring about at will, before anything was agreed on."""
+    refusal: int | None = None
+    """The code of the Close before accept, where pages are to read it (`Denials.CLOSE`); None: as after it."""
     why: str = ""
     """What the log says of a handshake that is refused so, beside the status. After accept the peer is told."""
+
+    def refusal_close(self) -> tuple[int, str]:
+        """The Close that stands for the denial response, where pages are to read it."""
+        code = self.code if self.refusal is None else self.refusal
+        return code, close_reason_of(self.reason, Headers(self.headers or {}).get("retry-after"))
 
     def response(self) -> Response:
         """The denial response for a connection that was not accepted."""
@@ -69,6 +85,9 @@ UNHANDLED = Ending(
 NOT_FOUND = Ending(code=WS_1000_NORMAL_CLOSURE, status=404, body={"detail": "Not Found"})
 """No route serves the path: what an HTTP request is told, too."""
 
+FOREIGN_ORIGIN = Ending(code=WS_3003_FORBIDDEN, reason=REFUSED_ORIGIN, status=403, body={"detail": REFUSED_ORIGIN})
+"""A page of a site that may not connect."""
+
 
 def ending_of(error: Exception) -> Ending | None:
     """The ending that the matrix gives `error`; None for an unhandled exception or a disconnect."""
@@ -81,6 +100,16 @@ def ending_of(error: Exception) -> Ending | None:
 def ending_of_response(response: Response) -> Ending:
     """The Close that stands for a handler's HTTP response once the connection is accepted."""
     return Ending(code=_close_code(response.status_code), status=response.status_code)
+
+
+def refusal_of_response(response: Response, ending: Ending) -> Ending:
+    """What stands for a handler's HTTP response before that; `ending` would have come without the handler."""
+    status = response.status_code
+    reason = HTTPStatus(status).phrase if status in PHRASED else ""
+    if ending.status == status and ending is not UNHANDLED:
+        reason = ending.reason
+    code = close_code_of(status)
+    return Ending(code=code, refusal=code, status=status, reason=reason, headers=response.headers)
 
 
 def ending_of_disconnect(error: Any) -> Ending | None:
@@ -147,6 +176,7 @@ def _of_http_exception(error: Any) -> Ending:
         status=error.status_code,
         body={"detail": to_jsonable_python(detail)},
         headers=error.headers,
+        refusal=close_code_of(error.status_code),
         why=reason,
     )
 
@@ -164,8 +194,17 @@ def _of_parameter_errors(error: Any) -> Ending:
 
 
 def _summary(errors: Sequence[Mapping[str, Any]]) -> str:
-    """Where and why, without the values: they may be secrets."""
-    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in errors)
+    """Where and why, without the values: they may be secrets, also in what a validator says of a secret parameter."""
+    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {_said_of(error)}" for error in errors)
+
+
+def _said_of(error: Mapping[str, Any]) -> str:
+    said = masked(str(error["msg"]))
+    if not any(is_secret(str(one)) for one in error["loc"]):
+        return said
+    value = str(error.get("input") or "")
+    quotes = error["type"] in OWN_VALIDATION or (value and value in said)
+    return str(error["type"]) if quotes else said
 
 
 def _of_peer_error(error: Any) -> Ending:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from antiphon.connection import WebSocket, WebSocketState
+from antiphon.connection.denials import closes
 from antiphon.dependencies import Solved, solve
 from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError
 from antiphon.gate.limits import NO_LIMITS, Limits
@@ -43,12 +44,14 @@ from .context import (
 )
 from .endings import (
     DISCONNECTS,
+    FOREIGN_ORIGIN,
     NOT_FOUND,
     UNHANDLED,
     Ending,
     ending_of,
     ending_of_disconnect,
     ending_of_response,
+    refusal_of_response,
     said_by,
     unwrap,
 )
@@ -130,10 +133,11 @@ def _is_first(mistake: str) -> bool:
 
 async def _is_one_too_many(websocket: WebSocket, limits: Limits) -> bool:
     """Whether the handshake passes a rate; it has been refused then."""
-    response = limits.refusal(websocket.scope)
-    if response is not None:
-        await _deny(websocket, response)
-    return response is not None
+    error = limits.refusal(websocket.scope)
+    if error is not None:
+        ending = ending_of(error) or UNHANDLED
+        await _deny(websocket, ending.response(), ending)
+    return error is not None
 
 
 async def run_session(
@@ -176,7 +180,8 @@ async def _returned(websocket: WebSocket, solved: Solved | None) -> None:
         )
     elif websocket.refused is not None:
         told = shown(f"{websocket.refused.code} {websocket.refused.reason}".rstrip())
-        logger.info("%s refused: 403, closed with %s before accept", describe(websocket.scope), told)
+        answered = "accepted" if closes(websocket.scope) else "403"
+        logger.info("%s refused: %s, closed with %s before accept", describe(websocket.scope), answered, told)
     await _finish(websocket)
     await _run_background(websocket, solved)
 
@@ -227,7 +232,8 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
             _note(scope, ending)
         elif websocket.application_state is WebSocketState.CONNECTING and not _lost(websocket):
             why = shown(ending.why)
-            logger.info("%s refused: %d, %s (%s)", describe(scope), ending.status, why, _raised(cause))
+            answer = _answer_of(scope, ending)
+            logger.info("%s refused: %s, %s (%s)", describe(scope), answer, why, _raised(cause))
         await _apply(websocket, ending)
         if isinstance(cause, PeerError) and wants_exceptions(scope):
             raise error
@@ -248,6 +254,11 @@ async def _end_disconnected(websocket: WebSocket, error: Exception) -> None:
         await _finish(websocket)
     else:
         await _apply(websocket, ending)
+
+
+def _answer_of(scope: Scope, ending: Ending) -> str:
+    """What a handshake is answered with that is refused, for the log."""
+    return f"Close {ending.refusal_close()[0]}" if closes(scope) else str(ending.status)
 
 
 def _note(scope: Scope, ending: Ending) -> None:
@@ -316,6 +327,12 @@ async def _apply_blindly(send: Send, scope: Scope, ending: Ending) -> None:
     await _is_taken(send({"type": "websocket.close", "code": ending.code, "reason": cut_reason(ending.reason)}))
 
 
+async def refuse_origin(scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer to a page of a site that may not connect, as `Denials` says; the gate has logged it."""
+    websocket: WebSocket = WebSocket(scope, receive, send)
+    await _deny(websocket, FOREIGN_ORIGIN.response(), FOREIGN_ORIGIN)
+
+
 async def refuse_unknown(scope: Scope, receive: Receive, send: Send) -> None:
     """The answer to a handshake that nobody serves: 404, or 403 where the server knows no denial responses."""
     if "websocket.http.response" in (scope.get("extensions") or ()):
@@ -339,7 +356,7 @@ async def _hand_over(websocket: WebSocket) -> None:
     """Prepare an unhandled exception's way out: our app ends the connection itself, other apps cannot."""
     if APP_KEY in websocket.scope:
         websocket.scope[FAILED_KEY] = websocket
-    elif websocket.application_state is WebSocketState.CONNECTED:
+    elif websocket.application_state is WebSocketState.CONNECTED or closes(websocket.scope):
         await _close(websocket, UNHANDLED.code, UNHANDLED.reason)
     else:
         await websocket.flushed()
@@ -365,7 +382,7 @@ async def _answer(websocket: WebSocket, response: Any, ending: Ending) -> None:
     if not isinstance(response, Response):
         await _apply(websocket, ending)
     elif websocket.application_state is WebSocketState.CONNECTING:
-        await _deny(websocket, response)
+        await _deny(websocket, response, refusal_of_response(response, ending))
     else:
         await _apply(websocket, ending if ending is not UNHANDLED else ending_of_response(response))
 
@@ -382,8 +399,12 @@ async def _apply(websocket: WebSocket, ending: Ending) -> None:
             await _finish(websocket)
 
 
-async def _deny(websocket: WebSocket, response: Response, ending: Ending = UNHANDLED) -> None:
+async def _deny(websocket: WebSocket, response: Response, ending: Ending) -> None:
     if _lost(websocket):
+        return
+    if closes(websocket.scope):
+        await _close(websocket, *ending.refusal_close())
+        await websocket.flushed()
         return
     if "websocket.http.response" in (websocket.scope.get("extensions") or ()):
         await quietly(websocket.send_denial_response(response))

@@ -17,6 +17,7 @@ from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from antiphon.dependencies.params import Depends
+from antiphon.gate.door import OPEN, Door
 from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.messages import ChannelOptions
 from antiphon.types import Receive, Scope, Send
@@ -60,6 +61,7 @@ class IncludedRouter(BaseRoute):
         options: dict[str, Any],
         channel_options: ChannelOptions | None = None,
         limits: Limits = NO_LIMITS,
+        door: Door = OPEN,
     ) -> None:
         self.router = router
         self.prefix = prefix
@@ -68,6 +70,7 @@ class IncludedRouter(BaseRoute):
         self.options = options
         self.channel_options = channel_options
         self.limits = limits
+        self.door = door
         self._source: list[BaseRoute] = []
         self._effective: list[BaseRoute] = []
 
@@ -114,15 +117,17 @@ class IncludedRouter(BaseRoute):
                 options=self.options | route.options,
                 channel_options=route.channel_options or self.channel_options,
                 limits=self.limits + route.limits,
+                door=route.door.within(self.door),
             )
+        around = (self.prefix, self.dependencies, self.provider)
         if isinstance(route, ChannelRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.limits, self.channel_options)
+            return route.included(*around, self.limits, self.door, self.channel_options)
         if isinstance(route, APIWebSocketRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.limits)
+            return route.included(*around, self.limits, self.door)
         if isinstance(route, APIRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.options)
+            return route.included(*around, self.options)
         if isinstance(route, WebSocketRoute):
-            return route.included(self.prefix, self.limits)
+            return route.included(self.prefix, self.limits, self.door)
         return self._foreign(route)
 
     def _foreign(self, route: BaseRoute) -> BaseRoute | None:

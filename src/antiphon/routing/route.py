@@ -9,18 +9,21 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from starlette.convertors import Convertor
 from starlette.middleware import Middleware
 from starlette.routing import Match, compile_path, get_name
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 
+from antiphon.connection.denials import Denials
 from antiphon.dependencies import Kind, analyze
 from antiphon.dependencies.inspection import describe, unpartial
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
+from antiphon.gate.door import OPEN, Door, Gated
 from antiphon.gate.limits import NO_LIMITS, Limits
+from antiphon.gate.origins import OriginsLike
 from antiphon.gate.rates import Rate
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
@@ -29,8 +32,8 @@ from .context import OverridesProvider
 from .errors import check_endpoint, check_injectable, check_messages, check_path
 
 
-class Lets(TypedDict, total=False):
-    """How much a route lets in, beside what the app and its routers say."""
+class Lets(Gated, total=False):
+    """Who may come in and how much a route lets in, beside what the app and its routers say."""
 
     rates: Sequence[Rate] | None
     """Of the messages of each connection."""
@@ -67,6 +70,8 @@ class WebSocketRoute(StarletteWebSocketRoute):
         limits.check_plain(describe(endpoint))
         super().__init__(path, endpoint, name=name)
         self.middleware: list[Middleware] = list(middleware or ())
+        self.door: Door = OPEN
+        """What is said of who may come in."""
         run = runner.run_session if _is_function(endpoint) else runner.run_asgi
         self.limits: Limits = limits
         self.app: ASGIApp = functools.partial(run, endpoint, limits)
@@ -75,18 +80,22 @@ class WebSocketRoute(StarletteWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
+        if not self.door.lets_in(scope):
+            return runner.refuse_origin(scope, receive, send)
         running: Coroutine[Any, Any, None] = self.app(scope, receive, send)  # type: ignore[assignment]
         return running
 
-    def included(self, prefix: str, limits: Limits = NO_LIMITS) -> WebSocketRoute:
-        """This route as it appears below `prefix`, within the `limits` of what includes it."""
-        return type(self)(
+    def included(self, prefix: str, limits: Limits = NO_LIMITS, door: Door = OPEN) -> WebSocketRoute:
+        """This route as it appears below `prefix`, within the `limits` and behind the `door` of what includes it."""
+        route = type(self)(
             prefix + self.path,
             self.endpoint,
             name=self.name,
             middleware=self.middleware,
             limits=limits + self.limits,
         )
+        route.door = self.door.within(door)
+        return route
 
 
 class APIWebSocketRoute(StarletteWebSocketRoute):
@@ -94,10 +103,11 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     The signature is analysed here, once; what can never work raises a `RegistrationError`. Works in any Starlette
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
-    and their values are dropped. `receives` and `sends` are the types of its messages, for documents. `name` (else the
-    endpoint's) is what `url_path_for` finds it by. Overrides come from `dependency_overrides_provider`, else from the
-    app around. `rates` bound the messages of each connection, `connects` the handshakes of an address; `limits`
-    are those of what the route is in.
+    and their values are dropped. `origins` and `denials` say which pages may connect, and how others are refused;
+    None: as the app or router around. `rates` bound the messages of each connection, `connects` the handshakes of an
+    address, beside the `limits` of what the route is in. `receives` and `sends` are the types of its messages, for
+    documents. `name` (else the endpoint's) is what `url_path_for` finds it by. Overrides come from
+    `dependency_overrides_provider`, else from the app around.
     """
 
     def __init__(
@@ -110,6 +120,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         dependency_overrides_provider: OverridesProvider | None = None,
         receives: Any = None,
         sends: Any = None,
+        origins: OriginsLike | None = None,
+        denials: Denials | None = None,
         rates: Sequence[Rate] | None = None,
         connects: Rate | None = None,
         limits: Limits = NO_LIMITS,
@@ -125,6 +137,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         """The type of the messages from the client, for documents; None: not told."""
         self.sends: Any = sends
         """The type of the messages to it."""
+        self.door: Door = Door(origins, denials)
+        """What is said of who may come in."""
         self.path = path
         self.own_path = path
         """Without the prefixes of routers."""
@@ -157,6 +171,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
+        if not self.door.lets_in(scope):
+            return runner.refuse_origin(scope, receive, send)
         provider = self.dependency_overrides_provider
         return runner.run(self.endpoint, self.plan, scope, receive, send, provider, self.limits)
 
@@ -166,8 +182,9 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         dependencies: Sequence[Depends],
         provider: OverridesProvider | None,
         limits: Limits = NO_LIMITS,
+        door: Door = OPEN,
     ) -> APIWebSocketRoute:
-        """This route as it appears below `prefix`, behind the `dependencies` and `limits` of what includes it."""
+        """This route as it appears below `prefix`, behind `dependencies`, `limits` and `door` of what includes it."""
         route = type(self)(
             prefix + self.path,
             self.endpoint,
@@ -179,6 +196,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
             limits=limits + self.limits,
         )
         route.own_path = self.own_path
+        route.door = self.door.within(door)
         return route
 
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final, Unpack
 
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Router
+from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 
+from antiphon.connection.denials import Denials
 from antiphon.dependencies.inspection import describe
 from antiphon.dependencies.params import Depends
+from antiphon.gate.door import DOOR_KEY, OPEN, Door
 from antiphon.gate.limits import Limits
+from antiphon.gate.origins import OriginsLike
 from antiphon.gate.rates import Rate
 from antiphon.messages import Channel, ChannelOptions
 from antiphon.shown import shown
@@ -28,173 +32,18 @@ from . import elsewhere
 from . import lifespan as lifespans
 from .channel import ChannelRoute, blueprint_of
 from .context import OverridesProvider
-from .endpoint import refuse_unknown
+from .endpoint import refuse_origin, refuse_unknown
 from .errors import RoutingError, a_path, check_endpoint, check_prefix, warn_of_missing_path_parameters
 from .fastapi_include import FastAPIInclude
 from .http import APIRoute, Documentation, RouteOptions, check_keywords
 from .include import Includable, IncludedRouter, check_paths, flatten, select
 from .leaf import LeafRoute, is_leaf
+from .methods import RouteMethods
 from .near_misses import no_route
 from .route import APIWebSocketRoute, Lets, Told, WebSocketRoute
 from .suspects import warn_of_suspects, warn_of_unreachable
 
 logger: Final = logging.getLogger("antiphon")
-
-Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-
-
-class RouteMethods:
-    """The decorators that `APIRouter` and `App` share; each registers on `self._registrar` and returns the function."""
-
-    @property
-    def _registrar(self) -> APIRouter:
-        raise NotImplementedError
-
-    def websocket(
-        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None, **told: Unpack[Told]
-    ) -> Callable[[Endpoint], Endpoint]:
-        """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
-
-        `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
-        `rates` bound the messages of a connection, `connects` the handshakes; those of the app and of routers hold too.
-        Raises RegistrationError for what can never be served: no path, no `async`, a parameter that cannot be filled.
-        """
-        router = self._registrar
-        a_path(path)
-
-        def register(endpoint: Endpoint) -> Endpoint:
-            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
-            return endpoint
-
-        return register
-
-    def channel(
-        self,
-        path: str,
-        name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
-        sends: Any = None,
-        options: ChannelOptions | None = None,
-        subprotocol: str | None = None,
-        **lets: Unpack[Lets],
-    ) -> Callable[[Callable[..., Any]], Channel]:
-        """Serve typed messages at `path`; the decorated function is called for each connection, and `@chat.on` handles
-        its messages.
-
-        `name`: the function's without one. `dependencies` run once per connection. `sends`: a union of message classes
-        that the channel sends besides those that its `Caller`s name. `options`: its wire and limits. `subprotocol`:
-        serve only who offers it, and agree on it. `rates` bound the messages of a connection, `connects` the
-        handshakes; those of the app and of routers hold too. Raises RegistrationError for what can never be served.
-        """
-        router = self._registrar
-        a_path(path)
-
-        def register(function: Callable[..., Any]) -> Channel:
-            return router.add_channel(
-                path,
-                function,
-                name,
-                dependencies=dependencies,
-                sends=sends,
-                options=options,
-                subprotocol=subprotocol,
-                **lets,
-            )
-
-        return register
-
-    def websocket_route(self, path: str, name: str | None = None) -> Callable[[Endpoint], Endpoint]:
-        """Serve WebSocket connections with a plain `endpoint(websocket)` or a `WebSocketEndpoint` class.
-
-        Errors as `websocket`.
-        """
-        router = self._registrar
-        a_path(path)
-
-        def register(endpoint: Endpoint) -> Endpoint:
-            router.add_websocket_route(path, endpoint, name)
-            return endpoint
-
-        return register
-
-    def route(
-        self,
-        path: str,
-        methods: Collection[str] | None = None,
-        name: str | None = None,
-        include_in_schema: bool = True,
-    ) -> Callable[[Endpoint], Endpoint]:
-        """Serve HTTP requests with a plain `endpoint(request) -> Response`, as Starlette does."""
-        router = self._registrar
-        a_path(path)
-
-        def register(endpoint: Endpoint) -> Endpoint:
-            router.add_route(path, endpoint, methods, name, include_in_schema)
-            return endpoint
-
-        return register
-
-    def api_route(
-        self, path: str, *, methods: Collection[str] | None = None, **options: Unpack[RouteOptions]
-    ) -> Callable[[Endpoint], Endpoint]:
-        """Serve HTTP requests of these methods (GET by default) with dependency injection.
-
-        Raises RegistrationError for what can never be served, TypeError for an option it does not know.
-        """
-        router = self._registrar
-        a_path(path)
-
-        def register(endpoint: Endpoint) -> Endpoint:
-            router.add_api_route(path, endpoint, methods=methods, **options)
-            return endpoint
-
-        return register
-
-    def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve GET requests to `path`; `options` are FastAPI's."""
-        return self.api_route(path, methods=("GET",), **options)
-
-    def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve PUT requests to `path`; `options` are FastAPI's."""
-        return self.api_route(path, methods=("PUT",), **options)
-
-    def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve POST requests to `path`; `options` are FastAPI's."""
-        return self.api_route(path, methods=("POST",), **options)
-
-    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve DELETE requests to `path`; `options` are FastAPI's."""
-        return self.api_route(path, methods=("DELETE",), **options)
-
-    def options(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve OPTIONS requests to `path`; `options` are FastAPI's."""
-        return self.api_route(path, methods=("OPTIONS",), **options)
-
-    def head(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve HEAD requests to `path`; `options` are FastAPI's."""
-        return self.api_route(path, methods=("HEAD",), **options)
-
-    def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve PATCH requests to `path`; `options` are FastAPI's."""
-        return self.api_route(path, methods=("PATCH",), **options)
-
-    def trace(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve TRACE requests to `path`; `options` are FastAPI's."""
-        return self.api_route(path, methods=("TRACE",), **options)
-
-    def on_event(self, event_type: str) -> Callable[[Endpoint], Endpoint]:
-        """Call the decorated function at "startup" or "shutdown" (any other type is a ValueError).
-
-        `lifespan=` is the better way.
-        """
-        router = self._registrar
-
-        def register(handler: Endpoint) -> Endpoint:
-            router.add_event_handler(event_type, handler)
-            return handler
-
-        return register
 
 
 class APIRouter(RouteMethods, FastAPIInclude, Router):
@@ -220,6 +69,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         channel_options: ChannelOptions | None = None,
         rates: Sequence[Rate] | None = None,
         connects: Rate | None = None,
+        origins: OriginsLike | None = None,
+        denials: Denials | None = None,
         **documentation: Unpack[Documentation],
     ) -> None:
         """All keywords but the last three are FastAPI's.
@@ -230,8 +81,9 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         HTTP routes. `dependency_overrides_provider`: the object whose `dependency_overrides` hold here, an `App`.
         `on_startup`, `on_shutdown`: functions without parameters; `lifespan(app)`: an async context manager, in their
         place. `channel_options`: the wire and the limits of channels that have none of their own. `rates`: of messages
-        to its routes, `connects`: of handshakes, beside those of the app and of the route. Raises TypeError and
-        ValueError for keywords and values that are none, RegistrationError for a rate that cannot work.
+        to its routes, `connects`: of handshakes, beside those of the app and of the route. `origins`: which pages may
+        connect (`SAME`, patterns in a list, `Origins`), `denials`: how others are refused, both for routes that say
+        nothing of it. Raises TypeError, ValueError and RegistrationError for keywords and values that are none.
         """
         check_keywords(documentation, Documentation, "APIRouter")
         check_prefix(prefix)
@@ -243,6 +95,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self.route_class = route_class
         self.channel_options = channel_options
         self.limits: Limits = Limits(rates, connects)
+        self.door: Door = OPEN if origins is None and denials is None else Door(origins, denials)
+        """What it says of who may come in."""
         self.on_startup: list[Callable[[], Any]] = list(on_startup or ())
         self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
         self.documentation = documentation
@@ -274,6 +128,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             **told,
         )
         route.own_path = path
+        route.door = route.door.within(self.door)
         self._register(route)
 
     def add_channel(
@@ -308,13 +163,17 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             **lets,
         )
         route.own_path = path
+        own = Door(None, options.denials if options is not None else None)
+        route.door = route.door.within(own).within(self.door)
         self._register(route)
         return route.channel
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
         """What `websocket_route()` does. Neither prefix nor dependencies apply, as in FastAPI; rates do."""
         check_endpoint(endpoint)
-        self.routes.append(WebSocketRoute(path, endpoint, name=name, limits=self.limits + Limits()))
+        route = WebSocketRoute(path, endpoint, name=name, limits=self.limits + Limits())
+        route.door = self.door
+        self.routes.append(route)
 
     def add_api_route(
         self,
@@ -385,6 +244,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             options={} if response_class is None else {"response_class": response_class},
             channel_options=self.channel_options,
             limits=self.limits,
+            door=self.door,
         )
         included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
         self._register(included)
@@ -460,6 +320,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         if route is not None:
             scope["route"] = route
             scope.update(child_scope)
+            if kind == "websocket" and not _lets_in(self.door, route, scope):
+                return refuse_origin(scope, receive, send)
             return route.handle(scope, receive, send)
         if kind == "http" and self.redirect_slashes:
             redirect = elsewhere.redirect(self.routes, scope)
@@ -518,3 +380,10 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+
+def _lets_in(door: Door, route: BaseRoute, scope: Scope) -> bool:
+    """Routes of ours ask their doors themselves; those that were made elsewhere find the app's in the scope."""
+    if door is not OPEN or DOOR_KEY in scope:
+        scope[DOOR_KEY] = door
+    return type(route) is not StarletteWebSocketRoute or door.lets_in(scope)

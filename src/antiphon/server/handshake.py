@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
+from antiphon.masking import masked_subprotocols
 from antiphon.shown import shown
 from antiphon.types import CARRIER_EXTENSION, OBSERVERS_EXTENSION, Message, Scope
 from antiphon.wire import HandshakeError
@@ -166,7 +167,7 @@ class Handshake:
             engine.logger.warning(
                 "WebSocket %s: the app chose subprotocol '%s', which the client did not offer; it is left out",
                 shown(self._watch.path),
-                shown(subprotocol),
+                shown(", ".join(masked_subprotocols([subprotocol]))),
             )
             subprotocol = None
         headers = [*engine.default_headers(), *(message.get("headers") or ())]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
+from antiphon.masking import masked_query
 from antiphon.types import Scope
 from antiphon.wire.handshake import Request
 
@@ -28,7 +29,6 @@ _SHARED_VALUES_OF: Final = frozenset(
         b"accept-language",
         b"accept",
         b"sec-websocket-extensions",
-        b"sec-websocket-protocol",
         b"sec-fetch-dest",
         b"sec-fetch-mode",
         b"sec-fetch-site",
@@ -121,10 +121,11 @@ def path_of(target: bytes) -> str:
 
 
 def path_with_query(scope: Scope) -> str:
-    """For log lines, as uvicorn writes it, and nothing in it that could end the quotes around it or the line."""
+    """For log lines, as uvicorn writes it, without the values of secrets (`antiphon.masking`), and nothing in it that
+    could end the quotes around it or the line."""
     path = quote(scope["path"])
     query: bytes = scope["query_string"]
-    return f"{path}?{quote(query, safe=_AS_IT_IS)}" if query else path
+    return masked_query(f"{path}?{quote(query, safe=_AS_IT_IS)}") if query else path
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -1,0 +1,225 @@
+"""The decorators that apps and routers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol, TypeVar, Unpack
+
+from antiphon.messages import Channel, ChannelOptions
+
+from .errors import a_path
+from .http import RouteOptions
+from .route import Lets, Told
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+class Registrar(Protocol):
+    """Where the decorators register: a router."""
+
+    def add_api_websocket_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+        **told: Unpack[Told],
+    ) -> None:
+        """For `websocket`."""
+
+    def add_channel(
+        self,
+        path: str,
+        function: Callable[..., Any] | None = None,
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+        sends: Any = None,
+        options: ChannelOptions | None = None,
+        subprotocol: str | None = None,
+        **lets: Unpack[Lets],
+    ) -> Channel:
+        """For `channel`."""
+
+    def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
+        """For `websocket_route`."""
+
+    def add_api_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        methods: Collection[str] | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> None:
+        """For `api_route`."""
+
+    def add_route(
+        self,
+        path: str,
+        endpoint: Callable[..., Any],
+        methods: Collection[str] | None = None,
+        name: str | None = None,
+        include_in_schema: bool = True,
+    ) -> None:
+        """For `route`."""
+
+    def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
+        """For `on_event`."""
+
+
+class RouteMethods:
+    """The decorators that `APIRouter` and `App` share; each registers on `self._registrar` and returns the function."""
+
+    @property
+    def _registrar(self) -> Registrar:
+        raise NotImplementedError
+
+    def websocket(
+        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None, **told: Unpack[Told]
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
+
+        `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
+        `origins`: which pages may connect (`SAME`, patterns in a list, `Origins`); `denials`: how others are refused.
+        Both as the router or the app says where they are left out. `rates` bound the messages of a connection,
+        `connects` the handshakes of an address; those of the app and of routers hold too.
+        Raises RegistrationError for what can never be served: no path, no `async`, a parameter that cannot be filled.
+        """
+        router = self._registrar
+        a_path(path)
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
+            return endpoint
+
+        return register
+
+    def channel(
+        self,
+        path: str,
+        name: str | None = None,
+        *,
+        dependencies: Sequence[Any] | None = None,
+        sends: Any = None,
+        options: ChannelOptions | None = None,
+        subprotocol: str | None = None,
+        **lets: Unpack[Lets],
+    ) -> Callable[[Callable[..., Any]], Channel]:
+        """Serve typed messages at `path`; the decorated function is called for each connection, and `@chat.on` handles
+        its messages.
+
+        `name`: the function's without one. `dependencies` run once per connection. `sends`: a union of message classes
+        that the channel sends besides those that its `Caller`s name. `options`: its wire and limits. `subprotocol`:
+        serve only who offers it, and agree on it. `origins`, `denials`: as of `websocket`; channels are refused with
+        `Denials.CLOSE` where nobody says otherwise. Raises RegistrationError for what can never be served.
+        """
+        router = self._registrar
+        a_path(path)
+
+        def register(function: Callable[..., Any]) -> Channel:
+            return router.add_channel(
+                path,
+                function,
+                name,
+                dependencies=dependencies,
+                sends=sends,
+                options=options,
+                subprotocol=subprotocol,
+                **lets,
+            )
+
+        return register
+
+    def websocket_route(self, path: str, name: str | None = None) -> Callable[[Endpoint], Endpoint]:
+        """Serve WebSocket connections with a plain `endpoint(websocket)` or a `WebSocketEndpoint` class.
+
+        Errors as `websocket`.
+        """
+        router = self._registrar
+        a_path(path)
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            router.add_websocket_route(path, endpoint, name)
+            return endpoint
+
+        return register
+
+    def route(
+        self,
+        path: str,
+        methods: Collection[str] | None = None,
+        name: str | None = None,
+        include_in_schema: bool = True,
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Serve HTTP requests with a plain `endpoint(request) -> Response`, as Starlette does."""
+        router = self._registrar
+        a_path(path)
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            router.add_route(path, endpoint, methods, name, include_in_schema)
+            return endpoint
+
+        return register
+
+    def api_route(
+        self, path: str, *, methods: Collection[str] | None = None, **options: Unpack[RouteOptions]
+    ) -> Callable[[Endpoint], Endpoint]:
+        """Serve HTTP requests of these methods (GET by default) with dependency injection.
+
+        Raises RegistrationError for what can never be served, TypeError for an option it does not know.
+        """
+        router = self._registrar
+        a_path(path)
+
+        def register(endpoint: Endpoint) -> Endpoint:
+            router.add_api_route(path, endpoint, methods=methods, **options)
+            return endpoint
+
+        return register
+
+    def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve GET requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("GET",), **options)
+
+    def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve PUT requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("PUT",), **options)
+
+    def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve POST requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("POST",), **options)
+
+    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve DELETE requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("DELETE",), **options)
+
+    def options(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve OPTIONS requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("OPTIONS",), **options)
+
+    def head(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve HEAD requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("HEAD",), **options)
+
+    def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve PATCH requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("PATCH",), **options)
+
+    def trace(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
+        """Serve TRACE requests to `path`; `options` are FastAPI's."""
+        return self.api_route(path, methods=("TRACE",), **options)
+
+    def on_event(self, event_type: str) -> Callable[[Endpoint], Endpoint]:
+        """Call the decorated function at "startup" or "shutdown" (any other type is a ValueError).
+
+        `lifespan=` is the better way.
+        """
+        router = self._registrar
+
+        def register(handler: Endpoint) -> Endpoint:
+            router.add_event_handler(event_type, handler)
+            return handler
+
+        return register
