@@ -192,10 +192,10 @@ class App(RouteMethods):
     `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
     stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
     makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
-    `channel_options` are the wire and the limits of channels that have none of their own. `origins` says which pages
-    may connect: `SAME`, patterns in a list, or `Origins`; None refuses pages of other sites that come with cookies and
-    the like, unless a `CORSMiddleware` of the app trusts them. `denials` says how handshakes are refused. `rates` bound
-    the messages of each connection, beside those of its router and its route; `connects` the handshakes of an address.
+    `channel_options` are the wire and the limits of channels that have none of their own. `rates` bound the messages of
+    each connection, beside those of its router and its route; `connects` the handshakes of an address. `origins` says
+    which pages may connect: `SAME`, patterns in a list, or `Origins`; None refuses pages of other sites that come with
+    cookies and the like, unless a `CORSMiddleware` of the app trusts them. `denials` says how handshakes are refused.
     `asyncapi_url` is the path of the AsyncAPI document, behind all routes: whatever is yours there goes first, and an
     app that documents no messages, or has `openapi_url=None`, has none. None: no document. `console_url` is the path of
     its console; None: no page. `client_url` is that of the JavaScript client of the app's channels, and of its types
@@ -220,10 +220,10 @@ class App(RouteMethods):
         hub: Hub | None = None,
         connection_options: ConnectionOptions | None = None,
         channel_options: ChannelOptions | None = None,
-        origins: OriginsLike | None = None,
-        denials: Denials | None = None,
         rates: Sequence[Rate] | None = None,
         connects: Rate | None = None,
+        origins: OriginsLike | None = None,
+        denials: Denials | None = None,
         asyncapi_url: str | None = DEFAULT_ASYNCAPI_URL,
         console_url: str | None = DEFAULT_CONSOLE_URL,
         client_url: str | None = DEFAULT_CLIENT_URL,
@@ -233,10 +233,7 @@ class App(RouteMethods):
         _check("hub", hub, Hub, "a Hub, as in Hub('redis://localhost')")
         _check("channel_options", channel_options, ChannelOptions, "ChannelOptions(...)")
         _check("connection_options", connection_options, ConnectionOptions, "ConnectionOptions(...)")
-        for layer in middleware or ():
-            _check("middleware", layer, Middleware, "Middleware(factory, ...) in a list")
-        for key in exception_handlers or ():
-            check_key(key)
+        _check_layers(middleware or (), exception_handlers or ())
         self.debug = debug
         self.root_path = root_path
         self.connection_options = connection_options
@@ -256,10 +253,10 @@ class App(RouteMethods):
             on_shutdown=on_shutdown,
             lifespan=lifespan,
             channel_options=channel_options,
-            origins=origins,
-            denials=denials,
             rates=rates,
             connects=connects,
+            origins=origins,
+            denials=denials,
         )
         self.router.default = _documents(self, asyncapi_url, console_url, client_url)
         self._hub = _AppsHub(hub)
@@ -491,6 +488,13 @@ def _documents(app: App, asyncapi_url: str | None, console_url: str | None, clie
     if asyncapi_url is None or client_url is None:
         return pages
     return ClientModule(client_url, functools.partial(current_text, document), pages)
+
+
+def _check_layers(middleware: Sequence[Middleware], handlers: Collection[Any]) -> None:
+    for layer in middleware:
+        _check("middleware", layer, Middleware, "Middleware(factory, ...) in a list")
+    for key in handlers:
+        check_key(key)
 
 
 def _check(name: str, value: object, kind: type, expected: str) -> None:

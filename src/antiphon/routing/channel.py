@@ -169,11 +169,11 @@ class ChannelRoute(APIWebSocketRoute):
         prefix: str,
         dependencies: Sequence[Depends],
         provider: OverridesProvider | None,
-        door: Door = OPEN,
         limits: Limits = NO_LIMITS,
+        door: Door = OPEN,
         options: ChannelOptions | None = None,
     ) -> ChannelRoute:
-        """This route as it appears below `prefix`, behind the `dependencies`, `door` and `limits` around it."""
+        """As the base. `options` are those of what includes it, for a channel that has none."""
         route = type(self)(
             prefix + self.path,
             self.channel,

@@ -133,10 +133,11 @@ def _is_first(mistake: str) -> bool:
 
 async def _is_one_too_many(websocket: WebSocket, limits: Limits) -> bool:
     """Whether the handshake passes a rate; it has been refused then."""
-    refused = limits.refusal(websocket.scope)
-    if refused is not None:
-        await _apply(websocket, ending_of(refused) or UNHANDLED)
-    return refused is not None
+    error = limits.refusal(websocket.scope)
+    if error is not None:
+        ending = ending_of(error) or UNHANDLED
+        await _deny(websocket, ending.response(), ending)
+    return error is not None
 
 
 async def run_session(

@@ -60,8 +60,8 @@ class IncludedRouter(BaseRoute):
         provider: OverridesProvider | None,
         options: dict[str, Any],
         channel_options: ChannelOptions | None = None,
-        door: Door = OPEN,
         limits: Limits = NO_LIMITS,
+        door: Door = OPEN,
     ) -> None:
         self.router = router
         self.prefix = prefix
@@ -69,8 +69,8 @@ class IncludedRouter(BaseRoute):
         self.provider = provider
         self.options = options
         self.channel_options = channel_options
-        self.door = door
         self.limits = limits
+        self.door = door
         self._source: list[BaseRoute] = []
         self._effective: list[BaseRoute] = []
 
@@ -116,19 +116,18 @@ class IncludedRouter(BaseRoute):
                 provider=self.provider or route.provider,
                 options=self.options | route.options,
                 channel_options=route.channel_options or self.channel_options,
-                door=route.door.within(self.door),
                 limits=self.limits + route.limits,
+                door=route.door.within(self.door),
             )
+        around = (self.prefix, self.dependencies, self.provider)
         if isinstance(route, ChannelRoute):
-            return route.included(
-                self.prefix, self.dependencies, self.provider, self.door, self.limits, self.channel_options
-            )
+            return route.included(*around, self.limits, self.door, self.channel_options)
         if isinstance(route, APIWebSocketRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.door, self.limits)
+            return route.included(*around, self.limits, self.door)
         if isinstance(route, APIRoute):
-            return route.included(self.prefix, self.dependencies, self.provider, self.options)
+            return route.included(*around, self.options)
         if isinstance(route, WebSocketRoute):
-            return route.included(self.prefix, self.door, self.limits)
+            return route.included(self.prefix, self.limits, self.door)
         return self._foreign(route)
 
     def _foreign(self, route: BaseRoute) -> BaseRoute | None:

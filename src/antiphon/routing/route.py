@@ -33,7 +33,7 @@ from .errors import check_endpoint, check_injectable, check_messages, check_path
 
 
 class Lets(Gated, total=False):
-    """Whom and how much a route lets in, beside what the app and its routers say."""
+    """Who may come in and how much a route lets in, beside what the app and its routers say."""
 
     rates: Sequence[Rate] | None
     """Of the messages of each connection."""
@@ -85,8 +85,8 @@ class WebSocketRoute(StarletteWebSocketRoute):
         running: Coroutine[Any, Any, None] = self.app(scope, receive, send)  # type: ignore[assignment]
         return running
 
-    def included(self, prefix: str, door: Door = OPEN, limits: Limits = NO_LIMITS) -> WebSocketRoute:
-        """This route as it appears below `prefix`, behind the `door` and within the `limits` of what includes it."""
+    def included(self, prefix: str, limits: Limits = NO_LIMITS, door: Door = OPEN) -> WebSocketRoute:
+        """This route as it appears below `prefix`, within the `limits` and behind the `door` of what includes it."""
         route = type(self)(
             prefix + self.path,
             self.endpoint,
@@ -105,7 +105,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
     and their values are dropped. `origins` and `denials` say which pages may connect, and how others are refused;
     None: as the app or router around. `rates` bound the messages of each connection, `connects` the handshakes of an
-    address; `limits` are those of what the route is in. `receives` and `sends` are the types of its messages, for
+    address, beside the `limits` of what the route is in. `receives` and `sends` are the types of its messages, for
     documents. `name` (else the endpoint's) is what `url_path_for` finds it by. Overrides come from
     `dependency_overrides_provider`, else from the app around.
     """
@@ -181,10 +181,10 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         prefix: str,
         dependencies: Sequence[Depends],
         provider: OverridesProvider | None,
-        door: Door = OPEN,
         limits: Limits = NO_LIMITS,
+        door: Door = OPEN,
     ) -> APIWebSocketRoute:
-        """This route as it appears below `prefix`, behind the `dependencies`, `door` and `limits` around it."""
+        """This route as it appears below `prefix`, behind `dependencies`, `limits` and `door` of what includes it."""
         route = type(self)(
             prefix + self.path,
             self.endpoint,

@@ -67,10 +67,10 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         on_shutdown: Sequence[Callable[[], Any]] | None = None,
         lifespan: Any = None,
         channel_options: ChannelOptions | None = None,
-        origins: OriginsLike | None = None,
-        denials: Denials | None = None,
         rates: Sequence[Rate] | None = None,
         connects: Rate | None = None,
+        origins: OriginsLike | None = None,
+        denials: Denials | None = None,
         **documentation: Unpack[Documentation],
     ) -> None:
         """All keywords but the last are FastAPI's, and those of antiphon's gate.
@@ -80,11 +80,10 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         `default`: the ASGI app for what no route matches. `default_response_class`, `route_class`: for the companion
         HTTP routes. `dependency_overrides_provider`: the object whose `dependency_overrides` hold here, an `App`.
         `on_startup`, `on_shutdown`: functions without parameters; `lifespan(app)`: an async context manager, in their
-        place. `channel_options`: the wire and the limits of channels that have none of their own. `origins`: which
-        pages may connect (`SAME`, patterns in a list, `Origins`), `denials`: how others are refused, both for routes
-        that say nothing of it. `rates`: of messages to its routes, `connects`: of handshakes, beside those of the app
-        and of the route. Raises TypeError, ValueError and RegistrationError for keywords and values that are
-        none.
+        place. `channel_options`: the wire and the limits of channels that have none of their own. `rates`: of messages
+        to its routes, `connects`: of handshakes, beside those of the app and of the route. `origins`: which pages may
+        connect (`SAME`, patterns in a list, `Origins`), `denials`: how others are refused, both for routes that say
+        nothing of it. Raises TypeError, ValueError and RegistrationError for keywords and values that are none.
         """
         check_keywords(documentation, Documentation, "APIRouter")
         check_prefix(prefix)
@@ -95,9 +94,9 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self.dependency_overrides_provider = dependency_overrides_provider
         self.route_class = route_class
         self.channel_options = channel_options
+        self.limits: Limits = Limits(rates, connects)
         self.door: Door = OPEN if origins is None and denials is None else Door(origins, denials)
         """What it says of who may come in."""
-        self.limits: Limits = Limits(rates, connects)
         self.on_startup: list[Callable[[], Any]] = list(on_startup or ())
         self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
         self.documentation = documentation
@@ -244,8 +243,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             provider=self.dependency_overrides_provider,
             options={} if response_class is None else {"response_class": response_class},
             channel_options=self.channel_options,
-            door=self.door,
             limits=self.limits,
+            door=self.door,
         )
         included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
         self._register(included)
