@@ -9,7 +9,7 @@ SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh requirements/de
 	$(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-newest check coverage fmt lock bench screenshots conformance fuzz asan leaks setup system clean
+.PHONY: help demo test test-lowest test-newest check coverage fmt lock docs dist bench screenshots conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
 
 # PYTHON=... of another version than .venv's asks for another .venv.
@@ -52,6 +52,14 @@ fmt: setup ## format the sources
 
 lock: setup ## renew requirements/*.lock from pyproject.toml (ARGS="--upgrade-package fastapi" for one)
 	@scripts/lock.sh $(ARGS)
+
+docs: ## the site, into .cache/site; a warning is an error (ARGS=serve shows it while you write)
+	@scripts/docs.sh $(ARGS)
+
+dist: ## the files of a release, into dist/, installed and used in clean environments (ARGS=build: only built)
+	@scripts/setup.sh dist
+	@.cache/dist/venv/bin/python scripts/dist.py build
+	@[ "$(ARGS)" = build ] || .cache/dist/venv/bin/python scripts/dist.py try $(ARGS)
 
 bench: setup ## measure against the alternatives
 	scripts/bench.sh $(ARGS)
