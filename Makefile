@@ -81,7 +81,7 @@ leaks: setup ## connections that come and go by the hundred thousand: memory sta
 
 setup: $(VENV)/.installed-dev ## the virtual environment with everything the tests use
 
-system: setup ## chromium, node, redis-server, openssl, nginx and python2.7, from the distribution when missing
+system: setup ## chromium, node, redis-server, openssl, nginx, haproxy, caddy and python2.7, from the distribution when missing
 	@scripts/system.sh
 
 clean: ## remove the virtual environments, builds and caches
