@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.cli.certificates import self_signed
 from tests.commands import EXAMPLES
-from tests.patience import PATIENCE, until
+from tests.patience import PATIENCE
 
 FILES = EXAMPLES / "deploy"
 SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
@@ -51,8 +51,8 @@ class Kind:
     """The file's text, a folder, the port to listen on and the one behind: the text that runs here."""
     reload: signal.Signals | None
     closes_at_reload: bool = False
-    ready: str = ""
-    """What it prints when it hears signals, where that is later than that it listens."""
+    heard: str = ""
+    """What it prints when it has heard the signal, where one that comes soon after its start is lost."""
 
     @property
     def binary(self) -> str | None:
@@ -121,7 +121,7 @@ HAPROXY = Kind(
     lambda binary, file: [binary, "-W", "-db", "-f", str(file)],
     _haproxy,
     signal.SIGUSR2,
-    ready="Loading success",
+    heard="Reloading HAProxy",
 )
 KINDS = (NGINX, CADDY, HAPROXY)
 
@@ -149,14 +149,14 @@ class Proxy:
     def site(self) -> str:
         return f"https://localhost:{self.port}"
 
-    def is_ready(self) -> bool:
-        return self.kind.ready in "".join(self.lines)
-
     async def reload(self, *changes: tuple[str, str]) -> None:
         """Change the file, and have it read again as its page says."""
         self.file.write_text(replaced(self.text, *changes))
         if self.kind.reload is not None:
             self.process.send_signal(self.kind.reload)
+            while self.kind.heard not in "".join(self.lines):
+                await asyncio.sleep(0.2)
+                self.process.send_signal(self.kind.reload)
             return
         assert self.kind.binary is not None
         reloading = await asyncio.create_subprocess_exec(
@@ -188,7 +188,6 @@ async def proxy(kind: Kind, folder: Path, behind: int, *changes: tuple[str, str]
         reading = asyncio.create_task(_read(running))
         try:
             if await _listens(port, process):
-                await until(running.is_ready)
                 yield running
                 return
         finally:

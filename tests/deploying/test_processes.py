@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,12 @@ SETPRIV = shutil.which("setpriv")
 def namespaces() -> bool:
     if UNSHARE is None or SETPRIV is None or os.geteuid() != 0:
         return False
-    return subprocess.run([UNSHARE, "--pid", "--fork", "true"], capture_output=True, check=False).returncode == 0
+    as_nobody = [SETPRIV, "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", "import antiphon"]
+    return subprocess.run([UNSHARE, "--pid", "--fork", *as_nobody], capture_output=True, check=False).returncode == 0
 
 
 @contextlib.asynccontextmanager
-async def contained(folder: Path) -> AsyncGenerator[tuple[ServedProcess, int]]:
+async def contained() -> AsyncGenerator[tuple[ServedProcess, int]]:
     """The command of the Dockerfile as process 1, as its user, on a free port; with that process's id out here."""
     last = dict(instructions())
     user, group = last["USER"].split(":")
@@ -57,24 +59,20 @@ async def contained(folder: Path) -> AsyncGenerator[tuple[ServedProcess, int]]:
         f"--regid={group}",
         "--clear-groups",
     )
-    shutil.copy(FILES / "main.py", folder)
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)
-    async with serve_process(
-        "main:app",
-        "--no-state",
-        app_dir=folder,
-        command=(*around, *ANTIPHON, "run"),
-        env={"HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
-    ) as server:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        yield server, int(children.read_text())  # noqa: ASYNC240  the kernel's, not a disk's
+    environment = {"HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = (*around, *ANTIPHON, "run")
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's, which nobody else can read
+        os.chmod(folder, 0o755)
+        shutil.copy(FILES / "main.py", folder)
+        async with serve_process("main:app", "--no-state", app_dir=folder, command=command, env=environment) as server:
+            children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+            yield server, int(children.read_text())  # noqa: ASYNC240  the kernel's, not a disk's
     assert "Traceback" not in server.log, server.log
 
 
-@pytest.mark.skipif(not namespaces(), reason="needs root and process namespaces")
-async def test_process_1_of_a_container_runs_as_nobody_and_ends_in_order(tmp_path: Path) -> None:
-    async with asyncio.timeout(PATIENCE), contained(tmp_path) as (server, inside):
+@pytest.mark.skipif(not namespaces(), reason="needs root, process namespaces, and a Python that nobody can read")
+async def test_process_1_of_a_container_runs_as_nobody_and_ends_in_order() -> None:
+    async with asyncio.timeout(PATIENCE), contained() as (server, inside):
         status = Path(f"/proc/{inside}/status").read_text()  # noqa: ASYNC240
         assert re.search(r"^NSpid:\t\d+\t1$", status, re.M)
         assert re.search(r"^Uid:\t65534\t65534\t65534\t65534$", status, re.M)
