@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.cli.load import MOST_REASONS, Histogram, Tally
+from antiphon.cli.load import MOST_REASONS, Durations, Tally
 from tests.commands import ANTIPHON, antiphon, run
 from tests.patience import PATIENCE
 from tests.serving import ServedProcess
@@ -186,7 +186,7 @@ async def test_more_connections_than_files_are_refused_before_the_first() -> Non
 
 
 def test_quantiles_are_right_to_a_hundredth() -> None:
-    times = Histogram()
+    times = Durations()
     for milliseconds in range(1, 1001):
         times.add(milliseconds / 1000)
     for share in (0.5, 0.95, 0.99):
@@ -194,7 +194,7 @@ def test_quantiles_are_right_to_a_hundredth() -> None:
     assert times.quantile(1) == times.longest == 1
     times.add(0)
     with pytest.raises(ValueError, match="nothing was measured"):
-        Histogram().quantile(0.5)
+        Durations().quantile(0.5)
 
 
 def test_reasons_that_a_server_makes_up_do_not_pile_up() -> None:

@@ -16,7 +16,7 @@ import click
 
 from .client import Address, BadAddress, Refused, TerminalClient, Unreachable
 from .connect import headers_to_send, refusal
-from .load import Histogram, Plan, Tally, load
+from .load import Durations, LoadPlan, Tally, load
 from .parameters import Seconds
 from .problem import Problem, WrongUsage
 from .terminal import visible
@@ -73,7 +73,7 @@ def command(url: str, **options: Any) -> None:
         compress=not options["no_compression"],
     )
     message = None if options["listen"] else options["message"] or "x" * options["size"]
-    plan = Plan(
+    plan = LoadPlan(
         connections=options["connections"],
         ramp=options["ramp"],
         duration=options["duration"],
@@ -115,7 +115,7 @@ def _allow_files(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-async def _run(plan: Plan, opener: Any, tally: Tally) -> None:
+async def _run(plan: LoadPlan, opener: Any, tally: Tally) -> None:
     """One connection first, alone: what is wrong with the address is said as `connect` says it."""
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: CTRL+C raises KeyboardInterrupt instead
@@ -127,7 +127,7 @@ async def _run(plan: Plan, opener: Any, tally: Tally) -> None:
     await load(plan, opener, stop, tally)
 
 
-def as_text(plan: Plan, tally: Tally, busy: float) -> list[str]:
+def as_text(plan: LoadPlan, tally: Tally, busy: float) -> list[str]:
     """The result for a person."""
     opened = f"{tally.connected} of {tally.wanted} in {tally.connected_after:.2f} s"
     lines = [_line("connected", opened, tally.connecting)]
@@ -136,9 +136,9 @@ def as_text(plan: Plan, tally: Tally, busy: float) -> list[str]:
     if plan.message is None or tally.received != tally.answers.count:
         mebibytes = tally.received_bytes / max(tally.measured, 1e-9) / (1 << 20)
         lines.append(
-            _line("received", f"{_amount(tally.received, tally.measured)}, {mebibytes:.2f} MiB/s", Histogram())
+            _line("received", f"{_amount(tally.received, tally.measured)}, {mebibytes:.2f} MiB/s", Durations())
         )
-    lines += [_line("failed", f"{count} × {reason}", Histogram()) for reason, count in tally.errors.most_common()]
+    lines += [_line("failed", f"{count} × {reason}", Durations()) for reason, count in tally.errors.most_common()]
     if busy > BUSY:
         lines.append(
             visible(
@@ -148,14 +148,14 @@ def as_text(plan: Plan, tally: Tally, busy: float) -> list[str]:
     return lines
 
 
-def _line(what: str, amount: str, times: Histogram) -> str:
+def _line(what: str, amount: str, times: Durations) -> str:
     if not times.count:
         return f"{what:<10} {amount}"
     shown = "  ".join(f"{name} {_time(seconds)}" for name, seconds in _quantiles(times))
     return f"{what:<10} {amount:<32} {shown}"
 
 
-def _quantiles(times: Histogram) -> Sequence[tuple[str, float]]:
+def _quantiles(times: Durations) -> Sequence[tuple[str, float]]:
     found = [(f"p{share}", times.quantile(share / 100)) for share in (50, 95, 99)]
     return [*found, ("max", times.longest)]
 
@@ -168,10 +168,10 @@ def _time(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"
 
 
-def as_data(plan: Plan, tally: Tally, busy: float) -> dict[str, Any]:
+def as_data(plan: LoadPlan, tally: Tally, busy: float) -> dict[str, Any]:
     """The result for a program; times are in seconds."""
 
-    def times(histogram: Histogram) -> dict[str, float] | None:
+    def times(histogram: Durations) -> dict[str, float] | None:
         return {name: round(value, 7) for name, value in _quantiles(histogram)} if histogram.count else None
 
     return {

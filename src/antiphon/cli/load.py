@@ -29,7 +29,7 @@ LONGEST_REASON: Final = 120
 Opener = Callable[[], Coroutine[Any, Any, TerminalClient]]
 
 
-class Histogram:
+class Durations:
     """How long things took, in seconds, each to within a hundredth; bounded however many there were."""
 
     def __init__(self) -> None:
@@ -60,10 +60,10 @@ class Tally:
 
     wanted: int
     connected: int = 0
-    connecting: Histogram = field(default_factory=Histogram)
+    connecting: Durations = field(default_factory=Durations)
     connected_after: float = 0.0
     """Seconds from the first handshake to the end of the last."""
-    answers: Histogram = field(default_factory=Histogram)
+    answers: Durations = field(default_factory=Durations)
     received: int = 0
     received_bytes: int = 0
     measured: float = 0.0
@@ -77,7 +77,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class LoadPlan:
     """A load: who connects, and what they do."""
 
     connections: int
@@ -93,7 +93,7 @@ class Plan:
     """Seconds after which an answer counts as missing."""
 
 
-async def load(plan: Plan, opener: Opener, stop: asyncio.Event, tally: Tally) -> None:
+async def load(plan: LoadPlan, opener: Opener, stop: asyncio.Event, tally: Tally) -> None:
     """Carry out `plan`, into `tally`; setting `stop` ends it early. Every connection is closed at the end."""
     visitors = [_Visitor(plan, opener, tally, number) for number in range(plan.connections)]
     tasks = await _connect(plan, visitors, stop, tally)
@@ -119,7 +119,9 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
             task.cancel()
 
 
-async def _connect(plan: Plan, visitors: list[_Visitor], stop: asyncio.Event, tally: Tally) -> list[asyncio.Task[None]]:
+async def _connect(
+    plan: LoadPlan, visitors: list[_Visitor], stop: asyncio.Event, tally: Tally
+) -> list[asyncio.Task[None]]:
     tasks: list[asyncio.Task[None]] = []
     room = asyncio.Semaphore(AT_ONCE)
     began = time.monotonic()
@@ -146,7 +148,7 @@ async def _connect(plan: Plan, visitors: list[_Visitor], stop: asyncio.Event, ta
 class _Visitor:
     """One connection: a task that reads, which also answers pings, and while it is measured one that sends."""
 
-    def __init__(self, plan: Plan, opener: Opener, tally: Tally, number: int) -> None:
+    def __init__(self, plan: LoadPlan, opener: Opener, tally: Tally, number: int) -> None:
         self._plan = plan
         self._opener = opener
         self._tally = tally
