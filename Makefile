@@ -53,7 +53,7 @@ fmt: setup ## format the sources
 lock: setup ## renew requirements/*.lock from pyproject.toml (ARGS="--upgrade-package fastapi" for one)
 	@scripts/lock.sh $(ARGS)
 
-docs: ## the site, into .cache/site; a warning is an error (ARGS=serve shows it while you write)
+docs: ## the site, into .cache/docs/site; a warning is an error (ARGS=serve shows it while you write)
 	@scripts/docs.sh $(ARGS)
 
 dist: ## the files of a release, into dist/, installed and used in clean environments (ARGS=build: only built)

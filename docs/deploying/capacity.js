@@ -40,18 +40,43 @@ export function plan({ connections, rate, receivers, work, size, hosts, usage, b
   };
 }
 
-const UNITS = { busy: "cores busy", cores: "cores to have", perCore: "connections per core", memory: "GiB of memory",
-  redis: "of a core of Redis", megabits: "Mbit/s out", descriptors: "open files in all" };
+const UNITS = {
+  busy: "cores busy",
+  cores: "cores to have",
+  perCore: "connections per core",
+  memory: "GiB of memory",
+  redis: "of a core of Redis",
+  megabits: "Mbit/s out",
+  descriptors: "open files in all",
+};
+
+function shown(number) {
+  if (number < 10 && !Number.isInteger(number)) return number.toFixed(2);
+  return Math.round(number).toLocaleString("en").replaceAll(",", "\u202f");
+}
 
 export function attach(form) {
+  const output = form.querySelector("output");
+  output.style.cssText = "display: block; white-space: pre-line; margin-top: 1em; font-weight: bold";
+  output.setAttribute("aria-live", "polite");
+  for (const label of form.querySelectorAll("label")) {
+    label.style.cssText = "display: flex; justify-content: space-between; max-width: 34rem; margin: 0.3em 0";
+    label.querySelector("input").style.cssText = "width: 8rem; text-align: end; border: 1px solid; border-radius: 4px";
+  }
   const show = () => {
-    const given = Object.fromEntries([...form.elements].filter((one) => one.name).map((one) => [one.name, Number(one.value)]));
-    const found = Object.values(given).every((value) => Number.isFinite(value) && value >= 0) ? plan(given) : {};
-    form.querySelector("output").textContent = Object.entries(UNITS)
-      .map(([name, unit]) => (found[name] === undefined ? "" : `${found[name] < 10 ? found[name].toFixed(2) : Math.round(found[name]).toLocaleString("en")} ${unit}`))
+    const fields = [...form.elements].filter((one) => one.name);
+    const wrong = fields.find((one) => one.value === "" || !one.checkValidity());
+    if (wrong) {
+      output.textContent = `${wrong.closest("label").textContent.trim()}: ${wrong.validationMessage || "a number, please"}`;
+      return;
+    }
+    const found = plan(Object.fromEntries(fields.map((one) => [one.name, Number(one.value)])));
+    output.textContent = Object.entries(UNITS)
+      .map(([name, unit]) => `${shown(found[name])} ${unit}`)
       .join("\n");
   };
   form.addEventListener("input", show);
+  form.addEventListener("submit", (event) => event.preventDefault());
   show();
 }
 
