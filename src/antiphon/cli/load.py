@@ -34,8 +34,8 @@ class Durations:
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
-        self.count = 0
-        self.longest = 0.0
+        self.count: int = 0
+        self.longest: float = 0.0
 
     def add(self, seconds: float) -> None:
         self.count += 1
