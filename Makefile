@@ -9,7 +9,7 @@ SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh requirements/de
 	$(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-newest check coverage fmt lock bench screenshots conformance fuzz asan leaks setup system clean
+.PHONY: help demo test test-lowest test-newest check coverage fmt lock docs dist bench screenshots conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
 
 # PYTHON=... of another version than .venv's asks for another .venv.
@@ -53,6 +53,14 @@ fmt: setup ## format the sources
 lock: setup ## renew requirements/*.lock from pyproject.toml (ARGS="--upgrade-package fastapi" for one)
 	@scripts/lock.sh $(ARGS)
 
+docs: ## the site, into .cache/docs/site; a warning is an error (ARGS=serve shows it while you write)
+	@scripts/docs.sh $(ARGS)
+
+dist: ## the files of a release, into dist/, installed and used in clean environments (ARGS=build: only built)
+	@scripts/setup.sh dist
+	@.cache/dist/venv/bin/python scripts/dist.py build
+	@[ "$(ARGS)" = build ] || .cache/dist/venv/bin/python scripts/dist.py try $(ARGS)
+
 bench: setup ## measure against the alternatives
 	scripts/bench.sh $(ARGS)
 
@@ -73,7 +81,7 @@ leaks: setup ## connections that come and go by the hundred thousand: memory sta
 
 setup: $(VENV)/.installed-dev ## the virtual environment with everything the tests use
 
-system: setup ## chromium, node, redis-server, openssl, nginx and python2.7, from the distribution when missing
+system: setup ## chromium, node, redis-server, openssl, nginx, haproxy, caddy and python2.7, from the distribution when missing
 	@scripts/system.sh
 
 clean: ## remove the virtual environments, builds and caches

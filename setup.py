@@ -1,9 +1,11 @@
 """Builds the native twin where a compiler is at hand; installs the pure Python one where there is none."""
 
+import logging
 import os
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 SOURCES = sorted(Path("src/antiphon").rglob("*.pyx"))
 
@@ -30,4 +32,18 @@ def extensions() -> list[Extension]:
     return built
 
 
-setup(ext_modules=extensions())
+class BuildNative(build_ext):
+    """Says at its end what was installed instead of what could not be built; setuptools only says that it could not."""
+
+    def run(self) -> None:
+        super().run()
+        missing = [module.name for module in self.extensions if not Path(self.get_ext_fullpath(module.name)).exists()]
+        if missing:
+            self.announce(
+                f"antiphon: no native twin was built of {', '.join(missing)} (the reason is above; it takes a C "
+                "compiler and Python's headers). The pure Python twin is installed, which does the same and is slower.",
+                level=logging.WARNING,
+            )
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildNative})

@@ -4,6 +4,8 @@
 #   run.lock     what serving needs, and what builds the native twin
 #   dev.lock     the same, the extras, and everything the tests and the checks use
 #   lowest.lock  the lowest versions that pyproject.toml promises, with today's tests
+#   dist.lock    what builds and checks a release
+#   docs.lock    what builds the site
 # and tests/conformance/virtualenv.lock, the last that makes environments for Python 2.7 (*-py27.lock have no newer ones).
 # Without arguments everything becomes the newest there is.
 set -euo pipefail
@@ -35,6 +37,10 @@ compile --upgrade --group build --constraints requirements/dev.lock pyproject.to
 say "requirements/lowest.lock"
 compile --resolution lowest-direct --all-extras --group build --upgrade pyproject.toml --output-file "$tools/floors.txt"
 compile "$@" --all-extras --group build --group test --constraints "$tools/floors.txt" pyproject.toml --output-file requirements/lowest.lock
+say "requirements/dist.lock"
+compile "$@" --group dist --output-file requirements/dist.lock
+say "requirements/docs.lock"
+compile "$@" --group docs --output-file requirements/docs.lock
 say "tests/conformance/virtualenv.lock"
 echo "virtualenv==20.21.1" >"$tools/virtualenv.in"
 compile "$tools/virtualenv.in" --output-file tests/conformance/virtualenv.lock

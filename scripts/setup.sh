@@ -5,17 +5,20 @@
 # Beside it, with antiphon installed as a user gets it, so that .venv stays what it is:
 #   scripts/setup.sh lowest   in .cache/lowest, the lowest versions that pyproject.toml promises (requirements/lowest.lock)
 #   scripts/setup.sh newest   in .cache/newest, the newest of everything, bound by no lock
+# And without antiphon:
+#   scripts/setup.sh dist     in .cache/dist, what builds and checks a release (requirements/dist.lock)
+#   scripts/setup.sh docs     in .cache/docs, what builds the site (requirements/docs.lock)
 # Installs what is missing from the distribution when it may; says what it does. PYTHON=... chooses the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-WHAT=${1:?run, dev, lowest or newest}
+WHAT=${1:?run, dev, lowest, newest, dist or docs}
 case $WHAT in
 	run | dev) VENV=.venv ;;
-	lowest | newest) VENV=.cache/$WHAT/venv ;;
-	*) die "scripts/setup.sh: $WHAT is none of run, dev, lowest, newest" ;;
+	lowest | newest | dist | docs) VENV=.cache/$WHAT/venv ;;
+	*) die "scripts/setup.sh: $WHAT is none of run, dev, lowest, newest, dist, docs" ;;
 esac
 
 recent_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -134,7 +137,7 @@ if command -v flock >/dev/null 2>&1 && ! flock -n 9; then
 fi
 
 make_venv
-offer_compiler
+case $WHAT in dist | docs) ;; *) offer_compiler ;; esac
 case $WHAT in
 run)
 	say "installing antiphon"
@@ -151,6 +154,13 @@ lowest)
 	install_locked lowest
 	copy_sources
 	PIP install --force-reinstall --no-deps --no-build-isolation "./$COPY"
+	;;
+dist | docs)
+	if ! cmp -s "requirements/$WHAT.lock" "$VENV/.lock"; then # also after a change of the lock
+		say "installing what requirements/$WHAT.lock names"
+		install_locked "$WHAT"
+		cp "requirements/$WHAT.lock" "$VENV/.lock"
+	fi
 	;;
 newest)
 	say "installing antiphon and the newest of everything"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need beyond PyPI: a Chromium, Node.js with npm, a redis-server, openssl, nginx, and for the protocol suite
-# a Python 2.7. Installs what is missing, and says so.
+# What the tests need beyond PyPI: a Chromium, Node.js with npm, a redis-server, openssl, nginx, HAProxy, Caddy, and
+# for the protocol suite a Python 2.7. Installs what is missing, and says so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib.sh
@@ -39,6 +39,8 @@ need node "the JavaScript client is tested in node, and documents are judged by 
 need npm "that parser, and the TypeScript that checks clients, come from npm"
 need openssl "the tests of TLS make their certificates with openssl"
 PATH=$PATH:/usr/sbin need nginx "the documents' configuration for nginx is tested with nginx"
+PATH=$PATH:/usr/sbin need haproxy "the documents' configuration for HAProxy is tested with HAProxy"
+need caddy "the documents' configuration for Caddy is tested with Caddy"
 
 # Few distributions have one still, so the suite is skipped by name where there is none, and scripts/test.sh says so.
 has_python2() { .venv/bin/python -m tests.conformance.python2 >/dev/null; }

@@ -137,7 +137,7 @@ def test_every_public_method_says_what_it_does(name: str) -> None:
 
 # ---------------------------------------------------------------- what others are shown
 
-SHOWN = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.py"))]
+SHOWN = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.py"))]
 
 
 def _python_in(path: Path) -> Iterator[ast.Module]:

@@ -28,7 +28,7 @@ from tests.commands import ROOT, run
 from tests.patience import PATIENCE
 
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("src/**/*.md")]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("src/**/*.md")]
 )
 AS_FILES = (ROOT / "docs" / "testing.md",)
 IN_ORDER = [document for document in DOCUMENTS if document not in AS_FILES]

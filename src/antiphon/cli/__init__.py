@@ -1,4 +1,4 @@
-"""The command line: `antiphon run | demo | connect | publish | asyncapi | client | relay`.
+"""The command line: `antiphon run | demo | connect | bench | publish | asyncapi | client | relay`.
 
 Each command lives in its own module, loaded when it is called; `--help` of one does not import the others.
 """
@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "run": "Serve an application.",
     "demo": "Serve the chat room that comes with antiphon.",
     "connect": "Talk to a WebSocket server from the terminal.",
+    "bench": "Measure a WebSocket server with many connections.",
     "publish": "Send one message to a topic of a running hub.",
     "asyncapi": "Print the AsyncAPI document of an application.",
     "client": "Write a typed client for an application.",

@@ -71,7 +71,7 @@ def command(
         address = Address.parse(url)
     except BadAddress as error:
         raise WrongUsage(str(error), "for example: antiphon connect ws://localhost:8000/ws") from None
-    sent = _headers(headers, address, token=token, origin=origin)
+    sent = headers_to_send(headers, address, token=token, origin=origin)
     session = _Session(Terminal(pretty=pretty), wait=wait, verbose=verbose)
     try:
         code = asyncio.run(
@@ -83,7 +83,7 @@ def command(
         hints = ["--insecure takes any certificate"] if "certificate" in str(error) else []
         raise Problem(f"cannot connect: {error}", *hints) from None
     except Refused as error:
-        raise _refused(error, address, verbose=verbose) from None
+        raise refusal(error, address, verbose=verbose) from None
     except ValueError as error:
         raise WrongUsage(str(error)) from None
     except BrokenPipeError:  # `| head` has seen enough
@@ -92,9 +92,10 @@ def command(
     sys.exit(code)
 
 
-def _headers(
+def headers_to_send(
     given: tuple[str, ...], address: Address, *, token: str | None, origin: str | None
 ) -> list[tuple[str, str]]:
+    """The headers that the options of a command ask for."""
     headers = []
     for text in given:
         name, separator, value = text.partition(":")
@@ -112,7 +113,8 @@ def _headers(
     return headers
 
 
-def _refused(error: Refused, address: Address, *, verbose: bool) -> Problem:
+def refusal(error: Refused, address: Address, *, verbose: bool) -> Problem:
+    """Why the server would not have it, as a command's end."""
     if not error.status:
         hints = [f"it said: {error.body[:80]!r}"] if error.body else []
         if not hints and not address.secure:

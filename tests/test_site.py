@@ -1,0 +1,89 @@
+"""The site has every page, the reference every public name, and no link of it is dead."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.commands import ROOT
+from tests.public_names import MODULES, public_names
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """scripts/site.py, which lays its pages out in a folder of the test's own."""
+    spec = importlib.util.spec_from_file_location("antiphons_site", ROOT / "scripts" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "PAGES", tmp_path / "pages")
+    return module
+
+
+def named(navigation: Any) -> list[str]:
+    match navigation:
+        case str():
+            return [navigation]
+        case list():
+            return [page for one in navigation for page in named(one)]
+        case dict():
+            return [page for one in navigation.values() for page in named(one)]
+    raise AssertionError(navigation)
+
+
+def test_the_navigation_has_every_page_of_the_documentation_once(site: ModuleType) -> None:
+    site.lay_out()
+    pages = named(tomllib.loads(site.configuration())["project"]["nav"])
+    assert len(pages) == len(set(pages))
+    assert [page for page in pages if not (site.PAGES / page).is_file()] == []
+    documentation = {str(path.relative_to(site.PAGES)) for path in (site.PAGES / "docs").rglob("*.md")}
+    assert documentation <= set(pages)
+
+
+def test_the_reference_describes_every_public_name_in_one_place(site: ModuleType) -> None:
+    site.lay_out()
+    described: dict[str, str] = {}
+    for module in MODULES:
+        page = (site.PAGES / "docs/reference" / f"{module}.md").read_text()
+        for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE):
+            assert name not in described
+            described[name] = module
+        mentioned = {*re.findall(r"^::: \S+\.(\w+)$", page, re.M), *re.findall(r"^\| `(\w+)` \|", page, re.M)}
+        public = {name.rpartition(".")[2] for name in public_names() if name.rpartition(".")[0] == module}
+        assert public - mentioned == set(), module
+    assert "antiphon.hub.Hub" in described
+    assert "antiphon.Hub" not in described
+
+
+def test_a_link_to_a_program_leads_to_a_page_that_shows_it(site: ModuleType) -> None:
+    site.lay_out()
+    page = (site.PAGES / "docs/security.md").read_text()
+    assert "](../examples/bearer.py.md)" in page
+    assert (ROOT / "examples/bearer.py").read_text() in (site.PAGES / "examples/bearer.py.md").read_text()
+
+
+def test_dead_links_are_found_anchors_included(site: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "index.html").write_text(
+        '<h1 id="top">x</h1><a href="deep/page.html#there">1</a><a href="#top">2</a><a href="https://else.where/">3</a>'
+    )
+    (folder / "deep/page.html").write_text('<p id="there"><a href="../index.html">1</a></p><img src="../picture.png">')
+    assert site.dead_links(folder) == ["deep/page.html: ../picture.png is not there"]
+    (folder / "picture.png").touch()
+    assert site.dead_links(folder) == []
+    (folder / "index.html").write_text(
+        '<a href="deep/page.html#gone">1</a><a href="#nowhere">2</a><a href="no.html">3</a>'
+    )
+    assert site.dead_links(folder) == [
+        "index.html: #nowhere has no such anchor",
+        "index.html: deep/page.html#gone has no such anchor",
+        "index.html: no.html is not there",
+    ]
