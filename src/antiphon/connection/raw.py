@@ -224,22 +224,13 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
             if not (had_ended and kind == "websocket.close"):  # closing what the peer has closed is no error
                 raise life.lost() from exc
         if kind == "websocket.send":
-            await self._sent()
+            await _sent(self)
         else:
             life.sent_last(message)
 
     def _note_refused(self, closed: Closed) -> None:
         """The connection was opened only to be refused."""
         self.refused = closed
-
-    async def _sent(self) -> None:
-        """An own message is with the server: look whether anybody hears, and let the loop turn, from time to time."""
-        self._unheard += 1
-        way = self._life.way
-        if way.forgets_sends and self._unheard == SENDS_UNHEARD:
-            way.find_end()
-        if self._unheard % SENDS_PER_TURN == 0:
-            await anyio.lowlevel.checkpoint()
 
     # Foreign senders
 
@@ -251,6 +242,16 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
             path = self.scope.get("path", "")
             self._foreign_senders = ForeignSenders(self._life, self._loop, options=self.options, path=path)
         return self._foreign_senders
+
+
+async def _sent(websocket: RawWebSocket[Any]) -> None:
+    """An own message is with the server: look whether anybody hears, and let the loop turn, from time to time."""
+    websocket._unheard += 1
+    way = websocket._life.way
+    if way.forgets_sends and websocket._unheard == SENDS_UNHEARD:
+        way.find_end()
+    if websocket._unheard % SENDS_PER_TURN == 0:
+        await anyio.lowlevel.checkpoint()
 
 
 def _checked_close(message: Message, *, on_wire: bool) -> Message:

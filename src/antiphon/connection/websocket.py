@@ -197,14 +197,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
     async def receive_json(self, mode: str = "text") -> Any:
         """The value of the next message, JSON in text or binary. Errors as `receive_text`, and `InvalidJSON`."""
-        return _decoded(await self._receive_either(mode), self.options.json_values)
-
-    def _receive_either(self, mode: str) -> Awaitable[str | bytes]:
-        if mode == "text":
-            return self.receive_text()
-        if mode == "binary":
-            return self.receive_bytes()
-        raise _bad_mode(mode)
+        return _decoded(await _receive_either(self, mode), self.options.json_values)
 
     async def receive_as(self, kind: TypeForm[T], mode: str = "text") -> T:
         """The next message, JSON in text or binary, as a value of this type.
@@ -216,7 +209,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             hello = await websocket.receive_as(Hello)
         """
         adapter_of(kind)  # a mistake of ours is told before the peer has to send something
-        return _typed(kind, await self._receive_either(mode), self.options.json_values)
+        return _typed(kind, await _receive_either(self, mode), self.options.json_values)
 
     async def iter_as(
         self, kind: TypeForm[T], mode: str = "text", *, invalid: OnInvalid = OnInvalid.CLOSE
@@ -235,7 +228,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         limit = InvalidLimit()
         try:
             while True:
-                data = await self._receive_either(mode)
+                data = await _receive_either(self, mode)
                 try:
                     message = _typed(kind, data, self.options.json_values)
                 except InvalidMessage as exc:
@@ -390,6 +383,14 @@ def _tell_too_late(scope: Scope, answered: str, subprotocol: str | None, headers
             " and ".join(late),
             f"'{shown(answered)}'" if answered else "no subprotocol",
         )
+
+
+def _receive_either(websocket: WebSocket[Any], mode: str) -> Awaitable[str | bytes]:
+    if mode == "text":
+        return websocket.receive_text()
+    if mode == "binary":
+        return websocket.receive_bytes()
+    raise _bad_mode(mode)
 
 
 def not_this(life: Life, data: str | bytes | None, expected: str) -> Exception:

@@ -4,6 +4,7 @@ from antiphon.connection.denials import Denials
 from antiphon.identity import Identity
 
 from .admission import admit, renew
+from .allowances import Per
 from .bearer import WebSocketBearer
 from .challenge import InvalidToken
 from .jwks import JWKS
@@ -15,7 +16,6 @@ from .rates import ADDRESS, CLOSE, CONNECTION, REPLY, TOPIC, USER, WAIT, OverRat
 from .refusals import note_refusal
 from .scopes import requires
 from .secrets import SecretFilter
-from .shares import Per
 from .sources import COOKIE, FIRST_MESSAGE, HEADER, QUERY, SUBPROTOCOL, TokenSource
 from .tickets import Tickets
 

@@ -82,7 +82,7 @@ def _header(encoded: str, algorithms: tuple[str, ...]) -> SignatureHeader:
 _usual_header = lru_cache(maxsize=64)(_header)
 
 
-class Claims:
+class ClaimsReader:
     """Verifies tokens, and reads them."""
 
     def __init__(self, expected: Expected) -> None:

@@ -56,7 +56,7 @@ class JWT(WebSocketBearer):
         description: str | None = None,
     ) -> None:
         try:
-            from .claims import Claims, Expected, header_of
+            from .claims import ClaimsReader, Expected, header_of
             from .keys import PUBLIC, KeyRing, check_algorithms, ring_of
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
@@ -75,7 +75,7 @@ class JWT(WebSocketBearer):
             self._keys = ring_of(found, names)
         self._header_of = header_of
         self._algorithms = names
-        self._claims = Claims(
+        self._claims = ClaimsReader(
             Expected(
                 algorithms=names,
                 audience=_names("audience", audience),

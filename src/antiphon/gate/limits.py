@@ -17,10 +17,10 @@ from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3008_TIMEOUT
 from antiphon.types import Receive, Scope, Send
 
+from .allowances import Allowance, Per
 from .buckets import EMPTY, Bucket
 from .rates import TOO_FAST, OverRate, Rate, now_of, size_of, too_many
 from .refusals import note_refusal
-from .shares import Per, Share
 
 logger: Final = logging.getLogger("antiphon")
 
@@ -143,7 +143,7 @@ class RoutePace:
     def __init__(self, limits: Limits, rates: Sequence[Rate], scope: Scope) -> None:
         self._limits = limits
         self._scope = scope
-        self._shares: tuple[tuple[Rate, Share], ...] = tuple((rate, rate.share(scope)) for rate in rates)
+        self._shares: tuple[tuple[Rate, Allowance], ...] = tuple((rate, rate.share(scope)) for rate in rates)
         self.patience: float = max(rate.longest_wait for rate in rates)
         """`paced.Pace`."""
         first, share = self._shares[0]

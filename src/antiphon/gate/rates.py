@@ -22,8 +22,8 @@ from antiphon.exceptions import HTTPException, WebSocketDisconnect, WebSocketExc
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3008_TIMEOUT
 from antiphon.types import Scope
 
+from .allowances import ALLOWED, Allowance, CommonAllowance, Per
 from .buckets import Bucket, Buckets, Measure
-from .shares import ALLOWED, CommonShare, Per, Share
 from .spelling import read_burst, read_rate
 
 __all__ = ["ADDRESS", "CLOSE", "CONNECTION", "REPLY", "TOPIC", "USER", "WAIT", "OverRate", "Rate", "TooFast"]
@@ -197,7 +197,7 @@ class Rate:
         share, tokens = self._share(connection, cost, topic)
         return share.take(now_of(), tokens)
 
-    def _share(self, connection: HTTPConnection, cost: int | None, topic: str | None) -> tuple[Share, float]:
+    def _share(self, connection: HTTPConnection, cost: int | None, topic: str | None) -> tuple[Allowance, float]:
         if cost is None:
             if self.in_bytes:
                 raise TypeError(f"{self} counts bytes: say how many, cost=len(data)")
@@ -214,10 +214,10 @@ class Rate:
         """Tokens for a message: one, or its size in UTF-8."""
         return size_of(data) if self.in_bytes else 1
 
-    def share(self, scope: Scope, topic: str | None = None) -> Share:
+    def share(self, scope: Scope, topic: str | None = None) -> Allowance:
         """What this connection may spend of it."""
         if self._buckets is not None:
-            return CommonShare(self._buckets, self.per, scope, topic)
+            return CommonAllowance(self._buckets, self.per, scope, topic)
         buckets: dict[Rate, Bucket] = scope.setdefault(SHARES_KEY, {})
         own = buckets.get(self)
         if own is None:

@@ -29,7 +29,7 @@ CLOSE: Final = (WS_3000_UNAUTHORIZED, "revoked")
 """How the sockets of who was revoked are closed: get a new token, and come back once."""
 
 
-class Door:
+class HubDoor:
     """One hub's."""
 
     def __init__(self, rooms: Rooms, access: BackendAccess, lifecycle: Lifecycle, serial: itertools.count[int]) -> None:

@@ -38,7 +38,7 @@ from .backends import build, default_url
 from .backends.base import Backend, BackendConfig, is_in_process, redact
 from .delivery import LocalReceiver
 from .direct import pack_direct
-from .door import Door
+from .door import HubDoor
 from .envelope import Envelope, PayloadForm, encode, encode_json, pack
 from .errors import HubError, UnencodableData
 from .events import Published
@@ -136,7 +136,7 @@ class Hub:
         self._joining = Joining(self._rooms, self._access, self._pages, check_heartbeat(heartbeat))
         self._serial = itertools.count(1)
         self._warned = Warnings()
-        self._door = Door(self._rooms, self._access, self._lifecycle, self._serial)
+        self._door = HubDoor(self._rooms, self._access, self._lifecycle, self._serial)
         self._published = 0
         if is_in_process(self._backend):
             self._backend.listen(self._rooms)
@@ -162,7 +162,7 @@ class Hub:
         return self._backend
 
     @property
-    def door(self) -> Door:
+    def door(self) -> HubDoor:
         """What the hub does for `antiphon.gate`."""
         return self._door
 

@@ -38,16 +38,14 @@ from . import errors
 from .errors import CODES, FAULTS, Fault, MessageError, cause_of, failure, fault_of, misfit
 from .frames import Ref, Unreadable
 from .options import OnError
-from .program import Action, Program
+from .program import NOT_DECODED, Action, Program
 from .renewal import UNBLAMED
 from .requests import Requests
-from .shape import Incoming
 from .working import Working
 
 logger: Final = logging.getLogger("antiphon")
 
 CANCEL: Final = "cancel"
-NOT_DECODED: Final = object()
 
 
 class Runnable(Program):
@@ -288,25 +286,11 @@ class Conversation:
             await self.say(program.frames.error(Fault(errors.BUSY, CODES[errors.BUSY]), ref))
         else:
             try:
-                message = self._validated(action.incoming, data, found, value)
+                message = program.validated(action.incoming, data, found, value)
             except InvalidMessage as exc:
                 await self._refuse(misfit(exc), ref)
             else:
                 await self._work(action, message, ref)
-
-    def _validated(self, incoming: Incoming | None, data: str, found: dict[str, Any], value: Any) -> Any:
-        frames = self._program.frames
-        if incoming is None:  # the fallback
-            whole = codec.decode_json(data) if value is NOT_DECODED else value
-            taker = self._program.fallback_codec
-            assert taker is not None, "a fallback has one"
-            return taker.validate_value(whole)
-        if value is not NOT_DECODED:
-            return frames.validated_slowly(incoming, value)
-        try:
-            return frames.validated(incoming, data, found)
-        except ValidationError as exc:
-            raise InvalidMessage(failures(exc)) from None
 
     async def _renew(self, verify: Verify, data: str, ref: Ref | None, found: dict[str, Any], value: Any) -> None:
         """In line: what the client says behind its new token, it says as who it is then."""
@@ -315,7 +299,7 @@ class Conversation:
             await self._refuse_as(errors.DUPLICATE_REF, None)
             return
         try:
-            auth = self._validated(renewal.shape.incoming, data, found, value)
+            auth = self._program.validated(renewal.shape.incoming, data, found, value)
         except InvalidMessage as exc:
             await self._refuse(misfit(exc), ref)
             return

@@ -13,13 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn, Union, get_args, get_origin
 
+from pydantic import ValidationError
+
 from antiphon import tags
 from antiphon.connection import WebSocket
+from antiphon.connection.codec import decode_json
+from antiphon.connection.typed import failures
 from antiphon.dependencies import topics_of
 from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, describe, returned
 from antiphon.dependencies.layers import CONNECTION, CallSource, Layers, analyze_layers
 from antiphon.dependencies.plan import Injected, Plan
-from antiphon.exceptions import RegistrationError
+from antiphon.exceptions import InvalidMessage, RegistrationError
 from antiphon.gate.limits import NO_LIMITS, Limits
 
 from .caller import Caller
@@ -43,6 +47,9 @@ from .typecodec import Codec, codec_of
 Call = Callable[..., Any]
 
 DEFAULT_OPTIONS: Final = ChannelOptions()
+
+NOT_DECODED: Final = object()
+"""In place of a message's decoded whole."""
 
 SCALARS: Final = frozenset({str, int, float, bool, bytes, complex})
 
@@ -217,10 +224,7 @@ class Program:
         )
         self.renewal: Renewal = Renewal(self.options)
         self.shape: ChannelShape = self._shape(layers, path)
-        self.declared: frozenset[Any] = frozenset(
-            [*(tags.bare(one.codec.annotation) for one in self.shape.sends)]
-            + [one.kind for topics in topics_of(self.plan) for one in topics.messages.types]
-        )
+        self.declared: frozenset[Any] = _declared(self.shape, self.plan)
         """The classes of what the channel sends: others its connections cannot join typed topics of."""
         self.connection_name: str = _connection_name(self.plan)
         """The parameter, or `CONNECTION`, under which solving gives the connection."""
@@ -233,14 +237,24 @@ class Program:
         }
         self.bytes_action: Action | None = _action(self.shape.bytes_handler)
         self.fallback: Action | None = _action(self.shape.fallback)
-        self.fallback_codec: Codec | None = None
+        self.fallback_codec: Codec | None = _codec_of_all(self.shape.fallback)
         """Of the message that the fallback takes whole."""
-        if self.fallback is not None:
-            plan = self.fallback.shape.plan
-            self.fallback_codec = codec_of(plan.annotation, f"{self.fallback.shape.label}: parameter {plan.message!r}")
         most = self.options.max_message_bytes
         self.looked_at: int = SIZED if most is None else min(SIZED, most // 4)
         """Characters of a message that certainly has no more bytes than are allowed."""
+
+    def validated(self, incoming: Incoming | None, data: str, found: dict[str, Any], value: Any) -> Any:
+        """A message as its handler gets it; `value` is its decoded whole, or `NOT_DECODED`. Raises InvalidMessage."""
+        if incoming is None:  # the fallback
+            whole = decode_json(data) if value is NOT_DECODED else value
+            assert self.fallback_codec is not None, "a fallback has one"
+            return self.fallback_codec.validate_value(whole)
+        if value is not NOT_DECODED:
+            return self.frames.validated_slowly(incoming, value)
+        try:
+            return self.frames.validated(incoming, data, found)
+        except ValidationError as exc:
+            raise InvalidMessage(failures(exc)) from None
 
     def _shape(self, layers: Layers, path: str) -> ChannelShape:
         blueprint, wire = self.blueprint, self.options.wire
@@ -267,6 +281,19 @@ class Program:
 
 def _action(shape: HandlerShape | None) -> Action | None:
     return None if shape is None else Action(shape, None, nested=False)
+
+
+def _codec_of_all(fallback: HandlerShape | None) -> Codec | None:
+    """Of the message that a fallback takes whole."""
+    if fallback is None:
+        return None
+    return codec_of(fallback.plan.annotation, f"{fallback.label}: parameter {fallback.plan.message!r}")
+
+
+def _declared(shape: ChannelShape, plan: Plan) -> frozenset[Any]:
+    """The classes of all that a channel may send, those of its typed topics too."""
+    own = (tags.bare(one.codec.annotation) for one in shape.sends)
+    return frozenset([*own, *(one.kind for topics in topics_of(plan) for one in topics.messages.types)])
 
 
 def _connection_name(plan: Plan) -> str:

@@ -37,7 +37,7 @@ WHO: Final = (Per.CONNECTION, Per.USER, Per.ADDRESS)
 ALLOWED: Final = frozenset([*WHO, Per.TOPIC, *(who | Per.TOPIC for who in WHO)])
 
 
-class Share(Protocol):
+class Allowance(Protocol):
     """What one connection may spend of a rate; a `buckets.Bucket` is one."""
 
     def lack(self, now: float, cost: float) -> float:
@@ -50,7 +50,7 @@ class Share(Protocol):
         """`lack`, and where it lacks nothing `spend`."""
 
 
-class CommonShare:
+class CommonAllowance:
     """Of a bucket that others spend from as well."""
 
     __slots__ = ("_buckets", "_key", "_per", "_scope", "_topic")
@@ -63,18 +63,18 @@ class CommonShare:
         self._key: Hashable = None  # once it is certain
 
     def lack(self, now: float, cost: float) -> float:
-        """`Share`. Who has no key is not limited."""
+        """`Allowance`. Who has no key is not limited."""
         key = self._key or self._find_key()
         return 0.0 if key is None else self._buckets.lack(key, now, cost)
 
     def spend(self, now: float, cost: float) -> None:
-        """`Share`."""
+        """`Allowance`."""
         key = self._key or self._find_key()
         if key is not None:
             self._buckets.spend(key, now, cost)
 
     def take(self, now: float, cost: float) -> float:
-        """`Share`."""
+        """`Allowance`."""
         key = self._key or self._find_key()
         return 0.0 if key is None else self._buckets.take(key, now, cost)
 
