@@ -137,7 +137,7 @@ def test_a_thread_without_a_loop_may_ask() -> None:
 
 
 def test_without_an_address_nobody_is_limited_and_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    shares._told.clear()
+    allowances._told.clear()
     rate = Rate("5/hour", per=ADDRESS)
     assert allowed(rate, connection(None)) == 100
     assert allowed(rate, connection("")) == 100
