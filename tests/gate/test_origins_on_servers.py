@@ -284,3 +284,27 @@ def test_a_mistake_is_told_where_it_is_made(make: Any) -> None:
         make(origins="https://app.example")
     with pytest.raises(RegistrationError, match=r"Denials.HTTP or Denials.CLOSE"):
         make(denials="close")
+
+
+async def test_the_middleware_around_an_app_that_cannot_be_hashed_still_logs_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Bare:
+        __hash__ = None  # type: ignore[assignment]
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            raise AssertionError("nobody comes in")
+
+    async with serve(OriginMiddleware(Bare()), lifespan="off") as served:
+        for _ in range(3):
+            assert await status(served.port, "/ws", ("Origin", "https://unhashed.test"), COOKIE) == 403
+    assert len(warnings(caplog)) == 1
+
+
+async def test_long_origins_are_refused_and_logged_short(caplog: pytest.LogCaptureFixture) -> None:
+    app = App(middleware=[Middleware(CORSMiddleware, allow_origin_regex=r"(a|aa)+\.example")])
+    app.add_api_websocket_route("/ws", accept)
+    async with serve(app, ws="antiphon.server:WebSocketProtocol") as served:
+        for length in (600, 30_000):
+            assert await status(served.port, "/ws", ("Origin", "a" * length), COOKIE) == 403
+    assert all(len(line) < 600 for line in warnings(caplog))

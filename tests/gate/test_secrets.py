@@ -19,7 +19,8 @@ from antiphon.gate import SecretFilter
 from antiphon.masking import is_secret, masked, masked_query, masked_subprotocols
 from tests.commands import run
 from tests.matrix.servers import SERVERS, ServerUnderTest
-from tests.serving import serve_process
+from tests.patience import until
+from tests.serving import serve_hypercorn, serve_process
 
 from .secret_app import application
 
@@ -204,3 +205,17 @@ async def test_the_filter_of_the_documents_works_in_uvicorns_log_config(tmp_path
         await server.wait_for_line(r"/nowhere")
     assert "/page?token=***&invite=***&a=b" in server.log
     assert "S3CRET" not in server.log
+
+
+async def test_the_filter_masks_hypercorns_access_lines() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(SecretFilter())
+    logger = logging.Logger("hypercorn.access", logging.INFO)
+    logger.addHandler(handler)
+    async with serve_hypercorn(application(), accesslog=logger, access_log_format='%(R)s?%(q)s "%(f)s"') as served:
+        url = f"{served.http_url}/page?a=1&token=S3CRET"
+        await asyncio.to_thread(urllib.request.urlopen, url)
+        await until(stream.getvalue)
+    assert "a=1&token=***" in stream.getvalue()
+    assert "S3CRET" not in stream.getvalue()

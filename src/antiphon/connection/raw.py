@@ -214,6 +214,10 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
         else:
             life.sent_last(message)
 
+    def _note_refused(self, closed: Closed) -> None:
+        """The connection was opened only to be refused."""
+        self.refused = closed
+
     async def _sent(self) -> None:
         """An own message is with the server: look whether anybody hears, and let the loop turn, from time to time."""
         self._unheard += 1

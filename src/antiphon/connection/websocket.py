@@ -102,7 +102,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             code = check_close_code(refused.code)
             self.scope["subprotocols"] = offered = offered_subprotocols(self.scope)
             await self.accept(subprotocol_to_answer(offered))
-            self.refused = refused
+            self._note_refused(refused)
         await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def send_denial_response(self, response: Response) -> None:

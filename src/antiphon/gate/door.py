@@ -119,9 +119,9 @@ def check_origin(origins: Origins | None, scope: Scope, *more_apps: Any) -> bool
 class _Known:
     """What is kept of an app."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, notices: Notices | None = None) -> None:
         self.trust: Final = trust_of([app])
-        self.notices: Final = Notices(logger)
+        self.notices: Final = notices or Notices(logger)
 
 
 _KNOWN: Final[weakref.WeakKeyDictionary[Any, _Known]] = weakref.WeakKeyDictionary()
@@ -135,7 +135,7 @@ def _known_of(app: Any) -> _Known:
         if known is None:
             known = _KNOWN[app] = _Known(app)
     except TypeError:  # an app that cannot be hashed or referred to weakly
-        return _Known(app)
+        return _Known(app, _NOBODYS.notices)
     return known
 
 

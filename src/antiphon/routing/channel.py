@@ -155,10 +155,11 @@ class ChannelRoute(APIWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the channel; the coroutine is its runner's own, no frame lies between."""
-        if not self.door.lets_in(scope, self.program().options.denials or Denials.CLOSE):
+        settled = self.program()
+        if not self.door.lets_in(scope, settled.options.denials or Denials.CLOSE):
             return runner.refuse_origin(scope, receive, send)
         program = self.program(overrides_of(scope, self.dependency_overrides_provider))
-        scope[DECLARED_EXTENSION] = self.program().declared
+        scope[DECLARED_EXTENSION] = settled.declared
         return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES, self.limits)
 
     def included(
