@@ -179,6 +179,7 @@ async def test_what_no_token_looks_like_is_verified_by_nobody(token: str) -> Non
         (TOKEN.encode(), "Invalid token"),
         ("", "Invalid token"),
         ("x" * 16385, "Invalid token"),
+        ('{"type": "auth", "token": "' + TOKEN + '"' + " " * 16384 + "}", "Invalid token"),
         ("{}", "Invalid token"),
         ("{", "Invalid token"),
         ('{"type": "auth"}', "Invalid token"),
@@ -338,6 +339,20 @@ async def test_a_token_is_verified_once_however_many_dependencies_ask() -> None:
         await peer.send(TOKEN)
         assert await peer.receive() == "ada"
     assert asked == [TOKEN]
+
+
+async def test_a_first_message_is_read_once_for_several_schemes() -> None:
+    app = App()
+    tokens, users = WebSocketBearer([FIRST_MESSAGE()]), WebSocketBearer([FIRST_MESSAGE()], known)
+
+    @app.websocket("/ws", dependencies=[Depends(tokens)])
+    async def endpoint(websocket: WebSocket, who: Annotated[Identity, Depends(users)]) -> None:
+        await websocket.accept()
+        await websocket.send_text(who.user)
+
+    async with Server(app) as server, server.connect("/ws") as peer:
+        await peer.send(TOKEN)
+        assert await peer.receive() == "ada"
 
 
 async def test_without_auto_error_no_token_is_none_and_a_bad_one_is_refused() -> None:

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient as FastAPIClient
 
 from antiphon import App, Depends, HTTPConnection, Request, WebSocket, WebSocketDisconnect, WebSocketException
 from antiphon.exceptions import HTTPException
-from antiphon.gate import ADDRESS, CLOSE, CONNECTION, REPLY, TOPIC, USER, Identity, Rate, TooFast, admit, shares
+from antiphon.gate import ADDRESS, CLOSE, CONNECTION, REPLY, TOPIC, USER, Identity, Rate, TooFast, admit, allowances
 from antiphon.identity import IDENTITY_KEY
 from antiphon.server import ServerConfig
 from antiphon.testclient import TestClient
