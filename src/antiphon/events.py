@@ -13,6 +13,7 @@ from typing import TypeAlias
 from .types import ClosedBy
 
 __all__ = [
+    "AccessRefused",
     "ConnectionClosed",
     "ConnectionOpened",
     "ConnectionRefused",
@@ -22,7 +23,6 @@ __all__ = [
     "Observers",
     "ProtocolViolated",
     "Refusal",
-    "Refused",
     "SendTimeout",
 ]
 
@@ -96,7 +96,7 @@ class ConnectionRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused(Event):
+class AccessRefused(Event):
     """The gate refused somebody: a handshake, a renewal, or a message too many.
 
     Of a handshake that the server answers with HTTP a `ConnectionRefused` is told beside it.

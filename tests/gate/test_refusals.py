@@ -6,7 +6,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from antiphon import App, Hub, WebSocket
-from antiphon.events import Event, Refusal, Refused
+from antiphon.events import AccessRefused, Event, Refusal
 from antiphon.gate import note_refusal
 from antiphon.observability.prometheus import Metrics
 from antiphon.server import ServerConfig, WebSocketProtocol
@@ -44,7 +44,9 @@ async def test_the_hubs_observer_is_told_on_every_server(server: ServerUnderTest
     told: list[Event] = []
     async with server.run(application(Hub(observer=told.append))) as served:
         await visit(served.url)
-    assert [event for event in told if isinstance(event, Refused)] == [Refused(path="/door", reason=Refusal.QUOTA)]
+    assert [event for event in told if isinstance(event, AccessRefused)] == [
+        AccessRefused(path="/door", reason=Refusal.QUOTA)
+    ]
 
 
 async def test_metrics_that_watch_the_hub_and_the_server_count_a_refusal_once() -> None:
@@ -64,17 +66,17 @@ async def test_metrics_beside_another_observer_of_the_hub_still_count_once() -> 
     async with serve(application(hub), ws=ws) as served:
         await visit(served.url)
     assert counted(metrics) == {"quota": 1.0}
-    assert Refused(path="/door", reason=Refusal.QUOTA) in told
+    assert AccessRefused(path="/door", reason=Refusal.QUOTA) in told
 
 
 async def test_an_observer_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def failing(event: Event) -> None:
-        if isinstance(event, Refused):
+        if isinstance(event, AccessRefused):
             raise ZeroDivisionError
 
     async with serve(application(Hub(observer=failing))) as served:
         await visit(served.url)
-    assert "an observer failed on Refused(path='/door'" in caplog.text
+    assert "an observer failed on AccessRefused(path='/door'" in caplog.text
 
 
 def test_the_words_are_few_and_fit_a_label() -> None:

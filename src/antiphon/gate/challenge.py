@@ -46,7 +46,7 @@ class InvalidToken(HTTPException):
 
     def __init__(self, note: str, *, detail: str = "Invalid token") -> None:
         super().__init__(HTTP_401_UNAUTHORIZED, detail, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
-        self.note = note
+        self.note: str = note
 
 
 class MissingToken(HTTPException):
@@ -54,7 +54,7 @@ class MissingToken(HTTPException):
 
     def __init__(self, note: str) -> None:
         super().__init__(HTTP_401_UNAUTHORIZED, "Not authenticated", {"WWW-Authenticate": "Bearer"})
-        self.note = note
+        self.note: str = note
 
 
 class InsufficientScope(HTTPException):
@@ -63,7 +63,7 @@ class InsufficientScope(HTTPException):
     def __init__(self, missing: Iterable[str], demanded: Iterable[str]) -> None:
         challenge = f'Bearer error="insufficient_scope", scope="{" ".join(demanded)}"'
         super().__init__(HTTP_403_FORBIDDEN, "Insufficient scope", {"WWW-Authenticate": challenge})
-        self.note = f"the identity does not have the scope {', '.join(map(repr, missing))}"
+        self.note: str = f"the identity does not have the scope {', '.join(map(repr, missing))}"
 
 
 class CannotVerify(HTTPException):
@@ -73,7 +73,7 @@ class CannotVerify(HTTPException):
         super().__init__(
             HTTP_503_SERVICE_UNAVAILABLE, "try again later", {"Retry-After": str(max(1, round(retry_after)))}
         )
-        self.note = note
+        self.note: str = note
 
 
 def refusal(connection: HTTPConnection, error: StarletteHTTPException) -> Exception:

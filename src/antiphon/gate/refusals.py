@@ -9,7 +9,7 @@ import logging
 from typing import Any, Final
 
 from antiphon.dependencies.foreign import resources_in
-from antiphon.events import Observer, Observers, Refusal, Refused
+from antiphon.events import AccessRefused, Observer, Observers, Refusal
 from antiphon.hub import Hub
 from antiphon.types import APP_KEY, OBSERVERS_EXTENSION, Scope
 
@@ -21,7 +21,7 @@ def note_refusal(scope: Scope, reason: Refusal) -> None:
 
     Each is told once, also where it observes both. Called in the connection's event loop; never raises.
     """
-    event = Refused(path=scope.get("path", ""), reason=reason)
+    event = AccessRefused(path=scope.get("path", ""), reason=reason)
     for observer in observers_of(scope):
         try:
             observer(event)
@@ -34,7 +34,7 @@ def observers_of(scope: Scope) -> Observers:
     found: list[Observer] = list((scope.get("extensions") or {}).get(OBSERVERS_EXTENSION, ()))
     app: Any = scope.get(APP_KEY)
     resources = app.resources if app is not None else resources_in(getattr(scope.get("app"), "state", None))
-    hub = resources.get(Hub)
-    if isinstance(hub, Hub) and hub.observer is not None:
+    hub: Any = resources.get(Hub)
+    if hub is not None and hub.observer is not None:
         found.append(hub.observer)
     return Observers(*found)

@@ -113,7 +113,7 @@ class Metrics:
             events.SendTimeout: lambda event: self._count("send_timeouts"),
             events.ProtocolViolated: lambda event: self._count("protocol_violations", _code(event.code)),
             events.ConnectionRefused: lambda event: self._count("handshakes_refused", str(event.status)),
-            events.Refused: lambda event: self._count("refusals", event.reason.value),
+            events.AccessRefused: lambda event: self._count("refusals", event.reason.value),
         }
 
     def _of_hubs(self) -> dict[type[Event], Callable[[Any], None]]:
