@@ -48,9 +48,20 @@ def plain_name(name: str) -> str:
     return _SEPARATORS.split(decoded)[-1].strip().lower().replace("-", "_").partition("[")[0]
 
 
+_declared: Final[set[str]] = set()
+"""Further plain names: those from which schemes of this process read credentials."""
+
+
+def keep_secret(name: str) -> None:
+    """Mask the values of parameters of this name from now on: a scheme reads credentials from it."""
+    _declared.add(plain_name(name))
+    _is_listed.cache_clear()
+
+
 @lru_cache(maxsize=1024)
 def _is_listed(name: str) -> bool:
-    return plain_name(name) in SECRET_NAMES
+    plain = plain_name(name)
+    return plain in SECRET_NAMES or plain in _declared
 
 
 def is_secret(name: str, more: Collection[str] = ()) -> bool:

@@ -21,6 +21,7 @@ from starlette.requests import HTTPConnection
 
 from antiphon.dependencies.params import Form, SecurityBase, SecurityScopes
 from antiphon.exceptions import HTTPException
+from antiphon.masking import keep_secret
 from antiphon.status import HTTP_401_UNAUTHORIZED
 
 __all__ = [
@@ -225,11 +226,17 @@ class _APIKey(_Scheme):
 
 
 class APIKeyQuery(_APIKey):
-    """A key in the query string: gives the string. Query strings end up in access logs.
+    """A key in the query string: gives the string. Query strings end up in access logs of proxies; ours mask it.
 
     `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
     """
+
+    def __init__(
+        self, *, name: str, scheme_name: str | None = None, description: str | None = None, auto_error: bool = True
+    ) -> None:
+        super().__init__(name=name, scheme_name=scheme_name, description=description, auto_error=auto_error)
+        keep_secret(name)
 
     def _where(self, connection: HTTPConnection) -> Mapping[str, str]:
         return connection.query_params

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
+import jwt as pyjwt
 import pytest
 from websockets.asyncio.client import connect
 
-from antiphon import App, Hub, WebSocket
+from antiphon import App, Depends, Hub, WebSocket
 from antiphon.events import AccessRefused, Event, Refusal
-from antiphon.gate import note_refusal
+from antiphon.gate import FIRST_MESSAGE, HEADER, JWT, Identity, note_refusal, requires
 from antiphon.observability.prometheus import Metrics
 from antiphon.server import ServerConfig, WebSocketProtocol
+from antiphon.testclient import TestClient
+from antiphon.testing import HandshakeRefused, Server
 from tests.matrix.servers import SERVERS, ServerUnderTest
 from tests.serving import serve
 
@@ -82,3 +87,97 @@ async def test_an_observer_that_fails_is_logged_and_ends_nothing(caplog: pytest.
 def test_the_words_are_few_and_fit_a_label() -> None:
     assert len(Refusal) < 20
     assert all(one.value.replace("_", "").isalpha() for one in Refusal)
+
+
+# ---------------------------------------------------------------- each reason where it belongs
+
+SECRET = "a secret of thirty-two characters"
+jwt = JWT(SECRET, algorithms=["HS256"], required=[], leeway=0, sources=[HEADER, FIRST_MESSAGE(timeout=0.05)])
+
+
+def signed(**claims: object) -> str:
+    return pyjwt.encode({"sub": "ann", **claims}, SECRET, "HS256")
+
+
+def guarded(told: list[Event]) -> App:
+    app = App(hub=Hub(observer=told.append), dependencies=[Depends(jwt)])
+
+    @app.websocket("/live")
+    async def live(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for user in websocket.iter_text():
+            await websocket.renew(Identity(user=user))
+
+    @app.websocket("/orders", dependencies=[Depends(requires("orders"))])
+    async def orders(websocket: WebSocket) -> None: ...
+
+    return app
+
+
+def reasons(told: list[Event]) -> list[Refusal]:
+    return [event.reason for event in told if isinstance(event, AccessRefused)]
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "reason"),
+    [
+        ("/live", "forged", Refusal.TOKEN_INVALID),
+        ("/live", signed(exp=time.time() - 5), Refusal.TOKEN_EXPIRED),
+        ("/orders", signed(scope="other"), Refusal.SCOPE),
+    ],
+)
+async def test_credentials_that_do_not_do_are_counted_by_their_reason(path: str, token: str, reason: Refusal) -> None:
+    told: list[Event] = []
+    async with Server(guarded(told)) as server:
+        with pytest.raises(HandshakeRefused):
+            async with server.connect(path, headers={"authorization": f"Bearer {token}"}):
+                pass
+    assert reasons(told) == [reason]
+
+
+async def test_a_first_message_that_does_not_come_is_counted_as_late() -> None:
+    told: list[Event] = []
+    async with Server(guarded(told)) as server, server.connect("/live") as peer:
+        assert await peer.wait_closed() == 3000
+    assert reasons(told) == [Refusal.TOKEN_LATE]
+
+
+async def test_no_credentials_at_all_are_counted_as_missing() -> None:
+    told: list[Event] = []
+    app = App(hub=Hub(observer=told.append))
+
+    @app.get("/me", dependencies=[Depends(JWT(SECRET, algorithms=["HS256"]))])
+    async def me() -> str:
+        return "me"
+
+    assert TestClient(app).get("/me").status_code == 401
+    assert reasons(told) == [Refusal.TOKEN_MISSING]
+
+
+async def test_an_identity_that_expires_on_an_open_connection_is_counted() -> None:
+    told: list[Event] = []
+    token = signed(exp=int(time.time()) + 2)
+    async with Server(guarded(told)) as server:
+        async with server.connect("/live", headers={"authorization": f"Bearer {token}"}) as peer:
+            assert await peer.wait_closed() == 3000
+    assert reasons(told) == [Refusal.TOKEN_EXPIRED]
+
+
+async def test_a_renewal_as_somebody_else_is_counted() -> None:
+    told: list[Event] = []
+    async with Server(guarded(told)) as server:
+        async with server.connect("/live", headers={"authorization": f"Bearer {signed()}"}) as peer:
+            await peer.send("bob")
+            assert await peer.wait_closed() == 3003
+    assert reasons(told) == [Refusal.OTHER_USER]
+
+
+async def test_who_was_revoked_is_counted_once() -> None:
+    told: list[Event] = []
+    app = guarded(told)
+    async with Server(app) as server:
+        await app.hub.revoke(user="ann")
+        with pytest.raises(HandshakeRefused):
+            async with server.connect("/live", headers={"authorization": f"Bearer {signed(iat=1)}"}):
+                pass
+    assert reasons(told) == [Refusal.REVOKED]

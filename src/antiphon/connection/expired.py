@@ -32,6 +32,9 @@ logger: Final = logging.getLogger("antiphon")
 EXPIRY_KEY: Final = "antiphon.expiry"
 """Key in the scope: the `Expiry` of a connection that somebody was admitted to."""
 
+WHEN_EXPIRED_KEY: Final = "antiphon.when_expired"
+"""Key in the scope: a function of it, called when the connection expires."""
+
 EXPIRED: Final = "expired"
 CHALLENGE: Final = {"WWW-Authenticate": 'Bearer error="invalid_token", error_description="expired"'}
 
@@ -196,3 +199,5 @@ def _tell(scope: Scope) -> None:
         "%s: the identity has expired: closed with 3000; websocket.renew(identity) in time keeps it open",
         shown(scope.get("path", "")),
     )
+    if (when_expired := scope.get(WHEN_EXPIRED_KEY)) is not None:
+        when_expired(scope)

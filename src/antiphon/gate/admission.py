@@ -10,13 +10,17 @@ from typing import Final, TypeAlias
 from starlette.requests import HTTPConnection
 
 from antiphon.connection import expire_at, raise_expired
+from antiphon.connection.expired import WHEN_EXPIRED_KEY
 from antiphon.connection.websocket import RENEWING_KEY
+from antiphon.events import Refusal
 from antiphon.exceptions import WebSocketException
 from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.shown import shown
 from antiphon.status import WS_3003_FORBIDDEN
+from antiphon.types import Scope
 
 from .hubs import register
+from .refusals import note_refusal
 
 logger: Final = logging.getLogger("antiphon")
 
@@ -44,11 +48,13 @@ async def admit(connection: HTTPConnection, identity: Identity, verify: Verify |
     """
     if not isinstance(identity, Identity):
         raise TypeError(f"expected an Identity, got {type(identity).__name__}: Identity(user=..., expires_at=...)")
+    scope = connection.scope
     if identity.expires_at is not None and identity.expires_at <= time.time():
+        note_refusal(scope, Refusal.TOKEN_EXPIRED)
         raise_expired(connection)
     await register(connection, identity)
-    scope = connection.scope
     if scope["type"] == "websocket":
+        scope[WHEN_EXPIRED_KEY] = _note_expired
         expire_at(connection, identity.expires_at)
         scope[RENEWING_KEY] = renew
     scope[IDENTITY_KEY] = identity
@@ -70,5 +76,10 @@ async def renew(connection: HTTPConnection, identity: Identity) -> Identity:
         raise RuntimeError("nobody was admitted here: let a dependency admit(connection, identity) first")
     if isinstance(identity, Identity) and identity.user != before.user:
         logger.info("%s: another user's identity renews nothing: 3003", shown(connection.scope.get("path", "")))
+        note_refusal(connection.scope, Refusal.OTHER_USER)
         raise WebSocketException(WS_3003_FORBIDDEN, ANOTHER_USER)
     return await admit(connection, identity)
+
+
+def _note_expired(scope: Scope) -> None:
+    note_refusal(scope, Refusal.TOKEN_EXPIRED)

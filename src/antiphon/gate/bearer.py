@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
 
 from antiphon.dependencies.inspection import CallKind, call_kind
+from antiphon.events import Refusal
 from antiphon.exceptions import HTTPException
 from antiphon.identity import Identity
 from antiphon.security import HTTPBearer, SecurityScopes
@@ -20,7 +21,7 @@ from antiphon.shown import shown
 from .admission import Verify, admit
 from .challenge import InvalidToken, MissingToken, refusal
 from .scopes import check_scopes
-from .sources import COOKIE, FIRST_MESSAGE, HEADER, LONGEST_TOKEN, QUERY, SUBPROTOCOL, TokenSource
+from .sources import COOKIE, FIRST_KEY, FIRST_MESSAGE, HEADER, LONGEST_TOKEN, QUERY, SUBPROTOCOL, TokenSource
 
 Verifier: TypeAlias = Callable[[str], Awaitable[Identity | None] | Identity | None]
 """From a token to who it is for, sync (run in the thread pool) or async. None, or `InvalidToken`: it is not good."""
@@ -94,7 +95,10 @@ class WebSocketBearer(HTTPBearer):
             found = await self._found(connection)
             if found is None:
                 if self.auto_error:
-                    raise self.make_not_authenticated_error()
+                    missing = self.make_not_authenticated_error()
+                    if isinstance(missing, MissingToken) and FIRST_KEY in connection.scope:
+                        missing.reason = Refusal.TOKEN_LATE
+                    raise missing
                 return None
             if isinstance(found, Identity) and scopes is not None:
                 check_scopes(found, tuple(scopes.scopes))

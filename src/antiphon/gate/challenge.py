@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketState
 
 from antiphon.connection import WebSocket
+from antiphon.events import Refusal
 from antiphon.exceptions import HTTPException, WebSocketException
 from antiphon.shown import shown
 from antiphon.status import (
@@ -26,6 +27,8 @@ from antiphon.status import (
     WS_3003_FORBIDDEN,
 )
 from antiphon.types import ACCEPTED_KEY, DECLARED_EXTENSION
+
+from .refusals import note_refusal
 
 logger: Final = logging.getLogger("antiphon")
 
@@ -41,12 +44,16 @@ class InvalidToken(HTTPException):
     """A token that is not good: 401 with `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750 §3.1).
 
     What a `verify` function raises. After accept it closes with 3000. `note` is for the log alone, one short line on
-    what is wrong with the token; it must not hold the token. The peer is told `detail`.
+    what is wrong with the token; it must not hold the token. The peer is told `detail`. `reason` is what it is counted
+    as (`AccessRefused`).
     """
 
-    def __init__(self, note: str, *, detail: str = "Invalid token") -> None:
+    def __init__(self, note: str, *, detail: str = "Invalid token", reason: Refusal = Refusal.TOKEN_INVALID) -> None:
         super().__init__(HTTP_401_UNAUTHORIZED, detail, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
         self.note: str = note
+        self.reason: Refusal = reason
+        self.is_counted: bool = False
+        """Observers have been told."""
 
 
 class MissingToken(HTTPException):
@@ -55,6 +62,7 @@ class MissingToken(HTTPException):
     def __init__(self, note: str) -> None:
         super().__init__(HTTP_401_UNAUTHORIZED, "Not authenticated", {"WWW-Authenticate": "Bearer"})
         self.note: str = note
+        self.reason: Refusal = Refusal.TOKEN_MISSING
 
 
 class InsufficientScope(HTTPException):
@@ -64,6 +72,7 @@ class InsufficientScope(HTTPException):
         challenge = f'Bearer error="insufficient_scope", scope="{" ".join(demanded)}"'
         super().__init__(HTTP_403_FORBIDDEN, "Insufficient scope", {"WWW-Authenticate": challenge})
         self.note: str = f"the identity does not have the scope {', '.join(map(repr, missing))}"
+        self.reason: Refusal = Refusal.SCOPE
 
 
 class CannotVerify(HTTPException):
@@ -74,14 +83,18 @@ class CannotVerify(HTTPException):
             HTTP_503_SERVICE_UNAVAILABLE, "try again later", {"Retry-After": str(max(1, round(retry_after)))}
         )
         self.note: str = note
+        self.reason: Refusal = Refusal.UNAVAILABLE
 
 
 def refusal(connection: HTTPConnection, error: StarletteHTTPException) -> Exception:
     """What to raise for `error` on this connection: itself, or the Close that stands for it once it is accepted.
 
-    Logs the reason where routing does not: it tells of refused handshakes only.
+    Tells observers. Logs the reason where routing does not: it tells of refused handshakes only.
     """
     scope = connection.scope
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, Refusal) and not getattr(error, "is_counted", False):
+        note_refusal(scope, reason)
     is_websocket = scope["type"] == "websocket"
     accepted = is_websocket and getattr(connection, "application_state", None) is not WebSocketState.CONNECTING
     if accepted and DECLARED_EXTENSION in scope and ACCEPTED_KEY not in scope:

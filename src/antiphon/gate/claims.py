@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import jwt
 
+from antiphon.events import Refusal
 from antiphon.identity import Identity
 from antiphon.shown import shown
 
@@ -100,7 +101,9 @@ class ClaimsReader:
                 if place == len(keys):
                     raise InvalidToken("the signature is not that of a key we know") from None
             except jwt.PyJWTError as error:
-                raise InvalidToken(self._said_of(error)) from None
+                expired = isinstance(error, jwt.ExpiredSignatureError)
+                reason = Refusal.TOKEN_EXPIRED if expired else Refusal.TOKEN_INVALID
+                raise InvalidToken(self._said_of(error), reason=reason) from None
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 raise InvalidToken(f"the token is malformed ({type(error).__name__})") from None
         raise InvalidToken(f"kid: no key for {header.algorithm} {_of_name(header.kid)}")

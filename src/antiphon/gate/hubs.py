@@ -38,7 +38,8 @@ async def register(connection: HTTPConnection, identity: Identity) -> None:
         await hub.admit(connection, identity)
     except Revoked as error:
         note_refusal(connection.scope, Refusal.REVOKED)
-        revoked = InvalidToken(str(error), detail="revoked")
+        revoked = InvalidToken(str(error), detail="revoked", reason=Refusal.REVOKED)
+        revoked.is_counted = True
         raise refusal(connection, revoked) if _is_accepted(connection) else revoked from None
     except BackendUnavailable:
         note_refusal(connection.scope, Refusal.UNAVAILABLE)

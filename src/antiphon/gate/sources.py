@@ -16,6 +16,7 @@ import anyio
 from starlette.requests import HTTPConnection
 
 from antiphon.connection import WebSocket, WebSocketState
+from antiphon.masking import keep_secret
 from antiphon.security import get_authorization_scheme_param
 from antiphon.types import ACCEPTED_KEY, ANSWER_KEY, Scope
 
@@ -118,13 +119,17 @@ class COOKIE(TokenSource):
 
 @dataclass(frozen=True, slots=True)
 class QUERY(TokenSource):
-    """The query parameter of this `name`. Addresses end up in logs and histories: for tokens that live seconds."""
+    """The query parameter of this `name`. Addresses end up in logs and histories: for tokens that live seconds.
+
+    Logs of ours mask its values, whatever the name.
+    """
 
     name: str
 
     def __post_init__(self) -> None:
         """Raises TypeError."""
         _check_name("QUERY", self.name)
+        keep_secret(self.name)
 
     @property
     def described(self) -> str:
