@@ -17,6 +17,8 @@ from tests.serving import ServedProcess
 
 from .drivers import Driver, ScriptError
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 COUNTING = "globalThis.asked = 0"
 QUICK = """
   const real = globalThis.setTimeout;
