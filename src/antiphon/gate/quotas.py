@@ -29,7 +29,7 @@ from .refusals import note_refusal
 MOST: Final = 100_000
 """Connections under one limit: all shares are looked at when it is reached."""
 
-SHARES_KEY: Final = "antiphon.shares"
+SHARES_KEY: Final = "antiphon.quota_shares"
 """Key in the scope: the limits of which this connection has a share, so that it counts once."""
 
 
@@ -37,7 +37,7 @@ class Over(enum.Enum):
     """What a `Quota` does with a connection too many."""
 
     REFUSE = "refuse"
-    """429 with Retry-After; after accept Close 1008."""
+    """429 with Retry-After; Close 1013 where a page is to read it, as behind `FIRST_MESSAGE`."""
     REPLACE = "replace"
     """It comes in, and the oldest is closed with 1008 "replaced", in whichever process that is."""
 

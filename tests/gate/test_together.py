@@ -1,0 +1,107 @@
+"""The parts of the gate on one route: what each does alone it does beside the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import antiphon
+from antiphon import App, Denials, Depends, HTTPException, Hub, WebSocket
+from antiphon.gate import ADDRESS, FIRST_MESSAGE, HEADER, SUBPROTOCOL, Identity, Quota, Rate, WebSocketBearer, requires
+from antiphon.gate.challenge import CannotVerify
+from antiphon.testing import ConnectionEnded, Server
+
+
+def test_every_key_in_a_scope_is_one_parts_own() -> None:
+    named: dict[str, list[str]] = {}
+    for path in Path(antiphon.__file__).parent.rglob("*.py"):
+        for name, value in re.findall(r'^(\w+_KEY)(?:: Final)? = "(antiphon\.\w+)"$', path.read_text(), re.MULTILINE):
+            named.setdefault(value, []).append(f"{path.name}: {name}")
+    assert len(named) > 10
+    assert [places for places in named.values() if len(places) > 1] == []
+
+
+def known(token: str) -> Identity | None:
+    return Identity(user=token) if token != "mallory" else None
+
+
+bearer = WebSocketBearer([HEADER, SUBPROTOCOL, FIRST_MESSAGE(timeout=5)], known)
+
+
+def with_all(*dependencies: Any, **options: Any) -> App:
+    app = App(hub=Hub(), rates=[Rate("100/second")], connects=Rate("1000/second", per=ADDRESS))
+
+    @app.websocket("/in", dependencies=[Depends(one) for one in dependencies], **options)
+    async def enter(websocket: WebSocket, who: Identity) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(f"{who.user}: {text}")
+
+    @app.channel("/talk", dependencies=[Depends(one) for one in dependencies])
+    async def talk(websocket: WebSocket, who: Identity) -> None: ...
+
+    @talk.on("name")
+    async def name(who: Identity) -> str:
+        return who.user
+
+    return app
+
+
+async def test_a_rate_of_messages_and_a_quota_hold_on_one_route() -> None:
+    app = with_all(Quota(connections_per_user=1, connections_per_address=50), bearer)
+    ann = {"Authorization": "Bearer ann"}
+    async with Server(app) as server, server.connect("/in", headers=ann) as first:
+        await first.send("a")
+        assert await first.receive() == "ann: a"
+
+
+async def no_more() -> None:
+    raise HTTPException(429, "no more", {"Retry-After": "7"})
+
+
+async def not_you() -> None:
+    raise HTTPException(403, "not you")
+
+
+async def verify_later(token: str) -> Identity:
+    raise CannotVerify("the keys are away", retry_after=3)
+
+
+one_each = Quota(connections_per_user=1)
+
+
+@pytest.mark.parametrize("path", ["/in", "/talk"])
+@pytest.mark.parametrize(
+    ("dependencies", "code", "reason"),
+    [
+        ((bearer, one_each), 1013, "too many connections; retry-after=1"),
+        ((one_each, bearer), 1013, "too many connections; retry-after=1"),
+        ((bearer, no_more), 1013, "no more; retry-after=7"),
+        ((WebSocketBearer([FIRST_MESSAGE()], verify_later),), 1013, "try again later; retry-after=3"),
+        ((bearer, not_you), 3003, "not you"),
+        ((bearer, requires("orders")), 3003, "Insufficient scope"),
+    ],
+)
+async def test_who_is_refused_behind_a_first_message_reads_what_a_denial_says(
+    caplog: pytest.LogCaptureFixture, path: str, dependencies: Sequence[Any], code: int, reason: str
+) -> None:
+    caplog.set_level("INFO", "antiphon")
+    async with Server(with_all(*dependencies)) as server, AsyncExitStack() as stack:
+        if one_each in dependencies:
+            held = await stack.enter_async_context(server.connect("/in"))
+            await held.send("ann")
+            await held.send("x")
+            assert await held.receive() == "ann: x"
+            assert not [line for line in caplog.messages if "refused" in line]
+        async with server.connect(path) as late:
+            await late.send("ann")
+            with pytest.raises(ConnectionEnded) as closed:
+                await late.receive()
+        assert (closed.value.code, closed.value.reason) == (code, reason)
+    assert len([line for line in caplog.messages if "refused" in line]) == 1
+    assert str(code) in caplog.text
