@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import pytest
 
 import antiphon
 from antiphon import App, Denials, Depends, HTTPException, Hub, WebSocket
+from antiphon.clients.waiting import RemoteError
 from antiphon.gate import ADDRESS, FIRST_MESSAGE, HEADER, SUBPROTOCOL, Identity, Quota, Rate, WebSocketBearer, requires
 from antiphon.gate.challenge import CannotVerify
 from antiphon.testing import ConnectionEnded, Server
+from antiphon.testing.hub_sinks import eventually
 
 
 def test_every_key_in_a_scope_is_one_parts_own() -> None:
@@ -24,6 +29,11 @@ def test_every_key_in_a_scope_is_one_parts_own() -> None:
             named.setdefault(value, []).append(f"{path.name}: {name}")
     assert len(named) > 10
     assert [places for places in named.values() if len(places) > 1] == []
+
+
+@dataclass
+class Note:
+    text: str
 
 
 def known(token: str) -> Identity | None:
@@ -105,3 +115,59 @@ async def test_who_is_refused_behind_a_first_message_reads_what_a_denial_says(
         assert (closed.value.code, closed.value.reason) == (code, reason)
     assert len([line for line in caplog.messages if "refused" in line]) == 1
     assert str(code) in caplog.text
+
+
+class Said(dict[str, Identity]):
+    """Identities by their tokens, as a test says them."""
+
+    def know(self, token: str, **fields: Any) -> str:
+        self[token] = Identity(**{"user": "ann", "issued_at": time.time(), "expires_at": time.time() + 60, **fields})
+        return token
+
+    def bearer(self) -> WebSocketBearer:
+        return WebSocketBearer([HEADER, SUBPROTOCOL], self.__getitem__)
+
+
+async def test_who_brings_a_revoked_token_is_still_known_by_the_one_before() -> None:
+    said, hub = Said(), Hub()
+    app = App(hub=hub)
+
+    @app.channel("/talk", dependencies=[Depends(said.bearer())], sends=Note)
+    async def talk(websocket: WebSocket) -> None: ...
+
+    said.know("here", session="here")
+    said.know("elsewhere", session="elsewhere")
+    async with Server(app) as server, server.channel("/talk", headers={"Authorization": "Bearer here"}) as ann:
+        await hub.revoke(session="elsewhere")
+        with pytest.raises(RemoteError, match="revoked"):
+            await ann.request({"type": "auth", "token": "elsewhere"})
+        await hub.send(Note(text="still here"), user="ann")
+        assert await ann.receive_as(Note) == Note(text="still here")
+        await hub.revoke(session="here")
+        with pytest.raises(ConnectionEnded) as closed:
+            await ann.receive_as(Note)
+    assert (closed.value.code, closed.value.reason) == (3000, "revoked")
+    await eventually(lambda: not hub.door._rooms.stations)
+
+
+@pytest.mark.parametrize(
+    ("subprotocols", "answered"), [(["bearer", "soon"], "bearer"), (["v2", "bearer", "soon"], "bearer"), ([], None)]
+)
+async def test_a_page_reads_that_it_has_expired_before_accept(subprotocols: list[str], answered: str | None) -> None:
+    said, friend = Said(), asyncio.Event()
+    app = App(denials=Denials.CLOSE)
+
+    async def wait_for_a_slow_friend() -> None:
+        await friend.wait()
+
+    @app.websocket("/in", dependencies=[Depends(said.bearer()), Depends(wait_for_a_slow_friend)])
+    async def enter(websocket: WebSocket) -> None: ...
+
+    said.know("soon", expires_at=time.time() + 0.3)
+    headers = {} if subprotocols else {"Authorization": "Bearer soon"}
+    async with Server(app) as server, server.connect("/in", subprotocols=subprotocols, headers=headers) as page:
+        assert page.subprotocol == answered
+        with pytest.raises(ConnectionEnded) as closed:
+            await page.receive()
+        assert (closed.value.code, closed.value.reason) == (3000, "expired")
+        friend.set()

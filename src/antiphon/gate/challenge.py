@@ -103,7 +103,9 @@ def refusal(connection: HTTPConnection, error: StarletteHTTPException) -> Except
         return error  # below a handler of a channel, which answers its message with it
     code = CLOSE_CODES.get(error.status_code)
     told = error.status_code if not accepted or code is None else code
-    is_told_by_routing = isinstance(connection, WebSocket) and (not accepted or (code is None and ACCEPTED_KEY in scope))
+    is_told_by_routing = isinstance(connection, WebSocket) and (
+        not accepted or (code is None and ACCEPTED_KEY in scope)
+    )
     if not is_told_by_routing:
         logger.info(
             "%s %s refused: %d, %s",
