@@ -18,7 +18,7 @@ from antiphon import App, Denials, Depends, HTTPException, Hub, WebSocket
 from antiphon.clients.waiting import RemoteError
 from antiphon.gate import ADDRESS, FIRST_MESSAGE, HEADER, SUBPROTOCOL, Identity, Quota, Rate, WebSocketBearer, requires
 from antiphon.gate.challenge import CannotVerify
-from antiphon.testing import ConnectionEnded, Server
+from antiphon.testing import ConnectionEnded, HandshakeRefused, Server
 from antiphon.testing.hub_sinks import eventually
 
 
@@ -171,3 +171,18 @@ async def test_a_page_reads_that_it_has_expired_before_accept(subprotocols: list
             await page.receive()
         assert (closed.value.code, closed.value.reason) == (3000, "expired")
         friend.set()
+
+
+async def test_who_comes_by_an_override_is_let_in_as_everybody_is() -> None:
+    app = with_all(bearer, one_each)
+    app.dependency_overrides[bearer] = lambda: Identity(user="ann", expires_at=time.time() + 0.5)
+    async with Server(app) as server, server.connect("/in") as first:
+        await first.send("a")
+        assert await first.receive() == "ann: a"
+        assert app.hub is not None
+        await app.hub.send("hello", user="ann")
+        assert await first.receive() == "hello"
+        with pytest.raises(HandshakeRefused, match="429"):
+            await server.connect("/in").__aenter__()
+        with pytest.raises(ConnectionEnded, match="3000 expired"):
+            await first.receive()
