@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fastapi
 import pytest
+from fastapi import FastAPI
 
 import antiphon
-from antiphon import App, Denials, Depends, HTTPException, Hub, WebSocket
+from antiphon import APIRouter, App, Denials, Depends, HTTPException, Hub, WebSocket
 from antiphon.clients.waiting import RemoteError
 from antiphon.gate import ADDRESS, FIRST_MESSAGE, HEADER, SUBPROTOCOL, Identity, Quota, Rate, WebSocketBearer, requires
 from antiphon.gate.challenge import CannotVerify
@@ -186,3 +188,31 @@ async def test_who_comes_by_an_override_is_let_in_as_everybody_is() -> None:
             await server.connect("/in").__aenter__()
         with pytest.raises(ConnectionEnded, match="3000 expired"):
             await first.receive()
+
+
+async def test_a_quota_on_a_route_of_fastapi_says_where_it_belongs(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    app.state.hub = Hub()
+
+    @app.websocket("/theirs", dependencies=[fastapi.Depends(one_each), fastapi.Depends(bearer)])
+    async def theirs(websocket: fastapi.WebSocket) -> None: ...
+
+    router = APIRouter()
+
+    @router.websocket("/ours", denials=Denials.CLOSE, dependencies=[Depends(one_each), Depends(bearer)])
+    async def ours(websocket: WebSocket, who: Identity) -> None:
+        await websocket.accept()
+        await websocket.send_text(who.user)
+        await websocket.wait_closed()
+
+    app.include_router(router)  # type: ignore[arg-type]  # ours, which it takes
+    ann = {"Authorization": "Bearer ann"}
+    async with Server(app) as server:
+        with pytest.raises(HandshakeRefused, match="500"):
+            await server.connect("/theirs", headers=ann).__aenter__()
+        assert "register the endpoint with an antiphon App or APIRouter" in caplog.text
+        async with server.connect("/ours", headers=ann) as first, server.connect("/ours") as second:
+            assert await first.receive() == "ann"
+            await second.send("ann")
+            with pytest.raises(ConnectionEnded, match="1013 too many connections; retry-after=1"):
+                await second.receive()

@@ -15,11 +15,12 @@ from starlette.requests import HTTPConnection
 from antiphon.events import Refusal
 from antiphon.exceptions import HTTPException, RegistrationError
 from antiphon.hub import BackendUnavailable, Hub
-from antiphon.hub.arguments import read_sink, user_of
+from antiphon.hub.arguments import user_of
 from antiphon.hub.guests import short
 from antiphon.identity import Identity
 from antiphon.networks import network_of
 from antiphon.status import HTTP_429_TOO_MANY_REQUESTS
+from antiphon.types import Sink
 
 from .admission import WHEN_ADMITTED_KEY
 from .challenge import CannotVerify
@@ -132,11 +133,12 @@ class Quota:
         if key in shares:
             return
         shares.add(key)
+        sink = self._sink(connection)
         try:
             claimed = await self._hub(connection).door.claim(
                 key,
                 limit,
-                read_sink(connection),  # type: ignore[arg-type]  # a TypeError says what to do where it has none
+                sink,
                 evict=self.over is Over.REPLACE,
                 alone=self.while_away is WhileAway.OPEN,
             )
@@ -150,6 +152,15 @@ class Quota:
             note_refusal(connection.scope, Refusal.QUOTA)
             text = f"this {what} has {limit} connections already (Quota(connections_per_{what}={limit}))"
             raise OverQuota(text, claimed.wait)
+
+    def _sink(self, connection: HTTPConnection) -> Sink:
+        sink: Sink | None = getattr(connection, "sink", None)
+        if sink is None:
+            raise TypeError(
+                "a Quota counts the WebSockets of antiphon routes, whose end it hears of; this one is a "
+                f"{type(connection).__module__}.WebSocket: register the endpoint with an antiphon App or APIRouter"
+            )
+        return sink
 
     def _hub(self, connection: HTTPConnection) -> Hub:
         hub = self.hub or hub_of(connection.scope)
