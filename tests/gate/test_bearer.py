@@ -20,6 +20,7 @@ from antiphon.gate import (
     TokenSource,
     WebSocketBearer,
 )
+from antiphon.masking import masked
 from antiphon.testclient import TestClient
 from antiphon.testing import ConnectionEnded, HandshakeRefused, Server, virtual_time
 
@@ -382,10 +383,11 @@ def test_requests_are_let_in_by_the_same_scheme(no_token_in_logs: Watch) -> None
     assert wrong.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     told = [text for text in no_token_in_logs.texts if "refused" in text]
     assert told == [
-        "GET /me refused: 401, no token: one is expected in the header Authorization, behind Bearer, as the "
-        "subprotocol behind 'bearer', in the cookie session or in the first message",
+        "GET /me refused: 401, no token: one is expected in the header Authorization (Bearer), as the "
+        "bearer subprotocol, in the cookie session or in the first message",
         "GET /me refused: 401, verify() knows no such token",
     ]
+    assert [masked(line) for line in told] == told  # a filter for secrets finds none
 
 
 async def test_a_refusal_is_one_line_in_the_log(no_token_in_logs: Watch) -> None:
@@ -432,7 +434,7 @@ def test_documents_say_where_the_token_goes() -> None:
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "A token in the header Authorization, behind Bearer or as the subprotocol behind 'bearer'.",
+        "description": "A token in the header Authorization (Bearer) or as the bearer subprotocol.",
     }
 
 

@@ -18,8 +18,9 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from antiphon.exceptions import HTTPException, WebSocketException
 from antiphon.shown import shown
 from antiphon.status import WS_3000_UNAUTHORIZED
-from antiphon.types import Message, Scope, Send
+from antiphon.types import ANSWER_KEY, Message, Scope, Send
 
+from .denials import closes, offered_subprotocols, subprotocol_to_answer
 from .expiry import Expiry
 from .options import ConnectionOptions
 from .owner import running_loop
@@ -177,11 +178,14 @@ async def _quietly(ending: Awaitable[None]) -> None:
 
 
 async def _refuse(scope: Scope, send: Send) -> None:
-    """401, or what a server without denial responses makes of a close.
+    """401, or a Close that a page can read, or what a server without denial responses makes of one.
 
     Where another object accepted the connection meanwhile, the server takes the close alone.
     """
-    if "websocket.http.response" in (scope.get("extensions") or {}):
+    if closes(scope):
+        answer = scope.get(ANSWER_KEY) or subprotocol_to_answer(offered_subprotocols(scope))
+        await send({"type": "websocket.accept", "subprotocol": answer, "headers": []})
+    elif "websocket.http.response" in (scope.get("extensions") or {}):
         try:
             await JSONResponse({"detail": EXPIRED}, 401, headers=CHALLENGE)(scope, _nothing, send)
             return

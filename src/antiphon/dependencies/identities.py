@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 from starlette.requests import HTTPConnection
 
@@ -22,6 +22,16 @@ logger: Final = logging.getLogger("antiphon")
 def is_identifying(call: object) -> bool:
     """Whether a dependency says of itself that it finds out who somebody is: schemes of the gate do."""
     return getattr(call, "is_identifying", False) is True
+
+
+Admits: TypeAlias = Callable[[HTTPConnection, Identity], Awaitable[object]]
+"""Makes the connection the identity's, or refuses it."""
+
+
+def admitting(call: object) -> Admits | None:
+    """What such a dependency lets somebody in by, whom something else has found out in its place."""
+    admits: Admits | None = getattr(call, "admit", None) if is_identifying(call) else None
+    return admits
 
 
 def check_order(steps: Sequence[tuple[str, bool, str | None]]) -> None:

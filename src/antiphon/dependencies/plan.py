@@ -26,7 +26,7 @@ from antiphon.identity import Identity
 
 from . import foreign, hints
 from .declaration import EMPTY, Declared, check_type, completed, field_info, unknown_annotation
-from .identities import check_order, is_identifying
+from .identities import Admits, admitting, check_order, is_identifying
 from .inspection import (
     GENERATORS,
     CallKind,
@@ -108,6 +108,8 @@ class Step:
     limit: SupportsSemaphore | None
     identifies: bool = False
     """It finds out who somebody is; or it stands for such a one in a test."""
+    admits: Admits | None = None
+    """What lets somebody in who stands in for its own identity, as in a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +227,9 @@ class Analysis:
             source=self._source,
         )
 
+    def _identifying(self, step: Step, original: object) -> Step:
+        return dataclasses.replace(step, identifies=is_identifying(original), admits=admitting(original))
+
     def _visit(self, depends: Depends, parent_scopes: tuple[str, ...]) -> int:
         """The index of the step that serves this `Depends`, made if there is none yet."""
         call = self._target(depends)
@@ -239,7 +244,7 @@ class Analysis:
         if depends.use_cache and key in self._index:
             return self._index[key]
         step = self._step(call, scopes, life, limit=depends.limit)
-        self._steps.append(dataclasses.replace(step, identifies=is_identifying(depends.dependency)))
+        self._steps.append(self._identifying(step, depends.dependency))
         index = len(self._steps) - 1
         self._index.setdefault(key, index)
         return index

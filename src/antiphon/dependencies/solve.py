@@ -143,14 +143,21 @@ class Solved:
         for step in self._plan.steps:
             values = self._collect(step, body, errors)
             self._results.append(_FAILED if values is None else await self._call(step, values))
-            if step.identifies and isinstance(self._results[-1], Identity):  # of a test's override, too
-                self._connection.scope.setdefault(IDENTITY_KEY, self._results[-1])
+            if step.identifies and isinstance(identity := self._results[-1], Identity):
+                await self._admit(step, identity)
         values = self._collect(self._plan.endpoint, body, errors)
         if values is None:
             raise ParameterErrors(
                 errors, body=None if body is PydanticUndefined else body, endpoint=self._plan.endpoint.label
             )
         self.values = values
+
+    async def _admit(self, step: Step, identity: Identity) -> None:
+        """A test's override gives an identity that nobody has admitted."""
+        if IDENTITY_KEY not in self._connection.scope:
+            if step.admits is not None:
+                await step.admits(self._connection, identity)
+            self._connection.scope.setdefault(IDENTITY_KEY, identity)
 
     def _collect(self, step: Step, body: Any, errors: Errors) -> dict[str, Any] | None:
         """The step's keyword arguments; None, with `errors` longer, when one is missing or invalid."""

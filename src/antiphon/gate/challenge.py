@@ -10,11 +10,13 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketState
 
 from antiphon.connection import WebSocket
+from antiphon.connection.denials import close_reason_of
 from antiphon.events import Refusal
 from antiphon.exceptions import HTTPException, WebSocketException
 from antiphon.shown import shown
@@ -101,7 +103,10 @@ def refusal(connection: HTTPConnection, error: StarletteHTTPException) -> Except
         return error  # below a handler of a channel, which answers its message with it
     code = CLOSE_CODES.get(error.status_code)
     told = error.status_code if not accepted or code is None else code
-    if accepted or not isinstance(connection, WebSocket):
+    is_told_by_routing = isinstance(connection, WebSocket) and (
+        not accepted or (code is None and ACCEPTED_KEY in scope)
+    )
+    if not is_told_by_routing:
         logger.info(
             "%s %s refused: %d, %s",
             "WebSocket" if is_websocket else scope.get("method", "HTTP"),
@@ -109,4 +114,6 @@ def refusal(connection: HTTPConnection, error: StarletteHTTPException) -> Except
             told,
             shown(getattr(error, "note", error.detail)),
         )
-    return WebSocketException(code, str(error.detail)) if accepted and code is not None else error
+    if not accepted or code is None:
+        return error
+    return WebSocketException(code, close_reason_of(str(error.detail), Headers(error.headers or {}).get("retry-after")))

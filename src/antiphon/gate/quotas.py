@@ -15,11 +15,12 @@ from starlette.requests import HTTPConnection
 from antiphon.events import Refusal
 from antiphon.exceptions import HTTPException, RegistrationError
 from antiphon.hub import BackendUnavailable, Hub
-from antiphon.hub.arguments import read_sink, user_of
+from antiphon.hub.arguments import user_of
 from antiphon.hub.guests import short
 from antiphon.identity import Identity
 from antiphon.networks import network_of
 from antiphon.status import HTTP_429_TOO_MANY_REQUESTS
+from antiphon.types import Sink
 
 from .admission import WHEN_ADMITTED_KEY
 from .challenge import CannotVerify
@@ -29,7 +30,7 @@ from .refusals import note_refusal
 MOST: Final = 100_000
 """Connections under one limit: all shares are looked at when it is reached."""
 
-SHARES_KEY: Final = "antiphon.shares"
+SHARES_KEY: Final = "antiphon.quota_shares"
 """Key in the scope: the limits of which this connection has a share, so that it counts once."""
 
 
@@ -37,7 +38,7 @@ class Over(enum.Enum):
     """What a `Quota` does with a connection too many."""
 
     REFUSE = "refuse"
-    """429 with Retry-After; after accept Close 1008."""
+    """429 with Retry-After; Close 1013 where a page is to read it, as behind `FIRST_MESSAGE`."""
     REPLACE = "replace"
     """It comes in, and the oldest is closed with 1008 "replaced", in whichever process that is."""
 
@@ -132,11 +133,12 @@ class Quota:
         if key in shares:
             return
         shares.add(key)
+        sink = self._sink(connection)
         try:
             claimed = await self._hub(connection).door.claim(
                 key,
                 limit,
-                read_sink(connection),  # type: ignore[arg-type]  # a TypeError says what to do where it has none
+                sink,
                 evict=self.over is Over.REPLACE,
                 alone=self.while_away is WhileAway.OPEN,
             )
@@ -150,6 +152,15 @@ class Quota:
             note_refusal(connection.scope, Refusal.QUOTA)
             text = f"this {what} has {limit} connections already (Quota(connections_per_{what}={limit}))"
             raise OverQuota(text, claimed.wait)
+
+    def _sink(self, connection: HTTPConnection) -> Sink:
+        sink: Sink | None = getattr(connection, "sink", None)
+        if sink is None:
+            raise TypeError(
+                "a Quota counts the WebSockets of antiphon routes, whose end it hears of; this one is a "
+                f"{type(connection).__module__}.WebSocket: register the endpoint with an antiphon App or APIRouter"
+            )
+        return sink
 
     def _hub(self, connection: HTTPConnection) -> Hub:
         hub = self.hub or hub_of(connection.scope)

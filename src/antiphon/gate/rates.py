@@ -28,7 +28,7 @@ from .spelling import read_burst, read_rate
 
 __all__ = ["ADDRESS", "CLOSE", "CONNECTION", "REPLY", "TOPIC", "USER", "WAIT", "OverRate", "Rate", "TooFast"]
 
-SHARES_KEY: Final = "antiphon.shares"
+RATES_KEY: Final = "antiphon.rates"
 """Key in the scope: what each rate with a bucket per connection has counted of this one."""
 
 TOO_FAST: Final = "too fast"
@@ -218,7 +218,7 @@ class Rate:
         """What this connection may spend of it."""
         if self._buckets is not None:
             return CommonAllowance(self._buckets, self.per, scope, topic)
-        buckets: dict[Rate, Bucket] = scope.setdefault(SHARES_KEY, {})
+        buckets: dict[Rate, Bucket] = scope.setdefault(RATES_KEY, {})
         own = buckets.get(self)
         if own is None:
             own = buckets[self] = Bucket(self.measure)

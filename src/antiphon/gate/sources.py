@@ -59,7 +59,7 @@ class TokenSource(ABC):
 class _Header(TokenSource):
     @property
     def described(self) -> str:
-        return "in the header Authorization, behind Bearer"
+        return "in the header Authorization (Bearer)"
 
     def find(self, connection: HTTPConnection) -> str | None:
         scheme, token = get_authorization_scheme_param(connection.headers.get("authorization"))
@@ -70,7 +70,7 @@ class _Header(TokenSource):
 class _Subprotocol(TokenSource):
     @property
     def described(self) -> str:
-        return "as the subprotocol behind 'bearer'"
+        return "as the bearer subprotocol"
 
     def find(self, connection: HTTPConnection) -> str | None:
         if connection.scope["type"] != "websocket":

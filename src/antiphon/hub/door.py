@@ -57,7 +57,10 @@ class HubDoor:
             await in_loop(sink.loop, self._enter(websocket, sink, identity))
 
     async def _enter(self, websocket: SupportsSink, sink: Sink, identity: Identity) -> None:
-        """In first, and then the look: a revocation that this does not see finds the guest."""
+        """In first, and then the look: a revocation that this does not see finds the guest.
+
+        Who was known by another identity still is where this one is refused: all is as it was.
+        """
         station = self._rooms.stations.get(sink.loop)
         known = None if station is None else station.guests.with_sink(sink)
         guest = Guest(websocket, sink, next(self._serial), identity)
@@ -70,7 +73,11 @@ class HubDoor:
             self._check(identity)
         except Revoked:
             sink.off_close(guest.forget)
-            self._rooms.let_go(guest)
+            if known is None:
+                self._rooms.let_go(guest)
+            else:
+                self._rooms.let_in(known)
+                sink.on_close(known.forget)
             raise
 
     def _check(self, identity: Identity) -> None:

@@ -27,7 +27,7 @@ from antiphon.status import (
     WS_1012_SERVICE_RESTART,
     cut_reason,
 )
-from antiphon.types import CARRIER_EXTENSION, Message, Receive, Scope, Send
+from antiphon.types import ACCEPTED_KEY, CARRIER_EXTENSION, Message, Receive, Scope, Send
 
 from . import handlers
 from .context import (
@@ -230,9 +230,9 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
             raise error
         if ending.note:
             _note(scope, ending)
-        elif websocket.application_state is WebSocketState.CONNECTING and not _lost(websocket):
+        elif (_is_asking(websocket, ending) or _is_connecting(websocket)) and not _lost(websocket):
             why = shown(ending.why)
-            answer = _answer_of(scope, ending)
+            answer = _answer_of(websocket, ending)
             logger.info("%s refused: %s, %s (%s)", describe(scope), answer, why, _raised(cause))
         await _apply(websocket, ending)
         if isinstance(cause, PeerError) and wants_exceptions(scope):
@@ -256,9 +256,20 @@ async def _end_disconnected(websocket: WebSocket, error: Exception) -> None:
         await _apply(websocket, ending)
 
 
-def _answer_of(scope: Scope, ending: Ending) -> str:
+def _is_connecting(websocket: WebSocket) -> bool:
+    return websocket.application_state is WebSocketState.CONNECTING
+
+
+def _is_asking(websocket: WebSocket, ending: Ending) -> bool:
+    """Whether a dependency accepted only to ask who comes: a status is still a refusal, for pages to read."""
+    is_open = websocket.application_state is WebSocketState.CONNECTED
+    return is_open and ACCEPTED_KEY in websocket.scope and ending.refusal is not None
+
+
+def _answer_of(websocket: WebSocket, ending: Ending) -> str:
     """What a handshake is answered with that is refused, for the log."""
-    return f"Close {ending.refusal_close()[0]}" if closes(scope) else str(ending.status)
+    is_closed = closes(websocket.scope) or not _is_connecting(websocket)
+    return f"Close {ending.refusal_close()[0]}" if is_closed else str(ending.status)
 
 
 def _note(scope: Scope, ending: Ending) -> None:
@@ -393,6 +404,8 @@ async def _apply(websocket: WebSocket, ending: Ending) -> None:
     match websocket.application_state:
         case WebSocketState.CONNECTING:
             await _deny(websocket, ending.response(), ending)
+        case WebSocketState.CONNECTED if _is_asking(websocket, ending):
+            await _close(websocket, *ending.refusal_close())
         case WebSocketState.CONNECTED:
             await _close(websocket, ending.code, ending.reason)
         case WebSocketState.RESPONSE | WebSocketState.DISCONNECTED:
