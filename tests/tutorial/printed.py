@@ -38,6 +38,6 @@ def _changed(text: str, block: str) -> str:
     for function in block.strip().split("\n\n\n"):
         named = re.match(r"(?:async )?def (\w+)", function)
         assert named, function
-        replaced = re.compile(rf"^(?:async )?def {named[1]}\(.*?(?=\n\n\n|\Z)", re.MULTILINE | re.DOTALL)
-        text = replaced.sub(lambda _, new=function: new, text) if replaced.search(text) else f"{text}\n\n{function}\n"
+        old = re.search(rf"^(?:async )?def {named[1]}\(.*?(?=\n\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+        text = text.replace(old[0], function) if old else f"{text}\n\n{function}\n"
     return text

@@ -25,6 +25,7 @@ from .printed import STEP_4, STEP_5, STEP_6, printed
 
 __all__ = ["browser", "chromium", "running"]
 
+
 async def visit(browser: Browser, port: int, name: str) -> Page:
     page = await browser.new_page()
     await page.goto(f"http://127.0.0.1:{port}/?name={name}")
