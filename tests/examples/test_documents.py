@@ -30,7 +30,10 @@ from tests.patience import PATIENCE
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("src/**/*.md")]
 )
-AS_FILES = (ROOT / "docs" / "testing.md",)
+AS_FILES = (
+    ROOT / "docs" / "testing.md",
+    *(ROOT / "docs" / "tutorial" / f"{step}.md" for step in ("5-tests", "6-live")),
+)
 IN_ORDER = [document for document in DOCUMENTS if document not in AS_FILES]
 
 
@@ -56,7 +59,7 @@ async def test_the_program_of_the_readme_is_a_chat(tmp_path: Path, workers: str)
 def test_the_python_in_a_document_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One block after the other, each with what those before it have named; but for those that await at their top.
 
-    The pages of `AS_FILES` are programs of several files, and run as such below.
+    The pages of `AS_FILES` are programs of several files, and run as such below and in tests/tutorial.
     """
     (tmp_path / "main.py").write_text(blocks(ROOT / "README.md", "python")[0])
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,4 +1,4 @@
-"""The programs in docs/hub.md run."""
+"""The programs in docs/hub.md, and in the page about moving to the hub, run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from antiphon.testing.hub_sinks import eventually
 from tests.patience import PATIENCE
 from tests.serving import serve
 
-PAGE = Path(__file__).parents[2] / "docs" / "hub.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = (DOCS / "hub.md", DOCS / "howto" / "connection-manager.md")
 
 
 def program(containing: str) -> dict[str, Any]:
-    """Run the program of the page that holds this text; what it defined."""
-    blocks = re.findall(r"^( *)```python\n(.*?)^ *```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    """Run the program of the pages that holds this text; what it defined."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"^( *)```python\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     (source,) = [textwrap.dedent(body) for _, body in blocks if containing in body]
     defined: dict[str, Any] = {"__name__": "program"}
-    exec(compile(source, str(PAGE), "exec"), defined)
+    exec(compile(source, "docs", "exec"), defined)
     return defined
 
 
