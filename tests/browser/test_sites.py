@@ -85,7 +85,7 @@ async def context(chromium: str, tmp_path: Path) -> AsyncGenerator[BrowserContex
     (profile / "Default" / "Preferences").write_text(json.dumps({"profile": {"cookie_controls_mode": 0}}))
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(
-            tmp_path,
+            profile,
             executable_path=chromium,
             args=CHROMIUM["FLAGS"],
             ignore_https_errors=True,

@@ -352,7 +352,7 @@ async def test_an_app_that_is_not_there_is_explained(folder: Path, target: str, 
     [
         (["rnu", "main:app"], "did you mean antiphon run?"),
         (["main:app"], "did you mean antiphon run main:app?"),
-        (["serve"], "there are run, demo, connect, publish, asyncapi, client, relay"),
+        (["serve"], "there are run, demo, connect, bench, publish, asyncapi, client, relay"),
     ],
 )
 def test_a_command_that_is_not_there_comes_with_what_was_meant(typed: list[str], meant: str) -> None:

@@ -129,7 +129,7 @@ def _importable(error: ImportError) -> list[str]:
         return []
     if error.name == "antiphon" and importlib.util.find_spec(f"antiphon.{name[1].lower()}") is not None:
         return [f"did you mean antiphon.{name[1].lower()}?"]
-    return _meant(name[1], [key for key in vars(module) if not key.startswith("_")], prefix=f"{error.name}.")
+    return _meant(name[1], [key for key in dir(module) if not key.startswith("_")], prefix=f"{error.name}.")
 
 
 def _own_frames(error: BaseException) -> list[str]:

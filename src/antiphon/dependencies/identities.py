@@ -62,7 +62,7 @@ def identity_for(connection: HTTPConnection, where: str, default: Any, *, somebo
             "%s %s refused: 401, %s",
             connection.scope.get("method", "HTTP"),
             shown(connection.scope.get("path", "")),
-            note,
+            shown(note),
         )
     raise MissingIdentity(note, is_mistake=not somebody_identifies)
 

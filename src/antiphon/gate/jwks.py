@@ -203,7 +203,7 @@ def _read(document: Any, max_keys: int) -> list[VerifyingKey]:
         try:
             keys.append(key_of(jwk if isinstance(jwk, Mapping) else None, PUBLIC))
         except UnusableKey as reason:
-            logger.debug("a key of a JWKS is left out: %s", reason)
+            logger.debug("a key of a JWKS is left out: %s", shown(reason))
     if not keys:
         raise NotFetched(f"none of the {len(given)} keys of the JWKS verifies signatures")
     return keys
