@@ -15,7 +15,7 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
@@ -417,8 +417,8 @@ class RedisBackend:
             if not self._connected or self._feed is None:
                 continue
             self._feed.check(self._config.call_timeout)
-            self._spawn(_quietly(self._publishing.check()))
-            self._spawn(_quietly(self._presence.check()))
+            self._spawn(_quietly(self._publishing.check))
+            self._spawn(_quietly(self._presence.check))
             try:
                 async with asyncio.timeout(self._config.call_timeout):
                     await self._tick(set(range(BUCKETS)))
@@ -447,7 +447,7 @@ class RedisBackend:
 
     def _swept(self, buckets: set[int]) -> None:
         if self._connected:
-            self._spawn(_quietly(self._tick(buckets), self._config.call_timeout))
+            self._spawn(_quietly(lambda: self._tick(buckets), self._config.call_timeout))
 
 
 async def _read_heads(client: Redis, names: Names, epochs: Epochs, topics: Collection[str]) -> dict[str, Position]:
@@ -467,11 +467,11 @@ async def _read_heads(client: Redis, names: Names, epochs: Epochs, topics: Colle
     return found
 
 
-async def _quietly(work: Coroutine[Any, Any, None], timeout: float | None = None) -> None:
-    """Trouble in it shows elsewhere."""
+async def _quietly(work: Callable[[], Awaitable[None]], timeout: float | None = None) -> None:
+    """Trouble in it shows elsewhere. It is called when it runs: a task that is cancelled before leaves nothing."""
     with contextlib.suppress(RedisError, OSError, TimeoutError, BackendUnavailable):
         async with asyncio.timeout(timeout):
-            await work
+            await work()
 
 
 async def _beside(work: Coroutine[Any, Any, None], opening: Coroutine[Any, Any, Feed]) -> Feed:
