@@ -16,6 +16,7 @@ lowest)
 		tests/security tests/testclient tests/testing tests/cli/test_run.py tests/connection/test_servers.py
 		tests/connection/test_websocket.py tests/hub/test_redis.py tests/hub/test_redis_contract.py
 		tests/server/test_asgi.py tests/server/test_http.py)
+	export ANTIPHON_TEST_EXEC=1 # each process from its first import on
 	shift
 	;;
 newest)

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import forkserver
 from tests.patience import PATIENCE
 
 from .serving import ServedProcess, serve_process
@@ -51,7 +52,7 @@ async def antiphon(
     env: dict[str, str] | None = None,
 ) -> Finished:
     """Run a command to its end with `stdin` piped in, and left open until `open_until` has come out."""
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         *ANTIPHON,
         *args,
         stdin=asyncio.subprocess.PIPE,

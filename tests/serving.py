@@ -25,6 +25,7 @@ import hypercorn.asyncio
 import hypercorn.config
 import uvicorn
 
+from tests import forkserver
 from tests.patience import PATIENCE
 
 HOST = "127.0.0.1"
@@ -143,7 +144,7 @@ class ServedProcess:
     """uvicorn in a process of its own."""
 
     port: int
-    process: asyncio.subprocess.Process
+    process: forkserver.AnyProcess
     lines: list[str] = field(default_factory=list)
     """What it has printed so far, both streams in order."""
 
@@ -179,7 +180,7 @@ async def serve_process(
     listen: Sequence[str] = ("--host", HOST, "--port", "0"),
 ) -> AsyncGenerator[ServedProcess]:
     """Run `uvicorn target *args` on a free port, with `app_dir` importable; SIGTERM at the end of the block."""
-    process = await asyncio.create_subprocess_exec(
+    process = await forkserver.create_subprocess_exec(
         *command,
         target,
         *listen,
@@ -225,7 +226,7 @@ async def somebody_listens(server: ServedProcess) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _terminate(process: asyncio.subprocess.Process) -> None:
+async def _terminate(process: forkserver.AnyProcess) -> None:
     if process.returncode is None:
         process.terminate()
     try:

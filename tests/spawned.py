@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
+from tests import forkserver
 from tests.patience import PATIENCE
 
 
@@ -22,8 +23,8 @@ async def spawned(
     module: str, *args: str, pure: bool, env: Mapping[str, str] | None = None
 ) -> AsyncGenerator[tuple[int, int]]:
     """Port and process id of `python -m module *args`, which lives as long as the block."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *args),
+    process = await forkserver.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", module, *args),
         env={**os.environ, **(env or {}), **({"ANTIPHON_PURE": "1"} if pure else {})},
         cwd=Path(__file__).parent.parent,
         stdin=asyncio.subprocess.PIPE,

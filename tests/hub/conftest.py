@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import uvloop
+
+from antiphon.testing.hub_worker import Worker
+from tests import forkserver
+
+
+async def _forked(python: str, *program: str, **options: Any) -> forkserver.AnyProcess:
+    return await forkserver.create_subprocess_exec(python, "-W", "error", *program, **options)
+
+
+Worker.spawn = staticmethod(_forked)
 
 Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 

@@ -11,9 +11,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from antiphon.hub import BackendUnavailable, Hub, HubError, Membership, OnOutage, Position, TopicOptions
 from antiphon.identity import Identity
@@ -26,6 +26,9 @@ LONGEST_LINE: Final = 1 << 26
 class Worker:
     """The test's end: one process and what it can be asked to do."""
 
+    spawn: ClassVar[Callable[..., Awaitable[Any]]] = staticmethod(asyncio.create_subprocess_exec)
+    """Starts the process: asyncio's, or what takes and gives the same."""
+
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._serial = 0
@@ -35,7 +38,7 @@ class Worker:
     @classmethod
     async def start(cls, url: str, topics: dict[str, dict[str, Any]], **options: Any) -> Self:
         """Start a process with a running hub. `topics`: keywords of `TopicOptions` by pattern."""
-        process = await asyncio.create_subprocess_exec(
+        process = await cls.spawn(
             *(sys.executable, "-m", __name__),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
