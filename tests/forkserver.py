@@ -1,8 +1,8 @@
 """Python processes that run at once: forked from one that has imported what all of them import.
 
-`create_subprocess_exec` takes what asyncio's takes. Of a Python program (`python -m module`, `python script.py`) it makes
-a fork of the fork server of this test process; everything else it executes. A server spends more on its imports than most
-tests on all the rest: half a second, some five hundred times in a run.
+`create_subprocess_exec` takes what asyncio's takes. Of a Python program (`python -m module`, `python script.py`) it
+makes a fork of the fork server of this test process; everything else it executes. A server spends more on its imports
+than most tests on all the rest: half a second, some five hundred times in a run.
 
 A fork is what an executed process is, from its arguments to its end, but for the modules that are there already and for
 its parent, which is the fork server. A test of these, or of how an interpreter starts, calls asyncio's. With
