@@ -370,5 +370,10 @@ class GateBrokerContract(Contract):
                 return [(await two.ask("claim", key="k", limit=limit))["granted"] for limit in (1, 2)]
 
             await until(full, [False, False])  # b and c are there, each in the backend again
-            assert (await one.ask("claim", key="k", limit=3))["granted"]
+
+            async def room() -> bool:  # what was granted above, before they were there, is given back by and by
+                granted: bool = (await one.ask("claim", key="k", limit=3, name="d"))["granted"]
+                return granted
+
+            await until(room, True)
             assert not (await one.ask("claim", key="k", limit=3))["granted"]
