@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import re
@@ -33,16 +34,26 @@ def tools() -> Path:
     return built(CACHE / "asyncapi", recipe, install)
 
 
+@functools.cache
+def _node() -> subprocess.Popen[str]:
+    """node with the parser loaded, which takes it seconds; it ends with us."""
+    script = tools() / "validate.mjs"
+    shutil.copy(NODE / "validate.mjs", script)
+    process = subprocess.Popen(["node", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.communicate)
+    return process
+
+
 def judged(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What node says of documents: of each `name`, `document` and `frames`."""
-    folder = tools()
-    script = folder / "validate.mjs"
-    shutil.copy(NODE / "validate.mjs", script)
-    done = subprocess.run(
-        ["node", script], input=json.dumps(list(documents)), capture_output=True, text=True, check=False, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
-    results: list[dict[str, Any]] = json.loads(done.stdout)
+    node = _node()
+    assert node.stdin is not None
+    assert node.stdout is not None
+    node.stdin.write(json.dumps(list(documents)) + "\n")
+    node.stdin.flush()
+    answer = node.stdout.readline()
+    assert answer, f"node ended with {node.wait()}: see its traceback"
+    results: list[dict[str, Any]] = json.loads(answer)
     return results
 
 

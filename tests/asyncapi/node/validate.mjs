@@ -1,8 +1,9 @@
-// Reads a JSON array of {name, document, frames: [{operation, side, payload}]} from stdin and prints what is wrong with each.
+// Reads lines from stdin, each a JSON array of {name, document, frames: [{operation, side, payload}]}, and answers each
+// with a line that says what is wrong with them.
 //
 // The parser's diagnostics; and with ajv: examples against their payloads, and each frame against the messages of its
 // operation, of which exactly one has to take it.
-import { readFileSync } from "node:fs";
+import { createInterface } from "node:readline";
 import parser from "@asyncapi/parser";
 import Ajv from "ajv";
 import addFormats from "ajv-formats";
@@ -41,8 +42,7 @@ function frames(document, validator, seen) {
   return wrong;
 }
 
-const results = [];
-for (const { name, document, frames: seen } of JSON.parse(readFileSync(0, "utf8"))) {
+async function judge({ name, document, frames: seen }) {
   const parsed = await new parser.Parser().parse(JSON.stringify(document));
   const told = parsed.diagnostics.map((d) => [d.severity, d.code, d.path.join("/"), d.message]);
   let wrong = [];
@@ -50,6 +50,11 @@ for (const { name, document, frames: seen } of JSON.parse(readFileSync(0, "utf8"
     const validator = validators(document);
     wrong = [...examples(document, validator), ...frames(document, validator, seen ?? [])];
   }
-  results.push({ name, parsed: Boolean(parsed.document), diagnostics: told, wrong });
+  return { name, parsed: Boolean(parsed.document), diagnostics: told, wrong };
 }
-console.log(JSON.stringify(results));
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const results = [];
+  for (const asked of JSON.parse(line)) results.push(await judge(asked));
+  console.log(JSON.stringify(results));
+}
