@@ -6,7 +6,7 @@ Owns what the log is told of who is too fast. What is written is checked here; h
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from antiphon.connection import WebSocket
@@ -34,16 +34,18 @@ class Limits:
     Raises TypeError for what is no `Rate`, RegistrationError for one that cannot work there.
     """
 
-    __slots__ = ("_pacing", "_told", "connects", "rates", "replying")
+    __slots__ = ("_told", "connects", "rates", "replying", "unanswered")
 
     def __init__(self, rates: Iterable[Rate] | None = None, connects: Rate | Iterable[Rate] | None = None) -> None:
         self.rates: tuple[Rate, ...] = tuple(dict.fromkeys(_rates(rates, "rates")))
         self.connects: tuple[Rate, ...] = tuple(dict.fromkeys(_rates(connects, "connects")))
         self.replying: tuple[Rate, ...] = tuple(rate for rate in self.rates if rate.over is OverRate.REPLY)
         """Those that a channel answers for;"""
-        self._pacing = tuple(rate for rate in self.rates if rate not in self.replying)
-        """the others."""
-        self._told: dict[tuple[Rate, str], float] = {}
+        self.unanswered: Limits = self
+        """these without them."""
+        if self.replying:
+            self.unanswered = Limits([rate for rate in self.rates if rate not in self.replying], self.connects)
+        self._told: dict[tuple[Rate, str, str], float] = {}
         for rate in self.rates:
             check_rate(rate, f"rates=[{rate!r}]")
         for rate in self.connects:
@@ -102,11 +104,10 @@ class Limits:
     # One connection
 
     def websocket(self, scope: Scope, receive: Receive, send: Send) -> WebSocket[Any]:
-        """The connection as its endpoint gets it."""
-        rates = self._pacing
-        if not rates:
+        """The connection as its endpoint gets it. A rate that would reply closes: who could reply has `unanswered`."""
+        if not self.rates:
             return WebSocket(scope, receive, send)
-        return PacedWebSocket(scope, receive, send, pace=RoutePace(self, rates, scope))
+        return PacedWebSocket(scope, receive, send, pace=RoutePace(self, scope))
 
     def refusal(self, scope: Scope) -> HTTPException | None:
         """What a handshake that is one too many is refused with; None: it is counted, and may go on."""
@@ -125,22 +126,24 @@ class Limits:
         """One was too fast: count it where it was refused, and log it once a minute for each rate and path."""
         if refused:
             note_refusal(scope, Refusal.RATE)
-        last = self._told.get((rate, option))
+        path = route_path_of(scope)
+        last = self._told.get((rate, option, path))
         if last is not None and 0 <= now - last < TELL_EVERY:
             return
-        self._told[rate, option] = now
+        self._told[rate, option, path] = now
         logger.info(
             "%s: a client passes %s (%s): %s. If that is no abuse, raise the rate; the next minute's are not logged",
-            shown(path_of(scope)), rate, option, what,
+            shown(f"{scope.get('root_path', '')}{path}"), rate, option, what,
         )  # fmt: skip
 
 
 class RoutePace:
-    """`paced.Pace` of one connection: all rates of its route but those that a channel answers for."""
+    """`paced.Pace` of one connection."""
 
     __slots__ = ("_in_bytes", "_limits", "_only", "_scope", "_shares", "patience", "quick")
 
-    def __init__(self, limits: Limits, rates: Sequence[Rate], scope: Scope) -> None:
+    def __init__(self, limits: Limits, scope: Scope) -> None:
+        rates = limits.rates
         self._limits = limits
         self._scope = scope
         self._shares: tuple[tuple[Rate, Allowance], ...] = tuple((rate, rate.share(scope)) for rate in rates)
@@ -168,7 +171,7 @@ class RoutePace:
             lack = share.lack(now, rate.cost_of(data))
             if lack <= 0:
                 continue
-            if (excess := excess_of(rate, lack)).code is not None:
+            if (excess := excess_of(rate, lack, replies=False)).code is not None:
                 self._limits.tell(self._scope, rate, now, f"closed with {excess.code}", "rates=")
                 return excess
             if lack > most:
@@ -181,9 +184,9 @@ class RoutePace:
         return Excess(most)
 
 
-def excess_of(rate: Rate, lack: float) -> Excess:
-    """What becomes of a message that lacks so many seconds."""
-    if rate.over is OverRate.CLOSE:
+def excess_of(rate: Rate, lack: float, *, replies: bool = True) -> Excess:
+    """What becomes of a message that lacks so many seconds; `replies`: somebody can answer it."""
+    if rate.over is OverRate.CLOSE or (rate.over is OverRate.REPLY and not replies):
         return Excess(lack, WS_1008_POLICY_VIOLATION, TOO_FAST)
     if rate.over is OverRate.WAIT and lack > rate.longest_wait:
         return Excess(lack, WS_3008_TIMEOUT, TOO_FAST)
@@ -216,10 +219,10 @@ def _rates(given: object, name: str) -> tuple[Rate, ...]:
     raise TypeError(f'{name} takes Rate("20/second"), or several in a list; got {given!r}')
 
 
-def path_of(scope: Scope) -> str:
+def route_path_of(scope: Scope) -> str:
     """As the route was written: what clients make of it has no bound."""
-    route_path: str = getattr(scope.get("route"), "path_format", "")
-    return f"{scope.get('root_path', '')}{route_path}"
+    path: str = getattr(scope.get("route"), "path_format", "")
+    return path
 
 
 NO_LIMITS: Final = Limits()

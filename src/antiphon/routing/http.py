@@ -56,6 +56,13 @@ class Documentation(TypedDict, total=False):
     strict_content_type: bool
 
 
+class Inclusion(Documentation, total=False):
+    """Everything `include_router` takes besides a router and a prefix."""
+
+    dependencies: Sequence[Any] | None
+    default_response_class: type[Response] | None
+
+
 class Dump(TypedDict, total=False):
     """How `response_model` writes a value, under FastAPI's names."""
 
