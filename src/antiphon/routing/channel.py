@@ -18,11 +18,12 @@ from antiphon.dependencies.plan import Plan
 from antiphon.exceptions import RegistrationError
 from antiphon.gate.limits import Limits
 from antiphon.gate.terms import NO_TERMS, Lets, Terms
-from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape
+from antiphon.messages import Channel, ChannelOptions
 from antiphon.messages.conversation import Runnable
-from antiphon.messages.program import check_blueprint
+from antiphon.messages.program import Blueprint, check_blueprint
+from antiphon.messages.shape import ChannelShape
 from antiphon.tags import snake_case
-from antiphon.types import ANSWER_KEY, DECLARED_EXTENSION, Receive, Scope, Send
+from antiphon.types import ANSWER_KEY, DECLARED_EXTENSION, WRITE_KEY, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import NOTHING, Overrides, OverridesProvider, overrides_of
@@ -178,6 +179,7 @@ class ChannelRoute(APIWebSocketRoute):
             return runner.refuse_origin(scope, receive, send)
         program = self.program(overrides_of(scope, self.dependency_overrides_provider), terms.limits)
         scope[DECLARED_EXTENSION] = settled.declared
+        scope[WRITE_KEY] = settled.events.frame
         if (subprotocol := self.channel.blueprint.subprotocol) is not None:
             scope[ANSWER_KEY] = subprotocol
         return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES, terms.limits.unanswered)
