@@ -197,3 +197,13 @@ def test_nothing_said_is_one_object() -> None:
     said = terms_of(origins=SAME)
     assert NO_TERMS.within(said) is said
     assert said.within(NO_TERMS) is said
+
+
+def test_a_misspelt_keyword_is_told_by_the_name_of_what_was_called() -> None:
+    app: Any = App()
+    with pytest.raises(TypeError, match="websocket got an unexpected keyword argument 'orgins'"):
+        app.websocket("/ws", orgins=SAME)(ours)
+    with pytest.raises(TypeError, match="channel got an unexpected keyword argument 'rate'"):
+        app.add_channel("/chat", rate=Rate("5/second"))
+    with pytest.raises(TypeError, match="APIWebSocketRoute got an unexpected keyword argument 'limits'"):
+        APIWebSocketRoute("/ws", ours, limits=None)  # type: ignore[call-arg]

@@ -27,6 +27,7 @@ from antiphon.types import ASGIApp, Receive, Scope, Send
 from . import endpoint as runner
 from .context import OverridesProvider
 from .errors import check_endpoint, check_injectable, check_messages, check_path
+from .http import check_keywords
 
 PlainRunner: TypeAlias = Callable[[Callable[..., Any], Limits, Scope, Receive, Send], Coroutine[Any, Any, None]]
 
@@ -115,6 +116,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         terms: Terms = NO_TERMS,
         **lets: Unpack[Lets],
     ) -> None:
+        check_keywords(lets, Lets, type(self).__name__)
         check_path(path, endpoint)
         check_injectable(endpoint)
         self.terms: Terms = terms_of(**lets).within(terms)

@@ -114,6 +114,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         **told: Unpack[Told],
     ) -> None:
         """What `websocket()` does, without a decorator."""
+        check_keywords(told, Told, "websocket")
         told["dependencies"] = [*self.dependencies, *(told.get("dependencies") or ())]
         route = APIWebSocketRoute(
             self.prefix + a_path(path),
@@ -134,6 +135,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         **told: Unpack[ChannelTold],
     ) -> Channel:
         """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
+        check_keywords(told, ChannelTold, "channel")
         own = told.get("options")
         told["options"] = own or self.channel_options
         told["dependencies"] = [*self.dependencies, *(told.get("dependencies") or ())]
