@@ -312,13 +312,13 @@ class App(RouteMethods):
         layers = self._layers
         if "app" in scope:
             scope[OUTER_APPS_KEY] = (scope["app"], *scope.get(OUTER_APPS_KEY, ()))
-            scope.pop(TERMS_KEY, None)
         scope["app"] = scope[APP_KEY] = self
         if scope["type"] == "http":
             await stack(scope, receive, send)
             return
         if scope["type"] == "websocket":
             scope[HANDLERS_KEY] = layers.tables
+            scope.pop(TERMS_KEY, None)  # of what this one is mounted in
             if self.connection_options is not None:
                 scope[OPTIONS_KEY] = self.connection_options
         if scope["type"] == "lifespan":

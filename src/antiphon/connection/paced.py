@@ -201,9 +201,13 @@ class PacedWebSocket(WebSocket[StateT], Generic[StateT]):
         super().__init__(scope, receive, send)
         self._intake: Intake = Intake(pace)
 
-    receive_text = _receiver("receive_text", str, "text")
-    receive_bytes = _receiver("receive_bytes", bytes, "binary")
-    receive_payload = _receiver("receive_payload", None, "")
+
+for _method, _kind, _expected in (
+    ("receive_text", str, "text"),
+    ("receive_bytes", bytes, "binary"),
+    ("receive_payload", None, ""),
+):  # fmt: skip
+    setattr(PacedWebSocket, _method, _receiver(_method, _kind, _expected))  # typed as those of the base
 
 
 def size_of(data: str | bytes) -> int:

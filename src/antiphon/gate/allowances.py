@@ -61,6 +61,10 @@ class Allowance:
         """The bucket; None where nobody can tell whose it is, who is not limited."""
         return self.bucket
 
+    def _keep(self, bucket: Bucket, turn: int) -> None:
+        self.bucket = bucket
+        self.turn = turn
+
     def lack(self, now: float, cost: float) -> float:
         """Seconds until so many tokens are there; not positive when they are. Takes nothing."""
         bucket = self.find(now)
@@ -91,7 +95,7 @@ class CommonAllowance(Allowance):
 
     def __init__(self, buckets: Buckets, per: Per, scope: Scope, topic: str | None) -> None:
         super().__init__(buckets.measure, buckets)
-        self.turn = NEVER
+        self._keep(self.bucket, NEVER)
         self._per = per
         self._scope = scope
         self._topic = topic
@@ -104,9 +108,7 @@ class CommonAllowance(Allowance):
         key = self._key or self._find_key()
         if key is None:
             return None
-        self.bucket = self.table.find(key, now)
-        if self._key is not None:
-            self.turn = self.table.turn
+        self._keep(self.table.find(key, now), NEVER if self._key is None else self.table.turn)
         return self.bucket
 
     def _find_key(self) -> Hashable:
