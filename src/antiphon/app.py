@@ -31,17 +31,17 @@ from .exceptions import ParameterErrors
 from .gate.door import OUTER_APPS_KEY
 from .gate.origins import OriginsLike
 from .gate.rates import Rate
+from .gate.terms import TERMS_KEY
 from .hub import Hub, HubError
-from .messages import Channel, ChannelOptions
+from .messages import ChannelOptions
 from .routing import APIRouter
 from .routing import endpoint as endpoints
 from .routing.context import APP_KEY, HANDLERS_KEY
 from .routing.default_handlers import http_exception_handler, request_validation_exception_handler
 from .routing.handlers import ExceptionHandler, HandlerKey, HandlerTables, check_key, split
-from .routing.http import Documentation, RouteOptions, check_keywords
+from .routing.http import Inclusion, check_keywords
 from .routing.methods import RouteMethods
 from .routing.middleware_answer import ANSWER_KEY, MiddlewareAnswer
-from .routing.route import Lets, Told
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 logger: Final = logging.getLogger("antiphon")
@@ -318,6 +318,7 @@ class App(RouteMethods):
             return
         if scope["type"] == "websocket":
             scope[HANDLERS_KEY] = layers.tables
+            scope.pop(TERMS_KEY, None)  # of what this one is mounted in
             if self.connection_options is not None:
                 scope[OPTIONS_KEY] = self.connection_options
         if scope["type"] == "lifespan":
@@ -331,89 +332,26 @@ class App(RouteMethods):
                 raise
             await endpoints.answer_unhandled(error, scope, receive, send, layers.last_handler)
 
-    def add_api_websocket_route(
-        self,
-        path: str,
-        endpoint: Callable[..., Any],
-        name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
-        **told: Unpack[Told],
-    ) -> None:
-        """What `websocket()` does, without a decorator."""
-        self.router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
-
-    def add_channel(
-        self,
-        path: str,
-        function: Callable[..., Any] | None = None,
-        name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
-        sends: Any = None,
-        options: ChannelOptions | None = None,
-        subprotocol: str | None = None,
-        **lets: Unpack[Lets],
-    ) -> Channel:
-        """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
-        return self.router.add_channel(
-            path,
-            function,
-            name,
-            dependencies=dependencies,
-            sends=sends,
-            options=options,
-            subprotocol=subprotocol,
-            **lets,
-        )
-
-    def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
-        """What `websocket_route()` does, without a decorator."""
-        self.router.add_websocket_route(path, endpoint, name)
-
-    def add_api_route(
-        self,
-        path: str,
-        endpoint: Callable[..., Any],
-        *,
-        methods: Collection[str] | None = None,
-        **options: Unpack[RouteOptions],
-    ) -> None:
-        """What `api_route()` does, without a decorator."""
-        self.router.add_api_route(path, endpoint, methods=methods, **options)
-
     def add_route(
         self,
         path: str,
         route: Callable[..., Any],
-        methods: list[str] | None = None,
+        methods: Collection[str] | None = None,
         name: str | None = None,
         include_in_schema: bool = True,
     ) -> None:
         """What `route()` does, without a decorator."""
         self.router.add_route(path, route, methods, name, include_in_schema)
 
-    def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
-        """Call `func` at "startup" or "shutdown"; any other type is a ValueError."""
-        self.router.add_event_handler(event_type, func)
-
     def include_router(
         self,
         router: APIRouter,
         *,
         prefix: str = "",
-        dependencies: Sequence[Any] | None = None,
-        default_response_class: type[Response] | None = None,
-        **documentation: Unpack[Documentation],
+        **included: Unpack[Inclusion],
     ) -> None:
         """Serve the routes of `router`, below `prefix` and behind `dependencies`; see `APIRouter.include_router`."""
-        self.router.include_router(
-            router,
-            prefix=prefix,
-            dependencies=dependencies,
-            default_response_class=default_response_class,
-            **documentation,
-        )
+        self.router.include_router(router, prefix=prefix, **included)
 
     def mount(self, path: str, app: ASGIApp, name: str | None = None) -> None:
         """Hand everything below `path` to another ASGI app, a whole FastAPI app included. Errors as the router's."""

@@ -141,6 +141,11 @@ class MessageSet(Generic[M]):
         self._by_class.pop(dict, None)
 
     @property
+    def tags(self) -> frozenset[str]:
+        """Of all of them."""
+        return frozenset(self._by_tag)
+
+    @property
     def names(self) -> str:
         """What errors call the messages."""
         return " | ".join(name_of(one.kind) for one in self.types)

@@ -56,6 +56,9 @@ DECLARED_EXTENSION: Final = "antiphon.declared"
 """Key in the scope of a connection that declares what it sends: a frozenset of message classes. Only typed topics of
 these may be joined."""
 
+WRITE_KEY: Final = "antiphon.write"
+"""Key in the scope of a connection that declares what it sends: a function from a message to its JSON, with the tag."""
+
 ANSWER_KEY: Final = "antiphon.subprotocol"
 """Key in the scope: the subprotocol that `accept()` selects where the endpoint names none that the client offers.
 

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable, Hashable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.gate.buckets import EMPTY, Bucket, Buckets, Measure
+from antiphon.gate.allowances import Allowance, CommonAllowance, Per
+from antiphon.gate.buckets import Buckets, Measure
+from antiphon.gate.limits import NOTHING
+from antiphon.identity import IDENTITY_KEY, Identity
 
 
-class OneOfMany:
-    """A bucket of a table, with the methods of one."""
-
-    def __init__(self, measure: Measure) -> None:
-        self.buckets = Buckets(measure, 10)
-
-    def lack(self, now: float, cost: float) -> float:
-        return self.buckets.lack("ann", now, cost)
-
-    def spend(self, now: float, cost: float) -> None:
-        self.buckets.spend("ann", now, cost)
-
-    def take(self, now: float, cost: float) -> float:
-        return self.buckets.take("ann", now, cost)
+def of_a_table(buckets: Buckets, key: Hashable = "ann") -> Allowance:
+    """What somebody may spend of a table: nothing is known of it but who that is."""
+    return CommonAllowance(buckets, Per.USER, {IDENTITY_KEY: Identity(user=str(key))}, None)
 
 
-KINDS = [Bucket, OneOfMany]
+def one_of_many(measure: Measure) -> Allowance:
+    return of_a_table(Buckets(measure, 10))
+
+
+KINDS = [Allowance, one_of_many]
+Kind = Callable[[Measure], Allowance]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("per_second", [0.1, 1, 3, 20, 7.7, 1000])
-def test_exactly_the_burst_and_the_rate_pass(kind: type[Bucket], per_second: float) -> None:
+def test_exactly_the_burst_and_the_rate_pass(kind: Kind, per_second: float) -> None:
     bucket = kind(Measure(per_second, 1.0, 40, 10))
     step, passed = 1 / per_second / 4, 0
     for tick in itertools.count():
@@ -45,7 +43,7 @@ def test_exactly_the_burst_and_the_rate_pass(kind: type[Bucket], per_second: flo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_refused_costs_nothing(kind: type[Bucket]) -> None:
+def test_what_is_refused_costs_nothing(kind: Kind) -> None:
     bucket = kind(Measure(1, 1.0, 1, 10))
     assert bucket.take(100.0, 1) <= 0
     for _ in range(1000):
@@ -54,7 +52,7 @@ def test_what_is_refused_costs_nothing(kind: type[Bucket]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_spends_what_is_still_to_come_is_waited_for_by_the_next(kind: type[Bucket]) -> None:
+def test_who_spends_what_is_still_to_come_is_waited_for_by_the_next(kind: Kind) -> None:
     bucket = kind(Measure(2, 1.0, 1, 10))
     bucket.spend(0.0, 1)
     bucket.spend(0.0, 1)
@@ -62,7 +60,7 @@ def test_who_spends_what_is_still_to_come_is_waited_for_by_the_next(kind: type[B
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_than_a_bucket_holds_never_passes(kind: type[Bucket]) -> None:
+def test_more_than_a_bucket_holds_never_passes(kind: Kind) -> None:
     bucket = kind(Measure(10, 1.0, 10, 10))
     assert bucket.lack(1e6, 11) == pytest.approx(0.1, abs=1e-6)
     assert bucket.take(1e6, 11) > 0
@@ -70,7 +68,7 @@ def test_more_than_a_bucket_holds_never_passes(kind: type[Bucket]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_clock_that_starts_anew_finds_a_full_bucket(kind: type[Bucket]) -> None:
+def test_a_clock_that_starts_anew_finds_a_full_bucket(kind: Kind) -> None:
     bucket = kind(Measure(1, 1.0, 1, 10))
     assert bucket.take(1e6, 1) <= 0
     assert bucket.take(0.5, 1) <= 0
@@ -79,7 +77,7 @@ def test_a_clock_that_starts_anew_finds_a_full_bucket(kind: type[Bucket]) -> Non
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.integers(1, 5)), max_size=60))
 def test_in_no_stretch_of_time_more_passes_than_the_burst_and_the_rate(steps: list[tuple[float, int]]) -> None:
-    bucket, now, passed = Bucket(Measure(3, 1.0, 7, 10)), 0.0, []
+    bucket, now, passed = Allowance(Measure(3, 1.0, 7, 10)), 0.0, []
     for pause, cost in steps:
         now += pause
         if bucket.take(now, cost) <= 0:
@@ -92,17 +90,20 @@ def test_in_no_stretch_of_time_more_passes_than_the_burst_and_the_rate(steps: li
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 4), st.integers(1, 3)), max_size=80))
 def test_a_table_decides_as_buckets_of_their_own_do(steps: list[tuple[str, float, int]]) -> None:
     measure = Measure(2, 1.0, 4, 1)
-    own, table, now = {key: Bucket(measure) for key in "abc"}, Buckets(measure, 100), 0.0
-    for key, pause, cost in steps:
+    table, now = Buckets(measure, 100), 0.0
+    own = {key: Allowance(measure) for key in "abc"}
+    kept = {key: of_a_table(table, key) for key in "abc"}  # some ask anew each time, some keep what they have found
+    for number, (key, pause, cost) in enumerate(steps):
         now += pause
-        assert (own[key].take(now, cost) <= 0) == (table.take(key, now, cost) <= 0)
+        share = kept[key] if number % 2 else of_a_table(table, key)
+        assert (own[key].take(now, cost) <= 0) == (share.take(now, cost) <= 0)
 
 
 def test_a_million_addresses_leave_no_more_than_is_remembered() -> None:
     table = Buckets(Measure(10, 1.0, 10, 10), 1000)
     most, largest = 0, 0
     for number in range(1_000_000):
-        table.take(number, number * 1e-6, 1)
+        of_a_table(table, number).take(number * 1e-6, 1)
         if number % 1000 == 0:
             most = max(most, len(table))
             largest = max(largest, sys.getsizeof(table._young) + sys.getsizeof(table._old))
@@ -113,17 +114,17 @@ def test_a_million_addresses_leave_no_more_than_is_remembered() -> None:
 def test_who_is_over_the_rate_is_not_forgotten_among_newcomers_of_its_time() -> None:
     table = Buckets(Measure(1, 1.0, 5, 10), 1000)
     for _ in range(5):
-        assert table.take("abuser", 0.0, 1) <= 0
+        assert of_a_table(table, "abuser").take(0.0, 1) <= 0
     for number in range(499):
-        table.take(number, 0.001, 1)
-    assert table.take("abuser", 0.002, 1) > 0
+        of_a_table(table, number).take(0.001, 1)
+    assert of_a_table(table, "abuser").take(0.002, 1) > 0
 
 
 def test_full_buckets_are_forgotten_as_time_passes() -> None:
     table = Buckets(Measure(10, 1.0, 10, 1), 1_000_000)
     for second in range(100):
         for number in range(100):
-            table.take((second, number), float(second), 1)
+            of_a_table(table, (second, number)).take(float(second), 1)
     assert len(table) <= 100 * 2 * 3
 
 
@@ -132,13 +133,25 @@ def test_a_bucket_is_kept_as_long_as_it_may_not_be_full() -> None:
     table = Buckets(Measure(1, 1.0, 10, 10), 1_000_000)
     for start in (0.0, 107.3, 219.9):
         now = 1000.0 + start
-        table.spend("ann", now, 20)
+        of_a_table(table, "ann").spend(now, 20)
         for number in range(19):
-            table.take(("other", start, number), now + number, 1)
-            assert table.take("ann", now + number, 10) > 0
-        assert table.take("ann", now + 20, 10) <= 0
+            of_a_table(table, ("other", start, number)).take(now + number, 1)
+            assert of_a_table(table, "ann").take(now + number, 10) > 0
+        assert of_a_table(table, "ann").take(now + 20, 10) <= 0
 
 
-def test_the_empty_one_gives_nothing_and_stays_as_it_is() -> None:
-    assert EMPTY.take(5.0, 1) > 0
-    assert EMPTY.due == 0.0
+def test_who_keeps_a_bucket_finds_the_one_that_others_find_after_any_turn() -> None:
+    """A connection looks up its bucket once: when the table turns it must not go on with one that is forgotten."""
+    table = Buckets(Measure(1, 1.0, 3, 10), 8)
+    kept = of_a_table(table)
+    assert kept.take(0.0, 1) <= 0
+    for number in range(20):
+        of_a_table(table, f"other {number}").take(0.001, 1)
+    assert kept.take(0.002, 1) <= 0
+    assert of_a_table(table).take(0.003, 1) <= 0
+    assert kept.lack(0.004, 3) == of_a_table(table).lack(0.004, 3) > 0
+
+
+def test_of_nothing_nothing_can_be_taken() -> None:
+    assert NOTHING.take(5.0, 1) > 0
+    assert NOTHING.take(6.0, 1) > 0

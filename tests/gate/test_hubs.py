@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import httpx2 as httpx
 import pytest
 from fastapi import Depends as TheirDepends
 from fastapi import FastAPI
 from fastapi import WebSocket as TheirWebSocket
+from fastapi import WebSocketDisconnect as TheirDisconnect
 from starlette.requests import HTTPConnection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
-from antiphon import APIRouter, App, Depends, Hub, WebSocket
-from antiphon.gate import FIRST_MESSAGE, HEADER, QUERY, Identity, WebSocketBearer, admit
+from antiphon import APIRouter, App, Denials, Depends, Hub, WebSocket
+from antiphon.gate import FIRST_MESSAGE, HEADER, QUERY, Identity, Quota, WebSocketBearer, admit
 from antiphon.testing.hub_sinks import eventually
 from tests.matrix.servers import SERVERS, ServerUnderTest
 from tests.patience import PATIENCE
@@ -30,6 +32,7 @@ def verify(token: str) -> Identity:
 
 
 bearer = WebSocketBearer([QUERY("token"), HEADER], verify)
+two = Quota(connections_per_user=2)
 late = WebSocketBearer([FIRST_MESSAGE(PATIENCE)], verify)
 
 
@@ -145,6 +148,69 @@ async def test_a_connection_that_was_not_accepted_yet_is_refused_when_it_is_revo
             assert await asyncio.wait_for(coming, PATIENCE) == 403
             async with connect(f"{served.url}/?token=ann//{time.time() + 100}") as client:
                 assert await client.recv() == "in"
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "antiphon.server:WebSocketProtocol"])
+@pytest.mark.parametrize("how", ["revoke", "close"])
+async def test_a_handshake_that_is_ended_meanwhile_is_refused_so_that_a_page_can_read_why(ws: Any, how: str) -> None:
+    hub, arrived = Hub(), asyncio.Event()
+    app = App(hub=hub, denials=Denials.CLOSE)
+
+    @app.websocket("/")
+    async def enter(websocket: WebSocket, identity: Annotated[Identity, Depends(bearer)]) -> None:
+        arrived.set()
+        await websocket.wait_closed()
+        await websocket.accept()  # too late, and no error of the server's
+
+    async with serve(app, ws=ws) as served:
+        coming = asyncio.create_task(_first_close(f"{served.url}/?token=ann//{time.time()}", ["bearer", "chat"]))
+        await asyncio.wait_for(arrived.wait(), PATIENCE)
+        if how == "revoke":
+            await hub.revoke(user="ann")
+            assert await asyncio.wait_for(coming, PATIENCE) == (3000, "revoked")
+        else:
+            await hub.close_connections(user="ann", code=4001, reason="out")
+            assert await asyncio.wait_for(coming, PATIENCE) == (4001, "out")
+    await eventually(lambda: not hub._rooms.stations)
+
+
+async def _first_close(url: str, offered: list[str]) -> tuple[int, str]:
+    async with connect(url, subprotocols=[Subprotocol(one) for one in offered]) as client:
+        return await closed(client)
+
+
+async def test_on_our_server_sockets_of_another_framework_are_sent_to_closed_and_revoked() -> None:
+    hub = Hub()
+    theirs = FastAPI()
+    theirs.state.hub = hub
+    ends: list[int] = []
+
+    @theirs.websocket("/")
+    async def enter(
+        websocket: TheirWebSocket,
+        identity: Annotated[Identity, TheirDepends(known)],
+        _: Annotated[None, TheirDepends(two)],
+    ) -> None:
+        await websocket.accept()
+        await websocket.send_text("in")
+        try:
+            await websocket.receive_text()
+        except TheirDisconnect as end:
+            ends.append(end.code)
+
+    async with serve(theirs, ws="antiphon.server:WebSocketProtocol") as served:
+        async with connect(f"{served.url}/?token=ann//1") as tab, connect(f"{served.url}/?token=ann//1") as phone:
+            await entered(tab)
+            await entered(phone)
+            assert await _status(f"{served.url}/?token=ann//1") in (403, 429)
+            await hub.send("to you", user="ann")
+            assert await tab.recv() == await phone.recv() == "to you"
+            await hub.revoke(user="ann")
+            assert await closed(tab) == await closed(phone) == (3000, "revoked")
+        assert await _status(f"{served.url}/?token=ann//1") == 401
+        async with connect(f"{served.url}/?token=ann//{time.time() + 100}") as client:
+            await entered(client)
+    await eventually(lambda: ends[:2] == [3000, 3000] and not hub._rooms.stations and not len(hub.door._shares))
 
 
 async def _status(url: str) -> int:

@@ -16,7 +16,7 @@ from antiphon.events import AccessRefused, Event, Refusal
 from antiphon.gate import ADDRESS, CLOSE, REPLY, TOPIC, USER, Identity, OverRate, Rate, admit
 from antiphon.gate.limits import Limits
 from antiphon.middleware import Middleware
-from antiphon.routing.route import APIWebSocketRoute, WebSocketRoute
+from antiphon.routing.route import APIWebSocketRoute
 from antiphon.server import ServerConfig
 from antiphon.server.backend import Twin
 from antiphon.testing import ConnectionEnded, HandshakeRefused, Server, virtual_time
@@ -363,17 +363,13 @@ def test_a_rate_that_cannot_work_is_told_at_registration(options: Any, error: ty
 
 def test_a_rate_need_not_stand_in_a_list() -> None:
     rate: Any = Rate("5/second")
-    assert App(rates=rate).router.limits.rates == (rate,)
+    assert App(rates=rate).router.terms.limits.rates == (rate,)
 
 
 def test_a_route_without_rates_has_the_ordinary_websocket() -> None:
     scope: Any = {"type": "websocket", "headers": [], "path": "/"}
     websocket = Limits().websocket(scope, nothing, nothing)  # type: ignore[arg-type]
     assert type(websocket) is WebSocket
-    replying = Limits([Rate("5/second", over=OverRate.REPLY)]).websocket(scope, nothing, nothing)  # type: ignore[arg-type]
-    assert type(replying) is WebSocket
-
-
-def test_a_route_of_its_own_takes_limits() -> None:
-    limits = Limits([Rate("5/second")])
-    assert WebSocketRoute("/ws", nothing, limits=limits).limits is limits
+    replying = Limits([Rate("5/second", over=OverRate.REPLY)])
+    answered = replying.unanswered.websocket(scope, nothing, nothing)  # type: ignore[arg-type]
+    assert type(answered) is WebSocket

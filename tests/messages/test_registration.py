@@ -23,7 +23,7 @@ from antiphon import (
     WebSocket,
     Wire,
 )
-from antiphon.messages import AnswerKind
+from antiphon.messages.shape import AnswerKind
 from antiphon.routing.channel import ChannelRoute
 
 T = TypeVar("T")

@@ -6,9 +6,8 @@ from typing import Any
 
 from antiphon import tags
 from antiphon.dependencies import topics_of
-from antiphon.messages import ChannelShape
 from antiphon.messages.errors import CODES, MessageError
-from antiphon.messages.shape import AnswerKind, HandlerShape, Incoming, RenewalShape
+from antiphon.messages.shape import AnswerKind, ChannelShape, HandlerShape, Incoming, RenewalShape
 from antiphon.messages.typecodec import Codec, codec_of
 
 from . import payloads

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from typing import Final, NoReturn, Protocol
 from weakref import ref
 
@@ -18,13 +17,14 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from antiphon.exceptions import HTTPException, WebSocketException
 from antiphon.shown import shown
 from antiphon.status import WS_3000_UNAUTHORIZED
-from antiphon.types import ANSWER_KEY, Message, Scope, Send
+from antiphon.types import Message, Scope, Send
 
-from .denials import closes, offered_subprotocols, subprotocol_to_answer
+from .denials import closes
 from .expiry import Expiry
 from .options import ConnectionOptions
 from .owner import running_loop
 from .raw import RawWebSocket
+from .refusing import begin, refuse_readably
 from .state import CONNECTED, CONNECTING, DISCONNECTED
 from .ways import Direct
 
@@ -128,7 +128,7 @@ class OwnEnder:
             life.end_by_foreign(WS_3000_UNAUTHORIZED, EXPIRED)
         elif life.refuse_by_foreign(WS_3000_UNAUTHORIZED, EXPIRED):
             _tell(websocket.scope)
-            life.answering = _begin(_refuse(websocket.scope, life.way.send))
+            life.answering = begin(_refuse(websocket.scope, life.way.send))
 
 
 class ForeignEnder:
@@ -163,18 +163,7 @@ class ForeignEnder:
             ending = _refuse(websocket.scope, websocket.send)
         else:
             ending = websocket.close(WS_3000_UNAUTHORIZED, EXPIRED)
-        self._ending = _begin(asyncio.wait_for(ending, ConnectionOptions().send_timeout))
-
-
-def _begin(ending: Awaitable[None]) -> asyncio.Task[None]:
-    return asyncio.get_running_loop().create_task(_quietly(ending), name="antiphon.expiry")
-
-
-async def _quietly(ending: Awaitable[None]) -> None:
-    try:
-        await ending
-    except Exception as exc:
-        logger.debug("the connection had ended before its Close: %r", exc)
+        self._ending = begin(asyncio.wait_for(ending, ConnectionOptions().send_timeout))
 
 
 async def _refuse(scope: Scope, send: Send) -> None:
@@ -183,9 +172,9 @@ async def _refuse(scope: Scope, send: Send) -> None:
     Where another object accepted the connection meanwhile, the server takes the close alone.
     """
     if closes(scope):
-        answer = scope.get(ANSWER_KEY) or subprotocol_to_answer(offered_subprotocols(scope))
-        await send({"type": "websocket.accept", "subprotocol": answer, "headers": []})
-    elif "websocket.http.response" in (scope.get("extensions") or {}):
+        await refuse_readably(scope, send, WS_3000_UNAUTHORIZED, EXPIRED)
+        return
+    if "websocket.http.response" in (scope.get("extensions") or {}):
         try:
             await JSONResponse({"detail": EXPIRED}, 401, headers=CHALLENGE)(scope, _nothing, send)
             return

@@ -34,22 +34,44 @@ class Excess(NamedTuple):
 
 
 class Tokens(Protocol):
-    """A bucket of tokens, each of which takes `step` seconds, `depth` seconds deep and full again when it is `due`."""
+    """Tokens; full again when it is `due`."""
 
     due: float
+
+
+class TokenTable(Protocol):
+    """Where a bucket was found."""
+
+    @property
+    def turn(self) -> int: ...
+
+
+class Purse(Protocol):
+    """A bucket in which a token takes `step` seconds and all take `depth`; the right one while it is the table's
+    `turn`."""
 
     @property
     def step(self) -> float: ...
     @property
     def depth(self) -> float: ...
+    @property
+    def bucket(self) -> Tokens: ...
+    @property
+    def table(self) -> TokenTable: ...
+    @property
+    def turn(self) -> int: ...
 
 
 class Pace(Protocol):
     """What is asked for each message of one connection."""
 
     @property
-    def quick(self) -> Tokens:
-        """Asked first, for one token; where it has none, `spend` is."""
+    def quick(self) -> Purse:
+        """Asked first, for one token; where it has none, or none that is sure, `spend` is."""
+
+    @property
+    def in_bytes(self) -> bool:
+        """Whether a message takes as many tokens of `quick` as it has bytes."""
 
     patience: float
     """Seconds for which messages of a peer that has gone may wait, in all."""
@@ -61,11 +83,12 @@ class Pace(Protocol):
 class Intake:
     """What one connection has received and not let pass."""
 
-    __slots__ = ("_gone_since", "_held_until", "_patience", "_releasing", "held", "quick", "spend")
+    __slots__ = ("_gone_since", "_held_until", "_patience", "_releasing", "held", "in_bytes", "quick", "spend")
 
     def __init__(self, pace: Pace) -> None:
         self.spend: Final = pace.spend
         self.quick: Final = pace.quick
+        self.in_bytes: Final = pace.in_bytes
         self._patience: Final = pace.patience
         self.held: str | bytes | None = None
         """A message that waits,"""
@@ -75,7 +98,7 @@ class Intake:
 
     async def receive(self, websocket: RawWebSocket[Any]) -> Message:
         """The next ASGI message, at the pace."""
-        life = websocket._life
+        life = websocket.life
         data: str | bytes | None
         if self.held is not None:
             data = await self._release(websocket)
@@ -118,7 +141,7 @@ class Intake:
         if self._releasing:
             raise RuntimeError(TWO_READERS)
         self._releasing = True
-        life = websocket._life
+        life = websocket.life
         try:
             goes_on = await pause(websocket, self._held_until - life.clock())
         finally:
@@ -128,88 +151,70 @@ class Intake:
         return data if goes_on else None
 
 
+def _receiver(method: str, kind: type | None, expected: str) -> Any:
+    """One of the methods that receive. The hot path of `WebSocket` with a bucket's arithmetic in it, which saves a call
+    (benchmarks/rates.py).
+    """
+
+    async def receive(self: PacedWebSocket[Any]) -> str | bytes:
+        life, intake = self._life, self._intake
+        if (
+            (carrier := self._carrier) is not None
+            and intake.held is None
+            and life.application_state is CONNECTED
+            and life.client_state is CONNECTED
+        ):
+            data = await carrier.read()
+            if data is not None:
+                now = life.read_at = life.clock()
+                share = intake.quick
+                bucket = share.bucket
+                due = bucket.due
+                if due < now:
+                    due = now
+                if not intake.in_bytes:
+                    due += share.step
+                elif type(data) is bytes or data.isascii():
+                    due += share.step * len(data)
+                else:
+                    due += share.step * size_of(data)
+                if due - now <= share.depth and share.turn == share.table.turn:
+                    bucket.due = due
+                elif (excess := intake.spend(now, data)) is not None:
+                    data = await intake.settle(self, excess, data, now)
+        else:
+            data = await self._next(method)
+        if data is not None and (kind is None or type(data) is kind):
+            return data
+        raise not_this(life, data, expected)
+
+    receive.__name__ = method
+    receive.__qualname__ = f"PacedWebSocket.{method}"
+    receive.__doc__ = f"As `WebSocket.{method}`, at the pace."
+    return receive
+
+
 class PacedWebSocket(WebSocket[StateT], Generic[StateT]):
-    """A `WebSocket` that receives at a pace. The hot path is `WebSocket`'s, with a question to the pace in it
-    (benchmarks/rates.py)."""
+    """A `WebSocket` that receives at a pace."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, pace: Pace) -> None:
         super().__init__(scope, receive, send)
         self._intake: Intake = Intake(pace)
 
-    async def receive_text(self) -> str:
-        """As `WebSocket.receive_text`, at the pace."""
-        life, intake = self._life, self._intake
-        if (
-            (carrier := self._carrier) is not None
-            and intake.held is None
-            and life.application_state is CONNECTED
-            and life.client_state is CONNECTED
-        ):
-            data = await carrier.read()
-            if data is not None:
-                now = life.read_at = life.clock()
-                tokens = intake.quick
-                due = tokens.due
-                due = (now if due < now else due) + tokens.step
-                if due - now <= tokens.depth:
-                    tokens.due = due
-                elif (excess := intake.spend(now, data)) is not None:
-                    data = await intake.settle(self, excess, data, now)
-        else:
-            data = await self._next("receive_text")
-        if type(data) is str:
-            return data
-        raise not_this(life, data, "text")
 
-    async def receive_bytes(self) -> bytes:
-        """As `WebSocket.receive_bytes`, at the pace."""
-        life, intake = self._life, self._intake
-        if (
-            (carrier := self._carrier) is not None
-            and intake.held is None
-            and life.application_state is CONNECTED
-            and life.client_state is CONNECTED
-        ):
-            data = await carrier.read()
-            if data is not None:
-                now = life.read_at = life.clock()
-                tokens = intake.quick
-                due = tokens.due
-                due = (now if due < now else due) + tokens.step
-                if due - now <= tokens.depth:
-                    tokens.due = due
-                elif (excess := intake.spend(now, data)) is not None:
-                    data = await intake.settle(self, excess, data, now)
-        else:
-            data = await self._next("receive_bytes")
-        if type(data) is bytes:
-            return data
-        raise not_this(life, data, "binary")
+for _method, _kind, _expected in (
+    ("receive_text", str, "text"),
+    ("receive_bytes", bytes, "binary"),
+    ("receive_payload", None, ""),
+):  # fmt: skip
+    setattr(PacedWebSocket, _method, _receiver(_method, _kind, _expected))  # typed as those of the base
 
-    async def receive_payload(self) -> str | bytes:
-        """As `WebSocket.receive_payload`, at the pace."""
-        life, intake = self._life, self._intake
-        if (
-            (carrier := self._carrier) is not None
-            and intake.held is None
-            and life.application_state is CONNECTED
-            and life.client_state is CONNECTED
-        ):
-            data = await carrier.read()
-            if data is not None:
-                now = life.read_at = life.clock()
-                tokens = intake.quick
-                due = tokens.due
-                due = (now if due < now else due) + tokens.step
-                if due - now <= tokens.depth:
-                    tokens.due = due
-                elif (excess := intake.spend(now, data)) is not None:
-                    data = await intake.settle(self, excess, data, now)
-        else:
-            data = await self._next("receive_payload")
-        if data is not None:
-            return data
-        raise not_this(life, data, "")
+
+def size_of(data: str | bytes) -> int:
+    """Bytes of a message's payload, a text's in UTF-8."""
+    if not isinstance(data, str) or data.isascii():
+        return len(data)
+    return len(data.encode(errors="surrogatepass"))
 
 
 async def pause(websocket: RawWebSocket[Any], seconds: float) -> bool:

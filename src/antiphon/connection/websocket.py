@@ -28,7 +28,7 @@ from antiphon.identity import Identity
 from antiphon.masking import masked_subprotocols
 from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3003_FORBIDDEN, check_close_code
-from antiphon.types import ACCEPTED_KEY, ANSWER_KEY, Carrier, ClosedBy, Scope
+from antiphon.types import ACCEPTED_KEY, ANSWER_KEY, WRITE_KEY, Carrier, ClosedBy, Scope
 
 from . import codec
 from .denials import closes, offered_subprotocols, subprotocol_to_answer
@@ -327,10 +327,11 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     async def send_model(self, message: Any) -> None:
         """Send a pydantic model, a dataclass or another typed value as JSON text, as pydantic writes it.
 
-        Fields go by their aliases, as `receive_as` reads them. Several times quicker than `send_json`. Raises
-        TypeError for what has no JSON form; otherwise as `send_text`.
+        Fields go by their aliases, as `receive_as` reads them. Several times quicker than `send_json`. On a channel it
+        is an event, with its tag, as `Caller.send` sends it: raises `UndeclaredMessage` for a class that the channel
+        does not declare. Raises TypeError for what has no JSON form; otherwise as `send_text`.
         """
-        await self.send_text(encode(message))
+        await self.send_text(self.scope.get(WRITE_KEY, encode)(message))
 
     def _carrier_for_own(self) -> Carrier | None:
         """The short way, where it is open and the sender the connection's own."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Hashable
-from typing import Final, Protocol
+from typing import Final
 
 from antiphon.connection.owner import owner_token
 from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.networks import network_of
 from antiphon.types import Scope
 
-from .buckets import Buckets
+from .buckets import ALONE, Bucket, Buckets, Measure
 
 logger: Final = logging.getLogger("antiphon")
 
@@ -34,49 +34,82 @@ class Per(enum.Flag):
 
 
 WHO: Final = (Per.CONNECTION, Per.USER, Per.ADDRESS)
+NEVER: Final = -1
+"""A turn of no table."""
+
 ALLOWED: Final = frozenset([*WHO, Per.TOPIC, *(who | Per.TOPIC for who in WHO)])
 
 
-class Allowance(Protocol):
-    """What one connection may spend of a rate; a `buckets.Bucket` is one."""
+class Allowance:
+    """What one connection may spend of a rate: of a bucket of its own.
+
+    `connection.paced` does what `take` does by itself, so that a message costs no call.
+    """
+
+    __slots__ = ("bucket", "depth", "measure", "step", "table", "turn")
+
+    def __init__(self, measure: Measure, table: Buckets = ALONE) -> None:
+        self.measure: Final = measure
+        self.step: float = measure.step
+        self.depth: float = measure.depth
+        self.table: Buckets = table
+        self.bucket: Bucket = Bucket()
+        """The right one, where it was found in this `turn` of the table."""
+        self.turn: int = table.turn
+
+    def find(self, now: float) -> Bucket | None:
+        """The bucket; None where nobody can tell whose it is, who is not limited."""
+        return self.bucket
+
+    def _keep(self, bucket: Bucket, turn: int) -> None:
+        self.bucket = bucket
+        self.turn = turn
 
     def lack(self, now: float, cost: float) -> float:
         """Seconds until so many tokens are there; not positive when they are. Takes nothing."""
+        bucket = self.find(now)
+        return 0.0 if bucket is None else self.measure.after(bucket.due, now, cost) - now - self.depth
 
     def spend(self, now: float, cost: float) -> None:
-        """Take the tokens, also those that are still to come."""
+        """Take the tokens, also those that are still to come: whoever is next waits behind."""
+        bucket = self.find(now)
+        if bucket is not None:
+            bucket.due = self.measure.after(bucket.due, now, cost)
 
     def take(self, now: float, cost: float) -> float:
         """`lack`, and where it lacks nothing `spend`."""
+        bucket = self.find(now)
+        if bucket is None:
+            return 0.0
+        after = self.measure.after(bucket.due, now, cost)
+        lack = after - now - self.depth
+        if lack <= 0:
+            bucket.due = after
+        return lack
 
 
-class CommonAllowance:
-    """Of a bucket that others spend from as well."""
+class CommonAllowance(Allowance):
+    """Of a bucket that others spend from as well, looked up once in each turn of its table."""
 
-    __slots__ = ("_buckets", "_key", "_per", "_scope", "_topic")
+    __slots__ = ("_key", "_per", "_scope", "_topic")
 
     def __init__(self, buckets: Buckets, per: Per, scope: Scope, topic: str | None) -> None:
-        self._buckets = buckets
+        super().__init__(buckets.measure, buckets)
+        self._keep(self.bucket, NEVER)
         self._per = per
         self._scope = scope
         self._topic = topic
         self._key: Hashable = None  # once it is certain
 
-    def lack(self, now: float, cost: float) -> float:
-        """`Allowance`. Who has no key is not limited."""
-        key = self._key or self._find_key()
-        return 0.0 if key is None else self._buckets.lack(key, now, cost)
-
-    def spend(self, now: float, cost: float) -> None:
+    def find(self, now: float) -> Bucket | None:
         """`Allowance`."""
+        if self.turn == self.table.turn:
+            return self.bucket
         key = self._key or self._find_key()
-        if key is not None:
-            self._buckets.spend(key, now, cost)
-
-    def take(self, now: float, cost: float) -> float:
-        """`Allowance`."""
-        key = self._key or self._find_key()
-        return 0.0 if key is None else self._buckets.take(key, now, cost)
+        if key is None:
+            return None
+        self._keep(self.table.find(key, now), NEVER if self._key is None else self.table.turn)
+        return self.bucket
 
     def _find_key(self) -> Hashable:
         """Whose bucket it is; None where nobody can tell."""

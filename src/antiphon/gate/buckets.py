@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
-__all__ = ["Bucket", "Buckets", "Measure"]
+__all__ = ["ALONE", "Bucket", "Buckets", "Measure"]
 
 TOLERANCE: Final = 1e-7
 """Seconds by which sums of floating-point numbers may be off: an arrival exactly on time is in time."""
@@ -36,86 +36,50 @@ class Measure:
 
 
 class Bucket:
-    """Of one connection. `connection.paced` does what `take` does by itself, so that a message costs no call."""
+    """Full when it is made."""
 
-    __slots__ = ("depth", "due", "measure", "step")
+    __slots__ = ("due",)
 
-    def __init__(self, measure: Measure) -> None:
-        self.measure: Final = measure
-        self.step: Final = measure.step
-        self.depth: Final = measure.depth
+    def __init__(self) -> None:
         self.due: float = 0.0
-
-    def lack(self, now: float, cost: float) -> float:
-        """Seconds until so many tokens are in it; not positive when they are. Takes nothing."""
-        return self.measure.after(self.due, now, cost) - now - self.measure.depth
-
-    def spend(self, now: float, cost: float) -> None:
-        """Take the tokens out, also those that are still to come: whoever is next waits behind."""
-        self.due = self.measure.after(self.due, now, cost)
-
-    def take(self, now: float, cost: float) -> float:
-        """`lack`, and where it lacks nothing `spend`."""
-        after = self.measure.after(self.due, now, cost)
-        lack = after - now - self.depth
-        if lack <= 0:
-            self.due = after
-        return lack
+        """When it is full again."""
 
 
 class Buckets:
     """Of users, addresses or topics: those that are not full, at most `most`.
 
-    Kept in two generations. A bucket that is touched goes into the young one. When a bucket has had time to fill since
-    the generations changed, or the young one has half of `most`, the old one is forgotten and the young one is old: the
-    work of that is spread by nobody and needs no timer. A bucket that is forgotten too early is a full one.
+    Kept in two generations. A bucket that is looked up goes into the young one. When a bucket has had time to fill
+    since the generations changed, or the young one has half of `most`, the old one is forgotten and the young one is
+    old: the work of that is spread by nobody and needs no timer. A bucket that is forgotten too early is a full one.
+
+    Who looks up a bucket may keep it as long as `turn` is what it was; then it may be in no generation any more.
     """
 
-    __slots__ = ("_began", "_half", "_old", "_young", "measure")
+    __slots__ = ("_began", "_half", "_old", "_young", "measure", "turn")
 
     def __init__(self, measure: Measure, most: int) -> None:
         self.measure: Final = measure
+        self.turn: int = 0
+        """How often the generations have changed."""
         self._half: Final = max(1, most // 2)
-        self._young: dict[Hashable, float] = {}
-        self._old: dict[Hashable, float] = {}
+        self._young: dict[Hashable, Bucket] = {}
+        self._old: dict[Hashable, Bucket] = {}
         self._began = 0.0
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def lack(self, key: Hashable, now: float, cost: float) -> float:
-        """As `Bucket.lack`."""
-        due = self._young.get(key) or self._old.get(key, 0.0)
-        return self.measure.after(due, now, cost) - now - self.measure.depth
-
-    def spend(self, key: Hashable, now: float, cost: float) -> None:
-        """As `Bucket.spend`."""
-        due = self._young.get(key) or self._old.get(key, 0.0)
-        self._put(key, now, self.measure.after(due, now, cost))
-
-    def take(self, key: Hashable, now: float, cost: float) -> float:
-        """As `Bucket.take`."""
-        young, measure = self._young, self.measure
-        due = young.get(key) or self._old.get(key, 0.0)
-        if due < now or due > now + measure.longest:  # as `Measure.after`, without the call
-            due = now
-        due += cost * measure.step
-        lack = due - now - measure.depth
-        if lack <= 0:
-            if len(young) < self._half and self._began <= now <= self._began + measure.longest:
-                young[key] = due
-            else:
-                self._put(key, now, due)
-        return lack
-
-    def _put(self, key: Hashable, now: float, due: float) -> None:
-        young = self._young
-        if len(young) >= self._half or not 0 <= now - self._began <= self.measure.longest:
-            self._old = young
-            self._young = young = {}
-            self._began = now
-        young[key] = due
+    def find(self, key: Hashable, now: float) -> Bucket:
+        """The bucket of this key, a full one where none is remembered."""
+        is_over = not 0 <= now - self._began <= self.measure.longest
+        found = None if is_over else self._young.get(key)
+        if found is None:
+            if is_over or len(self._young) >= self._half:
+                self._old, self._young, self._began = self._young, {}, now
+                self.turn += 1
+            found = self._young[key] = self._old.pop(key) if key in self._old else Bucket()
+        return found
 
 
-EMPTY: Final = Bucket(Measure(1, 1, -1, 0))
-"""One that nothing is ever taken from."""
+ALONE: Final = Buckets(Measure(1, 1, 1, 0), 2)
+"""The table that stands for none, and whose turn never changes."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 from antiphon.connection.denials import Denials, refuse_with_close
 from antiphon.events import Refusal
@@ -40,20 +40,8 @@ OUTER_APPS_KEY: Final = "antiphon.outer_apps"
 CHECKED_KEY: Final = "antiphon.origin_checked"
 """Key in the scope: set by `OriginMiddleware`, so that the default of a route within does not judge once more."""
 
-DOOR_KEY: Final = "antiphon.door"
-"""Key in the scope: the `Door` of the app, for routes that it was given ready-made."""
-
 REASON: Final = "this origin may not connect"
 """All that the peer is told."""
-
-
-class Gated(TypedDict, total=False):
-    """What apps, routers and routes take for the gate; the nearest that says something holds."""
-
-    origins: OriginsLike | None
-    """Which pages may connect: `SAME`, patterns in a list, or `Origins`. None: as what is around says."""
-    denials: Denials | None
-    """How handshakes are refused. None: as what is around says."""
 
 
 class Door:
@@ -72,19 +60,15 @@ class Door:
 
     def within(self, outer: Door) -> Door:
         """This door in what `outer` stands for: what this one does not say, the outer one does."""
-        if self is OPEN:
-            return outer
         return Door(self.origins if self.origins is not None else outer.origins, self.denials or outer.denials)
 
     def lets_in(self, scope: Scope, denials: Denials | None = None) -> bool:
         """Whether a handshake may go on; where not, that was logged and told. From here on the scope says how it is
         refused. `denials` holds where nothing is said.
         """
-        around: Door = scope.get(DOOR_KEY, OPEN)
-        denials = self.denials or around.denials or denials
-        if denials is Denials.CLOSE:
+        if (self.denials or denials) is Denials.CLOSE:
             refuse_with_close(scope)
-        origins = self.origins if self.origins is not None else around.origins
+        origins = self.origins
         for name, _ in scope["headers"]:
             if name == b"origin":
                 break

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.requests import HTTPConnection
+from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketState
 
+from antiphon.connection import RawWebSocket
+from antiphon.connection.ways import carrier_of
 from antiphon.dependencies.foreign import resources_in
 from antiphon.events import Refusal
 from antiphon.hub import BackendUnavailable, Hub, Revoked
 from antiphon.identity import Identity
-from antiphon.types import APP_KEY, Scope
+from antiphon.types import APP_KEY, Carrier, Scope, Sink
 
 from .challenge import InvalidToken, refusal
 from .refusals import note_refusal
@@ -25,6 +28,32 @@ def hub_of(scope: Scope) -> Hub | None:
     return hub if isinstance(hub, Hub) else None
 
 
+class _Theirs:
+    """A `WebSocket` of Starlette's or FastAPI's on our server, whose own end of the connection the hub takes."""
+
+    __slots__ = ("_websocket", "sink")
+
+    def __init__(self, websocket: StarletteWebSocket, carrier: Carrier) -> None:
+        self._websocket = websocket
+        self.sink: Sink = carrier
+
+    @property
+    def application_state(self) -> WebSocketState:
+        return self._websocket.application_state
+
+    @property
+    def scope(self) -> Scope:
+        return self._websocket.scope
+
+
+def with_sink(connection: HTTPConnection) -> HTTPConnection | _Theirs:
+    """What the hub can send to and close: ours, and on our server any; elsewhere the connection as it is."""
+    if isinstance(connection, RawWebSocket) or not isinstance(connection, StarletteWebSocket):
+        return connection
+    carrier = carrier_of(connection.scope)
+    return connection if carrier is None else _Theirs(connection, carrier)
+
+
 async def register(connection: HTTPConnection, identity: Identity) -> None:
     """The hub knows the connection by its user from now on.
 
@@ -35,7 +64,7 @@ async def register(connection: HTTPConnection, identity: Identity) -> None:
     if hub is None:
         return
     try:
-        await hub.admit(connection, identity)
+        await hub.admit(with_sink(connection), identity)
     except Revoked as error:
         note_refusal(connection.scope, Refusal.REVOKED)
         revoked = InvalidToken(str(error), detail="revoked", reason=Refusal.REVOKED)

@@ -6,11 +6,11 @@ Owns what the log is told of who is too fast. What is written is checked here; h
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 from antiphon.connection import WebSocket
-from antiphon.connection.paced import Excess, PacedWebSocket
+from antiphon.connection.paced import Excess, PacedWebSocket, size_of
 from antiphon.events import Refusal
 from antiphon.exceptions import HTTPException, RegistrationError
 from antiphon.shown import shown
@@ -18,8 +18,8 @@ from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3008_TIMEOUT
 from antiphon.types import Receive, Scope, Send
 
 from .allowances import Allowance, Per
-from .buckets import EMPTY, Bucket
-from .rates import TOO_FAST, OverRate, Rate, now_of, size_of, too_many
+from .buckets import Measure
+from .rates import TOO_FAST, OverRate, Rate, now_of, too_many
 from .refusals import note_refusal
 
 logger: Final = logging.getLogger("antiphon")
@@ -34,16 +34,18 @@ class Limits:
     Raises TypeError for what is no `Rate`, RegistrationError for one that cannot work there.
     """
 
-    __slots__ = ("_pacing", "_told", "connects", "rates", "replying")
+    __slots__ = ("_told", "connects", "rates", "replying", "unanswered")
 
     def __init__(self, rates: Iterable[Rate] | None = None, connects: Rate | Iterable[Rate] | None = None) -> None:
         self.rates: tuple[Rate, ...] = tuple(dict.fromkeys(_rates(rates, "rates")))
         self.connects: tuple[Rate, ...] = tuple(dict.fromkeys(_rates(connects, "connects")))
         self.replying: tuple[Rate, ...] = tuple(rate for rate in self.rates if rate.over is OverRate.REPLY)
         """Those that a channel answers for;"""
-        self._pacing = tuple(rate for rate in self.rates if rate not in self.replying)
-        """the others."""
-        self._told: dict[tuple[Rate, str], float] = {}
+        self.unanswered: Limits = self
+        """these without them."""
+        if self.replying:
+            self.unanswered = Limits([rate for rate in self.rates if rate not in self.replying], self.connects)
+        self._told: dict[tuple[Rate, str, str], float] = {}
         for rate in self.rates:
             check_rate(rate, f"rates=[{rate!r}]")
         for rate in self.connects:
@@ -102,11 +104,10 @@ class Limits:
     # One connection
 
     def websocket(self, scope: Scope, receive: Receive, send: Send) -> WebSocket[Any]:
-        """The connection as its endpoint gets it."""
-        rates = self._pacing
-        if not rates:
+        """The connection as its endpoint gets it. A rate that would reply closes: who could reply has `unanswered`."""
+        if not self.rates:
             return WebSocket(scope, receive, send)
-        return PacedWebSocket(scope, receive, send, pace=RoutePace(self, rates, scope))
+        return PacedWebSocket(scope, receive, send, pace=RoutePace(self, scope))
 
     def refusal(self, scope: Scope) -> HTTPException | None:
         """What a handshake that is one too many is refused with; None: it is counted, and may go on."""
@@ -125,50 +126,50 @@ class Limits:
         """One was too fast: count it where it was refused, and log it once a minute for each rate and path."""
         if refused:
             note_refusal(scope, Refusal.RATE)
-        last = self._told.get((rate, option))
+        path = route_path_of(scope)
+        last = self._told.get((rate, option, path))
         if last is not None and 0 <= now - last < TELL_EVERY:
             return
-        self._told[rate, option] = now
+        self._told[rate, option, path] = now
         logger.info(
             "%s: a client passes %s (%s): %s. If that is no abuse, raise the rate; the next minute's are not logged",
-            shown(path_of(scope)), rate, option, what,
+            shown(f"{scope.get('root_path', '')}{path}"), rate, option, what,
         )  # fmt: skip
 
 
+NOTHING: Final = Allowance(Measure(1, 1, 0, 0))
+"""Of this nothing can be taken."""
+
+
 class RoutePace:
-    """`paced.Pace` of one connection: all rates of its route but those that a channel answers for."""
+    """`paced.Pace` of one connection."""
 
-    __slots__ = ("_in_bytes", "_limits", "_only", "_scope", "_shares", "patience", "quick")
+    __slots__ = ("_limits", "_scope", "_shares", "_sizes", "in_bytes", "patience", "quick")
 
-    def __init__(self, limits: Limits, rates: Sequence[Rate], scope: Scope) -> None:
+    def __init__(self, limits: Limits, scope: Scope) -> None:
+        rates = limits.rates
         self._limits = limits
+        self._sizes = any(rate.in_bytes for rate in rates)
         self._scope = scope
         self._shares: tuple[tuple[Rate, Allowance], ...] = tuple((rate, rate.share(scope)) for rate in rates)
         self.patience: float = max(rate.longest_wait for rate in rates)
         """`paced.Pace`."""
-        first, share = self._shares[0]
-        is_plain = len(rates) == 1 and not first.in_bytes
-        self._only = share if len(rates) == 1 else None
-        self._in_bytes = first.in_bytes
-        self.quick: Bucket = share if is_plain and isinstance(share, Bucket) else EMPTY
-        """`paced.Pace`: the commonest, one rate of messages with a bucket per connection."""
+        self.in_bytes: bool = len(rates) == 1 and rates[0].in_bytes
+        """`paced.Pace`."""
+        self.quick: Allowance = self._shares[0][1] if len(rates) == 1 else NOTHING
+        """`paced.Pace`: the commonest, one rate."""
 
     def spend(self, now: float, data: str | bytes) -> Excess | None:
         """`paced.Pace`: all of them let it through, or wait; or none is spent."""
-        if self._only is not None:
-            if self._in_bytes:
-                cost = len(data) if isinstance(data, bytes) or data.isascii() else size_of(data)
-                if self._only.take(now, cost) <= 0:
-                    return None
-            elif self._only.take(now, 1) <= 0:
-                return None
         shares = self._shares
+        if self._passes(now, data):
+            return None
         most, slowest = 0.0, None
         for rate, share in shares:
             lack = share.lack(now, rate.cost_of(data))
             if lack <= 0:
                 continue
-            if (excess := excess_of(rate, lack)).code is not None:
+            if (excess := excess_of(rate, lack, replies=False)).code is not None:
                 self._limits.tell(self._scope, rate, now, f"closed with {excess.code}", "rates=")
                 return excess
             if lack > most:
@@ -180,10 +181,26 @@ class RoutePace:
         self._limits.tell(self._scope, slowest, now, "it is read more slowly", "rates=", refused=False)
         return Excess(most)
 
+    def _passes(self, now: float, data: str | bytes) -> bool:
+        """Whether all have enough, as far as that is known without a look into tables; it is spent then."""
+        size = size_of(data) if self._sizes else 1
+        dues = []
+        for rate, share in self._shares:
+            if share.turn != share.table.turn:
+                return False
+            due = share.bucket.due
+            due = (due if due > now else now) + (share.step * size if rate.in_bytes else share.step)
+            if due - now > share.depth:
+                return False
+            dues.append((share.bucket, due))
+        for bucket, due in dues:
+            bucket.due = due
+        return True
 
-def excess_of(rate: Rate, lack: float) -> Excess:
-    """What becomes of a message that lacks so many seconds."""
-    if rate.over is OverRate.CLOSE:
+
+def excess_of(rate: Rate, lack: float, *, replies: bool = True) -> Excess:
+    """What becomes of a message that lacks so many seconds; `replies`: somebody can answer it."""
+    if rate.over is OverRate.CLOSE or (rate.over is OverRate.REPLY and not replies):
         return Excess(lack, WS_1008_POLICY_VIOLATION, TOO_FAST)
     if rate.over is OverRate.WAIT and lack > rate.longest_wait:
         return Excess(lack, WS_3008_TIMEOUT, TOO_FAST)
@@ -216,10 +233,10 @@ def _rates(given: object, name: str) -> tuple[Rate, ...]:
     raise TypeError(f'{name} takes Rate("20/second"), or several in a list; got {given!r}')
 
 
-def path_of(scope: Scope) -> str:
+def route_path_of(scope: Scope) -> str:
     """As the route was written: what clients make of it has no bound."""
-    route_path: str = getattr(scope.get("route"), "path_format", "")
-    return f"{scope.get('root_path', '')}{route_path}"
+    path: str = getattr(scope.get("route"), "path_format", "")
+    return path
 
 
 NO_LIMITS: Final = Limits()

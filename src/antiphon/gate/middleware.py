@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from antiphon.connection.denials import Denials, close_reason_of, offered_subprotocols, subprotocol_to_answer
+from antiphon.connection.denials import Denials
+from antiphon.connection.refusing import refuse_readably
 from antiphon.status import WS_3003_FORBIDDEN
-from antiphon.types import ASGIApp, Message, Receive, Scope, Send
+from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from .door import CHECKED_KEY, REASON, Door, check_origin
 from .origins import OriginsLike
@@ -37,7 +38,7 @@ class OriginMiddleware:
             scope[CHECKED_KEY] = True
             await self.app(scope, receive, send)
         elif self._door.denials is Denials.CLOSE:
-            await refuse_readably(scope, receive, send)
+            await _close(scope, receive, send)
         else:
             await _refuse(scope, send)
 
@@ -45,15 +46,12 @@ class OriginMiddleware:
         return check_origin(self._door.origins, scope, self.app)
 
 
-async def refuse_readably(scope: Scope, receive: Receive, send: Send) -> None:
+async def _close(scope: Scope, receive: Receive, send: Send) -> None:
     """Accept, and close with what a page can read."""
     message = await receive()
     if message["type"] != "websocket.connect":
         return
-    accept: Message = {"type": "websocket.accept", "subprotocol": None, "headers": []}
-    accept["subprotocol"] = subprotocol_to_answer(offered_subprotocols(scope))
-    await send(accept)
-    await send({"type": "websocket.close", "code": WS_3003_FORBIDDEN, "reason": close_reason_of(REASON, None)})
+    await refuse_readably(scope, send, WS_3003_FORBIDDEN, REASON)
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

@@ -24,7 +24,7 @@ from antiphon.types import Sink
 
 from .admission import WHEN_ADMITTED_KEY
 from .challenge import CannotVerify
-from .hubs import hub_of
+from .hubs import hub_of, with_sink
 from .refusals import note_refusal
 
 MOST: Final = 100_000
@@ -154,11 +154,12 @@ class Quota:
             raise OverQuota(text, claimed.wait)
 
     def _sink(self, connection: HTTPConnection) -> Sink:
-        sink: Sink | None = getattr(connection, "sink", None)
+        sink: Sink | None = getattr(with_sink(connection), "sink", None)
         if sink is None:
             raise TypeError(
-                "a Quota counts the WebSockets of antiphon routes, whose end it hears of; this one is a "
-                f"{type(connection).__module__}.WebSocket: register the endpoint with an antiphon App or APIRouter"
+                "a Quota counts the WebSockets whose end it hears of: those of antiphon routes, and all on antiphon's "
+                f"server. This one is a {type(connection).__module__}.WebSocket: register the endpoint with an "
+                "antiphon App or APIRouter, or run the app on antiphon's server"
             )
         return sink
 

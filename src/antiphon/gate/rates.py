@@ -17,13 +17,13 @@ import anyio
 from starlette.requests import HTTPConnection
 
 from antiphon.connection import RawWebSocket
-from antiphon.connection.paced import pause
+from antiphon.connection.paced import pause, size_of
 from antiphon.exceptions import HTTPException, WebSocketDisconnect, WebSocketException
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3008_TIMEOUT
 from antiphon.types import Scope
 
 from .allowances import ALLOWED, Allowance, CommonAllowance, Per
-from .buckets import Bucket, Buckets, Measure
+from .buckets import Buckets, Measure
 from .spelling import read_burst, read_rate
 
 __all__ = ["ADDRESS", "CLOSE", "CONNECTION", "REPLY", "TOPIC", "USER", "WAIT", "OverRate", "Rate", "TooFast"]
@@ -218,18 +218,11 @@ class Rate:
         """What this connection may spend of it."""
         if self._buckets is not None:
             return CommonAllowance(self._buckets, self.per, scope, topic)
-        buckets: dict[Rate, Bucket] = scope.setdefault(RATES_KEY, {})
-        own = buckets.get(self)
+        shares: dict[Rate, Allowance] = scope.setdefault(RATES_KEY, {})
+        own = shares.get(self)
         if own is None:
-            own = buckets[self] = Bucket(self.measure)
+            own = shares[self] = Allowance(self.measure)
         return own
-
-
-def size_of(data: str | bytes) -> int:
-    """Bytes of a message's payload, a text's in UTF-8."""
-    if isinstance(data, bytes) or data.isascii():
-        return len(data)
-    return len(data.encode(errors="surrogatepass"))
 
 
 def too_many(lack: float) -> HTTPException:

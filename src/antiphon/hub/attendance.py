@@ -17,14 +17,9 @@ from typing import Any, Final, Protocol, TypeAlias
 from .backends.base import Backend
 from .errors import BackendUnavailable
 from .records import Track
+from .telling import TOGETHER, Telling, Upkeep
 
 logger: Final = logging.getLogger("antiphon.hub")
-
-PAUSES: Final = (0.05, 2.0)
-"""Seconds between two attempts when the backend fails without being lost: the first, and the longest."""
-
-TOGETHER: Final = 1000
-"""Connections told of at a time: they share their round trips, and take a task each."""
 
 Untold: TypeAlias = Track | float
 """A connection that is here, or one that left with this grace."""
@@ -39,26 +34,25 @@ class Once(Protocol):
 class _Topic:
     """What is untold of one topic. It is forgotten when nothing is, and nobody waits for it."""
 
-    __slots__ = ("failures", "order", "refs", "waiting")
+    __slots__ = ("failures", "order", "refs", "telling", "waiting")
 
     def __init__(self) -> None:
         self.refs: dict[str, Untold] = {}
         self.order = asyncio.Lock()
         self.waiting = 0
         self.failures = 0
+        self.telling: Telling | None = None
 
 
 class Attendance:
     """This process's members. `join` and `forget` in any thread, all else in the backend's loop."""
 
-    def __init__(self, backend: Backend, once: Once, connected: Callable[[], bool]) -> None:
+    def __init__(self, backend: Backend, once: Once, upkeep: Upkeep) -> None:
         self._backend = backend
         self._once = once
-        self._connected = connected
+        self._upkeep = upkeep
         self._present: dict[str, tuple[str, Track]] = {}
         self._topics: dict[str, _Topic] = {}
-        self._told_by: set[str] = set()
-        """Topics with a task that tells of them until nothing is left."""
         self._guard = threading.Lock()
 
     def join(self, topic: str, track: Track) -> None:
@@ -77,7 +71,6 @@ class Attendance:
         """The backend has let go of all of them."""
         with self._guard:
             self._topics.clear()
-            self._told_by.clear()  # a task that is cancelled before it has begun does not get to its end
 
     def untold(self, topic: str) -> bool:
         # Not whether it has an entry: one whose last waiter was cancelled has it until that one has run.
@@ -113,29 +106,19 @@ class Attendance:
         finally:
             self._leave(topic, entry)
 
-    async def tell_until_told(self, topic: str) -> None:
-        """Ends when nothing is untold, or the backend is lost. One task per topic is enough: `claim` it before."""
-        pause, longest = PAUSES
-        try:
-            while self.untold(topic):
-                failed = await self.tell(topic)
-                if failed is None:
-                    pause = PAUSES[0]
-                    continue
-                if not self._connected():
-                    return
-                logger.info("members of %r are told again: %s", topic, failed)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
-        finally:
-            self._told_by.discard(topic)
+    def tell_soon(self, topic: str) -> None:
+        """Nobody waits for it."""
+        entry = self._topics.get(topic)
+        if entry is None or not entry.refs:
+            return
+        if entry.telling is None:
+            what = f"members of {topic!r}"
+            entry.telling = Telling(self._upkeep, what, lambda: entry.refs, lambda: self._tell_or_raise(topic))
+        entry.telling.soon()
 
-    def claim(self, topic: str) -> bool:
-        """Whether something is untold, and nobody tells it yet."""
-        if topic in self._told_by or not self.untold(topic):
-            return False
-        self._told_by.add(topic)
-        return True
+    async def _tell_or_raise(self, topic: str) -> None:
+        if (failed := await self.tell(topic)) is not None:
+            raise failed
 
     async def tell_all_anew(self) -> None:
         """The backend has forgotten who is present, or may have. Raises `BackendUnavailable`: nothing is given up."""

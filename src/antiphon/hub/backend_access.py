@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from antiphon.shown import shown
 
-from .attendance import PAUSES, Attendance
+from .attendance import Attendance
 from .backends.base import Backend, is_in_process
 from .delivery import LocalTopic, Station
 from .errors import BackendUnavailable
@@ -21,6 +21,7 @@ from .loops import in_loop
 from .message import resync
 from .records import Change, Entry, Keep, Page, Position, Roster, Track
 from .rooms import Room, Rooms
+from .telling import PAUSES
 
 logger: Final = logging.getLogger("antiphon.hub")
 
@@ -67,7 +68,7 @@ class BackendAccess:
         self._up_in: asyncio.AbstractEventLoop | None = None
         """The loop of those who wait for `_up`."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._attendance = Attendance(backend, self.once, lambda: self.connected)
+        self._attendance = Attendance(backend, self.once, self)
         rooms.on_lost = self._lost
         rooms.on_restored = self._restored
         rooms.on_forgotten = self._forgotten
@@ -227,11 +228,7 @@ class BackendAccess:
         if self.in_process:
             self.spawn(self.flush_departures, topic)
         else:
-            self.at_home_soon(lambda: self._tell_until_told(topic))
-
-    def _tell_until_told(self, topic: str) -> None:
-        if self.running and self._attendance.claim(topic):
-            self.spawn(self._attendance.tell_until_told, topic)
+            self.at_home_soon(lambda: self._attendance.tell_soon(topic) if self.running else None)
 
     async def back(self) -> None:
         """A call has failed: wait until another may succeed."""

@@ -450,7 +450,7 @@ class Station:
     def close_guests(self, user: str, code_and_reason: tuple[int, str]) -> None:
         """Those of a user. One that is in topics, too, may be closed already: once is all it is."""
         for guest in tuple(self.guests.of_user(short(user))):
-            guest.sink.disconnect(*code_and_reason)
+            guest.disconnect(*code_and_reason)
 
     def revoke(self, whose: tuple[str, str, float], code_and_reason: tuple[int, str]) -> None:
         """Disconnect those of a user and a session ("": any) whose token was issued before; and the user's receivers
@@ -458,7 +458,7 @@ class Station:
         user, session, before = whose
         for guest in tuple(self.guests.concerned(user, session)):
             if guest.older_than(before):
-                guest.sink.disconnect(*code_and_reason)
+                guest.disconnect(*code_and_reason)
         if user and not session:
             for receiver in self._receivers_of(user):
                 if self.guests.with_sink(receiver.sink) is None:

@@ -46,6 +46,12 @@ class Guest:
         """Before that nothing may be sent."""
         return getattr(self.websocket, "application_state", None) is not WebSocketState.CONNECTING
 
+    def disconnect(self, code: int, reason: str) -> None:
+        """Close the connection; before it is accepted, refuse it, readably where it is refused so."""
+        refuse = None if self.accepted else getattr(self.websocket, "refuse_handshake", None)
+        if refuse is None or not refuse(code, reason):
+            self.sink.disconnect(code, reason)
+
     def older_than(self, before: float) -> bool:
         """Its token was issued before, as far as anybody can know."""
         return self.issued_at is None or self.issued_at < before

@@ -386,7 +386,8 @@ class Hub:
         """The connection is this identity's until it ends: `send`, `close_connections` and `revoke` find it.
 
         Called by whatever lets somebody in, `antiphon.gate.admit` above all; again where the identity was renewed.
-        `websocket`: an antiphon WebSocket, accepted or not. Of any other connection only the identity is looked at.
+        `websocket`: an antiphon WebSocket, accepted or not, or what has a `sink`. Of any other connection only the
+        identity is looked at.
         Raises `Revoked`; `BackendUnavailable` where the backend was never there, so that nobody knows who was revoked.
         """
         if not isinstance(identity, Identity):

@@ -19,11 +19,11 @@ import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable
 
-from .attendance import PAUSES
 from .backend_access import BackendAccess, OnOutage
 from .errors import BackendUnavailable, HubError, HubNotRunning
 from .loops import in_loop
 from .rooms import Rooms
+from .telling import PAUSES
 from .workers import warn_of_others
 
 

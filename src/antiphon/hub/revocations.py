@@ -6,26 +6,20 @@ A revocation is a note in the backend: its name says whom it is about, its numbe
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from antiphon.identity import Identity
-from antiphon.shown import shown
 
-from .attendance import PAUSES
 from .backend_access import BackendAccess
 from .backends.base import gate_of, keeps_gate
 from .clock import LoopClock
-from .errors import BackendUnavailable
 from .expiring import Expiring
 from .guests import short
 from .records import Note
-
-logger: Final = logging.getLogger("antiphon.hub")
+from .telling import Telling
 
 REVOKED: Final = b"r"
 """The first byte of the control message that tells of revocations."""
@@ -66,7 +60,7 @@ class Revocations:
         self._table: Expiring[float] = Expiring("revocations")
         self._untold: dict[str, None] = {}
         """Names of those that some process may not have been told of."""
-        self._telling = False
+        self._telling = Telling(access, "revocations", self._left, self._tell)
         self._lock = threading.Lock()
         access.learn = self._learn
 
@@ -96,7 +90,7 @@ class Revocations:
             await self._access.call("note", backend.note, [note])
             await self._access.control(REVOKED + _pack([note]))
         except BaseException:
-            self._access.at_home_soon(self._tell_soon)
+            self._access.at_home_soon(self._telling.soon)
             raise
         self._untold.pop(note.key, None)
 
@@ -132,39 +126,25 @@ class Revocations:
         there = {note.key: note.value for note in notes}
         self._untold |= {note.key: None for note in self._known() if there.get(note.key, -1.0) < note.value}
         if self._untold:
-            self._tell_soon()
+            self._telling.soon()
 
     def _known(self) -> Sequence[Note]:
         with self._lock:
             return [Note(*one) for one in self._table.items(self._clock())]
 
-    async def _tell(self, notes: Sequence[Note]) -> None:
+    def _left(self) -> Sequence[Note]:
+        """Those that are still to be told, where they have not ended."""
+        return [one for one in self._known() if one.key in self._untold] if self._untold else ()
+
+    async def _tell(self) -> None:
         backend = gate_of(self._access.backend, "hub.revoke()")
+        notes = self._left()
         for start in range(0, len(notes), TOLD_TOGETHER):
             some = notes[start : start + TOLD_TOGETHER]
             await self._access.once("note", backend.note, some)
             await self._access.once("control", backend.control, REVOKED + _pack(some))
             for note in some:
                 self._untold.pop(note.key, None)
-
-    def _tell_soon(self) -> None:
-        if not self._telling:
-            self._telling = True
-            self._access.spawn(self._tell_until_told)
-
-    async def _tell_until_told(self) -> None:
-        """Ends when nothing is untold, or the backend is lost: then `_learn` tells when it is back."""
-        pause, longest = PAUSES
-        try:
-            while self._access.connected and (notes := [one for one in self._known() if one.key in self._untold]):
-                try:
-                    await self._tell(notes)
-                except BackendUnavailable as error:
-                    logger.info("revocations are told again: %s", shown(error))
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, longest)
-        finally:
-            self._telling = False
 
 
 def _pack(notes: Iterable[Note]) -> bytes:

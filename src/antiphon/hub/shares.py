@@ -18,11 +18,11 @@ from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.types import Sink
 
-from .attendance import PAUSES, TOGETHER
 from .backend_access import BackendAccess
 from .backends.base import gate_of
 from .errors import BackendUnavailable
 from .records import Claimed
+from .telling import TOGETHER, Telling
 
 logger: Final = logging.getLogger("antiphon.hub")
 
@@ -59,7 +59,7 @@ class Shares:
         """By ref: the limit's name, and whether the share is held; what the backend has yet to be told."""
         self._turn = 0
         """How often all were claimed anew."""
-        self._telling = False
+        self._telling = Telling(access, "shares", lambda: self._untold, self._tell_some)
         self._lock = threading.Lock()
         access.claim_anew = self._claim_anew
 
@@ -142,27 +142,7 @@ class Shares:
             self._untold.pop(share.ref, None)
             return
         self._untold[share.ref] = share.key, held
-        self._access.at_home_soon(self._tell_soon)
-
-    def _tell_soon(self) -> None:
-        if not self._telling:
-            self._telling = True
-            self._access.spawn(self._tell_until_told)
-
-    async def _tell_until_told(self) -> None:
-        """Ends when nothing is untold, or the backend is lost: then all shares are claimed anew when it is back."""
-        pause, longest = PAUSES
-        try:
-            while self._untold and self._access.connected:
-                try:
-                    await self._tell_some()
-                    pause = PAUSES[0]
-                except BackendUnavailable as error:
-                    logger.info("shares are told again: %s", shown(error))
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, longest)
-        finally:
-            self._telling = False
+        self._access.at_home_soon(self._telling.soon)
 
     async def _tell_some(self) -> None:
         """Raises `BackendUnavailable` when some of it was not told."""

@@ -16,20 +16,34 @@ from antiphon.connection.denials import Denials
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
 from antiphon.exceptions import RegistrationError
-from antiphon.gate.door import OPEN, Door
-from antiphon.gate.limits import NO_LIMITS, Limits
-from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape
+from antiphon.gate.limits import Limits
+from antiphon.gate.terms import NO_TERMS, Lets, Terms
+from antiphon.messages import Channel, ChannelOptions
 from antiphon.messages.conversation import Runnable
-from antiphon.messages.program import check_blueprint
+from antiphon.messages.program import Blueprint, check_blueprint
+from antiphon.messages.shape import ChannelShape
 from antiphon.tags import snake_case
-from antiphon.types import ANSWER_KEY, DECLARED_EXTENSION, Receive, Scope, Send
+from antiphon.types import ANSWER_KEY, DECLARED_EXTENSION, WRITE_KEY, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import NOTHING, Overrides, OverridesProvider, overrides_of
-from .route import APIWebSocketRoute, Lets
+from .route import APIWebSocketRoute
 
 MOST_VARIANTS: Final = 16
 """Programs with overrides applied: those change from test to test."""
+
+
+class ChannelTold(Lets, total=False):
+    """What a channel takes besides its path, function and name."""
+
+    dependencies: Sequence[Any] | None
+    """Run once per connection."""
+    sends: Any
+    """A union of the message classes that it sends besides those that its `Caller`s name."""
+    options: ChannelOptions | None
+    """Its wire and limits."""
+    subprotocol: str | None
+    """Served is only who offers it, and it is agreed on."""
 
 
 def blueprint_of(
@@ -37,12 +51,13 @@ def blueprint_of(
     function: Callable[..., Any] | None,
     name: str | None,
     *,
-    dependencies: Sequence[Any],
-    sends: Any,
-    options: ChannelOptions | None,
-    subprotocol: str | None,
-) -> Blueprint:
-    """What was written of a channel, checked. Raises RegistrationError."""
+    dependencies: Sequence[Any] | None = None,
+    sends: Any = None,
+    options: ChannelOptions | None = None,
+    subprotocol: str | None = None,
+    **lets: Unpack[Lets],
+) -> tuple[Blueprint, Lets]:
+    """What was written of a channel, checked, and what is its route's. Raises RegistrationError."""
     if options is not None and not isinstance(options, ChannelOptions):
         raise RegistrationError(f"a channel's options are ChannelOptions(...), not {options!r}")
     own = (
@@ -52,13 +67,13 @@ def blueprint_of(
         call=function,
         name=name or own,
         path=path,
-        dependencies=tuple(dependencies),
+        dependencies=tuple(dependencies or ()),
         options=options,
         sends=sends,
         subprotocol=subprotocol,
     )
     check_blueprint(blueprint)
-    return blueprint
+    return blueprint, lets
 
 
 def serving(channel: Channel) -> Callable[..., Any]:
@@ -81,8 +96,8 @@ _NO_OVERRIDES: Final = _NoOverrides()
 
 
 class ChannelRoute(APIWebSocketRoute):
-    """A path and a channel. `options` are those of the app or router around, for a channel that has none, `limits` how
-    much it lets in."""
+    """A path and a channel. `options` are those of the app or router around, for a channel that has none, `terms` what
+    it says of who may come in, and how much."""
 
     def __init__(
         self,
@@ -93,7 +108,7 @@ class ChannelRoute(APIWebSocketRoute):
         dependencies: Sequence[Depends] | None = None,
         dependency_overrides_provider: OverridesProvider | None = None,
         options: ChannelOptions | None = None,
-        limits: Limits = NO_LIMITS,
+        terms: Terms = NO_TERMS,
         **lets: Unpack[Lets],
     ) -> None:
         self.channel: Channel = channel
@@ -107,7 +122,7 @@ class ChannelRoute(APIWebSocketRoute):
             name=channel.name if name is None else name,
             dependencies=dependencies,
             dependency_overrides_provider=dependency_overrides_provider,
-            limits=limits,
+            terms=terms,
             **lets,
         )
 
@@ -123,19 +138,22 @@ class ChannelRoute(APIWebSocketRoute):
         """What the channel is at this path, with the handlers that it has now."""
         return self.program().shape
 
-    def program(self, overrides: Overrides = NOTHING) -> Runnable:
-        """What to run. Raises RegistrationError for handlers that cannot work at this path."""
+    def program(self, overrides: Overrides = NOTHING, limits: Limits | None = None) -> Runnable:
+        """What to run, within these limits (else the route's). Raises RegistrationError for handlers that cannot work
+        at this path.
+        """
+        limits = self.terms.limits if limits is None else limits
         if self.channel.size != self._size:
             self._programs.clear()
             self._size = self.channel.size
-        key = tuple((id(original), id(replacement)) for original, replacement in overrides.items())
+        key = (limits, *((id(original), id(replacement)) for original, replacement in overrides.items()))
         if key not in self._programs:
             if len(self._programs) >= MOST_VARIANTS:
                 self._programs.clear()
-            self._programs[key] = self._made(dict(overrides))
+            self._programs[key] = self._made(dict(overrides), limits)
         return self._programs[key]
 
-    def _made(self, overrides: Mapping[Any, Any]) -> Runnable:
+    def _made(self, overrides: Mapping[Any, Any], limits: Limits) -> Runnable:
         return Runnable(
             self.channel.blueprint,
             tuple(self.channel.registered()),
@@ -143,7 +161,7 @@ class ChannelRoute(APIWebSocketRoute):
             dependencies=self.dependencies,
             options=self.options,
             overrides=overrides,
-            limits=self.limits,
+            limits=limits,
         )
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -156,33 +174,15 @@ class ChannelRoute(APIWebSocketRoute):
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the channel; the coroutine is its runner's own, no frame lies between."""
         settled = self.program()
-        if not self.door.lets_in(scope, settled.options.denials or Denials.CLOSE):
+        terms = self.terms.here(scope)
+        if not terms.door.lets_in(scope, settled.options.denials or Denials.CLOSE):
             return runner.refuse_origin(scope, receive, send)
-        program = self.program(overrides_of(scope, self.dependency_overrides_provider))
+        program = self.program(overrides_of(scope, self.dependency_overrides_provider), terms.limits)
         scope[DECLARED_EXTENSION] = settled.declared
+        scope[WRITE_KEY] = settled.events.frame
         if (subprotocol := self.channel.blueprint.subprotocol) is not None:
             scope[ANSWER_KEY] = subprotocol
-        return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES, self.limits)
+        return runner.run(program, program.plan, scope, receive, send, _NO_OVERRIDES, terms.limits.unanswered)
 
-    def included(
-        self,
-        prefix: str,
-        dependencies: Sequence[Depends],
-        provider: OverridesProvider | None,
-        limits: Limits = NO_LIMITS,
-        door: Door = OPEN,
-        options: ChannelOptions | None = None,
-    ) -> ChannelRoute:
-        """As the base. `options` are those of what includes it, for a channel that has none."""
-        route = type(self)(
-            prefix + self.path,
-            self.channel,
-            name=self.name,
-            dependencies=[*dependencies, *self.dependencies],
-            dependency_overrides_provider=self.dependency_overrides_provider or provider,
-            options=self.options or options,
-            limits=limits + self.limits,
-        )
-        route.own_path = self.own_path
-        route.door = self.door.within(door)
-        return route
+    def _copy(self, path: str, options: ChannelOptions | None, **around: Any) -> ChannelRoute:
+        return type(self)(path, self.channel, name=self.name, options=self.options or options, **around)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, TypedDict, Unpack, get_type_hints
+from typing import Any, Final, TypedDict, Unpack
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
@@ -56,6 +56,13 @@ class Documentation(TypedDict, total=False):
     strict_content_type: bool
 
 
+class Inclusion(Documentation, total=False):
+    """Everything `include_router` takes besides a router and a prefix."""
+
+    dependencies: Sequence[Any] | None
+    default_response_class: type[Response] | None
+
+
 class Dump(TypedDict, total=False):
     """How `response_model` writes a value, under FastAPI's names."""
 
@@ -79,7 +86,7 @@ class RouteOptions(Documentation, Dump, total=False):
 
 def check_keywords(given: Mapping[str, Any], known: type, where: str) -> None:
     """Raise TypeError, as Python would, for keywords that a `**options: Unpack[known]` does not name."""
-    if unknown := given.keys() - get_type_hints(known).keys():
+    if unknown := given.keys() - known.__annotations__.keys():
         raise TypeError(f"{where} got an unexpected keyword argument {min(unknown)!r}")
 
 

@@ -16,9 +16,10 @@ from starlette.routing import BaseRoute, Host, Match, Mount, NoMatchFound, Route
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 from starlette.staticfiles import StaticFiles
 
+from antiphon.dependencies.inspection import describe
 from antiphon.dependencies.params import Depends
-from antiphon.gate.door import OPEN, Door
-from antiphon.gate.limits import NO_LIMITS, Limits
+from antiphon.gate.limits import Limits
+from antiphon.gate.terms import NO_TERMS, Terms
 from antiphon.messages import ChannelOptions
 from antiphon.types import Receive, Scope, Send
 
@@ -60,8 +61,7 @@ class IncludedRouter(BaseRoute):
         provider: OverridesProvider | None,
         options: dict[str, Any],
         channel_options: ChannelOptions | None = None,
-        limits: Limits = NO_LIMITS,
-        door: Door = OPEN,
+        terms: Terms = NO_TERMS,
     ) -> None:
         self.router = router
         self.prefix = prefix
@@ -69,8 +69,7 @@ class IncludedRouter(BaseRoute):
         self.provider = provider
         self.options = options
         self.channel_options = channel_options
-        self.limits = limits
-        self.door = door
+        self.terms = terms
         self._source: list[BaseRoute] = []
         self._effective: list[BaseRoute] = []
 
@@ -116,18 +115,15 @@ class IncludedRouter(BaseRoute):
                 provider=self.provider or route.provider,
                 options=self.options | route.options,
                 channel_options=route.channel_options or self.channel_options,
-                limits=self.limits + route.limits,
-                door=route.door.within(self.door),
+                terms=route.terms.within(self.terms),
             )
         around = (self.prefix, self.dependencies, self.provider)
-        if isinstance(route, ChannelRoute):
-            return route.included(*around, self.limits, self.door, self.channel_options)
         if isinstance(route, APIWebSocketRoute):
-            return route.included(*around, self.limits, self.door)
+            return route.included(*around, self.terms, self.channel_options)
         if isinstance(route, APIRoute):
             return route.included(*around, self.options)
         if isinstance(route, WebSocketRoute):
-            return route.included(self.prefix, self.limits, self.door)
+            return route.included(self.prefix, self.terms)
         return self._foreign(route)
 
     def _foreign(self, route: BaseRoute) -> BaseRoute | None:
@@ -186,6 +182,13 @@ def flatten(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
             yield from flatten(route.routes)
         else:
             yield route
+
+
+def check_plain_routes(routes: Sequence[BaseRoute], limits: Limits) -> None:
+    """Raise RegistrationError for a route, made before what it is in, that cannot do what these limits ask of it."""
+    for route in flatten(routes):
+        if isinstance(route, StarletteWebSocketRoute) and not isinstance(route, ChannelRoute):
+            limits.check_plain(describe(route.endpoint))
 
 
 def check_paths(routes: Sequence[BaseRoute]) -> None:

@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol, TypeVar, Unpack
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, Unpack
 
-from antiphon.messages import Channel, ChannelOptions
+from antiphon.messages import Channel
 
+from .channel import ChannelTold
 from .errors import a_path
 from .http import RouteOptions
-from .route import Lets, Told
+from .route import Told
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
-class Registrar(Protocol):
-    """Where the decorators register: a router."""
+class RouteMethods:
+    """What `APIRouter` and `App` share: each method registers on `self._registrar`, decorators return the function."""
+
+    @property
+    def _registrar(self) -> RouteMethods:
+        """The router, which has methods of its own in place of those called `add_...`."""
+        raise NotImplementedError
 
     def add_api_websocket_route(
-        self,
-        path: str,
-        endpoint: Callable[..., Any],
-        name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
-        **told: Unpack[Told],
+        self, path: str, endpoint: Callable[..., Any], name: str | None = None, **told: Unpack[Told]
     ) -> None:
-        """For `websocket`."""
+        """What `websocket()` does, without a decorator."""
+        self._registrar.add_api_websocket_route(path, endpoint, name, **told)
 
     def add_channel(
         self,
         path: str,
         function: Callable[..., Any] | None = None,
         name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
-        sends: Any = None,
-        options: ChannelOptions | None = None,
-        subprotocol: str | None = None,
-        **lets: Unpack[Lets],
+        **told: Unpack[ChannelTold],
     ) -> Channel:
-        """For `channel`."""
+        """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
+        return self._registrar.add_channel(path, function, name, **told)
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
-        """For `websocket_route`."""
+        """What `websocket_route()` does, without a decorator."""
+        self._registrar.add_websocket_route(path, endpoint, name)
 
     def add_api_route(
         self,
@@ -53,7 +51,8 @@ class Registrar(Protocol):
         methods: Collection[str] | None = None,
         **options: Unpack[RouteOptions],
     ) -> None:
-        """For `api_route`."""
+        """What `api_route()` does, without a decorator."""
+        self._registrar.add_api_route(path, endpoint, methods=methods, **options)
 
     def add_route(
         self,
@@ -63,25 +62,18 @@ class Registrar(Protocol):
         name: str | None = None,
         include_in_schema: bool = True,
     ) -> None:
-        """For `route`."""
+        """What `route()` does, without a decorator."""
+        self._registrar.add_route(path, endpoint, methods, name, include_in_schema)
 
     def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
-        """For `on_event`."""
+        """Call `func` at "startup" or "shutdown"; any other type is a ValueError."""
+        self._registrar.add_event_handler(event_type, func)
 
-
-class RouteMethods:
-    """The decorators that `APIRouter` and `App` share; each registers on `self._registrar` and returns the function."""
-
-    @property
-    def _registrar(self) -> Registrar:
-        raise NotImplementedError
-
-    def websocket(
-        self, path: str, name: str | None = None, *, dependencies: Sequence[Any] | None = None, **told: Unpack[Told]
-    ) -> Callable[[Endpoint], Endpoint]:
+    def websocket(self, path: str, name: str | None = None, **told: Unpack[Told]) -> Callable[[Endpoint], Endpoint]:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
 
-        `receives` and `sends` are the types of its messages: documents tell of them, and nothing else changes.
+        `name`: the function's without one. `dependencies` run before those of its parameters. `receives` and `sends`
+        are the types of its messages: documents tell of them, and nothing else changes.
         `origins`: which pages may connect (`SAME`, patterns in a list, `Origins`); `denials`: how others are refused.
         Both as the router or the app says where they are left out. `rates` bound the messages of a connection,
         `connects` the handshakes of an address; those of the app and of routers hold too.
@@ -91,21 +83,13 @@ class RouteMethods:
         a_path(path)
 
         def register(endpoint: Endpoint) -> Endpoint:
-            router.add_api_websocket_route(path, endpoint, name, dependencies=dependencies, **told)
+            router.add_api_websocket_route(path, endpoint, name, **told)
             return endpoint
 
         return register
 
     def channel(
-        self,
-        path: str,
-        name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
-        sends: Any = None,
-        options: ChannelOptions | None = None,
-        subprotocol: str | None = None,
-        **lets: Unpack[Lets],
+        self, path: str, name: str | None = None, **told: Unpack[ChannelTold]
     ) -> Callable[[Callable[..., Any]], Channel]:
         """Serve typed messages at `path`; the decorated function is called for each connection, and `@chat.on` handles
         its messages.
@@ -120,16 +104,7 @@ class RouteMethods:
         a_path(path)
 
         def register(function: Callable[..., Any]) -> Channel:
-            return router.add_channel(
-                path,
-                function,
-                name,
-                dependencies=dependencies,
-                sends=sends,
-                options=options,
-                subprotocol=subprotocol,
-                **lets,
-            )
+            return router.add_channel(path, function, name, **told)
 
         return register
 

@@ -5,56 +5,49 @@ Matching and URL building are Starlette's (`WebSocketRoute`); running the endpoi
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeAlias, Unpack
 
 from starlette.convertors import Convertor
 from starlette.middleware import Middleware
 from starlette.routing import Match, compile_path, get_name
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 
-from antiphon.connection.denials import Denials
 from antiphon.dependencies import Kind, analyze
 from antiphon.dependencies.inspection import describe, unpartial
 from antiphon.dependencies.params import Depends
 from antiphon.dependencies.plan import Plan
-from antiphon.gate.door import OPEN, Door, Gated
-from antiphon.gate.limits import NO_LIMITS, Limits
-from antiphon.gate.origins import OriginsLike
-from antiphon.gate.rates import Rate
+from antiphon.gate.limits import Limits
+from antiphon.gate.terms import NO_TERMS, Lets, Terms, terms_of
+from antiphon.messages import ChannelOptions
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import endpoint as runner
 from .context import OverridesProvider
 from .errors import check_endpoint, check_injectable, check_messages, check_path
+from .http import check_keywords
 
-
-class Lets(Gated, total=False):
-    """Who may come in and how much a route lets in, beside what the app and its routers say."""
-
-    rates: Sequence[Rate] | None
-    """Of the messages of each connection."""
-    connects: Rate | None
-    """Of the handshakes of an address."""
+PlainRunner: TypeAlias = Callable[[Callable[..., Any], Limits, Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
 class Told(Lets, total=False):
-    """What a route says of its messages, for documents: their types, unions of them as a rule; and what it lets in."""
+    """What a route takes besides its path, endpoint and name."""
 
+    dependencies: Sequence[Any] | None
+    """Run before those of the endpoint's parameters."""
     receives: Any
-    """From the client."""
+    """The type of the messages from the client, a union as a rule: for documents."""
     sends: Any
-    """To it."""
+    """The type of those to it."""
 
 
 class WebSocketRoute(StarletteWebSocketRoute):
     """A path and an `endpoint(websocket)` without dependency injection, or a `WebSocketEndpoint` class.
 
     Takes the place of Starlette's, and ends connections by the close matrix. `middleware` is wrapped around this route
-    only. `name` (else the endpoint's) is what `url_path_for` finds it by. `limits` are how much it lets in.
+    only. `name` (else the endpoint's) is what `url_path_for` finds it by. `terms` are those of what it is in.
     """
 
     def __init__(
@@ -64,38 +57,38 @@ class WebSocketRoute(StarletteWebSocketRoute):
         *,
         name: str | None = None,
         middleware: Sequence[Middleware] | None = None,
-        limits: Limits = NO_LIMITS,
+        terms: Terms = NO_TERMS,
     ) -> None:
         check_path(path, endpoint)
-        limits.check_plain(describe(endpoint))
+        terms.limits.check_plain(describe(endpoint))
         super().__init__(path, endpoint, name=name)
         self.middleware: list[Middleware] = list(middleware or ())
-        self.door: Door = OPEN
-        """What is said of who may come in."""
-        run = runner.run_session if _is_function(endpoint) else runner.run_asgi
-        self.limits: Limits = limits
-        self.app: ASGIApp = functools.partial(run, endpoint, limits)
+        self.terms: Terms = terms
+        """Who may come in, and how much."""
+        self._runner: PlainRunner = runner.run_session if _is_function(endpoint) else runner.run_asgi
+        self.app: ASGIApp = self._run
         for factory, args, kwargs in reversed(self.middleware):
             self.app = factory(self.app, *args, **kwargs)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
-        if not self.door.lets_in(scope):
+        if not self.terms.here(scope).door.lets_in(scope):
             return runner.refuse_origin(scope, receive, send)
         running: Coroutine[Any, Any, None] = self.app(scope, receive, send)  # type: ignore[assignment]
         return running
 
-    def included(self, prefix: str, limits: Limits = NO_LIMITS, door: Door = OPEN) -> WebSocketRoute:
-        """This route as it appears below `prefix`, within the `limits` and behind the `door` of what includes it."""
-        route = type(self)(
+    def _run(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        return self._runner(self.endpoint, self.terms.here(scope).limits, scope, receive, send)
+
+    def included(self, prefix: str, terms: Terms = NO_TERMS) -> WebSocketRoute:
+        """This route as it appears below `prefix`, within the `terms` of what includes it."""
+        return type(self)(
             prefix + self.path,
             self.endpoint,
             name=self.name,
             middleware=self.middleware,
-            limits=limits + self.limits,
+            terms=self.terms.within(terms),
         )
-        route.door = self.door.within(door)
-        return route
 
 
 class APIWebSocketRoute(StarletteWebSocketRoute):
@@ -105,8 +98,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
     router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
     and their values are dropped. `origins` and `denials` say which pages may connect, and how others are refused;
     None: as the app or router around. `rates` bound the messages of each connection, `connects` the handshakes of an
-    address, beside the `limits` of what the route is in. `receives` and `sends` are the types of its messages, for
-    documents. `name` (else the endpoint's) is what `url_path_for` finds it by. Overrides come from
+    address, beside those in the `terms` of what the route is in. `receives` and `sends` are the types of its messages,
+    for documents. `name` (else the endpoint's) is what `url_path_for` finds it by. Overrides come from
     `dependency_overrides_provider`, else from the app around.
     """
 
@@ -120,16 +113,14 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         dependency_overrides_provider: OverridesProvider | None = None,
         receives: Any = None,
         sends: Any = None,
-        origins: OriginsLike | None = None,
-        denials: Denials | None = None,
-        rates: Sequence[Rate] | None = None,
-        connects: Rate | None = None,
-        limits: Limits = NO_LIMITS,
+        terms: Terms = NO_TERMS,
+        **lets: Unpack[Lets],
     ) -> None:
+        check_keywords(lets, Lets, type(self).__name__)
         check_path(path, endpoint)
         check_injectable(endpoint)
-        self.limits: Limits = limits + Limits(rates, connects)
-        """Those of the app and of routers, and its own."""
+        self.terms: Terms = terms_of(**lets).within(terms)
+        """Who may come in, and how much."""
         self.check(endpoint)
         for declared in (receives, sends):
             check_messages(declared, endpoint)
@@ -137,8 +128,6 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         """The type of the messages from the client, for documents; None: not told."""
         self.sends: Any = sends
         """The type of the messages to it."""
-        self.door: Door = Door(origins, denials)
-        """What is said of who may come in."""
         self.path = path
         self.own_path = path
         """Without the prefixes of routers."""
@@ -156,7 +145,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
     def check(self, endpoint: Callable[..., Any]) -> None:
         """Raise RegistrationError for what cannot be an endpoint."""
         check_endpoint(endpoint)
-        self.limits.check_plain(describe(endpoint))
+        self.terms.limits.check_plain(describe(endpoint))
 
     def analyzed(self) -> Plan:
         """The endpoint's plan at this path."""
@@ -171,33 +160,41 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
-        if not self.door.lets_in(scope):
+        terms = self.terms.here(scope)
+        if not terms.door.lets_in(scope):
             return runner.refuse_origin(scope, receive, send)
         provider = self.dependency_overrides_provider
-        return runner.run(self.endpoint, self.plan, scope, receive, send, provider, self.limits)
+        return runner.run(self.endpoint, self.plan, scope, receive, send, provider, terms.limits)
 
     def included(
         self,
         prefix: str,
         dependencies: Sequence[Depends],
         provider: OverridesProvider | None,
-        limits: Limits = NO_LIMITS,
-        door: Door = OPEN,
+        terms: Terms = NO_TERMS,
+        options: ChannelOptions | None = None,
     ) -> APIWebSocketRoute:
-        """This route as it appears below `prefix`, behind `dependencies`, `limits` and `door` of what includes it."""
-        route = type(self)(
+        """This route as it appears below `prefix`, behind `dependencies`, within the `terms` of what includes it.
+
+        `options` are for a channel that has none.
+        """
+        route = self._copy(
             prefix + self.path,
-            self.endpoint,
-            name=self.name,
+            options,
             dependencies=[*dependencies, *self.dependencies],
             dependency_overrides_provider=self.dependency_overrides_provider or provider,
-            receives=self.receives,
-            sends=self.sends,
-            limits=limits + self.limits,
+            terms=self.terms.within(terms),
         )
         route.own_path = self.own_path
-        route.door = self.door.within(door)
         return route
+
+    def _copy(self, path: str, options: ChannelOptions | None, **around: Any) -> APIWebSocketRoute:
+        return type(self)(path, self.endpoint, name=self.name, receives=self.receives, sends=self.sends, **around)
+
+
+def is_foreign(route: object) -> bool:
+    """A WebSocket route of Starlette's or FastAPI's own, which knows nothing of terms."""
+    return isinstance(route, StarletteWebSocketRoute) and not isinstance(route, WebSocketRoute | APIWebSocketRoute)
 
 
 def _is_function(endpoint: Callable[..., Any]) -> bool:

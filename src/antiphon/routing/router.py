@@ -15,32 +15,30 @@ from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Router
-from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 
 from antiphon.connection.denials import Denials
 from antiphon.dependencies.inspection import describe
 from antiphon.dependencies.params import Depends
-from antiphon.gate.door import DOOR_KEY, OPEN, Door
-from antiphon.gate.limits import Limits
 from antiphon.gate.origins import OriginsLike
 from antiphon.gate.rates import Rate
+from antiphon.gate.terms import NO_TERMS, TERMS_KEY, Terms, terms_of
 from antiphon.messages import Channel, ChannelOptions
 from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import elsewhere
 from . import lifespan as lifespans
-from .channel import ChannelRoute, blueprint_of
+from .channel import ChannelRoute, ChannelTold, blueprint_of
 from .context import OverridesProvider
-from .endpoint import refuse_origin, refuse_unknown
+from .endpoint import refuse_origin, refuse_unknown, run_asgi
 from .errors import RoutingError, a_path, check_endpoint, check_prefix, warn_of_missing_path_parameters
 from .fastapi_include import FastAPIInclude
-from .http import APIRoute, Documentation, RouteOptions, check_keywords
-from .include import Includable, IncludedRouter, check_paths, flatten, select
+from .http import APIRoute, Documentation, Inclusion, RouteOptions, check_keywords
+from .include import Includable, IncludedRouter, check_paths, check_plain_routes, flatten, select
 from .leaf import LeafRoute, is_leaf
 from .methods import RouteMethods
 from .near_misses import no_route
-from .route import APIWebSocketRoute, Lets, Told, WebSocketRoute
+from .route import APIWebSocketRoute, Told, WebSocketRoute, is_foreign
 from .suspects import warn_of_suspects, warn_of_unreachable
 
 logger: Final = logging.getLogger("antiphon")
@@ -94,9 +92,9 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self.dependency_overrides_provider = dependency_overrides_provider
         self.route_class = route_class
         self.channel_options = channel_options
-        self.limits: Limits = Limits(rates, connects)
-        self.door: Door = OPEN if origins is None and denials is None else Door(origins, denials)
-        """What it says of who may come in."""
+        self.terms: Terms = terms_of(rates=rates, connects=connects, origins=origins, denials=denials)
+        """Who may come in, and how much."""
+        check_plain_routes(self.routes, self.terms.limits)
         self.on_startup: list[Callable[[], Any]] = list(on_startup or ())
         self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
         self.documentation = documentation
@@ -113,22 +111,20 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         path: str,
         endpoint: Callable[..., Any],
         name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
         **told: Unpack[Told],
     ) -> None:
         """What `websocket()` does, without a decorator."""
+        check_keywords(told, Told, "websocket")
+        told["dependencies"] = [*self.dependencies, *(told.get("dependencies") or ())]
         route = APIWebSocketRoute(
             self.prefix + a_path(path),
             endpoint,
             name=name,
-            dependencies=[*self.dependencies, *(dependencies or ())],
             dependency_overrides_provider=self.dependency_overrides_provider,
-            limits=self.limits,
+            terms=self.terms,
             **told,
         )
         route.own_path = path
-        route.door = route.door.within(self.door)
         self._register(route)
 
     def add_channel(
@@ -136,44 +132,30 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         path: str,
         function: Callable[..., Any] | None = None,
         name: str | None = None,
-        *,
-        dependencies: Sequence[Any] | None = None,
-        sends: Any = None,
-        options: ChannelOptions | None = None,
-        subprotocol: str | None = None,
-        **lets: Unpack[Lets],
+        **told: Unpack[ChannelTold],
     ) -> Channel:
         """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
+        check_keywords(told, ChannelTold, "channel")
+        own = told.get("options")
+        told["options"] = own or self.channel_options
+        told["dependencies"] = [*self.dependencies, *(told.get("dependencies") or ())]
+        blueprint, lets = blueprint_of(self.prefix + a_path(path), function, name, **told)
         route = ChannelRoute(
-            self.prefix + a_path(path),
-            Channel(
-                blueprint_of(
-                    self.prefix + path,
-                    function,
-                    name,
-                    dependencies=[*self.dependencies, *(dependencies or ())],
-                    sends=sends,
-                    options=options or self.channel_options,
-                    subprotocol=subprotocol,
-                )
-            ),
-            dependencies=[*self.dependencies, *(dependencies or ())],
+            blueprint.path,
+            Channel(blueprint),
+            dependencies=blueprint.dependencies,
             dependency_overrides_provider=self.dependency_overrides_provider,
-            limits=self.limits,
+            terms=terms_of(denials=own.denials if own is not None else None).within(self.terms),
             **lets,
         )
         route.own_path = path
-        own = Door(None, options.denials if options is not None else None)
-        route.door = route.door.within(own).within(self.door)
         self._register(route)
         return route.channel
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
         """What `websocket_route()` does. Neither prefix nor dependencies apply, as in FastAPI; the gate does."""
         check_endpoint(endpoint)
-        route = WebSocketRoute(path, endpoint, name=name, limits=self.limits + Limits())
-        route.door = self.door
-        self.routes.append(route)
+        self.routes.append(WebSocketRoute(path, endpoint, name=name, terms=self.terms))
 
     def add_api_route(
         self,
@@ -208,16 +190,14 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         router: APIRouter,
         *,
         prefix: str = "",
-        dependencies: Sequence[Any] | None = None,
-        default_response_class: type[Response] | None = None,
-        **documentation: Unpack[Documentation],
+        **included: Unpack[Inclusion],
     ) -> None:
         """Serve the routes of `router` here too, below `prefix` and behind `dependencies`; also those added later.
 
         Raises RoutingError for a malformed prefix, for a cycle, and for a route whose path would be empty; TypeError
         for what is no APIRouter.
         """
-        check_keywords(documentation, Documentation, "include_router")
+        check_keywords(included, Inclusion, "include_router")
         check_prefix(prefix)
         if not isinstance(router, APIRouter):
             raise TypeError(
@@ -235,19 +215,18 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             )
         if not prefix:
             check_paths(router.routes)
-        response_class = default_response_class or self.default_response_class
-        included = IncludedRouter(
+        response_class = included.get("default_response_class") or self.default_response_class
+        route = IncludedRouter(
             router,
             prefix=self.prefix + prefix,
-            dependencies=[*self.dependencies, *(dependencies or ())],
+            dependencies=[*self.dependencies, *(included.get("dependencies") or ())],
             provider=self.dependency_overrides_provider,
             options={} if response_class is None else {"response_class": response_class},
             channel_options=self.channel_options,
-            limits=self.limits,
-            door=self.door,
+            terms=self.terms,
         )
-        included.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
-        self._register(included)
+        route.routes  # noqa: B018  built now, so that a dependency that cannot work is an error here
+        self._register(route)
 
     def mount(self, path: str, app: ASGIApp, name: str | None = None) -> None:
         """Hand everything below `path` to another ASGI app. Raises RoutingError for what is no path or no app."""
@@ -255,6 +234,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             raise RoutingError(f"mount takes a path and an ASGI app, got {path!r} and {app!r}")
         if path and not path.startswith("/"):
             raise RoutingError(f"A path must start with '/', got {path!r} for {describe(app)}")
+        if isinstance(app, Router):
+            check_plain_routes(app.routes, self.terms.limits)
         if is_leaf(app):
             self.routes.append(LeafRoute(path or "/", app, name=name))
         else:
@@ -272,7 +253,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         if is_leaf(endpoint):
             self.mount(path, endpoint, name)
         else:
-            super().add_route(path, endpoint, methods, name, include_in_schema)
+            Router.add_route(self, path, endpoint, methods, name, include_in_schema)
 
     def _register(self, route: BaseRoute) -> None:
         earlier = list(self.routes)
@@ -320,8 +301,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         if route is not None:
             scope["route"] = route
             scope.update(child_scope)
-            if kind == "websocket" and not _lets_in(self.door, route, scope):
-                return refuse_origin(scope, receive, send)
+            if kind == "websocket":
+                return _serve(route, self.terms.here(scope), scope, receive, send)
             return route.handle(scope, receive, send)
         if kind == "http" and self.redirect_slashes:
             redirect = elsewhere.redirect(self.routes, scope)
@@ -382,8 +363,14 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         return self is other
 
 
-def _lets_in(door: Door, route: BaseRoute, scope: Scope) -> bool:
-    """Routes of ours ask their doors themselves; those that were made elsewhere find the app's in the scope."""
-    if door is not OPEN or DOOR_KEY in scope:
-        scope[DOOR_KEY] = door
-    return type(route) is not StarletteWebSocketRoute or door.lets_in(scope)
+def _serve(route: BaseRoute, terms: Terms, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    """Routes of ours look for the terms in the scope, and keep them; for those made elsewhere that is done here."""
+    if terms is not NO_TERMS:
+        scope[TERMS_KEY] = terms
+    if not is_foreign(route):
+        return route.handle(scope, receive, send)
+    if not terms.door.lets_in(scope):
+        return refuse_origin(scope, receive, send)
+    if terms.limits:
+        return run_asgi(route.handle, terms.limits, scope, receive, send)
+    return route.handle(scope, receive, send)

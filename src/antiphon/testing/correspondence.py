@@ -15,6 +15,7 @@ from antiphon.clients.waiting import RemoteError
 from antiphon.messages import Wire
 from antiphon.messages.outgoing import outgoing_of
 from antiphon.messages.typecodec import codec_of, inner_json
+from antiphon.tagged import TAG, MessageSet
 
 from .expectation import MOST_SHOWN, show
 
@@ -110,10 +111,22 @@ class Correspondence:
         """The first event that is of the kind, taken; None when there is none. Others stay."""
         wanted = self._wanted(kind)
         for frame in self._events:
-            if (codec := wanted.get(frame[self.wire.tag])) is not None:
+            if (codec := wanted.get(frame.get(self.wire.tag, ""))) is not None:
                 self._events.remove(frame)
                 content = frame if self.wire.content is None else frame.get(self.wire.content, {})
                 return (codec.validate(inner_json(content)),)
+        return self._published(kind)
+
+    def _published(self, kind: TypeForm[T]) -> tuple[T] | None:
+        """The same among what typed topics with `Framing.EVENT` sent: the hub's event, with the message as its data."""
+        messages: MessageSet[T] | None = None
+        for frame in self._events:
+            data = frame.get("data")
+            if frame.get(TAG) == "message" and "topic" in frame and isinstance(data, dict):
+                messages = messages or MessageSet(kind, "receive_as")
+                if data.get(TAG) in messages.tags:
+                    self._events.remove(frame)
+                    return (messages.decode(json.dumps(data).encode()),)
         return None
 
     def _wanted(self, kind: Any) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+"""The terms of an app, a router or a route: which pages may connect, how others are refused, how much is let in.
+
+One object for all of it, so that whoever includes a router or serves a route hands on one thing. What the parts mean is
+`door.py`'s and `limits.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypedDict
+from weakref import WeakKeyDictionary
+
+from antiphon.connection.denials import Denials
+from antiphon.types import Scope
+
+from .door import OPEN, Door
+from .limits import NO_LIMITS, Limits
+from .origins import OriginsLike
+from .rates import Rate
+
+TERMS_KEY: Final = "antiphon.terms"
+"""Key in the scope: the `Terms` of the app and of the routers that serve it, for routes that were made before them."""
+
+
+class Lets(TypedDict, total=False):
+    """What apps, routers and routes take for the gate."""
+
+    origins: OriginsLike | None
+    """Which pages may connect: `SAME`, patterns in a list, or `Origins`. None: as what is around says."""
+    denials: Denials | None
+    """How handshakes are refused. None: as what is around says."""
+    rates: Sequence[Rate] | None
+    """Of the messages of each connection, beside those of what is around."""
+    connects: Rate | None
+    """Of the handshakes of an address, beside those of what is around."""
+
+
+class Terms:
+    """What was said, in one place or in several that lie within each other."""
+
+    __slots__ = ("__weakref__", "_here", "door", "limits")
+
+    def __init__(self, door: Door = OPEN, limits: Limits = NO_LIMITS) -> None:
+        self.door: Door = door
+        self.limits: Limits = limits
+        self._here: WeakKeyDictionary[Terms, Terms] = WeakKeyDictionary()
+
+    def within(self, outer: Terms) -> Terms:
+        """These in what `outer` stands for: of origins and denials the nearest holds, of rates all do."""
+        if outer is NO_TERMS or outer is self:
+            return self
+        if self is NO_TERMS:
+            return outer
+        return Terms(self.door.within(outer.door), outer.limits + self.limits)
+
+    def here(self, scope: Scope) -> Terms:
+        """These within those of the app and the routers that serve this connection, whether or not they are in it."""
+        outer: Terms = scope.get(TERMS_KEY, NO_TERMS)
+        if outer is NO_TERMS or self is NO_TERMS:
+            return self.within(outer)
+        known = self._here.get(outer)
+        if known is None:
+            known = self._here[outer] = self.within(outer)
+        return known
+
+
+NO_TERMS: Final = Terms()
+"""Nothing is said."""
+
+
+def terms_of(
+    *,
+    origins: OriginsLike | None = None,
+    denials: Denials | None = None,
+    rates: Sequence[Rate] | None = None,
+    connects: Rate | None = None,
+) -> Terms:
+    """What was written in one place. Raises RegistrationError and TypeError for what is none of it."""
+    if origins is None and denials is None and rates is None and connects is None:
+        return NO_TERMS
+    return Terms(Door(origins, denials), Limits(rates, connects))
