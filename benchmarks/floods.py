@@ -91,7 +91,10 @@ ATTACKS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "one-byte texts": ("/read", lambda: frame(b"a", 0x81)),
     "small JSON": ("/json", lambda: frame(b'{"a":1}', 0x81)),
     "one-byte echoes": ("/echo", lambda: frame(b"a", 0x81)),
+    "publishing to 300": ("/room/busy", lambda: frame(b"a", 0x81)),
 }
+RECEIVERS: Final = {"/room/busy": 300}
+"""By path: those who are there besides, and only read."""
 
 
 def flood(port: int, path: str, message: bytes, sockets: int, until: float, begun: Event) -> None:
@@ -99,7 +102,7 @@ def flood(port: int, path: str, message: bytes, sockets: int, until: float, begu
     data = message * max(1, CHUNK // len(message))
     chooser = selectors.DefaultSelector()
 
-    def come() -> None:
+    def come(events: int = selectors.EVENT_READ | selectors.EVENT_WRITE) -> None:
         sock = socket.create_connection(("127.0.0.1", port))
         sock.sendall(
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -108,8 +111,10 @@ def flood(port: int, path: str, message: bytes, sockets: int, until: float, begu
         )
         sock.recv(4096)
         sock.setblocking(False)
-        chooser.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, [0])
+        chooser.register(sock, events, [0])
 
+    for _ in range(RECEIVERS.get(path, 0)):
+        come(selectors.EVENT_READ)
     for _ in range(sockets):
         come()
     begun.set()
@@ -127,7 +132,7 @@ def flood(port: int, path: str, message: bytes, sockets: int, until: float, begu
             except OSError:
                 chooser.unregister(sock)
                 sock.close()
-                come()
+                come(key.events)
 
 
 async def talk(client: Client, until: float) -> list[float]:
@@ -198,7 +203,7 @@ def main(words: list[str]) -> None:
     sockets = [int(word) for word in words if word.isdigit()] or SOCKETS
     row("nothing", 0, stock)
     for attack in attacks:
-        for count in sockets:
+        for count in () if stock and ATTACKS[attack][0] in RECEIVERS else sockets:
             row(attack, count, stock)
 
 
