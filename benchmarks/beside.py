@@ -41,7 +41,7 @@ def server(app: str, environment: Mapping[str, str], *arguments: str, quiet: boo
         Path(folder, "beside_app.py").write_text(app)
         command = [sys.executable, "-m", "uvicorn", "beside_app:app", "--fd", str(listener.fileno())]
         command += ["--loop", "uvloop", "--log-level", "warning", "--no-access-log"]
-        command += arguments or ["--ws", "antiphon.server:WebSocketProtocol"]
+        command += arguments or ["--ws", "antiphon.server:WebSocketProtocol", "--http", "antiphon.server:HTTPProtocol"]
         env = {**os.environ, **environment}
         options = {"stderr": subprocess.DEVNULL} if quiet else {}
         with subprocess.Popen(command, cwd=folder, pass_fds=[listener.fileno()], env=env, **options) as process:

@@ -339,7 +339,7 @@ class _Link(asyncio.Protocol):
 
     def begin(self) -> None:
         """Ask the relay to show that it is the right one. `trusted` says how that went."""
-        if self._transport is None or self._worker is None:
+        if self._transport is None or self._worker is None or self.closed:
             return  # it was lost since
         if not same_user(self._transport.get_extra_info("socket")):
             log.error("the relay runs as another user: not joined")
