@@ -10,10 +10,12 @@ VENV=.venv
 ALL=() # what one pass runs, where it is not the whole suite
 case ${1:-} in
 lowest)
+	VENV=.cache/lowest/venv
 	# What can break with another version of a library: the parts that import one, with a server, its workers and a Redis.
 	# Not the engine's own parts, which import none, and not FastAPI's and Starlette's own tests, which hold for one release.
-	ALL=(tests/app tests/dependencies tests/dropin tests/examples tests/matrix tests/observability tests/routing
-		tests/security tests/testclient tests/testing tests/cli/test_run.py tests/connection/test_servers.py
+	ALL=(tests/app tests/asyncapi tests/dependencies tests/dropin tests/examples tests/gate tests/matrix tests/messages
+		tests/observability tests/routing tests/security tests/testclient tests/testing tests/cli/test_run.py
+		tests/connection/test_servers.py
 		tests/connection/test_websocket.py tests/hub/test_redis.py tests/hub/test_redis_contract.py
 		tests/server/test_asgi.py tests/server/test_http.py)
 	export ANTIPHON_TEST_EXEC=1 # each process from its first import on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -83,3 +84,22 @@ def test_every_floor_is_that_of_a_module_that_is_measured(covered: ModuleType) -
 def test_missed_lines_are_told_as_spans(covered: ModuleType) -> None:
     assert covered.spans([3, 4, 5, 9, 11, 12]) == "3-5 9 11-12"
     assert covered.spans([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [(["lowest"], ".cache/lowest/venv"), (["newest"], ".cache/newest/venv"), ([], ".venv")],
+    ids=["lowest", "newest", "the locked ones"],
+)
+def test_tests_with_other_versions_run_in_the_environment_that_has_them(
+    words: list[str], environment: str, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    for venv in (".cache/lowest/venv", ".cache/newest/venv", ".venv"):
+        python = tmp_path / venv / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\necho {venv} $*\n")
+        python.chmod(0o755)
+    command = [str(tmp_path / "scripts" / "test.sh"), *words, "tests/some.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{environment} -m pytest -q tests/some.py\n"

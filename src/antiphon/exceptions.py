@@ -221,6 +221,11 @@ class TooMuchJSON(InvalidJSON):
     close_code = 1009
     close_reason = "too many JSON values"
 
+    @property
+    def note(self) -> str:
+        """How many are taken, and which option says so."""
+        return f"{self.msg}, the most that ConnectionOptions.json_values takes"
+
 
 class _Failures(Exception):
     """A list of what pydantic found wrong."""

@@ -97,8 +97,9 @@ def test_more_values_than_allowed_are_refused_undecoded_and_one_long_string_is_n
         return text if kind is str else text.encode()
 
     much = encoded("[" + unit * 200_000 + "0]")
-    with pytest.raises(TooMuchJSON, match="more than 150000"):
+    with pytest.raises(TooMuchJSON, match="more than 150000") as caught:
         codec.decode_json(much, 150_000)
+    assert caught.value.note.endswith("150000 JSON values, the most that ConnectionOptions.json_values takes")
     assert len(codec.decode_json(much)) == 200_001
     assert codec.decode_json(encoded('["' + "é" * (1 << 20) + '"]'), 150_000) == ["é" * (1 << 20)]
     assert codec.decode_json(encoded("[" + "[]," * 10 + "0]"), 1) == [[]] * 10 + [0]  # too short to be long

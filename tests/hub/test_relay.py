@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -20,7 +23,7 @@ from antiphon.events import Event
 from antiphon.hub import BackendUnavailable, Hub, TopicOptions, UnknownBackend
 from antiphon.hub.backends.relay import RelayBackend, Supervisor
 from antiphon.hub.backends.relay import process as relay_process
-from antiphon.hub.backends.relay.trust import ANSWER, WorkerHandshake, new_key, target
+from antiphon.hub.backends.relay.trust import ANSWER, WorkerHandshake, key_file, new_key, target
 from antiphon.hub.backends.relay.wire import Op, Splitter, frame, native_address
 from antiphon.hub.environment import ENVIRONMENT
 from antiphon.hub.events import BackendLost, BackendRestored
@@ -268,6 +271,53 @@ async def test_a_relay_that_goes_on_dying_is_one_loss_until_it_is_back(tmp_path:
             assert dying == 0
         told = [type(event) for event in events if isinstance(event, (BackendLost, BackendRestored))]
         assert told == [BackendLost, BackendRestored] * 2
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_relay_that_goes_while_it_is_joined_leaves_no_socket(tmp_path: Path) -> None:
+    path = tmp_path / "relay"
+    server = relay_process.listen(str(path))
+    os.mkfifo(key_file(str(path)))
+
+    def go_when_the_key_is_read() -> None:
+        """That is when the worker is connected and has not said anything yet."""
+        with key_file(str(path)).open("w") as key:
+            server.close()
+            key.write(new_key())
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ResourceWarning)
+        going = asyncio.create_task(asyncio.to_thread(go_when_the_key_is_read))
+        with pytest.raises(BackendUnavailable, match="no relay answers"):
+            await Hub(f"relay://{path}").start()
+        await going
+        gc.collect()
+    assert [str(warning.message) for warning in warned] == []
+
+
+async def test_a_relay_whose_queue_is_full_is_joined_when_there_is_room(tmp_path: Path) -> None:
+    path = str(tmp_path / "relay")
+    key, full = new_key(), socket.socket(socket.AF_UNIX)
+    full.bind(path)
+    full.listen(0)
+    waiting = []
+    while True:  # as many as the kernel lets wait
+        waiting.append(socket.socket(socket.AF_UNIX))
+        waiting[-1].setblocking(False)
+        if waiting[-1].connect_ex(path):
+            break
+    hub = Hub(f"relay://{target(key, path)}")
+    threads = threading.active_count()
+    starting = asyncio.create_task(hub.start())
+    await asyncio.sleep(0)
+    assert threading.active_count() == threads, "a thread waits, and nothing could end it"
+    relay = relay_process.Relay(key)
+    server = await asyncio.get_running_loop().create_unix_server(lambda: relay_process.WorkerLink(relay), sock=full)
+    await starting
+    await hub.stop()
+    for one in waiting:
+        one.close()
     server.close()
     await server.wait_closed()
 

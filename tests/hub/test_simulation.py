@@ -17,9 +17,6 @@ def test_random_lives_keep_every_promise(block: int, caplog: pytest.LogCaptureFi
         assert len(life.stays) > 20, f"seed {seed} proves little"
 
 
-# An attempt to connect to a relay that is killed in that moment may leave its socket to the collector under uvloop:
-# not understood yet, and no promise of the hub's that this test is about.
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("backend", ["redis", "relay"])
 async def test_a_random_life_on_a_real_backend_keeps_every_promise(
     backend: str, caplog: pytest.LogCaptureFixture

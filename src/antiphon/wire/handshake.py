@@ -28,6 +28,7 @@ MAX_SUBPROTOCOLS: Final = 128
 """Far more than any client offers; thirty thousand fit into a head, and into every connection's memory."""
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)\r\n")
+_ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 (\d{3})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 _HEADERS: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+")
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -95,6 +96,8 @@ def validate(request: Request) -> bytes:
     """
     if request.method != "GET":
         raise HandshakeError(405, "a WebSocket handshake is a GET request", [(b"allow", b"GET")])
+    if not request.target.startswith(b"/") and not _ABSOLUTE.match(request.target):  # RFC 9112 §3.2
+        raise HandshakeError(400, "the request target is neither a path nor a URL")
     values = _collected(request.headers)
     for name in _SINGLE:
         if name in values and len(values[name]) > 1:

@@ -34,6 +34,9 @@ log: Final = logging.getLogger("antiphon.hub.relay")
 MAX_UNSENT: Final = 32 << 20
 """Bytes of requests that wait for a relay that does not read; more are refused."""
 
+QUEUE_FULL: Final = 0.02
+"""Seconds until a relay whose queue of new connections is full is tried again."""
+
 RENEWALS: Final = 3
 """Renewals per lease: two may be late before anybody is taken for dead."""
 
@@ -222,12 +225,11 @@ class RelayBackend:
     async def _connect(self) -> _Link:
         """A connection that has said hello, under a new name: what an old one left behind ends with the old lease."""
         loop, listener, config = asyncio.get_running_loop(), self._listener, self._config
-        # uvloop takes a path up to its first NUL, so an abstract address must be connected by the socket itself; in a
-        # thread, because connect waits while the backlog is full.
+        # uvloop takes a path up to its first NUL, so an abstract address must be connected by the socket itself.
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            await loop.run_in_executor(None, sock.connect, native_address(self._target))
             sock.setblocking(False)
+            await _reach(sock, native_address(self._target))
             # looked up anew each time: a relay that was started again by hand has a new one
             key = self._target_key or await loop.run_in_executor(None, find_key, self._target)
             _, link = await loop.create_unix_connection(
@@ -237,6 +239,7 @@ class RelayBackend:
             sock.close()
             raise
         try:
+            link.begin()
             await link.trusted
             await link.request(Op.HELLO, uuid.uuid4().hex, config.presence_lease)
         except BaseException as error:
@@ -300,6 +303,15 @@ class RelayBackend:
                 link.close()
 
 
+async def _reach(sock: socket.socket, address: str) -> None:
+    """Connect. No thread that waits is left behind when this is cancelled. Raises OSError."""
+    while True:
+        try:
+            return sock.connect(address)
+        except BlockingIOError:  # Linux says so of a queue that is full
+            await asyncio.sleep(QUEUE_FULL)
+
+
 class _Link(asyncio.Protocol):
     """One connection: requests out, answers and news in."""
 
@@ -324,6 +336,16 @@ class _Link(asyncio.Protocol):
     @property
     def closed(self) -> bool:
         return self._transport is None or self._transport.is_closing()
+
+    def begin(self) -> None:
+        """Ask the relay to show that it is the right one. `trusted` says how that went."""
+        if self._transport is None or self._worker is None or self.closed:
+            return  # it was lost since
+        if not same_user(self._transport.get_extra_info("socket")):
+            log.error("the relay runs as another user: not joined")
+            self._transport.abort()
+        else:
+            self._transport.write(self._worker.asking)
 
     # Requests
 
@@ -385,12 +407,12 @@ class _Link(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """`begin` does the rest.
+
+        A transport that ends in here, by `abort` or because the peer of a `write` is gone, never learns on uvloop that
+        the socket it was made from is its own: that would close its descriptor once more, when it is another's.
+        """
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        if not same_user(transport.get_extra_info("socket")):
-            log.error("the relay runs as another user: not joined")
-            self._transport.abort()
-        elif self._worker is not None:
-            self._transport.write(self._worker.asking)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
