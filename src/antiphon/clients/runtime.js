@@ -92,7 +92,7 @@ export class Client {
     get state() { return this.#state; }
     /** Where each topic was read to, as `since` wants it: to keep for the next page. */
     get positions() {
-        return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch }]) => seen === null ? [] : [[topic, `${seen}-${epoch}`]]));
+        return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch, gap }]) => seen === null || gap === "behind" ? [] : [[topic, `${seen}-${epoch}`]]));
     }
     /** Calls with the state, now and at each change. Returns how to stop it. */
     watch(listener) {
@@ -469,7 +469,7 @@ export class Client {
             }
             catch { /* a text, then */ }
         const type = typeof data === "string" && event !== null ? event.type : undefined;
-        this.#settle(type === "joined" || type === "message" ? event.topic : undefined);
+        this.#settle(type === "joined" || type === "message" || type === "resync" ? event.topic : undefined);
         if (type !== "error")
             this.#refused = false;
         if (type === "auth_expiring")
@@ -483,7 +483,7 @@ export class Client {
         if (type === "joined")
             this.#joined(event);
         if (type === "resync" && typeof event.topic === "string")
-            this.#back({ topic: event.topic, recovered: false });
+            this.#missed(event.topic);
         if (typeof type === "string")
             this.#tell(type, event);
         const inner = type === "message" && event.data?.type;
@@ -508,6 +508,8 @@ export class Client {
         const now = placeIn(event);
         if (now && !(recovered && before?.epoch === now.epoch))
             this.#stand(now, null);
+        else if (now && before)
+            before.gap = undefined;
         if (before)
             this.#back({ topic: topic, recovered: recovered === true });
     }
@@ -517,12 +519,19 @@ export class Client {
         const before = now && this.#places.get(now.topic);
         if (!now || (before?.epoch === now.epoch && before.seen !== null && now.offset <= before.seen))
             return now !== null;
-        this.#stand(now, now.offset);
+        this.#stand(now, now.offset, before?.gap && "behind");
         return false;
     }
-    #stand({ topic, offset, epoch }, seen) {
+    /** Something was lost: a return from here brings it, a return from behind the next message would not. */
+    #missed(topic) {
+        const place = this.#places.get(topic);
+        if (place)
+            place.gap ??= place.seen === null ? "behind" : "ahead";
+        this.#back({ topic, recovered: false });
+    }
+    #stand({ topic, offset, epoch }, seen, gap) {
         if (this.#places.has(topic) || this.#places.size < MOST_TOPICS)
-            this.#places.set(topic, { epoch, entered: offset, seen });
+            this.#places.set(topic, { epoch, entered: offset, seen, gap });
     }
     #beats(interval) {
         if (typeof interval === "number" && interval >= 1 && interval <= 3600)

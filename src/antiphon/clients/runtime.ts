@@ -97,7 +97,8 @@ export type Address = string | URL | (() => string | URL | Promise<string | URL>
 type Json = Record<string, unknown>;
 type Data = string | ArrayBuffer | ArrayBufferView;
 type Listener = (event: any, message?: any) => void;
-interface Place { readonly epoch: string; readonly entered: number; seen: number | null }
+interface Place { readonly epoch: string; readonly entered: number; seen: number | null; gap?: Gap | undefined }
+type Gap = "ahead" | "behind"; // of where we are: what was lost can still be had from here, or no more
 interface Standing { readonly topic: string; readonly offset: number; readonly epoch: string }
 interface Ask { sent: number; take?(data: unknown, size: number): void; end(error?: unknown, data?: unknown): void }
 interface Surroundings {
@@ -171,7 +172,7 @@ export class Client<Events extends object = Record<string, any>> {
 
   /** Where each topic was read to, as `since` wants it: to keep for the next page. */
   get positions(): Record<string, string> {
-    return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch }]) => seen === null ? [] : [[topic, `${seen}-${epoch}`]]));
+    return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch, gap }]) => seen === null || gap === "behind" ? [] : [[topic, `${seen}-${epoch}`]]));
   }
 
   /** Calls with the state, now and at each change. Returns how to stop it. */
@@ -495,14 +496,14 @@ export class Client<Events extends object = Record<string, any>> {
     let event: any = data;
     if (typeof data === "string") try { event = JSON.parse(data); } catch { /* a text, then */ }
     const type: unknown = typeof data === "string" && event !== null ? event.type : undefined;
-    this.#settle(type === "joined" || type === "message" ? event.topic : undefined);
+    this.#settle(type === "joined" || type === "message" || type === "resync" ? event.topic : undefined);
     if (type !== "error") this.#refused = false;
     if (type === "auth_expiring") void this.#renew(event.expires_in);
     if (type === "heartbeat") return this.#beats(event.interval);
     if (ANSWERS.has(type as string) && event.ref != null) return this.#answered(event, (data as string).length);
     if (type === "message" && this.#known(event)) return;
     if (type === "joined") this.#joined(event);
-    if (type === "resync" && typeof event.topic === "string") this.#back({ topic: event.topic, recovered: false });
+    if (type === "resync" && typeof event.topic === "string") this.#missed(event.topic);
     if (typeof type === "string") this.#tell(type, event);
     const inner = type === "message" && event.data?.type;
     if (typeof inner === "string" && !RESERVED.has(inner)) this.#tell(inner, event.data, event);
@@ -523,6 +524,7 @@ export class Client<Events extends object = Record<string, any>> {
     const before = this.#places.get(topic as string);
     const now = placeIn(event);
     if (now && !(recovered && before?.epoch === now.epoch)) this.#stand(now, null);
+    else if (now && before) before.gap = undefined;
     if (before) this.#back({ topic: topic as string, recovered: recovered === true });
   }
 
@@ -531,12 +533,19 @@ export class Client<Events extends object = Record<string, any>> {
     const now = placeIn(event);
     const before = now && this.#places.get(now.topic);
     if (!now || (before?.epoch === now.epoch && before.seen !== null && now.offset <= before.seen)) return now !== null;
-    this.#stand(now, now.offset);
+    this.#stand(now, now.offset, before?.gap && "behind");
     return false;
   }
 
-  #stand({ topic, offset, epoch }: Standing, seen: number | null): void {
-    if (this.#places.has(topic) || this.#places.size < MOST_TOPICS) this.#places.set(topic, { epoch, entered: offset, seen });
+  /** Something was lost: a return from here brings it, a return from behind the next message would not. */
+  #missed(topic: string): void {
+    const place = this.#places.get(topic);
+    if (place) place.gap ??= place.seen === null ? "behind" : "ahead";
+    this.#back({ topic, recovered: false });
+  }
+
+  #stand({ topic, offset, epoch }: Standing, seen: number | null, gap?: Gap): void {
+    if (this.#places.has(topic) || this.#places.size < MOST_TOPICS) this.#places.set(topic, { epoch, entered: offset, seen, gap });
   }
 
   #beats(interval: unknown): void {
