@@ -130,9 +130,11 @@ class Conversation:
         self._stopping = False
 
     def begin(self) -> None:
-        """Hear of what comes beside the line: the server's stop, the end of the client's time."""
+        """Hear of what comes beside the line: the server's stop, the end of the client's time. The heart beats."""
         websocket, renewal = self._websocket, self._program.renewal
         websocket.listen_for_stop(self)
+        if (beats := self._program.beats) is not None:
+            beats.begin(websocket)
         if (expiry := expiry_of(websocket.scope)) is not None and renewal.verifier(websocket) is not None:
             ahead = self._program.options.auth_expiring
             expiry.tell_ahead(ahead, lambda left: renewal.tell(websocket, left))

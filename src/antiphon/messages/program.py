@@ -26,6 +26,7 @@ from antiphon.dependencies.plan import Injected, Plan
 from antiphon.exceptions import InvalidMessage, RegistrationError
 from antiphon.gate.limits import NO_LIMITS, Limits
 
+from .beats import Beats, heartbeat_event
 from .caller import Caller
 from .frames import Frames
 from .options import ChannelOptions
@@ -224,6 +225,8 @@ class Program:
         )
         self.renewal: Renewal = Renewal(self.options)
         self.shape: ChannelShape = self._shape(layers, path)
+        event, seconds = self.shape.heartbeat, self.options.heartbeat
+        self.beats: Beats | None = None if event is None or seconds is None else Beats(seconds, event)
         self.declared: frozenset[Any] = _declared(self.shape, self.plan)
         """The classes of what the channel sends: others its connections cannot join typed topics of."""
         self.connection_name: str = _connection_name(self.plan)
@@ -263,6 +266,7 @@ class Program:
         ]
         if blueprint.sends is not None:
             declared.append((blueprint.label, blueprint.sends))
+        sends = sent_by(blueprint.label, tuple(declared), self.described, wire)
         of_kind = {kind: [one for one in self.described if one.kind is kind] for kind in HandlerKind}
         return ChannelShape(
             name=blueprint.name,
@@ -275,7 +279,8 @@ class Program:
             bytes_handler=next(iter(of_kind[HandlerKind.BYTES]), None),
             fallback=next(iter(of_kind[HandlerKind.FALLBACK]), None),
             renewal=self.renewal.shape if renews(self.options, [step.call for step in layers.plan.steps]) else None,
-            sends=sent_by(blueprint.label, tuple(declared), self.described, wire),
+            heartbeat=heartbeat_event(self.options, sends, blueprint.label),
+            sends=sends,
         )
 
 
