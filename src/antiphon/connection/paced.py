@@ -132,6 +132,8 @@ class PacedWebSocket(WebSocket[StateT], Generic[StateT]):
     """A `WebSocket` that receives at a pace. The hot path is `WebSocket`'s, with a question to the pace in it
     (benchmarks/rates.py)."""
 
+    _is_paced = True
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, pace: Pace) -> None:
         super().__init__(scope, receive, send)
         self._intake: Intake = Intake(pace)

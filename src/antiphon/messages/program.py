@@ -202,6 +202,7 @@ class Program:
         self.limits: Limits = limits
         self.options: ChannelOptions = blueprint.options or options or DEFAULT_OPTIONS
         self.blueprint: Blueprint = blueprint
+        self.label: str = blueprint.label
         self.call: Call | None = blueprint.call
         self.kind: CallKind | None = None if self.call is None else call_kind(self.call)
         maker = _CallerMaker()
@@ -232,9 +233,14 @@ class Program:
         self.connection_name: str = _connection_name(self.plan)
         """The parameter, or `CONNECTION`, under which solving gives the connection."""
         self.frames: Frames = Frames(self.options.wire)
+        self.read: Callable[..., Any] = self.frames.read
+        self.replies_to_haste: bool = bool(limits.replying)
         self.events: Events = Events(self.shape.sends, self.options.wire)
         maker.events = self.events
-        nested = self.options.wire.content is not None
+        wire = self.options.wire
+        self.tag_key: str = wire.tag
+        self.ref_key: str = wire.ref
+        nested = wire.content is not None
         self.table: dict[str, Action] = {
             one.tag: Action(shape, one, nested=nested) for shape in self.shape.handlers for one in shape.messages
         }
