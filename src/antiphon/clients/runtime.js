@@ -48,6 +48,8 @@ export class Client {
     #listeners = new Map();
     #watchers = new Set();
     #returned = new Set();
+    #present = new Set();
+    #members = new Map(); // by topic, then by user
     #removals = [];
     #state = Object.freeze({ name: "connecting", attempt: 0 });
     #queue = [];
@@ -114,6 +116,11 @@ export class Client {
     onRecovered(listener) {
         this.#returned.add(listener);
         return () => void this.#returned.delete(listener);
+    }
+    /** Calls with all members of a topic whenever one comes, goes or changes. While there is no connection they stay as they were. */
+    onPresence(listener) {
+        this.#present.add(listener);
+        return () => void this.#present.delete(listener);
     }
     /** Waits for a connection. Rejects with RemoteError `closed` when there will be none, or as `signal` says. */
     opened(signal) {
@@ -311,6 +318,7 @@ export class Client {
     #opened(token) {
         this.#began = this.#heard = Date.now();
         this.#heartbeat = (this.#options.heartbeat ?? 0) * 1000;
+        this.#members.clear();
         if (token !== null)
             this.#socket?.send(JSON.stringify({ type: "auth", token }));
         const queue = this.#queue;
@@ -484,6 +492,8 @@ export class Client {
             this.#joined(event);
         if (type === "resync" && typeof event.topic === "string")
             this.#missed(event.topic);
+        if (type === "presence_diff" && typeof event.topic === "string")
+            this.#met(event);
         if (typeof type === "string")
             this.#tell(type, event);
         const inner = type === "message" && event.data?.type;
@@ -504,6 +514,7 @@ export class Client {
     #joined(event) {
         const { topic, recovered, heartbeat } = event;
         this.#beats(heartbeat);
+        this.#members.delete(topic);
         const before = this.#places.get(topic);
         const now = placeIn(event);
         if (now && !(recovered && before?.epoch === now.epoch))
@@ -521,6 +532,21 @@ export class Client {
             return now !== null;
         this.#stand(now, now.offset, before?.gap && "behind");
         return false;
+    }
+    /** The first of a connection, and of each time that a topic is joined, lists everybody. */
+    #met({ topic, joins, leaves, updates }) {
+        const name = topic;
+        const members = this.#members.get(name) ?? new Map();
+        if (!this.#members.has(name) && this.#members.size >= MOST_TOPICS)
+            return;
+        this.#members.set(name, members);
+        for (const [user, infos] of Object.entries({ ...joins, ...updates }))
+            if (Array.isArray(infos))
+                members.set(user, infos);
+        for (const user of Object.keys(leaves ?? {}))
+            members.delete(user);
+        for (const listener of [...this.#present])
+            safely(listener, members, name);
     }
     /** Something was lost: a return from here brings it, a return from behind the next message would not. */
     #missed(topic) {

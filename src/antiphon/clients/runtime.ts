@@ -34,6 +34,9 @@ export type State =
 /** What came back on a topic: everything that was missed (true), or not: load the state again. */
 export interface Recovered { readonly topic: string; readonly recovered: boolean }
 
+/** Who is in a topic: by user, what each of their connections gave as presence. */
+export type Members = ReadonlyMap<string, readonly unknown[]>;
+
 /** An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow` of our own. */
 export class RemoteError extends Error {
   override readonly name: string = "RemoteError";
@@ -130,6 +133,8 @@ export class Client<Events extends object = Record<string, any>> {
   readonly #listeners = new Map<string, Set<Listener>>();
   readonly #watchers = new Set<(state: State) => void>();
   readonly #returned = new Set<(recovered: Recovered) => void>();
+  readonly #present = new Set<(members: Members, topic: string) => void>();
+  readonly #members = new Map<string, Map<string, readonly unknown[]>>(); // by topic, then by user
   readonly #removals: (() => void)[] = [];
   #state: State = Object.freeze({ name: "connecting", attempt: 0 });
   #queue: { readonly data: Data; readonly ref: number | null }[] = [];
@@ -197,6 +202,12 @@ export class Client<Events extends object = Record<string, any>> {
   onRecovered(listener: (recovered: Recovered) => void): () => void {
     this.#returned.add(listener);
     return () => void this.#returned.delete(listener);
+  }
+
+  /** Calls with all members of a topic whenever one comes, goes or changes. While there is no connection they stay as they were. */
+  onPresence(listener: (members: Members, topic: string) => void): () => void {
+    this.#present.add(listener);
+    return () => void this.#present.delete(listener);
   }
 
   /** Waits for a connection. Rejects with RemoteError `closed` when there will be none, or as `signal` says. */
@@ -368,6 +379,7 @@ export class Client<Events extends object = Record<string, any>> {
   #opened(token: string | null): void {
     this.#began = this.#heard = Date.now();
     this.#heartbeat = (this.#options.heartbeat ?? 0) * 1000;
+    this.#members.clear();
     if (token !== null) this.#socket?.send(JSON.stringify({ type: "auth", token }));
     const queue = this.#queue;
     this.#queue = [];
@@ -504,6 +516,7 @@ export class Client<Events extends object = Record<string, any>> {
     if (type === "message" && this.#known(event)) return;
     if (type === "joined") this.#joined(event);
     if (type === "resync" && typeof event.topic === "string") this.#missed(event.topic);
+    if (type === "presence_diff" && typeof event.topic === "string") this.#met(event);
     if (typeof type === "string") this.#tell(type, event);
     const inner = type === "message" && event.data?.type;
     if (typeof inner === "string" && !RESERVED.has(inner)) this.#tell(inner, event.data, event);
@@ -521,6 +534,7 @@ export class Client<Events extends object = Record<string, any>> {
   #joined(event: Json): void {
     const { topic, recovered, heartbeat } = event;
     this.#beats(heartbeat);
+    this.#members.delete(topic as string);
     const before = this.#places.get(topic as string);
     const now = placeIn(event);
     if (now && !(recovered && before?.epoch === now.epoch)) this.#stand(now, null);
@@ -535,6 +549,17 @@ export class Client<Events extends object = Record<string, any>> {
     if (!now || (before?.epoch === now.epoch && before.seen !== null && now.offset <= before.seen)) return now !== null;
     this.#stand(now, now.offset, before?.gap && "behind");
     return false;
+  }
+
+  /** The first of a connection, and of each time that a topic is joined, lists everybody. */
+  #met({ topic, joins, leaves, updates }: Json): void {
+    const name = topic as string;
+    const members = this.#members.get(name) ?? new Map<string, readonly unknown[]>();
+    if (!this.#members.has(name) && this.#members.size >= MOST_TOPICS) return;
+    this.#members.set(name, members);
+    for (const [user, infos] of Object.entries({ ...joins as Json, ...updates as Json })) if (Array.isArray(infos)) members.set(user, infos);
+    for (const user of Object.keys(leaves ?? {})) members.delete(user);
+    for (const listener of [...this.#present]) safely(listener, members, name);
   }
 
   /** Something was lost: a return from here brings it, a return from behind the next message would not. */
