@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from peers import SERVERS, Peer
+from peers import SERVERS, Feature, Peer
 from workloads import Figure, Workload
 
 START_SECONDS = 20.0
@@ -75,6 +75,8 @@ def load(
     if workload.mode == "idle":
         _warm_up(places, workload, port)
     env = {**os.environ, **workload.env, **(env or {})}
+    if Feature.TYPED in workload.needs:
+        env["WSTEXT"] = peer.message
     cpu = rss = 0.0
     figures: dict[str, float] = {}
     load = subprocess.Popen(

@@ -18,9 +18,13 @@ class Feature(enum.Flag):
     """Ends a connection when the client says Close."""
     LARGE = enum.auto()
     """Takes messages of more than a few kilobytes."""
+    TYPED = enum.auto()
+    """Answers a message of a declared type with one like it."""
 
 
 USUAL = Feature.ECHO | Feature.CHAT | Feature.CLOSE | Feature.LARGE
+FIELDS = '"text":"hi hi hi hi hi hi hi hi hi","number":12345,"name":"ann the great of the north"'
+SAY = '{"type":"say",' + FIELDS + "}"
 OUR_PROTOCOL = "antiphon.server:WebSocketProtocol"
 
 
@@ -36,6 +40,8 @@ class Peer:
     """What to add when the workload negotiates compression."""
     plain_argv: tuple[str, ...] = ()
     """What to add when it does not."""
+    message: str = SAY
+    """What a typed echo is sent."""
     redis: bool = False
     """Wants a redis-server; gets its URL as `BENCH_HUB`. What that server uses is not counted."""
 
@@ -147,6 +153,40 @@ PEERS = {
             argv=("node", "node_app.js", "{port}"),
             features=USUAL | Feature.DEFLATE,
             deflate_argv=("deflate",),
+        ),
+        Peer(
+            name="antiphon-channel",
+            label="antiphon, a channel",
+            argv=("{bin}/antiphon", "run", "typed_app:app", "--port", "{port}", "--log-level", "critical"),
+            features=Feature.TYPED,
+        ),
+        Peer(
+            name="antiphon-json",
+            label="antiphon, receive_json and send_json",
+            argv=("{bin}/antiphon", "run", "json_app:app", "--port", "{port}", "--log-level", "critical"),
+            features=Feature.TYPED,
+        ),
+        Peer(
+            name="fastapi-typed",
+            label="FastAPI on uvicorn, validation by hand",
+            argv=_uvicorn("fastapi_typed_app:app"),
+            features=Feature.TYPED,
+            plain_argv=NO_DEFLATE,
+        ),
+        Peer(
+            name="litestar-listener",
+            label="Litestar's listener with a DTO on uvicorn",
+            argv=_uvicorn("litestar_typed_app:app"),
+            features=Feature.TYPED,
+            plain_argv=NO_DEFLATE,
+        ),
+        Peer(
+            name="chanx",
+            label="chanx on uvicorn",
+            argv=_uvicorn("chanx_app:app"),
+            features=Feature.TYPED,
+            plain_argv=NO_DEFLATE,
+            message='{"action":"say","payload":{' + FIELDS + "}}",
         ),
         Peer(
             name="floor",

@@ -23,10 +23,10 @@ from workloads import WORKLOADS, Workload
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs" / "benchmarks"
-BASELINE = "fastapi"
+BASELINES = ("fastapi", "fastapi-typed")
 LONGEST = 60e6  # µs; no run lasts as long
 PACKAGES = ("antiphon", "fastapi", "uvicorn", "uvloop", "httptools", "websockets", "wsproto", "aiohttp", "picows")
-PACKAGES += ("socketify", "granian", "hypercorn", "litestar", "starlette", "Cython")
+PACKAGES += ("socketify", "granian", "hypercorn", "litestar", "chanx", "starlette", "Cython")
 
 
 def main() -> int:
@@ -99,7 +99,7 @@ def _middle(rows: list[Result]) -> Result:
 
 def _print_table(workload: Workload, rows: dict[str, Result]) -> None:
     print(f"\n{workload.title} ({workload.figure.value})")
-    base = rows[BASELINE].value if BASELINE in rows else None
+    base = next((rows[name].value for name in BASELINES if name in rows), None)
     for row in sorted(rows.values(), key=lambda row: row.value):
         ratio = f"{row.value / base:6.2f}" if base else "      "
         print(f"  {row.peer:22} {row.value:9.2f}  {ratio}  p50 {row.p50us:9.1f} µs  p99 {row.p99us:9.1f} µs")
@@ -129,7 +129,7 @@ def _write(results: dict[str, dict[str, Result]], rounds: int) -> None:
         )
         page += [f"## {workload.title}", "", f"![{workload.title}]({name}.svg)", ""]
         page += [f"| peer | {workload.figure.value} | ratio | p50 µs | p99 µs |", "|---|---|---|---|---|"]
-        base = rows[BASELINE].value if BASELINE in rows else None
+        base = next((rows[name].value for name in BASELINES if name in rows), None)
         for peer, row in sorted(rows.items(), key=lambda item: item[1].value):
             ratio = f"{row.value / base:.2f}" if base else "–"
             timing = "– | –" if workload.mode == "idle" else f"{_latency(row.p50us)} | {_latency(row.p99us)}"

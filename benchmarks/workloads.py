@@ -76,6 +76,15 @@ WORKLOADS = {
             json=True,
         ),
         Workload(
+            name="echo-typed",
+            title="Echo of a typed message, 100 B of JSON, 50 connections, one in flight each",
+            mode="echo",
+            path="/typed",
+            args=(50, 100, 4),
+            figure=Figure.CPU_PER_MESSAGE,
+            needs=Feature.TYPED,
+        ),
+        Workload(
             name="connect",
             title="Connect, one echo, close",
             mode="connect",

@@ -23,6 +23,7 @@ VOCABULARY = frozenset(
         "masking",
         "tags",
         "tagged",
+        "heartbeat",
         "identity",
         "deadlines",
         "lazily",

@@ -9,6 +9,7 @@
 // measures the server reads its CPU time and memory at these two lines.
 // Environment: WSEXT     value of Sec-WebSocket-Extensions
 //              WSJSON=1  messages are JSON text instead of the alphabet
+//              WSTEXT    every message is this text, whatever SIZE is
 //              WSSTALL=1 fanout: the last connection never reads; a small receive buffer here, and `?stalled` in its path,
 //                        which may make the server choose a small one too, see to it that it stalls at once
 //              WSPUB=N   fanout: connections 0 to N-1 take turns in publishing, WINDOW messages in flight in all
@@ -67,6 +68,10 @@ static int cmp(const void *a, const void *b) {
 }
 // A list of small records, padded to exactly n bytes: what a chat or a dashboard sends.
 static void fill(char *text, size_t n) {
+  if (getenv("WSTEXT")) {
+    memcpy(text, getenv("WSTEXT"), n);
+    return;
+  }
   if (!getenv("WSJSON")) {
     for (size_t i = 0; i < n; i++)
       text[i] = 'a' + i % 26;
@@ -476,6 +481,8 @@ int main(int ac, char **av) {
   publishers = getenv("WSPUB") ? atol(getenv("WSPUB")) : 1;
   cs = calloc(nconn, sizeof *cs);
   size = strcmp(mode, "idle") && strcmp(mode, "connect") ? atol(av[6]) : 16;
+  if (getenv("WSTEXT"))
+    size = strlen(getenv("WSTEXT"));
   mkframe(size, 1);
   if (!strcmp(mode, "echo") && ac > 7)
     echo(atof(av[7]), ac > 8 ? atoi(av[8]) : 1);

@@ -22,6 +22,9 @@ AUTH: Final = "auth"
 AUTH_EXPIRING: Final = "auth_expiring"
 """Tag of the event that says when one is due."""
 
+HEARTBEAT: Final = "heartbeat"
+"""Tag of the event that says that the link is alive; a channel may have one of its own."""
+
 RESERVED: Final = frozenset({"reply", "item", "end", "error", "cancel", AUTH, AUTH_EXPIRING})
 """Tags of the frames that channels read and write themselves, in either direction."""
 

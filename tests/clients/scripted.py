@@ -52,6 +52,8 @@ def message(offset: int, *, epoch: str = "e", topic: str = "room/a", data: objec
 
 BEAT = {"type": "heartbeat"}
 
+RESYNC = {"type": "resync", "topic": "room/a"}
+
 RETURNS = {
     "in the middle of the history": ([joined(9), message(7), message(8)], "since=8-e"),
     "before any of the history": ([joined(9)], ""),
@@ -59,5 +61,12 @@ RETURNS = {
     "after live messages": ([joined(9), message(10), message(12)], "since=12-e"),
     "after other topics": ([joined(3, topic="x"), joined(9), message(10)], "since=3-e"),
     "after a new epoch": ([joined(9), message(10), message(1, epoch="f")], "since=1-f"),
+    "after a loss": ([joined(9), message(10), RESYNC, BEAT], "since=10-e"),
+    "after a loss and a message behind it": ([joined(9), message(10), RESYNC, message(15)], ""),
+    "after a loss of the history itself": ([joined(9), RESYNC, BEAT], ""),
+    "after a loss that another topic had": (
+        [joined(9), message(10), {**RESYNC, "topic": "x"}, message(15)],
+        "since=15-e",
+    ),
     "with a position that is none": ([{**joined(9), "offset": "9"}, {**joined(9), "epoch": "e" * 65}], ""),
 }

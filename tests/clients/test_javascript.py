@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -308,6 +309,39 @@ async def test_a_resync_is_told_as_not_recovered(driver: Driver) -> None:
         await driver.open(server.url)
         await driver.until("driven.recovered.length")
         assert await driver.run("return driven.recovered") == [{"topic": "room/a", "recovered": False}]
+
+
+def diff(joins: dict[str, Any], leaves: dict[str, Any], topic: str = "room/a", **updates: Any) -> dict[str, Any]:
+    return {"type": "presence_diff", "topic": topic, "joins": joins, "leaves": leaves, "updates": updates}
+
+
+async def test_members_are_told_as_they_are_and_begin_anew_where_a_topic_is_joined(driver: Driver) -> None:
+    async with Scripted() as server:
+        server.frames = [
+            [joined(1), diff({"ann": [1], "bob": [2]}, {}), diff({"cid": [3]}, {"bob": [2]}, ann=[1, 4])],
+            [
+                joined(1, recovered=True),
+                diff({"dan": [5]}, {}),
+                joined(1),
+                diff({"eve": [6]}, {}),
+                diff({"x": [7]}, {}, "b"),
+            ],
+            [diff({"fay": [8]}, {}), {"type": "presence_diff", "topic": "room/a", "joins": {"bad": 1}}],
+        ]
+        await driver.run(
+            f"driven.open({json.dumps(server.url)}); driven.members = [];"
+            "driven.client.onPresence((members, topic) => driven.members.push([topic, Object.fromEntries(members)]))"
+        )
+        await driver.until("driven.members.length >= 7")
+        assert await driver.run("return driven.members") == [
+            ["room/a", {"ann": [1], "bob": [2]}],
+            ["room/a", {"ann": [1, 4], "cid": [3]}],
+            ["room/a", {"dan": [5]}],
+            ["room/a", {"eve": [6]}],
+            ["b", {"x": [7]}],
+            ["room/a", {"fay": [8]}],
+            ["room/a", {"fay": [8]}],
+        ]
 
 
 # --- hostile servers and careless pages ------------------------------------------------------------------------------

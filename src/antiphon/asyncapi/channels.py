@@ -15,7 +15,7 @@ from .draft07 import Schema
 from .payloads import WireNames
 from .schemas import Mode
 from .section import Section
-from .topics import author_examples, doc_of, events_of
+from .topics import author_examples, doc_of, events_of, heartbeat
 
 ERROR = "error"
 END = "end"
@@ -57,6 +57,8 @@ class ChannelSection:
             section.operation("cancel", "receive", [key], description=text, extension={"answer": "none"})
         sends = [*shape.sends, *([] if shape.renewal is None else [shape.renewal.event])]
         events = [self._event(one) for one in sends] + events_of(section, topics_of(shape.plan))
+        if shape.heartbeat is not None:
+            events.append(heartbeat(section) if self._names == WireNames() else self._event(shape.heartbeat))
         section.operation("events", "send", [*events, error])
 
     def _schema(self, codec: Codec, mode: Mode) -> Schema:

@@ -184,6 +184,8 @@ def _add_channel(section: Section, path: str, route: APIWebSocketRoute) -> None:
     if isinstance(route, ChannelRoute):
         wire = route.shape.wire
         extension["wire"] = {"tag": wire.tag, "ref": wire.ref, "content": wire.content}
+        if route.shape.options.heartbeat is not None:
+            extension["heartbeat"] = route.shape.options.heartbeat
         if route.channel.blueprint.subprotocol is not None:
             extension["subprotocol"] = route.channel.blueprint.subprotocol
     topics = [one for one in topics_of(plan) if one.options.framing is Framing.EVENT and one.options.history]

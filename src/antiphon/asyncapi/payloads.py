@@ -136,7 +136,8 @@ def joined() -> Schema:
 
 def heartbeat() -> Schema:
     """The link is alive."""
-    return _object({"type": tag_of(["heartbeat"])}, ["type"])
+    interval = {"type": "number", "description": "Seconds within which the next one comes, where nothing else does."}
+    return _object({"type": tag_of(["heartbeat"]), "interval": interval}, ["type"])
 
 
 def event(data: Schema) -> Schema:

@@ -60,9 +60,14 @@ def events_of(section: Section, topics: Iterable[Topics[Any]]) -> list[str]:
             keys.append(
                 section.message("joined", payloads.joined(), description="First of all: where the topic stands.")
             )
-            alive = "The link is alive: sent in an interval that `joined` tells."
-            keys.append(section.message("heartbeat", payloads.heartbeat(), description=alive))
+            keys.append(heartbeat(section))
     return keys
+
+
+def heartbeat(section: Section) -> str:
+    """Add the event that the hub sends, and a channel of the usual wire; returns its key."""
+    alive = "The link is alive: sent in an interval that `joined` or its first one tells."
+    return section.message("heartbeat", payloads.heartbeat(), description=alive)
 
 
 def _message(section: Section, tagged: Tagged, topics: Topics[Any]) -> str:

@@ -54,6 +54,7 @@ class Models:
         self.texts: list[str] = []
         self._known: dict[str, str] = {}
         self._named = {name: self.names.new(class_name(name)) for name in schemas_of(document)}
+        self._known |= {_shape(name, schema): self._named[name] for name, schema in schemas_of(document).items()}
         for name, schema in schemas_of(document).items():
             self.texts.append(self._declared(self._named[name], schema))
 
@@ -65,7 +66,7 @@ class Models:
 
     def model(self, wanted: str, schema: Schema) -> str:
         """The name of a model of this shape: an earlier one's, or a new one's."""
-        key = f"{wanted} {json.dumps(schema, sort_keys=True)}"
+        key = _shape(wanted, schema)
         if key not in self._known:
             self._known[key] = name = self.names.new(class_name(wanted))
             self.texts.append(self._declared(name, schema))
@@ -128,6 +129,12 @@ class Models:
 
 PLAIN: Final = frozenset({"bool", "int", "str", "float"})
 PYDANTIC: Final = frozenset(("copy", "dict", "json", "schema", "construct", "validate", "fields", "parse_obj"))
+
+
+def _shape(name: str, schema: Schema) -> str:
+    """The same for a named schema and for a message that has its fields."""
+    parts = (schema.get("properties"), sorted(schema.get("required", ())), schema.get("additionalProperties"))
+    return f"{class_name(name)} {json.dumps(parts, sort_keys=True)}"
 
 
 def _client(shape: ClientShape, name: str, models: Models) -> str:

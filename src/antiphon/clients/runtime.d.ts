@@ -30,6 +30,8 @@ export interface Recovered {
     readonly topic: string;
     readonly recovered: boolean;
 }
+/** Who is in a topic: by user, what each of their connections gave as presence. */
+export type Members = ReadonlyMap<string, readonly unknown[]>;
 /** An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow` of our own. */
 export declare class RemoteError extends Error {
     readonly name: string;
@@ -101,6 +103,8 @@ export declare class Client<Events extends object = Record<string, any>> {
     on<Type extends keyof Events & string>(type: Type, listener: (event: Events[Type], message?: any) => void): () => void;
     /** Calls when a topic was joined once more, and at each `resync`: was everything told that was missed? */
     onRecovered(listener: (recovered: Recovered) => void): () => void;
+    /** Calls with all members of a topic whenever one comes, goes or changes. While there is no connection they stay as they were. */
+    onPresence(listener: (members: Members, topic: string) => void): () => void;
     /** Waits for a connection. Rejects with RemoteError `closed` when there will be none, or as `signal` says. */
     opened(signal?: AbortSignal): Promise<this>;
     /** Sends: text and bytes as they are, anything else as JSON. False: it neither went out nor waits for a connection. */

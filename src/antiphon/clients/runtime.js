@@ -48,6 +48,8 @@ export class Client {
     #listeners = new Map();
     #watchers = new Set();
     #returned = new Set();
+    #present = new Set();
+    #members = new Map(); // by topic, then by user
     #removals = [];
     #state = Object.freeze({ name: "connecting", attempt: 0 });
     #queue = [];
@@ -92,7 +94,7 @@ export class Client {
     get state() { return this.#state; }
     /** Where each topic was read to, as `since` wants it: to keep for the next page. */
     get positions() {
-        return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch }]) => seen === null ? [] : [[topic, `${seen}-${epoch}`]]));
+        return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch, gap }]) => seen === null || gap === "behind" ? [] : [[topic, `${seen}-${epoch}`]]));
     }
     /** Calls with the state, now and at each change. Returns how to stop it. */
     watch(listener) {
@@ -114,6 +116,11 @@ export class Client {
     onRecovered(listener) {
         this.#returned.add(listener);
         return () => void this.#returned.delete(listener);
+    }
+    /** Calls with all members of a topic whenever one comes, goes or changes. While there is no connection they stay as they were. */
+    onPresence(listener) {
+        this.#present.add(listener);
+        return () => void this.#present.delete(listener);
     }
     /** Waits for a connection. Rejects with RemoteError `closed` when there will be none, or as `signal` says. */
     opened(signal) {
@@ -311,6 +318,7 @@ export class Client {
     #opened(token) {
         this.#began = this.#heard = Date.now();
         this.#heartbeat = (this.#options.heartbeat ?? 0) * 1000;
+        this.#members.clear();
         if (token !== null)
             this.#socket?.send(JSON.stringify({ type: "auth", token }));
         const queue = this.#queue;
@@ -469,7 +477,7 @@ export class Client {
             }
             catch { /* a text, then */ }
         const type = typeof data === "string" && event !== null ? event.type : undefined;
-        this.#settle(type === "joined" || type === "message" ? event.topic : undefined);
+        this.#settle(type === "joined" || type === "message" || type === "resync" ? event.topic : undefined);
         if (type !== "error")
             this.#refused = false;
         if (type === "auth_expiring")
@@ -483,7 +491,9 @@ export class Client {
         if (type === "joined")
             this.#joined(event);
         if (type === "resync" && typeof event.topic === "string")
-            this.#back({ topic: event.topic, recovered: false });
+            this.#missed(event.topic);
+        if (type === "presence_diff" && typeof event.topic === "string")
+            this.#met(event);
         if (typeof type === "string")
             this.#tell(type, event);
         const inner = type === "message" && event.data?.type;
@@ -504,10 +514,13 @@ export class Client {
     #joined(event) {
         const { topic, recovered, heartbeat } = event;
         this.#beats(heartbeat);
+        this.#members.delete(topic);
         const before = this.#places.get(topic);
         const now = placeIn(event);
         if (now && !(recovered && before?.epoch === now.epoch))
             this.#stand(now, null);
+        else if (now && before)
+            before.gap = undefined;
         if (before)
             this.#back({ topic: topic, recovered: recovered === true });
     }
@@ -517,12 +530,34 @@ export class Client {
         const before = now && this.#places.get(now.topic);
         if (!now || (before?.epoch === now.epoch && before.seen !== null && now.offset <= before.seen))
             return now !== null;
-        this.#stand(now, now.offset);
+        this.#stand(now, now.offset, before?.gap && "behind");
         return false;
     }
-    #stand({ topic, offset, epoch }, seen) {
+    /** The first of a connection, and of each time that a topic is joined, lists everybody. */
+    #met({ topic, joins, leaves, updates }) {
+        const name = topic;
+        const members = this.#members.get(name) ?? new Map();
+        if (!this.#members.has(name) && this.#members.size >= MOST_TOPICS)
+            return;
+        this.#members.set(name, members);
+        for (const [user, infos] of Object.entries({ ...joins, ...updates }))
+            if (Array.isArray(infos))
+                members.set(user, infos);
+        for (const user of Object.keys(leaves ?? {}))
+            members.delete(user);
+        for (const listener of [...this.#present])
+            safely(listener, members, name);
+    }
+    /** Something was lost: a return from here brings it, a return from behind the next message would not. */
+    #missed(topic) {
+        const place = this.#places.get(topic);
+        if (place)
+            place.gap ??= place.seen === null ? "behind" : "ahead";
+        this.#back({ topic, recovered: false });
+    }
+    #stand({ topic, offset, epoch }, seen, gap) {
         if (this.#places.has(topic) || this.#places.size < MOST_TOPICS)
-            this.#places.set(topic, { epoch, entered: offset, seen });
+            this.#places.set(topic, { epoch, entered: offset, seen, gap });
     }
     #beats(interval) {
         if (typeof interval === "number" && interval >= 1 && interval <= 3600)

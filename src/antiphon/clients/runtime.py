@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Generic, Literal, Self, TypeVar, cast
 
@@ -22,6 +21,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .attempts import Address, Attempts, Token, TokenVia
+from .outbox import Outbox
 from .renewing import Renewing
 from .standing import Places, Recovered
 from .state import ClientState
@@ -29,8 +29,6 @@ from .waiting import Inbox, Pending, RemoteError, ToSend, Unread
 
 __all__ = ["Client", "ClientState", "Recovered", "RemoteError"]
 
-MOST_TO_SEND: Final = 1 << 20
-"""Characters: above it `send` waits for room, or fails where there is no connection."""
 SILENCE: Final = "the server did not answer any more"
 TOO_SLOW: Final = "the events were not read fast enough"
 logger: Final = logging.getLogger("antiphon.client")
@@ -76,7 +74,6 @@ class Client(Generic[E]):
     ) -> None:
         self._attempts = Attempts(address, token, token_parameter, token_via, additional_headers or {}, retry, options)
         self._queue = queue
-        self._queue_limit = queue_limit
         self._timeout = timeout
         self._heartbeat = heartbeat
         self._resume = {"since": "*"} if resume is None else dict(resume)
@@ -84,10 +81,8 @@ class Client(Generic[E]):
         self._watchers: list[Callable[[ClientState], None]] = []
         self._refs = 0
         self._pending: dict[Any, Pending] = {}
-        self._outbox: deque[ToSend] = deque()
-        self._to_send = 0
-        self._sendable = asyncio.Event()
         self._room = asyncio.Event()
+        self._outbox = Outbox(queue_limit, self._room.set)
         self._inbox = Inbox()
         self._places = Places(positions or {})
         self._read = dict(positions or {})
@@ -305,12 +300,10 @@ class Client(Generic[E]):
         """The life of one connection, which begins with a token if one is given; returns how it ended."""
         self._connection = connection
         if token is not None:
-            self._outbox.appendleft(ToSend(_json({"type": "auth", "token": token}), waits=False))
-            self._to_send += len(self._outbox[0].data)
+            self._outbox.put_first(ToSend(_json({"type": "auth", "token": token}), waits=False))
         self._why = ""
         self._heard = time.monotonic()
-        helpers = [asyncio.create_task(self._write(connection)), asyncio.create_task(self._look(connection))]
-        self._sendable.set()
+        helpers = [asyncio.create_task(self._outbox.write(connection)), asyncio.create_task(self._look(connection))]
         self._become(ClientState(name="open"))
         try:
             while True:
@@ -340,19 +333,6 @@ class Client(Generic[E]):
             self._why = why
             self._connection.transport.abort()
 
-    async def _write(self, connection: ClientConnection) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                while self._outbox:
-                    message = self._outbox.popleft()
-                    self._to_send -= len(message.data)
-                    self._room.set()
-                    if message.pending is not None:
-                        message.pending.sent = time.monotonic()
-                    await connection.send(message.data)
-                self._sendable.clear()
-                await self._sendable.wait()
-
     async def _look(self, connection: ClientConnection) -> None:
         """Pings where nothing comes, and gives the link up where nothing answers."""
         while True:
@@ -380,10 +360,7 @@ class Client(Generic[E]):
 
     def _drop_unsent(self) -> None:
         """What was asked, nobody answers any more; what had not gone out may wait."""
-        kept = [message for message in self._outbox if message.waits]
-        waiting = {message.pending.ref for message in kept if message.pending is not None}
-        self._outbox = deque(kept)
-        self._to_send = sum(len(message.data) for message in kept)
+        waiting = self._outbox.keep_what_waits()
         for pending in list(self._pending.values()):
             if pending.ref not in waiting:
                 self._finish(pending, RemoteError("closed", "the connection was lost before the answer came"))
@@ -430,14 +407,7 @@ class Client(Generic[E]):
         return pending
 
     def _put(self, message: ToSend) -> bool:
-        if self._state.is_final or self._to_send + len(message.data) > max(MOST_TO_SEND, len(message.data)):
-            return False
-        if self._connection is None and (not message.waits or len(self._outbox) >= self._queue_limit):
-            return False
-        self._outbox.append(message)
-        self._to_send += len(message.data)
-        self._sendable.set()
-        return True
+        return not self._state.is_final and self._outbox.put(message, is_connected=self._connection is not None)
 
     def _finish(self, pending: Pending, error: BaseException | None = None) -> None:
         self._pending.pop(pending.ref, None)
@@ -449,9 +419,7 @@ class Client(Generic[E]):
         if self._pending.get(pending.ref) is not pending:
             return
         self._finish(pending, error)
-        for message in [one for one in self._outbox if one.pending is pending]:
-            self._outbox.remove(message)
-            self._to_send -= len(message.data)
+        self._outbox.remove(pending)
         if pending.sent and self._connection is not None:
             self._put(ToSend(_json({"type": "cancel", "ref": pending.ref}), waits=False))
 
@@ -464,7 +432,7 @@ class Client(Generic[E]):
             except (ValueError, RecursionError):
                 pass  # a text, then
         tag = event.get("type") if isinstance(event, dict) else None
-        topic = event.get("topic") if tag in ("joined", "message") else None
+        topic = event.get("topic") if tag in ("joined", "message", "resync") else None
         self._places.settle(topic)
         if tag != "error":
             self._attempts.heard()
@@ -477,6 +445,8 @@ class Client(Generic[E]):
             return
         if tag == "message" and not self._places.is_new(event):
             return
+        if tag == "resync":
+            self._places.missed(topic)
         came_back = tag == "joined" and self._places.joined(event)
         position = self._places.position(topic) if tag == "message" else None
         self._inbox.put(Unread(event, len(data), None if position is None else topic, position or ""))

@@ -34,6 +34,9 @@ export type State =
 /** What came back on a topic: everything that was missed (true), or not: load the state again. */
 export interface Recovered { readonly topic: string; readonly recovered: boolean }
 
+/** Who is in a topic: by user, what each of their connections gave as presence. */
+export type Members = ReadonlyMap<string, readonly unknown[]>;
+
 /** An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow` of our own. */
 export class RemoteError extends Error {
   override readonly name: string = "RemoteError";
@@ -97,7 +100,8 @@ export type Address = string | URL | (() => string | URL | Promise<string | URL>
 type Json = Record<string, unknown>;
 type Data = string | ArrayBuffer | ArrayBufferView;
 type Listener = (event: any, message?: any) => void;
-interface Place { readonly epoch: string; readonly entered: number; seen: number | null }
+interface Place { readonly epoch: string; readonly entered: number; seen: number | null; gap?: Gap | undefined }
+type Gap = "ahead" | "behind"; // of where we are: what was lost can still be had from here, or no more
 interface Standing { readonly topic: string; readonly offset: number; readonly epoch: string }
 interface Ask { sent: number; take?(data: unknown, size: number): void; end(error?: unknown, data?: unknown): void }
 interface Surroundings {
@@ -129,6 +133,8 @@ export class Client<Events extends object = Record<string, any>> {
   readonly #listeners = new Map<string, Set<Listener>>();
   readonly #watchers = new Set<(state: State) => void>();
   readonly #returned = new Set<(recovered: Recovered) => void>();
+  readonly #present = new Set<(members: Members, topic: string) => void>();
+  readonly #members = new Map<string, Map<string, readonly unknown[]>>(); // by topic, then by user
   readonly #removals: (() => void)[] = [];
   #state: State = Object.freeze({ name: "connecting", attempt: 0 });
   #queue: { readonly data: Data; readonly ref: number | null }[] = [];
@@ -171,7 +177,7 @@ export class Client<Events extends object = Record<string, any>> {
 
   /** Where each topic was read to, as `since` wants it: to keep for the next page. */
   get positions(): Record<string, string> {
-    return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch }]) => seen === null ? [] : [[topic, `${seen}-${epoch}`]]));
+    return Object.fromEntries([...this.#places].flatMap(([topic, { seen, epoch, gap }]) => seen === null || gap === "behind" ? [] : [[topic, `${seen}-${epoch}`]]));
   }
 
   /** Calls with the state, now and at each change. Returns how to stop it. */
@@ -196,6 +202,12 @@ export class Client<Events extends object = Record<string, any>> {
   onRecovered(listener: (recovered: Recovered) => void): () => void {
     this.#returned.add(listener);
     return () => void this.#returned.delete(listener);
+  }
+
+  /** Calls with all members of a topic whenever one comes, goes or changes. While there is no connection they stay as they were. */
+  onPresence(listener: (members: Members, topic: string) => void): () => void {
+    this.#present.add(listener);
+    return () => void this.#present.delete(listener);
   }
 
   /** Waits for a connection. Rejects with RemoteError `closed` when there will be none, or as `signal` says. */
@@ -367,6 +379,7 @@ export class Client<Events extends object = Record<string, any>> {
   #opened(token: string | null): void {
     this.#began = this.#heard = Date.now();
     this.#heartbeat = (this.#options.heartbeat ?? 0) * 1000;
+    this.#members.clear();
     if (token !== null) this.#socket?.send(JSON.stringify({ type: "auth", token }));
     const queue = this.#queue;
     this.#queue = [];
@@ -495,14 +508,15 @@ export class Client<Events extends object = Record<string, any>> {
     let event: any = data;
     if (typeof data === "string") try { event = JSON.parse(data); } catch { /* a text, then */ }
     const type: unknown = typeof data === "string" && event !== null ? event.type : undefined;
-    this.#settle(type === "joined" || type === "message" ? event.topic : undefined);
+    this.#settle(type === "joined" || type === "message" || type === "resync" ? event.topic : undefined);
     if (type !== "error") this.#refused = false;
     if (type === "auth_expiring") void this.#renew(event.expires_in);
     if (type === "heartbeat") return this.#beats(event.interval);
     if (ANSWERS.has(type as string) && event.ref != null) return this.#answered(event, (data as string).length);
     if (type === "message" && this.#known(event)) return;
     if (type === "joined") this.#joined(event);
-    if (type === "resync" && typeof event.topic === "string") this.#back({ topic: event.topic, recovered: false });
+    if (type === "resync" && typeof event.topic === "string") this.#missed(event.topic);
+    if (type === "presence_diff" && typeof event.topic === "string") this.#met(event);
     if (typeof type === "string") this.#tell(type, event);
     const inner = type === "message" && event.data?.type;
     if (typeof inner === "string" && !RESERVED.has(inner)) this.#tell(inner, event.data, event);
@@ -520,9 +534,11 @@ export class Client<Events extends object = Record<string, any>> {
   #joined(event: Json): void {
     const { topic, recovered, heartbeat } = event;
     this.#beats(heartbeat);
+    this.#members.delete(topic as string);
     const before = this.#places.get(topic as string);
     const now = placeIn(event);
     if (now && !(recovered && before?.epoch === now.epoch)) this.#stand(now, null);
+    else if (now && before) before.gap = undefined;
     if (before) this.#back({ topic: topic as string, recovered: recovered === true });
   }
 
@@ -531,12 +547,30 @@ export class Client<Events extends object = Record<string, any>> {
     const now = placeIn(event);
     const before = now && this.#places.get(now.topic);
     if (!now || (before?.epoch === now.epoch && before.seen !== null && now.offset <= before.seen)) return now !== null;
-    this.#stand(now, now.offset);
+    this.#stand(now, now.offset, before?.gap && "behind");
     return false;
   }
 
-  #stand({ topic, offset, epoch }: Standing, seen: number | null): void {
-    if (this.#places.has(topic) || this.#places.size < MOST_TOPICS) this.#places.set(topic, { epoch, entered: offset, seen });
+  /** The first of a connection, and of each time that a topic is joined, lists everybody. */
+  #met({ topic, joins, leaves, updates }: Json): void {
+    const name = topic as string;
+    const members = this.#members.get(name) ?? new Map<string, readonly unknown[]>();
+    if (!this.#members.has(name) && this.#members.size >= MOST_TOPICS) return;
+    this.#members.set(name, members);
+    for (const [user, infos] of Object.entries({ ...joins as Json, ...updates as Json })) if (Array.isArray(infos)) members.set(user, infos);
+    for (const user of Object.keys(leaves ?? {})) members.delete(user);
+    for (const listener of [...this.#present]) safely(listener, members, name);
+  }
+
+  /** Something was lost: a return from here brings it, a return from behind the next message would not. */
+  #missed(topic: string): void {
+    const place = this.#places.get(topic);
+    if (place) place.gap ??= place.seen === null ? "behind" : "ahead";
+    this.#back({ topic, recovered: false });
+  }
+
+  #stand({ topic, offset, epoch }: Standing, seen: number | null, gap?: Gap): void {
+    if (this.#places.has(topic) || this.#places.size < MOST_TOPICS) this.#places.set(topic, { epoch, entered: offset, seen, gap });
   }
 
   #beats(interval: unknown): void {

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from antiphon.types import Receive, Scope, Send
 
-PYTHON: Final = ("state", "standing", "waiting", "attempts", "renewing", "runtime", "typed")
+PYTHON: Final = ("state", "standing", "waiting", "outbox", "attempts", "renewing", "runtime", "typed")
 """The modules of the Python runtime, each above those that import it."""
 
 

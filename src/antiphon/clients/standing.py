@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,15 @@ class Recovered:
     recovered: bool
 
 
+class Gap(enum.Enum):
+    """Where messages of a topic were lost, seen from its place."""
+
+    AHEAD = "ahead"
+    """A return from here brings them, if anything does."""
+    BEHIND = "behind"
+    """A return from here would say that nothing was missed."""
+
+
 @dataclass(slots=True)
 class Place:
     """How far a topic was read."""
@@ -26,6 +36,12 @@ class Place:
     """Where it was joined."""
     seen: int | None
     """The last message that came; None while its history may still be on the way."""
+    gap: Gap | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether a return from here misses nothing that was not told."""
+        return self.seen is not None and self.gap is not Gap.BEHIND
 
     def __str__(self) -> str:
         return f"{self.seen}-{self.epoch}"
@@ -43,13 +59,13 @@ class Places:
 
     def position(self, topic: object) -> str | None:
         place = self._places.get(topic) if isinstance(topic, str) else None
-        return None if place is None or place.seen is None else str(place)
+        return None if place is None or not place.is_good else str(place)
 
     def query(self, resume: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         """What to return with: the parameters, each with the place of the first topic that fits its pattern."""
         for parameter, pattern in resume.items():
             for topic, place in self._places.items():
-                if place.seen is not None and _fits(topic, pattern):
+                if place.is_good and _fits(topic, pattern):
                     yield parameter, str(place)
                     break
 
@@ -68,7 +84,15 @@ class Places:
             name, offset, epoch = stands
             if not (event.get("recovered") and before is not None and before.epoch == epoch):
                 self._set(name, Place(epoch, offset, None))
+            else:
+                before.gap = None
         return before is not None
+
+    def missed(self, topic: object) -> None:
+        """Messages of this topic were lost."""
+        place = self._places.get(topic) if isinstance(topic, str) else None
+        if place is not None and place.gap is None:
+            place.gap = Gap.BEHIND if place.seen is None else Gap.AHEAD
 
     def is_new(self, event: Mapping[str, Any]) -> bool:
         """Remember where a message stands; False: it came before."""
@@ -79,7 +103,7 @@ class Places:
         before = self._places.get(topic)
         if before is not None and before.epoch == epoch and before.seen is not None and offset <= before.seen:
             return False
-        self._set(topic, Place(epoch, offset, offset))
+        self._set(topic, Place(epoch, offset, offset, None if before is None or before.gap is None else Gap.BEHIND))
         return True
 
     def _set(self, topic: str, place: Place) -> None:

@@ -18,6 +18,7 @@ MEMBERS: Final = frozenset(
         "watch",
         "on",
         "onRecovered",
+        "onPresence",
         "opened",
         "send",
         "request",

@@ -197,6 +197,8 @@ def _receiver(method: str, kind: type | None, expected: str) -> Any:
 class PacedWebSocket(WebSocket[StateT], Generic[StateT]):
     """A `WebSocket` that receives at a pace."""
 
+    _is_paced = True
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, pace: Pace) -> None:
         super().__init__(scope, receive, send)
         self._intake: Intake = Intake(pace)

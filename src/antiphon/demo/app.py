@@ -1,8 +1,8 @@
 """The chat room's server: rooms are topics of the hub, people are its presence, what was said is its history.
 
-Everything here is antiphon's public API. The page in `static/` gets the hub's own events and resumes by position. Names
-are what people say they are, but nobody can take another's place: a browser keeps a secret cookie, and others see only
-what is derived from it. A chat with more to protect would ask for credentials (docs/security.md).
+Everything here is antiphon's public API. The page in `static/` imports the client that the app makes of its channel.
+Names are what people say they are, but nobody can take another's place: a browser keeps a secret cookie, and others see
+only what is derived from it. A chat with more to protect would ask for credentials (docs/security.md).
 """
 
 from __future__ import annotations
@@ -11,78 +11,75 @@ import hashlib
 import os
 import secrets
 import time
-from pathlib import Path as Folder
-from typing import Annotated, Final, Literal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Final
 
-from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, StringConstraints
 
 from antiphon import (
     SAME,
     App,
+    Caller,
     Cookie,
     Depends,
     FileResponse,
+    Framing,
     Hub,
-    Path,
     Position,
     Query,
     Request,
-    TopicOptions,
+    Topic,
+    Topics,
     WebSocket,
 )
-from antiphon.clients import javascript
 from antiphon.gate import Rate
-from antiphon.hub import Framing
 from antiphon.middleware import Middleware
 from antiphon.staticfiles import StaticFiles
 
 from .headers import SecurityHeaders
 
-STATIC: Final = Folder(__file__).parent / "static"
+STATIC: Final = Path(__file__).parent / "static"
 REMEMBERED: Final = 200
-DAY: Final = 86_400.0
 YEAR: Final = 365 * 86_400
 COOKIE: Final = "antiphon-demo"
-HEARTBEAT: Final = 5.0
 GRACE: Final = 5.0  # longer than the two seconds in which a stop sends one after the other away
-BURST, PER_SECOND = 8, 1.5  # how fast a person may speak
-SPEAKING: Final = Rate(f"{PER_SECOND}/second", burst=BURST)
 HINTING: Final = Rate("0.5/second", burst=2)  # that somebody types
 FRIENDS: Final = os.environ.get("ANTIPHON_DEMO_FRIENDS")  # where others reach us, as `antiphon demo` found out
 
 RoomName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
-PersonName = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=32, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}]+$"),
-]
-MessageId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
+PRINTABLE: Final = r"^[^\p{Cc}\p{Zl}\p{Zp}]+$"
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=32, pattern=PRINTABLE)]
 
 
 class Say(BaseModel):
-    type: Literal["say"]
-    id: MessageId
+    """Say something to everybody in the room. The id is yours: one message keeps it when it is sent again."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")]
     text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 
 
 class Typing(BaseModel):
-    type: Literal["typing"]
+    person: str
+    name: str
 
 
-INCOMING: Final = TypeAdapter[Say | Typing](Annotated[Say | Typing, Field(discriminator="type")])
+class Said(Say, Typing):
+    at: int
 
-app: App = App(
-    hub=Hub(
-        heartbeat=HEARTBEAT,
-        topics={
-            "room/*": TopicOptions(
-                history=REMEMBERED, ttl=DAY, presence=True, presence_grace=GRACE, framing=Framing.EVENT
-            ),
-            "typing/*": TopicOptions(framing=Framing.EVENT),
-        },
-    ),
-    middleware=[Middleware(SecurityHeaders)],
+
+class You(BaseModel):
+    """Who you are for everybody, and where friends find this chat if the page's own address is good here only."""
+
+    id: str
+    address: str | None
+
+
+rooms = Topics(
+    "room/{room}", Said, history=REMEMBERED, ttl=86_400.0, presence=True, presence_grace=GRACE, framing=Framing.EVENT
 )
-app.add_route("/antiphon.js", javascript)
+hints = Topics("typing/{room}", Typing, framing=Framing.EVENT)
+app: App = App(hub=Hub(heartbeat=5.0, topics=[rooms, hints]), middleware=[Middleware(SecurityHeaders)])
 app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
@@ -96,9 +93,9 @@ async def page(request: Request, secret: Annotated[str | None, Cookie(alias=COOK
 
 
 @app.get("/rooms")
-async def rooms(hub: Hub, names: Annotated[list[RoomName], Query(alias="room", max_length=20)]) -> dict[str, int]:
+async def count(names: Annotated[list[RoomName], Query(alias="room", max_length=20)]) -> dict[str, int]:
     """How many people are in each of these rooms."""
-    return {name: await hub.presence_count(f"room/{name}") for name in names}
+    return {name: await rooms(room=name).presence_count() for name in names}
 
 
 def public_id(secret: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> str:
@@ -106,35 +103,37 @@ def public_id(secret: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> str
     return hashlib.sha256((secret or secrets.token_hex(16)).encode()).hexdigest()[:24]
 
 
-@app.websocket("/ws/{room}", origins=SAME)  # other sites' pages must not chat in the name of their visitors
+Person = Annotated[str, Depends(public_id)]
+Room = Annotated[Topic[Said], Depends(rooms)]
+Hints = Annotated[Topic[Typing], Depends(hints)]
+
+
+@app.channel("/ws/{room}", origins=SAME)  # other sites' pages must not chat in the name of their visitors
 async def chat(
     websocket: WebSocket,
-    hub: Hub,
-    room: Annotated[RoomName, Path()],
-    person: Annotated[str, Depends(public_id)],
-    name: Annotated[PersonName, Query()],
+    caller: Caller[You],
+    room: RoomName,
+    name: Name,
+    person: Person,
+    here: Room,
+    typed: Hints,
     since: Position | None = None,
-) -> None:
+) -> AsyncIterator[None]:
+    """One room of the chat."""
     await websocket.accept()
-    pace = {"burst": BURST, "per_second": PER_SECOND}  # the page keeps to it, so that nothing is refused
-    await websocket.send_json({"type": "you", "id": person, "pace": pace, "address": FRIENDS})
-    here, typing = f"room/{room}", f"typing/{room}"
-    async with (
-        hub.join(typing, websocket),
-        hub.join(here, websocket, since=since, history=REMEMBERED, user=person, presence={"name": name}),
-    ):
-        async for text in websocket.iter_text():
-            try:
-                message = INCOMING.validate_json(text)
-            except ValidationError:
-                await websocket.close(1008, "that is not a message of this chat")
-                return
-            if isinstance(message, Typing):
-                if not HINTING.allow(websocket):
-                    continue
-                await hub.publish(typing, {"from": person, "name": name}, exclude=websocket)
-            elif SPEAKING.allow(websocket):
-                said = {"id": message.id, "from": person, "name": name, "text": message.text}
-                await hub.publish(here, {**said, "at": int(time.time() * 1000)})
-            else:
-                await websocket.send_json({"type": "refused", "id": message.id, "why": "too fast, not sent"})
+    await caller.send(You(id=person, address=FRIENDS))
+    you = {"name": name}
+    async with typed.join(websocket), here.join(websocket, since=since, history=REMEMBERED, user=person, presence=you):
+        yield
+
+
+@chat.on(rate=Rate("1.5/second", burst=8))  # who speaks faster waits for the answer
+async def say(message: Say, here: Room, person: Person, name: Name) -> None:
+    at = int(time.time() * 1000)
+    await here.publish(Said(id=message.id, text=message.text, person=person, name=name, at=at))
+
+
+@chat.on("typing")
+async def hint(websocket: WebSocket, typed: Hints, person: Person, name: Name) -> None:
+    if HINTING.allow(websocket):
+        await typed.publish(Typing(person=person, name=name), exclude=websocket)

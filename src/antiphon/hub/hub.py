@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from antiphon.events import Observer
 from antiphon.exceptions import RegistrationError
+from antiphon.heartbeat import check_heartbeat
 from antiphon.identity import Identity
 from antiphon.status import WS_1008_POLICY_VIOLATION
 from antiphon.tagged import MessageSet
@@ -42,7 +43,6 @@ from .door import HubDoor
 from .envelope import Envelope, PayloadForm, encode, encode_json, pack
 from .errors import HubError, UnencodableData
 from .events import Published
-from .heartbeat import check_heartbeat
 from .joining import Joining
 from .lifecycle import Lifecycle
 from .membership import PLAIN, JoinRequest, Membership, Subscription

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import functools
 
+from antiphon.heartbeat import Hearts
+
 from .backend_access import BackendAccess
 from .backlog import Backlog, Replay
 from .delivery import LocalReceiver, LocalTopic
 from .errors import BackendUnavailable
 from .events import Recovery
-from .heartbeat import Hearts
 from .membership import JoinRequest, Membership
 from .message import Parcel, joined, resync
 from .pages import Pages

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocketDisconnect
 from antiphon.connection import OnInvalid, WebSocket, WebSocketState, codec, expiry_of
 from antiphon.connection.paced import pause
 from antiphon.connection.typed import InvalidLimit, failures
+from antiphon.connection.websocket import came, coming
 from antiphon.dependencies.calls import Bound
 from antiphon.dependencies.inspection import CallKind
 from antiphon.dependencies.layers import CONNECTION, KEPT
@@ -62,34 +63,20 @@ async def converse(program: Program, values: dict[str, Any]) -> None:
     Returns when the connection is over. Raises what closes it: a `WebSocketException`, and what the connection function
     raises. An exception of the loop is raised at the connection function's `yield`.
     """
-    name = program.connection_name
-    websocket: WebSocket = values.pop(name) if name == CONNECTION or program.call is None else values[name]
-    kept = (*values.pop(KEPT, ()), *[values[shared] for shared in program.shared])
-    life, yielded = None, None
-    if program.kind is CallKind.ASYNC_GENERATOR:
-        life = AsyncLife(program.blueprint.label, program.call, values)  # type: ignore[arg-type]  # there is one
-        if (yielded := await life.begin()) is ENDED:
-            return  # it has refused, or ended the connection
-    elif program.kind is CallKind.ASYNC:
-        await program.call(**values)  # type: ignore[misc]  # a kind means that there is one
-    elif program.call is not None:
-        await run_in_threadpool(program.call, **values)
+    life, conversation = await _begun(program, values)
     del values  # an idle connection holds what it needs, and no more
+    if conversation is None:
+        return  # the connection function has refused, or ended the connection
     error: BaseException | None = None
     try:
-        if websocket.application_state is WebSocketState.CONNECTING and websocket.refused is None:
-            await websocket.accept(program.blueprint.subprotocol)
-        if websocket.application_state is WebSocketState.CONNECTED:
-            websocket.scope.pop(ACCEPTED_KEY, None)
-            conversation = Conversation(program, websocket, kept, yielded)
-            conversation.begin()
+        if await conversation.begin():
             try:
                 await conversation.line()
             finally:
                 await conversation.end()
     except BaseException as raised:
         error = raised
-        if isinstance(raised, WebSocketDisconnect) and not websocket.is_connected:
+        if isinstance(raised, WebSocketDisconnect) and not conversation.websocket.is_connected:
             error = None
     try:
         if life is not None:
@@ -98,6 +85,23 @@ async def converse(program: Program, values: dict[str, Any]) -> None:
             raise_as_is(error)
     finally:
         del error
+
+
+async def _begun(program: Program, values: dict[str, Any]) -> tuple[AsyncLife | None, Conversation | None]:
+    """The connection function, run to its `yield`, and what is said then; None: nothing."""
+    name = program.connection_name
+    websocket: WebSocket = values.pop(name) if name == CONNECTION or program.call is None else values[name]
+    kept = (*values.pop(KEPT, ()), *[values[shared] for shared in program.shared])
+    life, yielded = None, None
+    if program.kind is CallKind.ASYNC_GENERATOR:
+        life = AsyncLife(program.label, program.call, values)  # type: ignore[arg-type]  # there is one
+        if (yielded := await life.begin()) is ENDED:
+            return None, None
+    elif program.kind is CallKind.ASYNC:
+        await program.call(**values)  # type: ignore[misc]  # a kind means that there is one
+    elif program.call is not None:
+        await run_in_threadpool(program.call, **values)
+    return life, Conversation(program, websocket, kept, yielded)
 
 
 async def _leave(life: AsyncLife, error: BaseException | None) -> None:
@@ -129,13 +133,22 @@ class Conversation:
         """Nothing is in line."""
         self._stopping = False
 
-    def begin(self) -> None:
-        """Hear of what comes beside the line: the server's stop, the end of the client's time."""
+    async def begin(self) -> bool:
+        """Accept the connection, if that is left to us, and hear of what comes beside the line: the server's stop, the
+        end of the client's time. The heart beats. False: there is no connection to serve."""
         websocket, renewal = self._websocket, self._program.renewal
+        if websocket.application_state is WebSocketState.CONNECTING and websocket.refused is None:
+            await websocket.accept(self._program.blueprint.subprotocol)
+        if websocket.application_state is not WebSocketState.CONNECTED:
+            return False
+        websocket.scope.pop(ACCEPTED_KEY, None)
         websocket.listen_for_stop(self)
+        if (beats := self._program.beats) is not None:
+            beats.begin(websocket)
         if (expiry := expiry_of(websocket.scope)) is not None and renewal.verifier(websocket) is not None:
             ahead = self._program.options.auth_expiring
             expiry.tell_ahead(ahead, lambda left: renewal.tell(websocket, left))
+        return True
 
     async def end(self) -> None:
         """The line is over: end what runs beside it."""
@@ -144,52 +157,55 @@ class Conversation:
             await self._requests.end()
 
     async def line(self) -> None:
-        """Handle messages until the connection is over. Raises `WebSocketDisconnect` when it ends."""
+        """Handle messages until the connection is over. Raises `WebSocketDisconnect` when it ends.
+
+        An idle connection waits in this frame: what can be looked up is not kept in it, nor is the last message
+        (benchmarks/channel_micro.py).
+        """
         program, websocket = self._program, self._websocket
-        frames, table, looked_at = program.frames, program.table, program.looked_at
-        replying = program.limits.replying
-        read, tag_key, ref_key = frames.read, program.options.wire.tag, program.options.wire.ref
+        data: Any
+        found: Any
+        value: Any
+        text: Any
         while not self._stopping:
             self._reading = True
-            data = await websocket.receive_payload()
+            data = found = value = text = None
+            data = came(websocket, await coming(websocket))
             self._reading = False
-            if type(data) is not str or len(data) > looked_at:
-                if not await self._may_be_read(data):
-                    continue
-                assert isinstance(data, str)
+            if (type(data) is not str or len(data) > program.looked_at) and not await self._may_be_read(data):
+                continue
             try:
-                found = read(data)
-            except ValidationError as exc:
-                await self._look_closer(data, exc)
+                found = program.read(data)
+            except ValidationError as error:
+                await self._look_closer(data, error)
                 continue
-            ref = found.get(ref_key)
-            if replying and (lack := program.limits.lack(websocket.scope, data)) > 0:
-                await self._refuse_as_fast(lack, ref)
+            ref = found.get(program.ref_key)
+            if program.replies_to_haste and await self._is_too_fast(data, ref):
                 continue
-            action = table.get(found[tag_key])
+            action = program.table.get(found[program.tag_key])
             if action is None or not action.is_plain or (self._requests is not None and ref is not None):
                 await self._handle(action, data, ref, found, NOT_DECODED)
                 continue
             try:
-                message = action.validate(data)  # type: ignore[misc]  # a plain action has a codec
-            except ValidationError as exc:
-                await self._refuse(misfit(InvalidMessage(failures(exc))), ref)
+                value = action.validate(data)  # type: ignore[misc]  # a plain action has a codec
+            except ValidationError as error:
+                await self._refuse(misfit(InvalidMessage(failures(error))), ref)
                 continue
             if not action.is_simple:
-                await Working(self, action, message, ref, None).run()
+                await Working(self, action, value, ref, None).run()
                 continue
             try:
                 if action.is_alone:
-                    result = await action.call(message)
+                    value = await action.call(value)
                 else:
-                    values = self.bound(action).target.copy()
-                    values[action.parameter] = message
-                    result = await action.call(**values)
+                    value = await action.call(**self._arguments(action, value))
                 if ref is not None:
-                    answer = None if action.reply is None else action.reply.encode(result)
-                    text = self._ack(action, ref, result) if answer is None else frames.reply(ref, answer)
-                elif action.is_event and result is not None:
-                    text = program.events.frame(result)
+                    if action.reply is None:
+                        text = self._ack(action, ref, value)
+                    else:
+                        text = program.frames.reply(ref, action.reply.encode(value))
+                elif action.is_event and value is not None:
+                    text = program.events.frame(value)
                 else:
                     continue
             except Exception as error:
@@ -232,12 +248,8 @@ class Conversation:
         if isinstance(data, bytes):
             if program.bytes_action is None:
                 await self._refuse_as(errors.UNEXPECTED_BINARY, None)
-            else:
-                limits = program.limits
-                if limits.replying and (lack := limits.lack(self._websocket.scope, data)) > 0:
-                    await self._refuse_as_fast(lack, None)
-                else:
-                    await self._work(program.bytes_action, data, None)
+            elif not (program.replies_to_haste and await self._is_too_fast(data, None)):
+                await self._work(program.bytes_action, data, None)
             return False
         try:
             codec.check_values(data, self._websocket.options.json_values)
@@ -253,9 +265,7 @@ class Conversation:
         except Unreadable as exc:
             await self._refuse(exc.fault, exc.ref)
             return
-        limits = self._program.limits
-        if limits.replying and (lack := limits.lack(self._websocket.scope, data)) > 0:
-            await self._refuse_as_fast(lack, ref)
+        if self._program.replies_to_haste and await self._is_too_fast(data, ref):
             return
         found = {self._program.options.wire.tag: tag}
         await self._handle(self._program.table.get(tag), data, ref, found, value)
@@ -376,11 +386,16 @@ class Conversation:
     @property
     def label(self) -> str:
         """What the log calls the connection."""
-        return f"{self._program.blueprint.label} ({shown(self._websocket.scope.get('path', ''))})"
+        return f"{self._program.label} ({shown(self._websocket.scope.get('path', ''))})"
 
     def bound(self, action: Action) -> Bound:
         """What the connection has for an action's calls."""
         return (self._bound and self._bound.get(action)) or self._bind(action)
+
+    def _arguments(self, action: Action, message: Any) -> dict[str, Any]:
+        values = self.bound(action).target.copy()
+        values[action.parameter] = message
+        return values
 
     def _bind(self, action: Action) -> Bound:
         if self._bound is None:
@@ -425,6 +440,13 @@ class Conversation:
         goes_on = await pause(websocket, excess.wait)
         self._reading = False
         return goes_on
+
+    async def _is_too_fast(self, data: str | bytes, ref: Ref | None) -> bool:
+        """Whether the rates that the channel answers for are passed; the client is told."""
+        lack = self._program.limits.lack(self._websocket.scope, data)
+        if lack > 0:
+            await self._refuse_as_fast(lack, ref)
+        return lack > 0
 
     async def _refuse_as_fast(self, lack: float, ref: Ref | None) -> None:
         """The client is too fast: answered whatever `on_invalid` says, and counted as its other mistakes are."""

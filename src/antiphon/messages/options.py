@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from antiphon.connection import OnInvalid
 from antiphon.connection.denials import Denials
+from antiphon.heartbeat import check_heartbeat
 
 
 class OnError(enum.Enum):
@@ -77,6 +78,12 @@ class ChannelOptions:
     denials: Denials | None = None
     """How handshakes are refused. None: as the router or the app says, and `Denials.CLOSE` where they do not: the page
     at the other end is ours, and can do something about what it reads."""
+
+    heartbeat: float | None = None
+    """Seconds (1 to 3600) between two events `heartbeat`, the first of which tells the interval: a page learns within
+    twice as many that its link is dead, where a browser shows it no pings. 15 is enough for most. None: no event, and a
+    dead link looks open until the network says otherwise."""
+
     auth: bool | None = None
     """Whether the client renews its identity with the message `auth`. None: where a dependency admitted it with a
     `verify`; True says so in documents too, where no dependency shows it; False: `auth` is no message."""
@@ -96,6 +103,7 @@ class ChannelOptions:
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise ValueError(f"{name} is a number of {least} or more, not {value!r}")
         check_timeout(self.timeout)
+        check_heartbeat(self.heartbeat)
         if not (self.auth is None or isinstance(self.auth, bool)):
             raise ValueError(f"auth is True, False or None, not {self.auth!r}")
         check_timeout(self.auth_expiring, "auth_expiring")

@@ -26,6 +26,7 @@ from antiphon.dependencies.plan import Injected, Plan
 from antiphon.exceptions import InvalidMessage, RegistrationError
 from antiphon.gate.limits import NO_LIMITS, Limits
 
+from .beats import Beats, heartbeat_event
 from .caller import Caller
 from .frames import Frames
 from .options import ChannelOptions
@@ -201,6 +202,7 @@ class Program:
         self.limits: Limits = limits
         self.options: ChannelOptions = blueprint.options or options or DEFAULT_OPTIONS
         self.blueprint: Blueprint = blueprint
+        self.label: str = blueprint.label
         self.call: Call | None = blueprint.call
         self.kind: CallKind | None = None if self.call is None else call_kind(self.call)
         maker = _CallerMaker()
@@ -224,14 +226,21 @@ class Program:
         )
         self.renewal: Renewal = Renewal(self.options)
         self.shape: ChannelShape = self._shape(layers, path)
+        event, seconds = self.shape.heartbeat, self.options.heartbeat
+        self.beats: Beats | None = None if event is None or seconds is None else Beats(seconds, event)
         self.declared: frozenset[Any] = _declared(self.shape, self.plan)
         """The classes of what the channel sends: others its connections cannot join typed topics of."""
         self.connection_name: str = _connection_name(self.plan)
         """The parameter, or `CONNECTION`, under which solving gives the connection."""
         self.frames: Frames = Frames(self.options.wire)
+        self.read: Callable[..., Any] = self.frames.read
+        self.replies_to_haste: bool = bool(limits.replying)
         self.events: Events = Events(self.shape.sends, self.options.wire)
         maker.events = self.events
-        nested = self.options.wire.content is not None
+        wire = self.options.wire
+        self.tag_key: str = wire.tag
+        self.ref_key: str = wire.ref
+        nested = wire.content is not None
         self.table: dict[str, Action] = {
             one.tag: Action(shape, one, nested=nested) for shape in self.shape.handlers for one in shape.messages
         }
@@ -263,6 +272,7 @@ class Program:
         ]
         if blueprint.sends is not None:
             declared.append((blueprint.label, blueprint.sends))
+        sends = sent_by(blueprint.label, tuple(declared), self.described, wire)
         of_kind = {kind: [one for one in self.described if one.kind is kind] for kind in HandlerKind}
         return ChannelShape(
             name=blueprint.name,
@@ -275,7 +285,8 @@ class Program:
             bytes_handler=next(iter(of_kind[HandlerKind.BYTES]), None),
             fallback=next(iter(of_kind[HandlerKind.FALLBACK]), None),
             renewal=self.renewal.shape if renews(self.options, [step.call for step in layers.plan.steps]) else None,
-            sends=sent_by(blueprint.label, tuple(declared), self.described, wire),
+            heartbeat=heartbeat_event(self.options, sends, blueprint.label),
+            sends=sends,
         )
 
 

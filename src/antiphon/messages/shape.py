@@ -141,6 +141,8 @@ class ChannelShape:
     fallback: HandlerShape | None
     renewal: RenewalShape | None
     """Where documents say that clients renew their identity."""
+    heartbeat: Outgoing | None
+    """The event that says that the link is alive, where the options want one."""
     sends: tuple[Outgoing, ...]
     """Events: of `sends=`, of `Caller[...]`, and those that answers of kind EVENT are."""
 

@@ -1,7 +1,7 @@
 // The chat room: joins what the server says with what the page shows.
 
 import { Outgoing } from "./outgoing.js";
-import { Client, SILENCE } from "/antiphon.js";
+import { Chat, SILENCE } from "/asyncapi/client.js";
 import { $, Log, namesOf, paintAvatar, showPeople, showRooms, showState, showUnread } from "./view.js";
 
 const USUAL_ROOMS = ["lobby", "music", "workshop"];
@@ -35,7 +35,6 @@ const state = {
   missedUntil: 0,
   unread: 0,
   epoch: null, // the life of the history that the page shows
-  pace: { burst: 1, per_second: 1 },
   address: null, // for friends, where ours is good on this machine only
   ready: false, // joined, and what was missed has come
   everReady: false,
@@ -78,15 +77,13 @@ function enter(room) {
   drawRooms();
   openDrawer(false);
 
-  const url = new URL(`ws/${room}`, document.baseURI);
-  url.search = new URLSearchParams({ name: me.name });
-  const mine = client = new Client(url, { resume: { since: "room/*" } });
+  const mine = client = new Chat("", { room, name: me.name });
   outgoing = new Outgoing({
-    send: (message) => mine.send(message),
+    say: (message) => mine.say(message),
     saved: unsent(room),
     save: (messages) => messages.length ? tab.set(`unsent.${room}`, JSON.stringify(messages)) : tab.delete(`unsent.${room}`),
   });
-  mine.on("*", (event) => { if (mine === client) receive(event); });
+  for (const [type, handle] of Object.entries(handlers)) mine.on(type, (event) => { handle(event); drawTyping(); });
   mine.watch((now) => { if (mine === client) states[now.name](now); });
 }
 
@@ -122,11 +119,10 @@ const states = {
   closed({ reason }) { askName(reason || "The server did not let you in."); },
 };
 
-// The hub's events, by type; those of the topic "typing/…" have a handler of their own.
+// What the server sends, by type.
 const handlers = {
-  /** Who we are for everybody, how fast we may speak, and where friends find us. */
-  you({ id, pace, address }) {
-    Object.assign(state, { pace, address });
+  you({ id, address }) {
+    state.address = address;
     if (id === me.id) return;
     me.id = id;
     memory.set("id", id);
@@ -134,7 +130,8 @@ const handlers = {
     paintAvatar($("me-avatar"), me.id, me.name);
   },
   /** We are in the topic. What was said follows, then who is here, then what is said from now on. */
-  joined({ epoch, recovered }) {
+  joined({ topic, epoch, recovered }) {
+    if (!topic.startsWith("room/")) return;
     const restarted = state.epoch !== epoch;
     const again = state.epoch !== null;
     state.epoch = epoch;
@@ -143,12 +140,15 @@ const handlers = {
     arrived(() => log.gap(restarted ? "The server was restarted. Messages may be missing here."
       : "You were away for long. Messages are missing here."));
   },
-  message({ data }) {
-    const known = log.has(data.id);
-    outgoing.heard(data.id);
-    state.typing.delete(data.from);
-    const news = state.everReady && !known && data.from !== me.id;
-    arrived(() => log.message(data), { counts: news });
+  said(said) {
+    const known = log.has(said.id);
+    outgoing.heard(said.id);
+    state.typing.delete(said.person);
+    const news = state.everReady && !known && said.person !== me.id;
+    arrived(() => log.message(said), { counts: news });
+  },
+  typing({ person, name }) {
+    state.typing.set(person, { name, until: Date.now() + TYPING_SHOWN_FOR });
   },
   /** The first one after joining lists everybody, and ends what was missed. */
   presence_diff({ joins, leaves, updates }) {
@@ -169,23 +169,10 @@ const handlers = {
     if (!state.ready) caughtUp();
   },
   /** Messages may be missing: come in again, and be told whether they are. */
-  resync() {
-    client.reconnect();
-  },
-  refused({ id }) {
-    outgoing.refused(id);
+  resync({ topic }) {
+    if (topic.startsWith("room/")) client.reconnect();
   },
 };
-
-function typingHeard({ data: { from, name } }) {
-  state.typing.set(from, { name, until: Date.now() + TYPING_SHOWN_FOR });
-}
-
-function receive(event) {
-  if (event.topic?.startsWith("typing/")) { if (event.type === "message") typingHeard(event); }
-  else handlers[event.type]?.(event);
-  drawTyping();
-}
 
 function caughtUp() {
   const first = !state.everReady;
@@ -196,18 +183,18 @@ function caughtUp() {
   $("log").removeAttribute("aria-busy");
   $("empty").hidden = !log.empty;
   for (const message of outgoing.messages) if (!log.has(message.id)) showUnsent(message);
-  outgoing.ready(state.pace);
+  outgoing.ready();
   if (first) log.toEnd();
 }
 
 // --- what people do ---------------------------------------------------------------------------------------------
 
 function say(text) {
-  const message = { id: random(), from: me.id, name: me.name, text, at: Date.now() };
+  const message = { id: random(), person: me.id, name: me.name, text, at: Date.now() };
   log.allRead();
   showUnsent(message);
   log.toEnd();
-  outgoing.say(message); // goes out now, or when there is a connection again
+  outgoing.add(message); // goes out now, or when there is a connection again
 }
 
 function showUnsent(message) {

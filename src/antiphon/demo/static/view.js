@@ -52,23 +52,23 @@ export class Log {
   toEnd(smooth = false) { this.#scroll.scrollTo({ top: this.#scroll.scrollHeight, behavior: smooth && !still.matches ? "smooth" : "instant" }); }
 
   /** Show a message; a second one with the same id confirms the first instead. */
-  message({ id, from, name, text, at }, { pending = false } = {}) {
+  message({ id, person, name, text, at }, { pending = false } = {}) {
     const shown = this.#known.get(id);
     if (shown) {
       shown.classList.toggle("pending", pending);
       return;
     }
     this.#day(at);
-    const mine = from === this.#me;
+    const mine = person === this.#me;
     const row = element("li", mine ? "message mine" : "message");
     row.dataset.id = id;
     row.classList.toggle("pending", pending);
-    row.classList.toggle("follows", this.#follows(from, at));
-    row.style.setProperty("--hue", hue(from));
+    row.classList.toggle("follows", this.#follows(person, at));
+    row.style.setProperty("--hue", hue(person));
     if (!mine) {
       const avatar = element("span", "avatar");
       avatar.setAttribute("aria-hidden", "true");
-      paintAvatar(avatar, from, name);
+      paintAvatar(avatar, person, name);
       row.append(avatar);
     }
     const body = element("div", "body");
@@ -80,7 +80,7 @@ export class Log {
     row.append(body);
     this.#list.append(row);
     this.#known.set(id, row);
-    this.#last = { from, at };
+    this.#last = { person, at };
   }
 
   /** A line in nobody's voice. */
@@ -112,8 +112,8 @@ export class Log {
     this.#divider = null;
   }
 
-  #follows(from, at) {
-    return this.#last !== null && this.#last.from === from && at - this.#last.at < GROUP_WITHIN;
+  #follows(person, at) {
+    return this.#last !== null && this.#last.person === person && at - this.#last.at < GROUP_WITHIN;
   }
 
   #day(at) {

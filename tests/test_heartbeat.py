@@ -12,8 +12,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from antiphon import App, Hub, TopicOptions, WebSocket
+from antiphon.heartbeat import HEARTBEAT
 from antiphon.hub import Framing, Overflow
-from antiphon.hub.heartbeat import HEARTBEAT
 from antiphon.testing import VirtualTimeLoop
 from antiphon.testing.hub_sinks import Connection
 from tests.patience import PATIENCE

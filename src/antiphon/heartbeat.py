@@ -1,21 +1,21 @@
-"""One small message per interval to each connection with events, so that a page sees that its link is alive.
+"""One small message per interval to each connection that was added, so that a page sees that its link is alive.
 
 A browser shows its page no pings. Each event loop has one `Heart`: a wheel of connections that one timer turns, so that
 they are not all served in the same moment. A heartbeat belongs to no topic: it is no entry, has no position, waits for
-nobody and counts as nothing that was lost.
+nobody and counts as nothing that was lost. The hub has its own for connections with events, a channel with
+`ChannelOptions(heartbeat=)` another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Final
 
 from antiphon.types import PreparedMessage, Sink
 
-from .topics import check_number
-
 HEARTBEAT: Final = PreparedMessage('{"type":"heartbeat"}')
-"""Encoded once, for all connections."""
+"""The hub's, encoded once for all connections."""
 
 TURNS: Final = 8
 """Parts of an interval, each with its share of the connections."""
@@ -30,17 +30,19 @@ def check_heartbeat(seconds: object) -> float | None:
     """The interval, or None for no heartbeat. Raises TypeError, ValueError."""
     if seconds is None:
         return None
-    interval = check_number("heartbeat", seconds, float)
-    if not SHORTEST <= interval <= LONGEST:
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"heartbeat: expected a number, got {type(seconds).__name__}")
+    if not math.isfinite(seconds) or not SHORTEST <= seconds <= LONGEST:
         raise ValueError(f"heartbeat: expected {SHORTEST:g} to {LONGEST:g} seconds, or None; got {seconds!r}")
-    return interval
+    return seconds
 
 
 class Hearts:
-    """The hearts of all event loops of a hub."""
+    """The hearts of all event loops."""
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, message: PreparedMessage = HEARTBEAT) -> None:
         self._interval = interval
+        self._message = message
         self._hearts: dict[asyncio.AbstractEventLoop, Heart] = {}
 
     def add(self, sink: Sink) -> None:
@@ -53,15 +55,16 @@ class Hearts:
             for loop in tuple(self._hearts):
                 if loop.is_closed():
                     self._hearts.pop(loop, None)
-            heart = self._hearts[sink.loop] = Heart(sink.loop, self._interval)
+            heart = self._hearts[sink.loop] = Heart(sink.loop, self._interval, self._message)
         heart.add(sink)
 
 
 class Heart:
     """The connections of one event loop, in the turn in which each gets its heartbeat."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, message: PreparedMessage) -> None:
         self._loop = loop
+        self._message = message
         self._pause = interval / TURNS
         self._wheel: list[dict[Sink, None]] = [{} for _ in range(TURNS)]
         self._turn = 0
@@ -91,4 +94,4 @@ class Heart:
         self._turn = (self._turn + 1) % TURNS
         for sink in tuple(self._wheel[self._turn]):
             if not sink.buffered:  # what waits for this peer tells it as much, and a peer that is stuck gets no more
-                sink.offer(HEARTBEAT, 1)
+                sink.offer(self._message, 1)
