@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ WORK = ROOT / ".cache/docs"
 PAGES = WORK / "pages"
 SITE = WORK / "site"
 WRITTEN = ("*.md", "docs/**/*.md", "examples/**/*.md", "src/**/*.md", "benchmarks/*.md", "tests/*.md")
-ASSETS = (".png", ".svg", ".js")
+ASSETS = (".png", ".svg", ".js", ".css")
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".conf": "nginx", ".service": "ini", ".socket": "ini"}
 PORT = 8001
@@ -58,6 +59,8 @@ def build() -> None:
     )
     if built.returncode:
         sys.exit(f"{built.stdout}\nerror: the site has warnings, shown above")
+    for page in SITE.rglob("*.html"):
+        page.write_text(mended(page.read_text()))
     dead = dead_links(SITE)
     if dead:
         sys.exit("\n".join(dead) + f"\nerror: {len(dead)} dead links")
@@ -108,12 +111,36 @@ def lay_out() -> None:
     """Every page that somebody wrote, the files they link to, and the reference."""
     shutil.rmtree(PAGES, ignore_errors=True)
     for page in written():
-        put(page.relative_to(ROOT), LINK.sub(functools.partial(shown, page), page.read_text()))
+        text = LINK.sub(functools.partial(shown, page), page.read_text())
+        put(page.relative_to(ROOT), described(text, description(text)))
     for asset in (path for path in (ROOT / "docs").rglob("*") if path.suffix in ASSETS):
         target = PAGES / asset.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(asset, target)
     reference()
+
+
+def described(text: str, words: str) -> str:
+    return f"---\ndescription: {json.dumps(words)}\n---\n\n{text}"
+
+
+def description(text: str) -> str:
+    """The first sentences of a page, forty characters of them, for search engines and screen readers."""
+    prose = re.sub(r"^(```|~~~).*?^\1|^(#|\||<|!|---).*?$", "", text, flags=re.MULTILINE | re.DOTALL).strip()
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", " ".join(prose.split("\n\n")[0].split()))
+    found = ""
+    for sentence in re.split(r"(?<=[.!?:]) ", plain):
+        found = f"{found} {sentence}".strip()
+        if len(found) > 40:
+            break
+    return found.removesuffix(":")
+
+
+def mended(html: str) -> str:
+    """What the generator writes and no screen reader can name: line anchors, open boxes of a list, empty headers."""
+    html = re.sub(r'<a id="(__codelineno-[\w-]+)"[^>]*></a>', r'<span id="\1"></span>', html)
+    html = html.replace('<input type="checkbox" disabled', '<input type="checkbox" aria-label="to do" disabled')
+    return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)
 
 
 def put(name: Path, text: str) -> None:
@@ -153,7 +180,8 @@ def reference() -> None:
     lines = ["# Reference", "", "| module | what it is for |", "|---|---|"]
     for module, purpose in purposes.items():
         lines.append(f"| [`{module}`]({module}.md) | {purpose} |")
-        put(Path("docs/reference", f"{module}.md"), module_page(module, purpose, exported[module], homes))
+        page = module_page(module, purpose, exported[module], homes)
+        put(Path("docs/reference", f"{module}.md"), described(page, f"{module}: {purpose}".replace("`", "")))
     lines += ["", "[The command line](../cli.md) · [what is public](../stability.md)"]
     put(Path("docs/reference/index.md"), "\n".join(lines) + "\n")
 
