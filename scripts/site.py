@@ -120,6 +120,19 @@ def lay_out() -> None:
     reference()
 
 
+def example(file: Path) -> str:
+    """What the gallery says of a program: its docstring, the commands in it, and the tests that run it."""
+    purpose, *rest = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")
+    commands = "\n".join(line for part in rest for line in part.splitlines() if re.match(r"antiphon |curl ", line))
+    prose = "\n\n".join(part for part in rest if not re.match(r"antiphon |curl ", part))
+    tests = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if file.name in path.read_text())
+    tested = ", ".join(f"`{path.relative_to(ROOT)}`" for path in tests)
+    picture = ROOT / "docs" / "images" / f"{file.stem}.png"
+    shown = f"![{purpose.rstrip('.')}](../docs/images/{picture.name})\n\n" if picture.exists() else ""
+    run = f"## Run it\n\n~~~~sh\n{commands}\n~~~~\n\n" if commands else ""
+    return f"{purpose}\n\n{prose}\n\n{shown}{run}## Tests\n\n{tested}\n\n## The program\n\n"
+
+
 def described(text: str, words: str) -> str:
     return f"---\ndescription: {json.dumps(words)}\n---\n\n{text}"
 
@@ -161,7 +174,8 @@ def shown(page: Path, link: re.Match[str]) -> str:
     name = file.relative_to(ROOT)
     place = Path(*(part.removeprefix(".") for part in name.parts))
     language = LANGUAGES.get(file.suffix, "text")
-    put(place.with_name(f"{place.name}.md"), f"# {name}\n\n~~~~{language}\n{file.read_text()}~~~~\n")
+    words = example(file) if file.parent == ROOT / "examples" and file.suffix == ".py" else ""
+    put(place.with_name(f"{place.name}.md"), f"# {name}\n\n{words}~~~~{language}\n{file.read_text()}~~~~\n")
     way = os.path.relpath(ROOT / place, page.parent)
     return f"{link[1]}{way}.md{link[3]}"
 
