@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx2 as httpx
@@ -41,6 +45,18 @@ async def test_a_client_goes_on_at_another_host(tmp_path: Path, monkeypatch: pyt
                 assert json.loads(await ada.recv())["data"] == {"text": "two"}
             async with httpx.AsyncClient() as http:
                 assert (await http.get(f"{first.http_url}/healthz")).status_code == 200
+
+
+def test_a_backend_of_a_readers_own_keeps_the_contract(tmp_path: Path) -> None:
+    printed("write-a-backend", tmp_path)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = (sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=2 * PATIENCE)
+    assert re.search(r"^[5-9]\d passed in", ran.stdout, re.MULTILINE), ran.stdout + ran.stderr
+    subprocess.run([sys.executable, "-W", "error", "-c", "import main"], cwd=tmp_path, check=True)
 
 
 async def test_logs_metrics_health_and_events_tell_of_a_connection(tmp_path: Path) -> None:
