@@ -36,11 +36,12 @@ test-newest: setup system ## tests with the newest version of everything, whatev
 	@scripts/setup.sh newest
 	@scripts/test.sh newest $(ARGS)
 
-check: setup ## ruff, mypy strict, complete public types, import directions, shape, what is public
+check: setup ## ruff, mypy strict, complete public types, the English of the documents, import directions, shape, public names
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	scripts/public_types.sh
+	$(BIN)/python scripts/prose.py
 	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_shape.py tests/test_public.py
 
 coverage: setup system ## branch coverage of each module by the tests of its part (ARGS="hub routing" for some)

@@ -1,5 +1,10 @@
-"""Builds the native twin where a compiler is at hand; installs the pure Python one where there is none."""
+"""Builds the native twin where a compiler is at hand; installs the pure Python one where there is none.
 
+Also writes the project's addresses into the metadata: of the repository that a workflow runs for, so that a fork's
+files do not point to another's tracker, and a build on a desk points nowhere.
+"""
+
+import email
 import logging
 import os
 from pathlib import Path
@@ -46,4 +51,25 @@ class BuildNative(build_ext):
             )
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildNative})
+PAGES = {
+    "Source": "",
+    "Documentation": "/tree/HEAD/docs",
+    "Changelog": "/blob/HEAD/CHANGELOG.md",
+    "Issues": "/issues",
+    "Security": "/security/policy",
+}
+
+
+def project_urls() -> dict[str, str]:
+    """From the environment of the workflow, else from the source distribution that this is."""
+    if repository := os.environ.get("GITHUB_REPOSITORY"):
+        home = f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{repository}"
+        return {name: f"{home}{page}" for name, page in PAGES.items()}
+    made = Path("PKG-INFO")
+    stated = (
+        email.message_from_string(made.read_text(encoding="utf-8")).get_all("Project-URL", []) if made.exists() else []
+    )
+    return dict(one.split(", ", 1) for one in stated)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildNative}, project_urls=project_urls())

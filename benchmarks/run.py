@@ -157,6 +157,7 @@ def _machine() -> str:
         platform.machine(),
     )
     return (
+        "<!-- prose: skip -->\n\n"
         f"Machine: {cpu}, {os.cpu_count()} cores (one for the server, one for the load), Linux {platform.release()}, "
         f"Python {platform.python_version()}; {', '.join(versions)}."
     )

@@ -1,4 +1,5 @@
-"""Takes the pictures in docs/images: the chat room on a phone and a desktop, light and dark, with people in it.
+"""Takes the pictures in docs/images: the chat room on a phone and a desktop, light and dark, with people in it; and the
+example that has a page.
 
 Serves the demo itself; `--url` takes one that runs already.
 """
@@ -36,10 +37,13 @@ COOKIES = {"Ada": "Ada 22", "Grace": "Grace 3", "Tomás": "Tomás 44"}  # chosen
 LOOKS_AT_IT = "Ada"
 
 
+MEASUREMENTS = {"boiler": 81.5, "cellar": 12.25, "greenhouse": 23.75, "roof": 4.5, "workshop": 18.0}
+
+
 @contextlib.asynccontextmanager
-async def demo() -> AsyncGenerator[str]:
+async def served(*command: str) -> AsyncGenerator[str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "antiphon", "demo", "--port", "0"),
+        *(sys.executable, "-m", "antiphon", *command, "--port", "0"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -50,7 +54,7 @@ async def demo() -> AsyncGenerator[str]:
                 if match := re.search(rb"running on (\S+)", line):
                     yield match[1].decode()
                     return
-        raise RuntimeError("the demo did not start")
+        raise RuntimeError(f"antiphon {' '.join(command)} did not start")
     finally:
         process.terminate()
         await process.wait()
@@ -108,6 +112,18 @@ async def pictures(url: str) -> None:
         await browser.close()
 
 
+async def dashboard(url: str) -> None:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find(), args=FLAGS)
+        page = await browser.new_page(viewport={"width": 820, "height": 420})
+        await page.goto(url)
+        for sensor, value in MEASUREMENTS.items():
+            await page.request.post(f"{url}/measurements/{sensor}", data={"value": value})
+            await page.locator(f"[data-sensor={sensor}]").wait_for()
+        await take(page, "dashboard")
+        await browser.close()
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url")
@@ -115,8 +131,10 @@ async def main() -> None:
     if url is not None:
         await pictures(url)
         return
-    async with demo() as served:
-        await pictures(served)
+    async with served("run", str(IMAGES.parent.parent / "examples" / "dashboard.py")) as address:
+        await dashboard(address)
+    async with served("demo") as address:
+        await pictures(address)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ WORK = ROOT / ".cache/docs"
 PAGES = WORK / "pages"
 SITE = WORK / "site"
 WRITTEN = ("*.md", "docs/**/*.md", "examples/**/*.md", "src/**/*.md", "benchmarks/*.md", "tests/*.md")
-ASSETS = (".png", ".svg", ".js")
+ASSETS = (".png", ".svg", ".js", ".css")
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".conf": "nginx", ".service": "ini", ".socket": "ini"}
 PORT = 8001
@@ -58,6 +59,8 @@ def build() -> None:
     )
     if built.returncode:
         sys.exit(f"{built.stdout}\nerror: the site has warnings, shown above")
+    for page in SITE.rglob("*.html"):
+        page.write_text(mended(page.read_text()))
     dead = dead_links(SITE)
     if dead:
         sys.exit("\n".join(dead) + f"\nerror: {len(dead)} dead links")
@@ -108,12 +111,49 @@ def lay_out() -> None:
     """Every page that somebody wrote, the files they link to, and the reference."""
     shutil.rmtree(PAGES, ignore_errors=True)
     for page in written():
-        put(page.relative_to(ROOT), LINK.sub(functools.partial(shown, page), page.read_text()))
+        text = LINK.sub(functools.partial(shown, page), page.read_text())
+        put(page.relative_to(ROOT), described(text, description(text)))
     for asset in (path for path in (ROOT / "docs").rglob("*") if path.suffix in ASSETS):
         target = PAGES / asset.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(asset, target)
     reference()
+
+
+def example(file: Path) -> str:
+    """What the gallery says of a program: its docstring, the commands in it, and the tests that run it."""
+    purpose, *rest = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")
+    commands = "\n".join(line for part in rest for line in part.splitlines() if re.match(r"antiphon |curl ", line))
+    prose = "\n\n".join(part for part in rest if not re.match(r"antiphon |curl ", part))
+    tests = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if file.name in path.read_text())
+    tested = ", ".join(f"`{path.relative_to(ROOT)}`" for path in tests)
+    picture = ROOT / "docs" / "images" / f"{file.stem}.png"
+    shown = f"![{purpose.rstrip('.')}](../docs/images/{picture.name})\n\n" if picture.exists() else ""
+    run = f"## Run it\n\n~~~~sh\n{commands}\n~~~~\n\n" if commands else ""
+    return f"{purpose}\n\n{prose}\n\n{shown}{run}## Tests\n\n{tested}\n\n## The program\n\n"
+
+
+def described(text: str, words: str) -> str:
+    return f"---\ndescription: {json.dumps(words)}\n---\n\n{text}"
+
+
+def description(text: str) -> str:
+    """The first sentences of a page, forty characters of them, for search engines and screen readers."""
+    prose = re.sub(r"^(```|~~~).*?^\1|^(#|\||<|!|---).*?$", "", text, flags=re.MULTILINE | re.DOTALL).strip()
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", " ".join(prose.split("\n\n")[0].split()))
+    found = ""
+    for sentence in re.split(r"(?<=[.!?:]) ", plain):
+        found = f"{found} {sentence}".strip()
+        if len(found) > 40:
+            break
+    return found.removesuffix(":")
+
+
+def mended(html: str) -> str:
+    """What the generator writes and no screen reader can name: line anchors, open boxes of a list, empty headers."""
+    html = re.sub(r'<a id="(__codelineno-[\w-]+)"[^>]*></a>', r'<span id="\1"></span>', html)
+    html = html.replace('<input type="checkbox" disabled', '<input type="checkbox" aria-label="to do" disabled')
+    return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)
 
 
 def put(name: Path, text: str) -> None:
@@ -134,7 +174,8 @@ def shown(page: Path, link: re.Match[str]) -> str:
     name = file.relative_to(ROOT)
     place = Path(*(part.removeprefix(".") for part in name.parts))
     language = LANGUAGES.get(file.suffix, "text")
-    put(place.with_name(f"{place.name}.md"), f"# {name}\n\n~~~~{language}\n{file.read_text()}~~~~\n")
+    words = example(file) if file.parent == ROOT / "examples" and file.suffix == ".py" else ""
+    put(place.with_name(f"{place.name}.md"), f"# {name}\n\n{words}~~~~{language}\n{file.read_text()}~~~~\n")
     way = os.path.relpath(ROOT / place, page.parent)
     return f"{link[1]}{way}.md{link[3]}"
 
@@ -153,7 +194,8 @@ def reference() -> None:
     lines = ["# Reference", "", "| module | what it is for |", "|---|---|"]
     for module, purpose in purposes.items():
         lines.append(f"| [`{module}`]({module}.md) | {purpose} |")
-        put(Path("docs/reference", f"{module}.md"), module_page(module, purpose, exported[module], homes))
+        page = module_page(module, purpose, exported[module], homes)
+        put(Path("docs/reference", f"{module}.md"), described(page, f"{module}: {purpose}".replace("`", "")))
     lines += ["", "[The command line](../cli.md) · [what is public](../stability.md)"]
     put(Path("docs/reference/index.md"), "\n".join(lines) + "\n")
 

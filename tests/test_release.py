@@ -46,9 +46,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ROOT, folder, dirs_exist_ok=True, ignore=lambda at, names: set(names) - WANTED if at == str(ROOT) else {"*.so"}
     )
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(folder)]
-    ran = subprocess.run(
-        command, env=os.environ | {"ANTIPHON_PURE": "1"}, capture_output=True, text=True, timeout=PATIENCE
-    )
+    env = os.environ | {
+        "ANTIPHON_PURE": "1",
+        "GITHUB_SERVER_URL": "https://git.example",
+        "GITHUB_REPOSITORY": "ann/fork",
+    }
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return sorted((folder / "dist").iterdir())
 
@@ -93,8 +96,23 @@ def test_the_metadata_is_what_an_index_takes(built: list[Path]) -> None:
     assert str(metadata.version) == antiphon.__version__
     assert metadata.description_content_type == "text/markdown"
     assert metadata.license_files == ["LICENSE"]
+    assert metadata.project_urls is not None
+    assert metadata.project_urls["Source"] == "https://git.example/ann/fork"
+    assert {"Changelog", "Documentation", "Issues", "Security"} < set(metadata.project_urls)
     assert str(metadata.requires_python) == PYPROJECT["project"]["requires-python"]
     assert email.message_from_bytes(raw).get_payload()
+
+
+def test_a_source_distribution_keeps_its_addresses_and_a_desk_has_none(built: list[Path], tmp_path: Path) -> None:
+    [sdist] = [path for path in built if path.suffix == ".gz"]
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    [unpacked] = tmp_path.iterdir()
+    source = (unpacked / "setup.py").read_text().replace("setup(ext", "print(project_urls().get('Source')) or dict(ext")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")} | {"ANTIPHON_PURE": "1"}
+    for folder, expected in ((unpacked, "https://git.example/ann/fork"), (tmp_path, "None")):
+        told = subprocess.run([sys.executable, "-c", source], cwd=folder, env=env, capture_output=True, text=True)
+        assert told.stdout.split() == [expected], told.stderr
 
 
 def test_the_version_stands_in_one_place() -> None:

@@ -69,6 +69,17 @@ def test_a_link_to_a_program_leads_to_a_page_that_shows_it(site: ModuleType) -> 
     assert (ROOT / "examples/bearer.py").read_text() in (site.PAGES / "examples/bearer.py.md").read_text()
 
 
+def test_each_example_has_a_page_with_its_purpose_its_commands_and_its_tests(site: ModuleType) -> None:
+    site.lay_out()
+    programs = sorted((ROOT / "examples").glob("*.py"))
+    for program in programs:
+        page = (site.PAGES / "examples" / f"{program.name}.md").read_text()
+        assert re.search(rf"^~~~~sh\n(.*\n)*antiphon run .*{program.stem}", page, re.MULTILINE), program
+        assert re.search(r"^## Tests\n\n`tests/", page, re.MULTILINE), f"no test runs {program}"
+        assert program.read_text() in page
+    assert len(programs) > 20
+
+
 def test_dead_links_are_found_anchors_included(site: ModuleType, tmp_path: Path) -> None:
     folder = tmp_path / "site"
     (folder / "deep").mkdir(parents=True)

@@ -51,6 +51,8 @@ _AROUND: Final = 20
 class HTTPException(StarletteHTTPException):
     """Answer with this HTTP response (FastAPI's `HTTPException`).
 
+        raise HTTPException(401, "log in again")
+
     Raised before `accept` it denies the handshake with its status, headers and `{"detail": ...}`; after `accept` it
     closes with 1008 (4xx) or 1011 (5xx) and the detail as reason. `status_code` is an HTTP status. `detail`
     is any value that has a JSON form; without one it is the status's phrase. Raises TypeError for a status that is
@@ -66,6 +68,8 @@ class HTTPException(StarletteHTTPException):
 class WebSocketException(StarletteWebSocketException):
     """Close the connection with `code` and `reason` (FastAPI's `WebSocketException`).
 
+        raise WebSocketException(4001, "one at a time")
+
     Before `accept` it denies the handshake with HTTP 403, which carries both as JSON. A code that may not go on the
     wire (RFC 6455 §7.4) closes with 1011 and is logged. Raises TypeError for a code that is no int.
     """
@@ -78,6 +82,11 @@ class WebSocketException(StarletteWebSocketException):
 
 class WebSocketDisconnect(StarletteWebSocketDisconnect):
     """The connection has ended; `code` and `reason` tell how.
+
+        try:
+            text = await websocket.receive_text()
+        except WebSocketDisconnect as end:
+            print(end.code, end.reason)
 
     1005: a Close frame without a code. 1006: no Close frame at all.
     """

@@ -20,6 +20,8 @@ IDENTITY_KEY: Final = "antiphon.identity"
 class Identity:
     """Somebody whose credentials were verified.
 
+        Identity(user="ann", scopes=frozenset({"orders:read"}), expires_at=time.time() + 300)
+
     `JWT`, `Tickets` and every `verify` of a `WebSocketBearer` give one; `websocket.identity` has it, and so does every
     parameter that is annotated with it. Raises TypeError and ValueError for fields of another type.
     """

@@ -372,6 +372,10 @@ def _stated_close(denial: WebSocketDenialResponse) -> tuple[int, str]:
 class TestClient(starlette.testclient.TestClient):
     """Starlette's test client, whose WebSocket sessions have timeouts and notice an application that has ended.
 
+        with TestClient(app) as client, client.websocket_connect("/echo") as session:
+            session.send_text("hi")
+            assert session.receive_text() == "hi"
+
     Inside `with client:` the lifespan runs and all sessions share one event loop; outside, each session has a thread
     and a loop of its own. With `raise_server_exceptions=False` a session shows what a peer would see instead of the
     application's exceptions.

@@ -32,6 +32,7 @@ DOCUMENTS = sorted(
 )
 AS_FILES = (
     ROOT / "docs" / "testing.md",
+    ROOT / "docs" / "howto" / "write-a-backend.md",
     *(ROOT / "docs" / "tutorial" / f"{step}.md" for step in ("5-tests", "6-live")),
 )
 IN_ORDER = [document for document in DOCUMENTS if document not in AS_FILES]

@@ -15,21 +15,11 @@ from websockets.asyncio.client import connect
 
 from tests.browser.conftest import browser, chromium, running
 from tests.commands import ROOT, run
+from tests.howto.printing import PAGES, printed
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 
 __all__ = ["browser", "chromium", "running"]
-
-PAGES = ROOT / "docs" / "howto"
-
-
-def printed(page: str, folder: Path) -> None:
-    """Put the files of a page into `folder`: Python with its name in the first line, and the HTML."""
-    text = (PAGES / f"{page}.md").read_text()
-    for name, block in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        (folder / name).write_text(block)
-    for block in re.findall(r"^```html\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        (folder / "page.html").write_text(block)
 
 
 def test_every_page_is_in_the_index() -> None:

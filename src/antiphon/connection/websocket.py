@@ -54,6 +54,12 @@ logger: Final = logging.getLogger("antiphon")
 class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     """One WebSocket connection, as FastAPI users know it.
 
+        @app.websocket("/echo")
+        async def echo(websocket: WebSocket) -> None:
+            await websocket.accept()
+            async for text in websocket.iter_text():
+                await websocket.send_text(text)
+
     One task may receive while others send. A sender is *foreign* when it runs neither in the task that made the
     `WebSocket` nor in one started from there: its sends never wait and never raise for a peer that is gone or slow.
     A foreign sender may run in another thread or event loop.
@@ -71,6 +77,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         self, subprotocol: str | None = None, headers: Iterable[tuple[bytes, bytes]] | None = None
     ) -> None:
         """Open the connection. Reads the connect message if nobody has.
+
+            await websocket.accept(subprotocol="chat.v2", headers=[(b"x-room", b"7")])
 
         A subprotocol that the client did not offer may not be selected (RFC 6455 §4.1): the connection opens without
         one. Where a token came as a subprotocol, an endpoint that selects none answers with the one beside the token.
@@ -109,6 +117,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Send a Close frame; before `accept`, refuse the handshake with HTTP 403.
 
+            await websocket.close(4001, "one at a time")
+
         With `Denials.CLOSE` the handshake is accepted for this, so that a page can read code and reason (1000 becomes
         3003).
         On a connection that the peer or a foreign sender has ended nothing happens. Raises ValueError for a code that
@@ -138,6 +148,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
     async def renew(self, identity: Identity) -> Identity:
         """Go on as the same user with a new identity, whose `expires_at` counts from now on; returns it.
+
+            await websocket.renew(Identity(user="ann", expires_at=time.time() + 300))
 
         Dependencies that found out who somebody is have called `admit` (antiphon.gate); a channel does all this by
         itself. Raises RuntimeError where nobody was admitted, TypeError for what is no Identity, `WebSocketException`

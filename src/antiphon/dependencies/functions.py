@@ -23,6 +23,11 @@ def Depends(
 ) -> Any:
     """Take what `dependency` returns or yields (FastAPI's `Depends`).
 
+        async def user(token: str = "") -> str: ...
+
+        @app.websocket("/me")
+        async def me(websocket: WebSocket, user: Annotated[str, Depends(user)]) -> None: ...
+
     Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place; `scope`
     says when a dependency with `yield` ends: "function" before "request", which is the default. Below a handler of a
     channel it says how long the value serves: "message", the default, or "connection". At most `max_concurrency` runs
@@ -47,12 +52,21 @@ def Security(
 
 
 def Path(default: Any = ..., **options: Unpack[ParamOptions]) -> Any:
-    """Read a parameter from the path; it has no default (FastAPI's `Path`). `options` and errors as for `Query`."""
+    """Read a parameter from the path; it has no default (FastAPI's `Path`).
+
+        @app.websocket("/rooms/{number}")
+        async def room(websocket: WebSocket, number: Annotated[int, Path(ge=1)]) -> None: ...
+
+    `options` and errors as for `Query`.
+    """
     return params.Path(default, **options)
 
 
 def Query(default: Any = PydanticUndefined, **options: Unpack[ParamOptions]) -> Any:
     """Read a parameter from the query string (FastAPI's `Query`).
+
+        @app.websocket("/find")
+        async def find(websocket: WebSocket, limit: Annotated[int, Query(ge=1, le=100)] = 10) -> None: ...
 
     `options` are pydantic's: `alias`, `ge`, `max_length`, `pattern`, …; an unknown one is a TypeError. A list takes
     every occurrence of the key, a pydantic model one key per field. What fails validation is a
@@ -65,12 +79,22 @@ def Header(
     default: Any = PydanticUndefined, *, convert_underscores: bool = True, **options: Unpack[ParamOptions]
 ) -> Any:
     """Read a parameter from the request headers (FastAPI's `Header`): `x_key` is `x-key`, unless `convert_underscores`
-    is off. `options` and errors as for `Query`."""
+    is off. `options` and errors as for `Query`.
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, user_agent: Annotated[str | None, Header()] = None) -> None: ...
+    """
     return params.Header(default, convert_underscores=convert_underscores, **options)
 
 
 def Cookie(default: Any = PydanticUndefined, **options: Unpack[ParamOptions]) -> Any:
-    """Read a parameter from the cookies (FastAPI's `Cookie`). `options` and errors as for `Query`."""
+    """Read a parameter from the cookies (FastAPI's `Cookie`).
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, session: Annotated[str | None, Cookie()] = None) -> None: ...
+
+    `options` and errors as for `Query`.
+    """
     return params.Cookie(default, **options)
 
 

@@ -40,6 +40,9 @@ WHEN_ADMITTED_KEY: Final = "antiphon.when_admitted"
 async def admit(connection: HTTPConnection, identity: Identity, verify: Verify | None = None) -> Identity:
     """From now on the connection, a WebSocket's or a request's, is this identity's; returns it.
 
+        async def somebody(websocket: WebSocket, token: str = "") -> Identity:
+            return await admit(websocket, await verify(token), verify)
+
     The app's hub knows it by its user. A WebSocket ends when the identity expires: Close 3000, or 401 before accept.
     `verify` takes the tokens by which it is renewed. Dependencies that find out who somebody is call this last. Raises
     HTTPException 401 for an identity that has expired or was revoked, on an open connection `WebSocketException` 3000;

@@ -33,6 +33,15 @@ FOUND_KEY: Final = "antiphon.found"
 class WebSocketBearer(HTTPBearer):
     """A bearer token from where a browser can put it, as a dependency for WebSockets and requests.
 
+        async def by_session(token: str) -> Identity | None:
+            user = sessions.get(token)
+            return None if user is None else Identity(user=user)
+
+        session = WebSocketBearer([COOKIE("session"), SUBPROTOCOL], verify=by_session)
+
+        @app.websocket("/me", dependencies=[Depends(session)])
+        async def me(websocket: WebSocket, who: Identity) -> None: ...
+
     `sources` say where to look, in order; the first token that is there counts. Without `verify` it gives the token, a
     str; with it the `Identity` that `verify(token)` gives, which from then on is the connection's:
     `websocket.identity`, every parameter annotated `Identity`, the hub's user. `verify` may be async, or sync and then

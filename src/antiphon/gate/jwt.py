@@ -18,6 +18,11 @@ LONGEST_LEEWAY: Final = 3600.0
 class JWT(WebSocketBearer):
     """A signed JSON Web Token (RFC 7519) as a dependency for WebSockets and requests: gives the `Identity` it is for.
 
+        jwt = JWT(SECRET, algorithms=["HS256"], audience="live", sources=[HEADER, COOKIE("session")])
+
+        @app.websocket("/live", dependencies=[Depends(jwt)])
+        async def live(websocket: WebSocket, who: Identity) -> None: ...
+
     Exactly one of `key`, `keys` and `jwks_url` says what verifies: a `key` is a PEM, a secret, a JWK (a dict) or a key
     of cryptography; `keys` are a list of them, a dict of them by `kid`, a JWKS document, or a `JWKS`; `jwks_url` is
     where the issuer publishes them. Each key verifies only the `algorithms` of its own kind, whatever a token says;

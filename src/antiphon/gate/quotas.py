@@ -64,6 +64,8 @@ class OverQuota(HTTPException):
 class Quota:
     """Bounds connections: `dependencies=[Depends(Quota(connections_per_user=5))]` on an app, a router or a route.
 
+        app = App(hub=Hub(), dependencies=[Depends(Quota(connections_per_user=5, connections_per_address=100))])
+
     `connections_per_user` counts by identity (else by Starlette's `scope["user"]`), whether this stands before the
     dependency that finds it or behind; who has none is not counted by it. `connections_per_address` counts by the
     client's address, IPv6 by /64. Both hold over all processes on one hub; a crashed one frees its shares within the

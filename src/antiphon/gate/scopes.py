@@ -19,6 +19,9 @@ SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 class requires:
     """A dependency that demands `scopes` of the connection's identity: `Depends(requires("orders:write"))`.
 
+        @app.websocket("/orders", dependencies=[Depends(jwt), Depends(requires("orders:write"))])
+        async def orders(websocket: WebSocket, who: Identity) -> None: ...
+
     It stands behind the scheme that finds out who somebody is, and gives the identity. A scope that is missing: 403
     with `WWW-Authenticate: Bearer error="insufficient_scope"`; after accept Close 3003; below a channel's handler an
     answer "forbidden" to that message. Raises TypeError and ValueError for what are no scopes.

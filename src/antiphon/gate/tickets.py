@@ -34,6 +34,15 @@ LONGEST_LIFE: Final = 3600.0
 class Tickets(WebSocketBearer):
     """One-time tickets for what browsers open without headers: `?ticket=` counts once, in whichever process it lands.
 
+        tickets = Tickets(hub, lifetime=30)
+
+        @app.post("/tickets", dependencies=[Depends(jwt)])
+        async def ticket(who: Identity) -> str:
+            return await tickets.issue(who)
+
+        @app.websocket("/live", dependencies=[Depends(tickets)])
+        async def live(websocket: WebSocket, who: Identity) -> None: ...
+
     `ticket = await tickets.issue(user)` in a route that knows who asks; `Depends(tickets)`, or a parameter annotated
     `Identity` behind it, where the ticket comes in. One that was used, is over or was never issued is 401; while the
     hub's backend is away, 503.

@@ -89,6 +89,15 @@ class HubStats:
 class Hub:
     """Topics across connections, processes and machines.
 
+        app = App(hub=Hub(topics={"room:*": TopicOptions(history=100)}))
+
+        @app.websocket("/rooms/{room}")
+        async def room(websocket: WebSocket, hub: Hub, room: str) -> None:
+            await websocket.accept()
+            async with hub.join(f"room:{room}", websocket, history=20):
+                async for text in websocket.iter_text():
+                    await hub.publish(f"room:{room}", text)
+
     `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
     `redis://…` (many hosts); without one, what reaches all workers of `antiphon run` and `antiphon relay`,
     else this process. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the lifespan of the `App`
@@ -214,6 +223,8 @@ class Hub:
     async def publish(self, topic: str, data: Any, *, exclude: SupportsSink | None = None) -> Position | None:
         """Send `data` to all receivers of the topic, in every process, in the topic's one order.
 
+            await hub.publish("room:7", {"text": "hi"}, exclude=websocket)
+
         str goes as a text frame, bytes as a binary frame, anything else as JSON text. `exclude`: a connection that does
         not get it. Returns the message's position for topics with history, else None. When it returns, the backend has
         taken the message; receivers in this loop already have it in their outboxes on `memory://`.
@@ -244,6 +255,9 @@ class Hub:
         user: str | int | None = None,
     ) -> Membership:
         """Use as `async with`: what is published to the topic reaches the socket until the block or the socket ends.
+
+            async with hub.join("room:7", websocket, history=20, presence={"name": "Ann"}) as membership:
+                print(membership.position)
 
         `since`: first everything published behind this position, or nothing of it (see `Membership.recovered`).
         `history`: first that many of the newest messages; with `since` too, only if that could not be recovered.
@@ -371,6 +385,8 @@ class Hub:
     async def send(self, data: Any, *, user: str | int, exclude: SupportsSink | None = None) -> None:
         """Send `data` to all connections of a user, in every process, in topics or not.
 
+            await hub.send({"type": "reminder"}, user="ann")
+
         Those that were let in with an identity of this user, and those that joined a topic as it. `data` and `exclude`
         as for `publish`; to a connection of a channel only a message that this declares is sent, with its tag. One that
         does not keep up is closed with 1013, as topics do by default. Returns when the backend has taken it; who is not
@@ -403,6 +419,8 @@ class Hub:
         lifetime: float = 86400.0,
     ) -> None:
         """Log somebody out: close their sockets in every process with 3000 "revoked", and refuse their tokens.
+
+            await hub.revoke(user="ann")
 
         `user`: all that was issued for them until now. `session`: all of one login; with `user`, of this user's alone.
         `issued_before`: Unix seconds; what was issued then or later stays. Alone: everybody. A token that does not say

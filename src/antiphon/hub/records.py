@@ -29,6 +29,9 @@ MAX_OFFSET_DIGITS: Final = 18
 class Position(NamedTuple):
     """A place in a topic's history: just behind the entry with this offset.
 
+        since = Position.parse("42-9f") if returning else None
+        async with hub.join("room:7", websocket, since=since, history=50): ...
+
     Offsets of a topic grow by one per entry while its epoch lasts; the pair never names two different entries.
     """
 

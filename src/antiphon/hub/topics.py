@@ -71,7 +71,12 @@ class Framing(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicOptions:
-    """How a topic behaves. Give the same to all processes: they are not told about each other's."""
+    """How a topic behaves.
+
+        Hub(topics={"room:*": TopicOptions(history=100), "price:*": TopicOptions(overflow=Overflow.DROP_OLDEST)})
+
+    Give the same to all processes: they are not told about each other's.
+    """
 
     history: int = 0
     """Newest messages kept for joiners and recovery; 0: none, and messages have no position."""

@@ -119,6 +119,14 @@ _Text = Annotated[str, BeforeValidator(str)]
 class Topic(Generic[M]):
     """One topic of `Topics`: what the hub does, with messages of its type. `rooms(room="7")` makes it.
 
+        Room = Annotated[Topic[Said | Typing], Depends(rooms)]
+
+        @app.websocket("/rooms/{room}")
+        async def enter(websocket: WebSocket, room: Room) -> None:
+            await websocket.accept()
+            async with room.join(websocket, history=20):
+                await room.publish(Said(name="ann", text="hi"))
+
     `hub` carries it, `name` is what the hub calls it (`room/7`), `topics` declares its messages.
     """
 

@@ -15,6 +15,10 @@ Out = TypeVar("Out", contravariant=True)
 class Caller(Generic[Out]):
     """The client whose message is handled; `Caller[Said | Typing]` may be sent these two.
 
+        @chat.on
+        async def say(message: Say, caller: Caller[Said]) -> None:
+            await caller.send(Said(name="ann", text=message.text))
+
     A parameter with this annotation gets it, in handlers, in the connection function and in dependencies. What is
     named here is documented as what the channel sends. `websocket` is the connection, `events` what may be sent.
     """

@@ -136,6 +136,13 @@ class HandlerMethods:
 class MessageRouter(HandlerMethods):
     """A group of handlers, to be included in channels: `chat.include(editing)`.
 
+        editing = MessageRouter("doc.")
+
+        @editing.on
+        async def say(message: Say) -> None: ...  # "doc.say"
+
+        chat.include(editing)
+
     `prefix` stands before the tags of its messages ("doc."), `dependencies` run before those of each handler, for each
     message.
     """

@@ -43,6 +43,8 @@ class Wire:
 class ChannelOptions:
     """The limits and policies of a channel; the channel's go before the router's, those before the app's.
 
+        app = App(channel_options=ChannelOptions(timeout=10, wire=Wire(tag="kind")))
+
     Raises ValueError for a number that is out of its range.
     """
 

@@ -47,6 +47,13 @@ logger: Final = logging.getLogger("antiphon")
 class APIRouter(RouteMethods, FastAPIInclude, Router):
     """A group of routes with a common prefix and common dependencies (FastAPI's `APIRouter`); an ASGI app as well.
 
+        rooms = APIRouter(prefix="/rooms", dependencies=[Depends(jwt)])
+
+        @rooms.websocket("/{room}")
+        async def enter(websocket: WebSocket, room: str) -> None: ...
+
+        app.include_router(rooms)
+
     Keywords that only describe routes in OpenAPI are accepted and not used.
     """
 

@@ -23,7 +23,12 @@ ENVIRONMENT_PREFIX = "ANTIPHON_WS_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """What one server process allows its WebSocket connections. Sizes in bytes, times in seconds; None: no limit."""
+    """What one server process allows its WebSocket connections.
+
+        Protocol = WebSocketProtocol.with_config(ServerConfig(outbox_bytes=64 << 10, max_connections=10_000))
+
+    Sizes in bytes, times in seconds; None: no limit.
+    """
 
     max_message_size: int = 16 * MIB
     """A whole received message, inflated; beyond it 1009. uvicorn's default, which FastAPI users know."""

@@ -61,6 +61,10 @@ class ConnectionEnded(Exception):
 class Server:
     """Serve `app` in memory: `async with Server(app) as server: async with server.connect("/ws") as peer: ...`.
 
+        async with Server(app) as server, server.connect("/echo") as peer:
+            await peer.send("hi")
+            assert await peer.receive() == "hi"
+
     Runs the app's lifespan, if it has one. `config` are the server's limits, `root_path` is the prefix that a proxy has
     cut off, `window` the bytes that the network holds in each direction. Leaving the block stops the server as a real
     one stops (Close 1012 to who is still there) and ends when the last endpoint has.

@@ -46,6 +46,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 def virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """Make an `async def` test a plain one that runs in a `VirtualTimeLoop` of its own; fixtures and parameters stay.
 
+        @virtual_time
+        async def test_five_minutes_pass_at_once() -> None:
+            await asyncio.sleep(300)
+
     No plugin for async tests is needed, and none takes notice of it. Raises TypeError for anything but `async def`.
     """
     if not inspect.iscoroutinefunction(test):

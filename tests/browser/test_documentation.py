@@ -1,0 +1,149 @@
+"""The built site, as Lighthouse would judge it: accessible in both schemes, on a phone, by keyboard and by search."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.built import CACHE, built, step
+from tests.commands import ROOT
+from tests.node import tools
+
+PAGES = (
+    "index.html",
+    "docs/tutorial/2-chat.html",
+    "docs/howto/observe.html",
+    "docs/security.html",
+    "docs/errors/running.html",
+    "docs/reference/antiphon.html",
+    "docs/deploying/capacity.html",
+    "docs/benchmarks/index.html",
+    "examples/index.html",
+)
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+MADE_FROM = ("*.md", "*.toml", "docs/**/*", "examples/**/*", "src/**/*.py", "src/**/*.md", "scripts/site.py")
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """`make docs`, once for these sources."""
+    files = sorted({path for pattern in MADE_FROM for path in ROOT.glob(pattern) if path.is_file()})
+    digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in files)).hexdigest()
+
+    def build(folder: Path) -> None:
+        step(ROOT / "scripts" / "docs.sh")
+        shutil.copytree(CACHE / "docs" / "site", folder / "site")
+
+    return built(CACHE / "documentation", digest, build) / "site"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.asyncio(loop_scope="session")
+async def test_axe_finds_nothing_in_contrast_names_and_landmarks(browser: Browser, address: str, scheme: str) -> None:
+    axe = (tools() / "axe-core" / "axe.min.js").read_text()
+    context = await browser.new_context(color_scheme="dark" if scheme == "dark" else "light")
+    page = await context.new_page()
+    for path in PAGES:
+        await page.goto(f"{address}/{path}")
+        await page.evaluate(axe)
+        found = await page.evaluate("(tags) => axe.run(document, { runOnly: tags })", RULES)
+        told = [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]]
+        assert told == [], path
+        assert len(found["passes"]) > 10
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_no_page_is_wider_than_a_phone(browser: Browser, address: str) -> None:
+    context = await browser.new_context(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
+    page = await context.new_page()
+    for path in PAGES:
+        await page.goto(f"{address}/{path}")
+        assert await page.evaluate("document.documentElement.scrollWidth") == 360, path
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_keyboard_reaches_the_content_and_the_search(browser: Browser, address: str) -> None:
+    page = await (await browser.new_context()).new_page()
+    await page.goto(f"{address}/docs/security.html")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    assert await page.evaluate("document.activeElement.closest('main') !== null")
+    await page.keyboard.press("/")
+    await expect(page.get_by_role("combobox", name="Search")).to_be_focused()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("add_middleware takes a class, called with the app, got", "docs/errors/registration.html"),
+        ("is neither the URL of a hub nor an app", "docs/errors/command-line.html"),
+        ("this membership was never entered, and joined nothing: use `async with`", "docs/errors/running.html"),
+        ("no room for messages that wait unread", "docs/errors/close-codes.html"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="session")
+async def test_search_finds_an_error_by_its_text(browser: Browser, address: str, text: str, found: str) -> None:
+    page = await (await browser.new_context()).new_page()
+    await page.goto(f"{address}/index.html")
+    await page.get_by_role("button", name="Search").click()
+    await page.get_by_role("combobox", name="Search").fill(text)
+    await expect(page.locator(f'[role=option][href*="{found}"]').first).to_be_attached()
+
+
+class Head(HTMLParser):
+    """The parts of a page that search engines and screen readers begin with."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def attribute(self, tag: str, attribute: str, **like: str) -> list[str | None]:
+        return [given.get(attribute) for one, given in self.tags if one == tag and given.items() >= like.items()]
+
+
+def test_every_page_has_a_language_a_title_of_its_own_a_description_and_one_main_part(site: Path) -> None:
+    titles: dict[str, Path] = {}
+    for path in sorted((site / "docs").rglob("*.html")):
+        text = path.read_text()
+        head = Head(text)
+        [title] = re.findall(r"<title>(.*?)</title>", text)
+        assert title not in titles, f"{path} and {titles[title]}"
+        titles[title] = path
+        assert head.attribute("html", "lang") == ["en"], path
+        [description] = head.attribute("meta", "content", name="description")
+        assert description is not None, path
+        assert 20 < len(description) < 300, f"{path}: {description}"
+        assert len(head.attribute("main", "class")) == len(re.findall(r"<h1\b", text)) == 1, path
+        assert all(head.attribute("img", "alt")), path
+    assert len(titles) > 60

@@ -1,0 +1,94 @@
+"""The rules for the English of the documents find their kind, and leave good English alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.commands import ROOT
+
+PROSE = ROOT / "scripts" / "prose.py"
+
+
+@pytest.fixture(scope="module")
+def prose() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("antiphons_prose", PROSE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["antiphons_prose"] = module  # dataclasses look there for their own module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("what", "It sends what was missed."),
+        ("what", "Whatever comes is dropped."),
+        ("what", "| call | what it does |\n|---|---|\n| `x` | y |"),
+        ("who", "Who comes later does not get the message."),
+        ("who", "It is open to whoever reaches the port."),
+        ("heading", "## From where"),
+        ("heading", "## As whom"),
+        ("heading", "## What it keeps to"),
+        ("passive", "A token is issued by the route."),
+        ("foreign", "A pattern that is none is an error."),
+        ("foreign", "It fails all the same."),
+        ("filler", "This is simply an endpoint."),
+        ("doubled", "It closes the the connection."),
+        ("one word", "The end-point and its web socket."),
+        ("long", f"It sends {'one and another ' * 12}message."),
+        ("semicolons", "One; two; three; four."),
+    ],
+)
+def test_a_rule_finds_its_kind(prose: ModuleType, rule: str, text: str) -> None:
+    assert rule in {name for _, name, _, _ in prose.findings(text)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Errors say what to type instead. It shows what happens next.",
+        "What does a connection cost?",
+        "## What happens here",
+        "## How a connection ends",
+        "Clients who come back get it. It is on by default. `what` and `x; y; z; w` are code.",
+        "```python\n# what is it; what; what; what\n```",
+        "It is None, or none of these.",
+        "<!-- prose: skip -->\n\nQuoted: whoever it is; what; it; says.\n\nThe next paragraph counts.",
+    ],
+)
+def test_good_english_passes(prose: ModuleType, text: str) -> None:
+    assert list(prose.findings(text)) == []
+
+
+def test_only_the_paragraph_behind_the_comment_is_skipped(prose: ModuleType) -> None:
+    text = "<!-- prose: skip -->\n\n- whatever\n- it is\n\nWhatever it is."
+    assert [(line, name) for line, name, _, _ in prose.findings(text)] == [(6, "what")]
+
+
+def test_a_finding_names_the_place_and_the_remedy(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\nIt sends what was missed.\n")
+    told = subprocess.run([sys.executable, PROSE, page], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert told.stdout.startswith("page.md:3: what: “It sends what was missed.”: a noun")
+    assert told.stderr.startswith("error: 1 places read badly")
+
+
+def test_the_words_of_the_glossary_are_those_that_the_rules_demand(prose: ModuleType) -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text().lower()
+    known = {"WebSocket", "subprotocol", "timeout", "handshake", "heartbeat", "middleware", "callback", "lifespan"}
+    assert [word for word in prose.ONE_WORD.values() if word not in known and f"**{word}**" not in glossary] == []
+
+
+def test_the_documents_keep_the_rules(prose: ModuleType) -> None:
+    found = {str(path.relative_to(ROOT)): list(prose.findings(path.read_text())) for path in prose.pages()}
+    assert {name: told for name, told in found.items() if told} == {}
+    assert len(found) > 40
