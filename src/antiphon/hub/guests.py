@@ -55,8 +55,8 @@ class Guest:
         if not self.accepted:
             path = shown(getattr(self.websocket, "scope", {}).get("path", ""))
             logger.info(
-                "%s refused: %d %s, by hub.revoke() or hub.close_connections() in the handshake. Who was revoked needs a "
-                "new token",
+                "%s refused: %d %s, by hub.revoke() or hub.close_connections() in the handshake. Who was revoked "
+                "needs a new token",
                 path, code, shown(reason),
             )  # fmt: skip
             refuse = getattr(self.websocket, "refuse_handshake", None)
