@@ -53,14 +53,14 @@ class Guest:
     def disconnect(self, code: int, reason: str) -> None:
         """Close the connection; before it is accepted, refuse it, readably where it is refused so."""
         if not self.accepted:
-            path = shown(getattr(self.websocket, "scope", {}).get("path", ""))
+            scope = getattr(self.websocket, "scope", {})
             logger.info(
                 "%s refused: %d %s, by hub.revoke() or hub.close_connections() in the handshake. Who was revoked "
                 "needs a new token",
-                path, code, shown(reason),
+                shown(scope.get("path", "")), code, shown(reason),
             )  # fmt: skip
-            refuse = getattr(self.websocket, "refuse_handshake", None)
-            if refuse is not None and refuse(code, reason):
+            life = getattr(self.websocket, "life", None)
+            if life is not None and life.refuse_handshake(scope, code, reason):
                 return
         self.sink.disconnect(code, reason)
 
