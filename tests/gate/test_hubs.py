@@ -152,7 +152,10 @@ async def test_a_connection_that_was_not_accepted_yet_is_refused_when_it_is_revo
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", "antiphon.server:WebSocketProtocol"])
 @pytest.mark.parametrize("how", ["revoke", "close"])
-async def test_a_handshake_that_is_ended_meanwhile_is_refused_so_that_a_page_can_read_why(ws: Any, how: str) -> None:
+async def test_a_handshake_that_is_ended_meanwhile_is_refused_so_that_a_page_can_read_why(
+    ws: Any, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "antiphon")
     hub, arrived = Hub(), asyncio.Event()
     app = App(hub=hub, denials=Denials.CLOSE)
 
@@ -171,6 +174,8 @@ async def test_a_handshake_that_is_ended_meanwhile_is_refused_so_that_a_page_can
         else:
             await hub.close_connections(user="ann", code=4001, reason="out")
             assert await asyncio.wait_for(coming, PATIENCE) == (4001, "out")
+    code = "3000 revoked" if how == "revoke" else "4001 out"
+    assert f"/ refused: {code}, by hub.revoke() or hub.close_connections()" in caplog.text
     await eventually(lambda: not hub._rooms.stations)
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from antiphon.exceptions import WebSocketDisconnect, WebSocketDisconnected
-from antiphon.types import ClosedBy, Message, Sink
+from antiphon.types import ClosedBy, Message, Scope, Sink
 
+from .denials import closes
 from .owner import running_loop
+from .refusing import begin, refuse_readably
 from .state import (
     CONNECTED,
     CONNECTING,
@@ -160,6 +162,16 @@ class Life:
         self.application_state = DISCONNECTED
         self.ended_by_foreign = True
         self.end(Closed(code=code, reason=reason, by=ClosedBy.US))
+        return True
+
+    def refuse_handshake(self, scope: Scope, code: int, reason: str) -> bool:
+        """Refuse it for somebody else than the endpoint, where denials are closes that a page can read.
+
+        False: they are not, or the handshake has been answered. In the connection's loop.
+        """
+        if not closes(scope) or not self.refuse_by_foreign(code, reason):
+            return False
+        self.answering = begin(refuse_readably(scope, self.way.send, code, reason))
         return True
 
     def sent_last(self, message: Message) -> None:

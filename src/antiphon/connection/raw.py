@@ -20,12 +20,10 @@ from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.status import check_close_code, cut_reason
 from antiphon.types import Carrier, ClosedBy, Message, Receive, Scope, Send, Sink, StopListener
 
-from .denials import closes
 from .foreign import ForeignSenders
 from .life import OPEN_SENDS, Life
 from .options import ConnectionOptions
 from .owner import current_owner, owner_token, run_in, run_soon, running_loop
-from .refusing import begin, refuse_readably
 from .state import CONNECTED, CONNECTING, LOST, Closed, WebSocketState, unexpected
 from .ways import Direct, OverAsgi, OverMiddleware, Way, carrier_of, is_unwrapped
 
@@ -165,16 +163,6 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     def life(self) -> Life:
         """The states of the connection: for those that end it from outside."""
         return self._life
-
-    def refuse_handshake(self, code: int, reason: str) -> bool:
-        """Refuse it for somebody else than the endpoint, where denials are closes that a page can read.
-
-        False: they are not, or the handshake has been answered. In the connection's loop.
-        """
-        if not closes(self.scope) or not self._life.refuse_by_foreign(code, reason):
-            return False
-        self._life.answering = begin(refuse_readably(self.scope, self._life.way.send, code, reason))
-        return True
 
     # Raw ASGI messages
 

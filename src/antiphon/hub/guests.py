@@ -6,13 +6,17 @@ Only the loop's thread touches it. Knows no topic and no backend.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from starlette.websockets import WebSocketState
 
 from antiphon.identity import Identity
+from antiphon.shown import shown
 from antiphon.types import Sink, SupportsSink
+
+logger: Final = logging.getLogger("antiphon.hub")
 
 LONGEST_NAME: Final = 100
 """Characters of a user or session that revocations carry as they are; of a longer one its digest."""
@@ -48,9 +52,17 @@ class Guest:
 
     def disconnect(self, code: int, reason: str) -> None:
         """Close the connection; before it is accepted, refuse it, readably where it is refused so."""
-        refuse = None if self.accepted else getattr(self.websocket, "refuse_handshake", None)
-        if refuse is None or not refuse(code, reason):
-            self.sink.disconnect(code, reason)
+        if not self.accepted:
+            scope = getattr(self.websocket, "scope", {})
+            logger.info(
+                "%s refused: %d %s, by hub.revoke() or hub.close_connections() in the handshake. Who was revoked "
+                "needs a new token",
+                shown(scope.get("path", "")), code, shown(reason),
+            )  # fmt: skip
+            life = getattr(self.websocket, "life", None)
+            if life is not None and life.refuse_handshake(scope, code, reason):
+                return
+        self.sink.disconnect(code, reason)
 
     def older_than(self, before: float) -> bool:
         """Its token was issued before, as far as anybody can know."""
