@@ -19,7 +19,7 @@ from antiphon.exceptions import RegistrationError
 from antiphon.gate.door import OPEN, Door
 from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.messages import Blueprint, Channel, ChannelOptions, ChannelShape
-from antiphon.messages.conversation import Runnable
+from antiphon.messages.connecting import Runnable
 from antiphon.messages.program import check_blueprint
 from antiphon.tags import snake_case
 from antiphon.types import ANSWER_KEY, DECLARED_EXTENSION, Receive, Scope, Send
