@@ -75,10 +75,10 @@ class You(BaseModel):
     address: str | None
 
 
-rooms = Topics(
+rooms: Topics[Said] = Topics(
     "room/{room}", Said, history=REMEMBERED, ttl=86_400.0, presence=True, presence_grace=GRACE, framing=Framing.EVENT
 )
-hints = Topics("typing/{room}", Typing, framing=Framing.EVENT)
+hints: Topics[Typing] = Topics("typing/{room}", Typing, framing=Framing.EVENT)
 app: App = App(hub=Hub(heartbeat=5.0, topics=[rooms, hints]), middleware=[Middleware(SecurityHeaders)])
 app.mount("/static", StaticFiles(directory=STATIC), name="static")
 

@@ -60,3 +60,8 @@ def heartbeat_event(options: ChannelOptions, sends: Iterable[Outgoing], label: s
             "its own another name, or leave the option out"
         )
     return Outgoing(HEARTBEAT, (HEARTBEAT,), _codec(), options.wire, writes_tag=False)
+
+
+def beats_of(options: ChannelOptions, event: Outgoing | None) -> Beats | None:
+    """The heartbeat of a channel that has that event."""
+    return None if event is None or options.heartbeat is None else Beats(options.heartbeat, event)

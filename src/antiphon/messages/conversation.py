@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Final
 
-import anyio
 from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import WebSocketException
 from starlette.websockets import WebSocketDisconnect
 
@@ -23,10 +21,6 @@ from antiphon.connection.paced import pause
 from antiphon.connection.typed import InvalidLimit, failures
 from antiphon.connection.websocket import came, coming
 from antiphon.dependencies.calls import Bound
-from antiphon.dependencies.inspection import CallKind
-from antiphon.dependencies.layers import CONNECTION, KEPT
-from antiphon.dependencies.lifetimes import ENDED, AsyncLife, raise_as_is
-from antiphon.dependencies.solve import TEARDOWN_SECONDS
 from antiphon.exceptions import InvalidMessage, PeerError, TooMuchJSON, UndeclaredMessage
 from antiphon.gate.admission import Verify
 from antiphon.gate.rates import OverRate, Rate, TooFast
@@ -47,70 +41,6 @@ from .working import Working
 logger: Final = logging.getLogger("antiphon")
 
 CANCEL: Final = "cancel"
-
-
-class Runnable(Program):
-    """A program that is called as an endpoint, with the values that solving its plan gave."""
-
-    def __call__(self, **values: Any) -> Coroutine[Any, Any, None]:
-        """Serve one connection."""
-        return converse(self, values)
-
-
-async def converse(program: Program, values: dict[str, Any]) -> None:
-    """Serve one connection with the values that solving the program's plan gave.
-
-    Returns when the connection is over. Raises what closes it: a `WebSocketException`, and what the connection function
-    raises. An exception of the loop is raised at the connection function's `yield`.
-    """
-    life, conversation = await _begun(program, values)
-    del values  # an idle connection holds what it needs, and no more
-    if conversation is None:
-        return  # the connection function has refused, or ended the connection
-    error: BaseException | None = None
-    try:
-        if await conversation.begin():
-            try:
-                await conversation.line()
-            finally:
-                await conversation.end()
-    except BaseException as raised:
-        error = raised
-        if isinstance(raised, WebSocketDisconnect) and not conversation.websocket.is_connected:
-            error = None
-    try:
-        if life is not None:
-            await _leave(life, error)
-        elif error is not None:
-            raise_as_is(error)
-    finally:
-        del error
-
-
-async def _begun(program: Program, values: dict[str, Any]) -> tuple[AsyncLife | None, Conversation | None]:
-    """The connection function, run to its `yield`, and what is said then; None: nothing."""
-    name = program.connection_name
-    websocket: WebSocket = values.pop(name) if name == CONNECTION or program.call is None else values[name]
-    kept = (*values.pop(KEPT, ()), *[values[shared] for shared in program.shared])
-    life, yielded = None, None
-    if program.kind is CallKind.ASYNC_GENERATOR:
-        life = AsyncLife(program.label, program.call, values)  # type: ignore[arg-type]  # there is one
-        if (yielded := await life.begin()) is ENDED:
-            return None, None
-    elif program.kind is CallKind.ASYNC:
-        await program.call(**values)  # type: ignore[misc]  # a kind means that there is one
-    elif program.call is not None:
-        await run_in_threadpool(program.call, **values)
-    return life, Conversation(program, websocket, kept, yielded)
-
-
-async def _leave(life: AsyncLife, error: BaseException | None) -> None:
-    with anyio.CancelScope(shield=True) as scope:
-        if isinstance(error, asyncio.CancelledError):
-            scope.deadline = anyio.current_time() + TEARDOWN_SECONDS
-        swallowed = await life.leave(error)
-    if error is not None and not swallowed:
-        raise_as_is(error)
 
 
 class Conversation:
@@ -199,15 +129,7 @@ class Conversation:
                     value = await action.call(value)
                 else:
                     value = await action.call(**self._arguments(action, value))
-                if ref is not None:
-                    if action.reply is None:
-                        text = self._ack(action, ref, value)
-                    else:
-                        text = program.frames.reply(ref, action.reply.encode(value))
-                elif action.is_event and value is not None:
-                    text = program.events.frame(value)
-                else:
-                    continue
+                text = self._answer(action, value, ref) if ref is not None or action.is_event else None
             except Exception as error:
                 await self.failed(action, error, ref)
                 continue
@@ -215,7 +137,8 @@ class Conversation:
                 self.blame(error)
                 await self.failed(action, error, ref)
                 continue
-            await websocket.send_text(text)
+            if text is not None:
+                await websocket.send_text(text)
         if self._requests is not None:
             await self._requests.at_rest()
         await self._close(WS_1012_SERVICE_RESTART, STOPPING)
@@ -403,7 +326,12 @@ class Conversation:
         bound = self._bound[action] = Bound(action.shape.plan, self._kept, self._websocket, self._yielded)
         return bound
 
-    def _ack(self, action: Action, ref: Ref, result: Any) -> str:
+    def _answer(self, action: Action, result: Any, ref: Ref | None) -> str | None:
+        """What a function's result is on the wire; None: nothing."""
+        if ref is None:
+            return self._program.events.frame(result) if action.is_event and result is not None else None
+        if action.reply is not None:
+            return self._program.frames.reply(ref, action.reply.encode(result))
         return self._program.frames.ack(ref) if result is None else _undeclared(action, result)
 
     # What is said of what went wrong

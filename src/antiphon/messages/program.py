@@ -26,7 +26,7 @@ from antiphon.dependencies.plan import Injected, Plan
 from antiphon.exceptions import InvalidMessage, RegistrationError
 from antiphon.gate.limits import NO_LIMITS, Limits
 
-from .beats import Beats, heartbeat_event
+from .beats import Beats, beats_of, heartbeat_event
 from .caller import Caller
 from .frames import Frames
 from .options import ChannelOptions
@@ -226,8 +226,7 @@ class Program:
         )
         self.renewal: Renewal = Renewal(self.options)
         self.shape: ChannelShape = self._shape(layers, path)
-        event, seconds = self.shape.heartbeat, self.options.heartbeat
-        self.beats: Beats | None = None if event is None or seconds is None else Beats(seconds, event)
+        self.beats: Beats | None = beats_of(self.options, self.shape.heartbeat)
         self.declared: frozenset[Any] = _declared(self.shape, self.plan)
         """The classes of what the channel sends: others its connections cannot join typed topics of."""
         self.connection_name: str = _connection_name(self.plan)
@@ -237,13 +236,9 @@ class Program:
         self.replies_to_haste: bool = bool(limits.replying)
         self.events: Events = Events(self.shape.sends, self.options.wire)
         maker.events = self.events
-        wire = self.options.wire
-        self.tag_key: str = wire.tag
-        self.ref_key: str = wire.ref
-        nested = wire.content is not None
-        self.table: dict[str, Action] = {
-            one.tag: Action(shape, one, nested=nested) for shape in self.shape.handlers for one in shape.messages
-        }
+        self.tag_key: str = self.options.wire.tag
+        self.ref_key: str = self.options.wire.ref
+        self.table: dict[str, Action] = _table(self.shape)
         self.bytes_action: Action | None = _action(self.shape.bytes_handler)
         self.fallback: Action | None = _action(self.shape.fallback)
         self.fallback_codec: Codec | None = _codec_of_all(self.shape.fallback)
@@ -288,6 +283,12 @@ class Program:
             heartbeat=heartbeat_event(self.options, sends, blueprint.label),
             sends=sends,
         )
+
+
+def _table(shape: ChannelShape) -> dict[str, Action]:
+    """By tag, what is done with a message."""
+    nested = shape.wire.content is not None
+    return {one.tag: Action(handler, one, nested=nested) for handler in shape.handlers for one in handler.messages}
 
 
 def _action(shape: HandlerShape | None) -> Action | None:

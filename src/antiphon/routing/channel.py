@@ -19,7 +19,7 @@ from antiphon.exceptions import RegistrationError
 from antiphon.gate.limits import Limits
 from antiphon.gate.terms import NO_TERMS, Lets, Terms
 from antiphon.messages import Channel, ChannelOptions
-from antiphon.messages.conversation import Runnable
+from antiphon.messages.connecting import Runnable
 from antiphon.messages.program import Blueprint, check_blueprint
 from antiphon.messages.shape import ChannelShape
 from antiphon.tags import snake_case
