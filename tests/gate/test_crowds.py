@@ -1,4 +1,4 @@
-"""Twenty thousand handshakes of who was revoked leave nothing behind: no memory, no task, no file, no guest."""
+"""Thousands of handshakes of who was revoked leave nothing behind: no memory, no task, no file, no guest."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.serving import Served, serve
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts the process's files in /proc")
 
-MANY = 20_000
-WARM = 4_000
+MANY = 8_000
+WARM = 2_000
 AT_ONCE = 50
 BLOCKS = 2_000
-"""Objects that come and go with caches; one object left behind for each handshake would be 16 000."""
+"""Objects that come and go with caches; one object left behind for each handshake would be 6 000."""
 
 
 async def verify(token: str) -> Identity:
