@@ -23,8 +23,6 @@ from markdown_it.token import Token
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PAGES: Final = ("*.md", "docs/**/*.md", "examples/**/*.md", "src/**/*.md", "benchmarks/*.md", "tests/*.md")
-UNEDITED: Final = ("src/**/*.md",)
-"""Pages for contributors whose English nobody has gone through yet. A page leaves this list and does not come back."""
 SKIP: Final = "<!-- prose: skip -->"
 LONGEST: Final = 32
 """Words of a sentence: room for a list, and none for a second thought."""
@@ -128,8 +126,8 @@ def main(*arguments: str) -> None:
 
 
 def pages() -> list[Path]:
-    """Every page but the unedited ones."""
-    return sorted(set(matching(PAGES)) - set(matching(UNEDITED)))
+    """Every page."""
+    return sorted(set(matching(PAGES)))
 
 
 def matching(patterns: Iterable[str]) -> Iterator[Path]:
