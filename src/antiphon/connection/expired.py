@@ -54,7 +54,7 @@ def expire_at(connection: HTTPConnection, expires_at: float | None) -> None:
     if expiry is None or expiry.is_over:
         loop = end.loop
         if loop is None:
-            return  # on trio nothing comes round; README.md says so
+            return  # on trio no wheel turns; docs/security.md says so
         expiry = connection.scope[EXPIRY_KEY] = Expiry(loop, end.end)
     expiry.end = end.end
     end.watch(expiry)
