@@ -46,7 +46,9 @@ def test_the_parser_and_ajv_find_nothing_in_any_version() -> None:
 
 def test_the_parser_and_ajv_find_nothing_in_the_documents_of_the_examples() -> None:
     made = {path.name: runpy.run_path(str(path))["app"] for path in sorted(EXAMPLES.glob("*.py"))}
-    documents = [{"name": name, "document": content(app, VERSIONS[-1])} for name, app in made.items()]
+    documents: list[dict[str, Any]] = [
+        {"name": name, "document": content(app, VERSIONS[-1])} for name, app in made.items()
+    ]
     told = [one for one in documents if one["document"]["channels"]]  # the rest is the empty document again
     assert {one["name"] for one in told} >= {"renewed_token.py", "token_stream.py", "typed_orders.py"}
     results = judged(told)
