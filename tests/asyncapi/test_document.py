@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from antiphon.testing import Server
 from tests.asyncapi import programs
 from tests.asyncapi.judges import complaints, judged
 from tests.asyncapi.programs import Hit, Node, Said, Say, State, Typing, chat, rooms_of, torture
+from tests.commands import EXAMPLES
 
 
 def content(app: Any, version: str = VERSIONS[0], **options: Any) -> dict[str, Any]:
@@ -40,6 +42,18 @@ def test_the_parser_and_ajv_find_nothing_in_any_version() -> None:
     results = judged(documents)
     assert complaints(documents, results) == []
     assert all(not one["diagnostics"] for one in results if one["name"].endswith("3.1.0"))
+
+
+def test_the_parser_and_ajv_find_nothing_in_the_documents_of_the_examples() -> None:
+    made = {path.name: runpy.run_path(str(path))["app"] for path in sorted(EXAMPLES.glob("*.py"))}
+    documents: list[dict[str, Any]] = [
+        {"name": name, "document": content(app, VERSIONS[-1])} for name, app in made.items()
+    ]
+    told = [one for one in documents if one["document"]["channels"]]  # the rest is the empty document again
+    assert {one["name"] for one in told} >= {"renewed_token.py", "token_stream.py", "typed_orders.py"}
+    results = judged(told)
+    assert complaints(told, results) == []
+    assert not any(one["diagnostics"] for one in results)
 
 
 def test_a_broken_document_does_not_pass() -> None:

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 CHAT = HERE / "chat.py"
 
 USE_TS = """
-import { Chat, RemoteError, type Hit } from "./client.js";
+import { Chat, type Hit } from "./client.js";
 export async function main(base: string): Promise<unknown[]> {
   const ann = await Chat.connect(base, { room: "7", name: "ann" }, { signal: AbortSignal.timeout(60_000) });
   const seen: unknown[] = [];
@@ -43,7 +43,10 @@ export async function main(base: string): Promise<unknown[]> {
   try { await ann.say({ text: "mute" }); } catch (error) {
     if (Chat.failed(error, "muted")) { const seconds: number = error.detail.seconds; seen.push(seconds); }
   }
-  try { await ann.say({ text: "" }); } catch (error) { if (error instanceof RemoteError) seen.push(error.code); }
+  try { await ann.say({ text: "" }); } catch (error) {
+    if (Chat.failed(error, "invalid"))
+      for (const { loc, msg } of error.detail) seen.push([error.code, loc[0], msg.length]);
+  }
   ann.close();
   return seen;
 }
@@ -177,7 +180,7 @@ async def test_the_module_does_in_node_what_its_types_say(tmp_path: Path) -> Non
     seen = json.loads(said)
     assert ["said", "ann", "hi"] in seen
     seen.remove(["said", "ann", "hi"])
-    assert seen == [2, *HITS, "ann", 30, "invalid"]
+    assert seen == [2, *HITS, "ann", 30, ["invalid", "text", len("String should have at least 1 character")]]
 
 
 async def test_a_generated_python_client_is_clean_and_does_what_its_types_say(tmp_path: Path) -> None:

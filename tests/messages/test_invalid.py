@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from antiphon import App, Caller, ChannelOptions, OnError, OnInvalid, Wire
+from antiphon import App, Caller, ChannelOptions, OnError, OnInvalid, ServerConfig, Wire
 from antiphon.testing import Server
 
 
@@ -175,6 +175,19 @@ async def test_a_large_message_is_not_even_parsed_and_bytes_count_not_characters
             assert answer.get("code") == (None if fits else "too_big")
         await peer.send(b"x" * 101)
         assert (await peer.receive_json())["code"] == "too_big"
+
+
+async def test_seventeen_megabytes_are_an_error_below_the_servers_limit_and_the_end_above_it() -> None:
+    message = json.dumps({"type": "say", "ref": 1, "text": "x" * (17 * 2**20)})
+    config = ServerConfig(max_message_size=2**25)
+    async with Server(app_with(max_message_bytes=2**20), config=config) as server, server.connect("/") as peer:
+        await peer.send(message)
+        assert (await peer.receive_json())["code"] == "too_big"
+        await peer.send('{"type":"say","ref":"after","text":"x"}')
+        assert await peer.receive_json() == {"type": "reply", "ref": "after", "data": {"text": "x"}}
+    async with Server(app_with()) as server, server.connect("/") as peer:
+        await peer.send(message)
+        assert await peer.wait_closed() == 1009
 
 
 async def test_a_message_of_too_many_values_is_too_big() -> None:

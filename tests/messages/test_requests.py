@@ -237,6 +237,60 @@ async def test_a_stream_ends_with_its_client_also_while_the_line_is_busy(leave: 
         gate.set()
 
 
+@pytest.mark.parametrize("leave", ["cancel", "close", "drop"])
+async def test_a_stream_that_is_left_has_ended_within_a_tenth_of_a_second(leave: str) -> None:
+    app = App()
+    chat = app.add_channel("/")
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Queue[float]()
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            ended.put_nowait(loop.time())
+
+    @chat.on
+    async def count(message: Count, session: None = Depends(session)) -> AsyncIterator[int]:
+        for number in range(message.upto):
+            yield number
+
+    async def seconds(server: Server) -> float:
+        async with server.connect("/") as peer:
+            await peer.send_json({"type": "count", "ref": 1})
+            for _ in range(5):
+                assert (await peer.receive_json())["type"] == "item"
+            left = loop.time()
+            if leave == "cancel":
+                await peer.send_json({"type": "cancel", "ref": 1})
+            elif leave == "drop":
+                peer.drop()
+            else:
+                await peer.close()
+            async with asyncio.timeout(PATIENCE):
+                return await ended.get() - left
+
+    async with Server(app) as server:
+        assert min([await seconds(server) for _ in range(5)]) < 0.1
+
+
+async def test_the_seventeenth_stream_is_busy_where_nobody_says_otherwise() -> None:
+    app = App()
+    chat = app.add_channel("/")
+
+    @chat.on("listen")
+    async def listen() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+    async with Server(app) as server, server.connect("/") as peer:
+        for ref in range(17):
+            await peer.send_json({"type": "listen", "ref": ref})
+        answers = [await peer.receive_json() for _ in range(17)]
+    assert {answer["ref"] for answer in answers if answer["type"] == "item"} == set(range(16))
+    assert [(answer["ref"], answer["code"]) for answer in answers if answer["type"] == "error"] == [(16, "busy")]
+
+
 async def test_one_stream_too_many_is_busy() -> None:
     app = App(channel_options=ChannelOptions(streams=2))
     chat = app.add_channel("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -135,26 +136,28 @@ async def test_what_the_connection_has_run_is_shared_and_the_rest_runs_for_each_
     assert counts["once"] == 1
 
 
-async def test_a_message_holds_nothing_between_messages() -> None:
-    log, app = Log(), App()
-    held: set[int] = set()
+async def test_a_thousand_idle_connections_hold_nothing_of_a_pool() -> None:
+    app = App()
+    held, most = 0, 0
 
     async def pool() -> AsyncIterator[int]:
-        held.add(1)
-        yield 1
-        held.clear()
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+        yield held
+        held -= 1
 
     chat = app.add_channel("/")
 
     @chat.on
     async def say(message: Say, pooled: int = Depends(pool)) -> int:
-        assert held
         return pooled
 
-    async with Server(app) as server, server.channel("/") as peer:
-        await peer.request(Say(), int)
-        assert not held
-    assert log.lines == []
+    async with Server(app) as server, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(server.channel("/")) for _ in range(1000)]
+        for peer in peers:
+            assert await peer.request(Say(), int) == 1
+        assert (held, most) == (0, 1)
 
 
 async def test_what_handlers_read_from_the_handshake_refuses_it_once() -> None:

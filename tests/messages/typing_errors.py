@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import assert_type
+from typing import assert_never, assert_type
 
 from pydantic import BaseModel
 
@@ -60,6 +60,23 @@ def wider(caller: Caller[Said]) -> Caller[Said | Typing]:
 chat.on(errors=["muted"])  # type: ignore[list-item]
 chat.on(concurrent="4")  # type: ignore[call-overload]
 chat.include("editing")  # type: ignore[arg-type]
+
+
+async def complete(websocket: WebSocket) -> str:
+    match await websocket.receive_as(Say | Typing):
+        case Say(text=text) | Typing(name=text):
+            return text
+        case other:
+            assert_never(other)
+
+
+async def forgetful(websocket: WebSocket) -> None:
+    async for message in websocket.iter_as(Say | Typing):
+        match message:
+            case Say():
+                assert_type(message.text, str)
+            case other:
+                assert_never(other)  # type: ignore[arg-type]
 
 
 async def test(server: Server) -> None:

@@ -188,7 +188,7 @@ class Writer:
         required = [one.name for one in shape.parameters if one.required]
         taken = self._object({"properties": parameters, "required": required}, "")
         events = [f"  {_key(one.tag)}: {self._named(one.schema_name, one.schema)};" for one in shape.events]
-        errors: dict[str, str] = {}
+        errors = {"invalid": FAULTS}
         for call in shape.calls:
             errors |= {code: self.type(schema) for code, schema in call.errors.items()}
         known = ["  joined: TopicJoined;", "  message: TopicMessage;"] if shape.resume else []
@@ -309,6 +309,9 @@ class Writer:
             return self._object(schema, indent) + (f" & {rest}" if rest else "")
         return rest or "Readonly<Record<string, unknown>>"
 
+
+FAULTS: Final = "readonly { readonly loc: readonly (string | number)[]; readonly type: string; readonly msg: string }[]"
+"""The detail of the error `invalid`, which every channel has."""
 
 TOPICS: Final = """/** A message of a topic, and where it stands in its history. */
 export interface TopicMessage {
