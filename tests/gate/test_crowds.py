@@ -83,5 +83,6 @@ async def test_handshakes_of_who_was_revoked_leave_nothing_behind() -> None:
         blocks, tasks, files = standing()
         await storm(served, (MANY - WARM) // 2)
         await eventually(lambda: not hub._rooms.stations)
-        await eventually(lambda: standing()[1:] == (tasks, files))
+        # the last of the first storm may not have gone yet when they were counted: there can be fewer now, and not more
+        await eventually(lambda: all(now <= before for now, before in zip(standing()[1:], (tasks, files), strict=True)))
         assert standing()[0] < blocks + BLOCKS
