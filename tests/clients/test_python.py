@@ -235,8 +235,9 @@ async def test_a_link_that_swallows_everything_is_noticed_within_seconds_and_lef
         stalled = asyncio.get_running_loop().time()
         await until(lambda: client.state.name != "open")
         noticed = asyncio.get_running_loop().time() - stalled
-        assert [state.silent for state in states] == [False, True, False]
-        assert (states[-1].code, states[-1].reason) == (1006, SILENCE)
+        # the next attempt may have begun since
+        assert [state.silent for state in states[:3]] == [False, True, False]
+        assert (states[2].code, states[2].reason) == (1006, SILENCE)
         cable.flow()
         await client.opened()
         assert noticed < 20, noticed  # two heartbeats of one second, on an idle machine
