@@ -19,7 +19,7 @@ PART_BYTES: Final = 256 << 10
 """Of a page at a time: a millisecond of work, and a page of a hundred messages of 2 kB is one part."""
 
 AT_ONCE: Final = 8
-"""Parts that a process asks its backend for at a time. The rest of its connections is for what is short."""
+"""Parts that an event loop asks the backend for at a time. The rest of its connections is for what is short."""
 
 ATTEMPTS: Final = 10
 """To read a history as a whole while what is read last is trimmed by what is published."""
