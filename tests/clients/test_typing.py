@@ -1,0 +1,26 @@
+"""Python clients and their use under the strictest checkers: all in one run, which reads pydantic's types only once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from antiphon.clients import runtime_py
+from tests.node import tool
+
+from .test_generated import AUTH_PY, CHAT, HERE, USE_PY, checked, generated
+from .test_torture import APP as TORTURE
+from .test_torture import USE_PY as TORTURE_PY
+
+CLIENTS = {"chat": (CHAT, USE_PY), "renewal": (HERE / "app.py", AUTH_PY), "torture": (TORTURE, TORTURE_PY)}
+
+
+async def test_python_clients_and_their_use_are_clean_under_mypy_and_pyright(tmp_path: Path) -> None:
+    for name, (app, use) in CLIENTS.items():
+        folder = tmp_path / name
+        await generated("python", folder, app=app)
+        (folder / "__init__.py").touch()
+        (folder / "use.py").write_text(use.replace("from client import", "from .client import"))
+    (tmp_path / "antiphon_client.py").write_text(runtime_py())
+    checked(tmp_path, sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), ".")
+    checked(tmp_path, *tool("pyright", "index.js"), "--pythonpath", sys.executable, *CLIENTS)
