@@ -1,7 +1,10 @@
-"""What holds for all tests: none may fail because the machine is busy with something else."""
+"""What holds for all tests: none may fail because the machine is busy with something else, or wait for nothing."""
 
 from __future__ import annotations
 
+import gc
+
+import pytest
 import websockets
 from hypothesis import HealthCheck, settings
 
@@ -14,3 +17,18 @@ settings.load_profile("patient")
 defaults = websockets.connect.__init__.__kwdefaults__
 assert defaults is not None
 defaults["open_timeout"] = PATIENCE
+
+
+# Ten thousand collected tests are half a million objects that live to the end: the garbage collector leaves them alone,
+# while they come and whenever a test asks for it.
+
+
+def pytest_configure() -> None:
+    gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()

@@ -15,7 +15,8 @@ def self_signed(folder: Path, password: str | None = None) -> tuple[Path, Path]:
     protection = ["-nodes"] if password is None else ["-passout", f"pass:{password}"]
     subprocess.run(
         [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", *protection, "-days", "1", "-subj", "/CN=localhost"),
+            *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", *protection),
+            *("-days", "1", "-subj", "/CN=localhost"),
             *("-keyout", str(key), "-out", str(certificate)),
         ],
         check=True,
