@@ -34,6 +34,13 @@ if ! has_chromium; then
 	{ apt_has_chromium && install chromium; } || chromium_from_playwright || true
 	has_chromium || missing+=(chromium)
 fi
+# The same browser without windows spares a run a minute of CPU; the tests run without it too, so nobody is asked for a
+# password.
+if [ "$(id -u)" -eq 0 ] && ! command -v chromium-headless-shell >/dev/null &&
+	apt-cache show chromium-headless-shell >/dev/null 2>&1; then
+	say "most browser tests run in Chromium's headless shell"
+	install chromium-headless-shell || true
+fi
 need redis-server "the hub's tests start their own redis-server"
 need node "the JavaScript client is tested in node, and documents are judged by AsyncAPI's own parser there" nodejs
 need npm "that parser, and the TypeScript that checks clients, come from npm"

@@ -21,16 +21,22 @@ CHROMIUM = runpy.run_path(str(ROOT / "scripts" / "chromium.py"))
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    path = CHROMIUM["find"]()
+    """The whole browser, for what its headless shell has not: pages that are kept, certificates, several sites."""
+    return _found("find")
+
+
+def _found(which: str) -> str:
+    path = CHROMIUM[which]()
     assert path, "no Chromium found: `make system` installs one, CHROMIUM=/path names one"
     return str(path)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def running(chromium: str) -> AsyncGenerator[Browser]:
+async def running() -> AsyncGenerator[Browser]:
     async with async_playwright() as playwright:
+        path = _found("find_headless")
         running = await playwright.chromium.launch(
-            executable_path=chromium, args=CHROMIUM["FLAGS"], timeout=PATIENCE * 1000
+            executable_path=path, args=CHROMIUM["FLAGS"], timeout=PATIENCE * 1000
         )
         yield running
         await running.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import socket
@@ -31,6 +32,7 @@ IN_A_TURN = 6
 """Parts of what several connections sent that one turn of the loop parses, with a clock by which each takes long."""
 
 
+@functools.cache
 def bomb(payload: bytes, opcode: int = TEXT) -> bytes:
     compressor = zlib.compressobj(9, wbits=-15)
     return frame(opcode, (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4], rsv1=True)
