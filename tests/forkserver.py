@@ -1,8 +1,9 @@
 """Python processes that run at once: forked from one that has imported what all of them import.
 
-`create_subprocess_exec` takes what asyncio's takes. Of a Python program (`python -m module`, `python script.py`) it
-makes a fork of the fork server of this test process; everything else it executes. A server spends more on its imports
-than most tests on all the rest: half a second, some five hundred times in a run.
+`create_subprocess_exec` takes what asyncio's takes, and `popen` is for tests without a loop. Of a Python program
+(`python -m module`, `python script.py`) they make a fork of the fork server of this test process; everything else is
+executed. A server spends more on its imports than most tests on all the rest: half a second, some five hundred times in
+a run.
 
 A fork is what an executed process is, from its arguments to its end, but for the modules that are there already and for
 its parent, which is the fork server. A test of these, or of how an interpreter starts, calls asyncio's. With
@@ -28,6 +29,7 @@ import io
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -43,7 +45,8 @@ PRELOADED: Final = (
     "antiphon",
     "antiphon.cli.run",
     "antiphon.hub",
-    "antiphon.hub.backends.relay",
+    "antiphon.hub.backends.relay.backend",
+    "antiphon.hub.backends.relay.process",
     "antiphon.testing.hub_sinks",
     "asyncio",
     "fastapi",
@@ -148,32 +151,97 @@ async def create_subprocess_exec(
     """As asyncio's; a Python program starts at once."""
     words = [os.fspath(word) for word in command]
     environment = dict(os.environ if env is None else env)
-    flags = _flags(words)
-    if flags is None or _settings(environment) != _settings(os.environ) or os.environ.get("ANTIPHON_TEST_EXEC"):
+    flags = _fit(words, environment)
+    if flags is None:
         return await asyncio.create_subprocess_exec(
             *words, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, pass_fds=pass_fds, limit=limit
         )
-    server = _server(tuple(flags), environment.get(PURE, ""))
-    request = {
-        "argv": words[1 + len(flags) :],
-        "command": words,
-        "cwd": str(cwd or Path.cwd()),
-        "env": environment,
-        "passed": list(pass_fds),
-    }
-    with contextlib.ExitStack() as theirs:
-        ours: dict[int, int] = {}
-        descriptors: list[int] = []
-        for number, asked in enumerate((stdin, stdout, stderr)):
-            descriptors.append(_descriptor(theirs, ours, number, asked, descriptors))
-        ends, status = socket.socketpair()
-        theirs.enter_context(status)
-        socket.send_fds(server, [json.dumps(request).encode()], [status.fileno(), *descriptors, *pass_fds])
+    ours: dict[int, int] = {}
+    ends = _ask_for_a_fork(words, flags, environment, cwd, (stdin, stdout, stderr), pass_fds, ours)
     ends.setblocking(False)
     (pid,) = STATUS.unpack(await asyncio.get_running_loop().sock_recv(ends, STATUS.size))
     process = Process(pid, ends)
     await _connect(process, ours, limit)
     return process
+
+
+class Forked:
+    """What `subprocess.Popen` is, for a process that is a child of the fork server and has a pipe for its input."""
+
+    def __init__(self, status: socket.socket, stdin: int) -> None:
+        self.stdin = open(stdin, "wb", 0)  # noqa: SIM115 - whoever ends the process closes it
+        self.returncode: int | None = None
+        self._status = status
+        self.pid = self._told()
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(TimeoutError):
+            self.wait(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises TimeoutError."""
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise TimeoutError
+            with self._status:
+                self.returncode = self._told()
+        return self.returncode
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _told(self) -> int:
+        (number,) = STATUS.unpack(self._status.recv(STATUS.size))
+        return int(number)
+
+
+def popen(command: Sequence[str], env: Mapping[str, str]) -> Forked | None:
+    """None: it cannot be forked."""
+    flags = _fit(command, env)
+    if flags is None:
+        return None
+    ours: dict[int, int] = {}
+    status = _ask_for_a_fork(command, flags, env, None, (subprocess.PIPE, None, None), (), ours)
+    return Forked(status, ours[0])
+
+
+def _fit(words: Sequence[str], environment: Mapping[str, str]) -> list[str] | None:
+    """The interpreter's options in a command; None where it is to be executed."""
+    if _settings(environment) != _settings(os.environ) or os.environ.get("ANTIPHON_TEST_EXEC"):
+        return None
+    return _flags(words)
+
+
+def _ask_for_a_fork(
+    words: Sequence[str],
+    flags: Sequence[str],
+    environment: Mapping[str, str],
+    cwd: str | Path | None,
+    streams: Sequence[int | None],
+    pass_fds: Sequence[int],
+    ours: dict[int, int],
+) -> socket.socket:
+    """Returns where the process id comes, and at the end its return code. Our ends of its pipes go into `ours`."""
+    server = _server(tuple(flags), environment.get(PURE, ""))
+    request = {
+        "argv": list(words[1 + len(flags) :]),
+        "command": list(words),
+        "cwd": str(cwd or Path.cwd()),
+        "env": dict(environment),
+        "passed": list(pass_fds),
+    }
+    with contextlib.ExitStack() as theirs:
+        descriptors: list[int] = []
+        for number, asked in enumerate(streams):
+            descriptors.append(_descriptor(theirs, ours, number, asked, descriptors))
+        ends, status = socket.socketpair()
+        theirs.enter_context(status)
+        socket.send_fds(server, [json.dumps(request).encode()], [status.fileno(), *descriptors, *pass_fds])
+    return ends
 
 
 def _flags(words: Sequence[str]) -> list[str] | None:

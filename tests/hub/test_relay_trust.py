@@ -141,6 +141,8 @@ async def test_who_may_look_into_a_worker_finds_the_key_of_its_relay(monkeypatch
     """`antiphon publish relay://@...` in another terminal of the same user."""
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     with Supervisor() as relay:
+        async with Hub(f"relay://{target(relay.key, relay.address)}") as hub:
+            assert await hub.publish("t", "x") is None  # it runs: while it starts, nobody can see its environment
         assert find_key(relay.address) == relay.key
         async with Hub(f"relay://{relay.address}") as hub:
             assert await hub.publish("t", "x") is None
