@@ -113,6 +113,8 @@ class Proxy:
             if self.latency:
                 asyncio.get_running_loop().call_later(self.latency, writer.write, data)
                 continue
+            if writer.transport.is_closing():  # uvloop refuses to write then
+                break
             writer.write(data)
             await writer.drain()
         raise EOFError
