@@ -363,6 +363,7 @@ def _work(status: socket.socket, descriptors: Sequence[int]) -> None:
         (length,) = _NUMBER.unpack(_exactly(status, _NUMBER.size))
         request: _Request = pickle.loads(_exactly(status, length))
         request.take_over()
+        os.register_at_fork(after_in_child=status.close)  # else it would not end with this process
         request.work(descriptors, lambda: status.recv(1))
     except (KeyboardInterrupt, EOFError):
         pass  # Ctrl-C is for all of us; and a supervisor that is gone has no work
