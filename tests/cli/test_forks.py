@@ -338,20 +338,23 @@ async def test_a_signal_to_the_process_group_ends_all_in_order(folder: Path, num
     await until(lambda: all(has_ended(one) for one in everybody))
 
 
-async def test_a_signal_in_the_first_moment_of_a_fork_is_not_lost() -> None:
-    script = (
+async def test_a_signal_in_the_first_moment_of_a_fork_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text("import time\ndef sleep(descriptors, gone):\n    time.sleep(600)\n")
+    (tmp_path / "program.py").write_text(
         "def main():\n"
-        "    from functools import partial\n"
         "    from antiphon.cli.forks import fork_server\n"
-        "    server = fork_server([])\n"
+        "    server = fork_server(['work'])\n"
+        "    import work\n"
         "    for _ in range(50):\n"
-        "        fork = server.fork(partial(exec, 'import time; time.sleep(600)'), [])\n"
+        "        fork = server.fork(work.sleep, [])\n"
         "        fork.terminate()\n"
         "        fork.join()\n"
         "        print(fork.exitcode)\n"
         "main()\n"
     )
-    program = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "program.py", stdout=asyncio.subprocess.PIPE, cwd=tmp_path
+    )
     async with asyncio.timeout(PATIENCE):
         out, _ = await program.communicate()
     assert out.split() == [b"-15"] * 50
