@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import importlib
 import logging
 import os
@@ -21,6 +20,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
+
+from . import process
 
 Work: TypeAlias = Callable[[Sequence[int], Callable[[], object]], object]
 """What a fork does: it is given descriptors of its own, and a function that returns when its supervisor is gone."""
@@ -37,9 +38,6 @@ DEFERRED: Final = frozenset(number for number in signal.Signals if number.name i
 
 READ_AT_START: Final = ("ANTIPHON_PURE", "COVERAGE_", "GLIBC_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "TZ")
 """Beginnings of variables that a process reads while it starts: with new ones it has to start."""
-
-OWN_NAMES: Final = frozenset({"annotations", "main", "re", "sys"})
-"""What the script of an installed command defines."""
 
 logger: Final = logging.getLogger("antiphon.cli")
 
@@ -194,14 +192,13 @@ def fork_server(modules: Sequence[str]) -> ForkServer | None:
     """
     if not _is_fit():
         return None
-    for name in modules:
-        with contextlib.suppress(ImportError):  # what is needed, and not there, a worker tells
-            importlib.import_module(name)
+    with process.importing():  # and what is shared stays so: a collection does not look at it, and copies no page
+        for name in modules:
+            with contextlib.suppress(ImportError):  # what is needed, and not there, a worker tells
+                importlib.import_module(name)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, or it is closed
             stream.flush()
-    gc.collect()
-    gc.freeze()  # a collection that looks at what is shared would copy its pages
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, DEFERRED)
     pid = os.fork()
@@ -223,9 +220,8 @@ def _is_fit() -> bool:
     """
     if sys.platform != "linux":
         return False
-    defined = {name for name in vars(sys.modules["__main__"]) if not name.startswith("__")}
     try:
-        return defined <= OWN_NAMES and len(os.listdir("/proc/self/task")) == 1
+        return process.is_the_commands() and len(os.listdir("/proc/self/task")) == 1
     except OSError:
         return False
 
