@@ -282,6 +282,28 @@ async def test_workers_serve_on_without_their_fork_server_and_are_replaced_witho
     await until(lambda: all(has_ended(one) for one in everybody))
 
 
+async def test_what_an_application_has_forked_does_not_hide_the_end_of_its_worker(folder: Path) -> None:
+    os.mkfifo(folder / "until")
+    (folder / "main.py").write_text(
+        f"{APP}@app.on_event('startup')\ndef fork() -> None:\n"
+        "    if os.fork() == 0:\n        with open('until') as file:\n            file.read()\n        os._exit(0)\n"
+    )
+    async with run("main", "--workers", "2", app_dir=folder) as server:
+        try:
+            before = await all_workers(server)
+            (fork_server,) = {one["parent"] for one in before.values()}
+            os.kill(fork_server, signal.SIGKILL)
+            await server.wait_for_line("The process that workers are forked from ended with -9")
+            killed = next(iter(before))
+            os.kill(killed, signal.SIGKILL)
+            await all_workers(server, but=frozenset([killed]))
+        finally:
+            server.process.terminate()
+            with contextlib.suppress(OSError):
+                os.close(os.open(folder / "until", os.O_WRONLY | os.O_NONBLOCK))
+            await server.process.wait()
+
+
 async def test_a_fork_server_that_hangs_is_not_waited_for() -> None:
     script = (
         "def main():\n"
@@ -326,13 +348,17 @@ async def test_a_signal_to_the_process_group_ends_all_in_order(folder: Path, num
     )
     assert process.stderr is not None
     log = b""
-    async with asyncio.timeout(PATIENCE):
-        while moment.encode() not in log:
-            log += await process.stderr.readline()
-        everybody = [*family(process.pid)]
-        os.killpg(process.pid, number)
-        log += await process.stderr.read()  # to the end: nobody has it open any more
-        assert await process.wait() == 0
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while moment.encode() not in log:
+                log += await process.stderr.readline()
+            everybody = [*family(process.pid)]
+            os.killpg(process.pid, number)
+            log += await process.stderr.read()  # to the end: nobody has it open any more
+            assert await process.wait() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert b"Traceback" not in log
     assert b"The supervising process is gone" not in log
     await until(lambda: all(has_ended(one) for one in everybody))
@@ -390,3 +416,59 @@ async def test_a_stop_by_sighup_keeps_the_fork_server(folder: Path) -> None:
         server.process.send_signal(signal.SIGHUP)
         after = await all_workers(server, but=frozenset(before))
         assert {one["parent"] for one in after.values()} == {one["parent"] for one in before.values()}
+
+
+FULL = """\
+import errno, os
+calls, fork = 0, os.fork
+def full():
+    global calls
+    calls += 1
+    if {refused}:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = full
+"""
+"""A system without room for processes: a limit would be one for root, too, if it were not root's."""
+
+
+async def test_a_system_without_room_for_workers_is_told_at_the_start(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    packages = tmp_path_factory.mktemp("packages")
+    (packages / "sitecustomize.py").write_text(FULL.format(refused="calls == 3"))  # fork server, worker, worker
+    env = {"PYTHONPATH": str(packages)}
+    finished = await antiphon("run", "main", "--port", "0", "--workers", "2", cwd=folder, env=env)
+    assert finished.code == 1
+    assert "error: a worker cannot be started: [Errno 11] Resource temporarily unavailable" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+async def test_a_worker_that_finds_no_room_is_tried_again(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    packages = tmp_path_factory.mktemp("packages")
+    (packages / "sitecustomize.py").write_text(FULL.format(refused="calls in (4, 5)"))
+    async with executed(folder, "--workers", "2", PYTHONPATH=str(packages)) as server:
+        before = await all_workers(server)
+        killed = next(iter(before))
+        os.kill(killed, signal.SIGKILL)
+        await all_workers(server, but=frozenset([killed]))
+    assert server.log.count("A worker cannot be started") == 2
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+async def test_an_application_has_processes_of_its_own(folder: Path, method: str) -> None:
+    (folder / "main.py").write_text(
+        "import multiprocessing, os\nfrom concurrent.futures import ProcessPoolExecutor\n"
+        "from antiphon import App, WebSocket\napp = App()\nos.environ['SET_BY_THE_APP'] = '1'\n"
+        "@app.websocket('/')\nasync def ask(websocket: WebSocket) -> None:\n"
+        "    await websocket.accept()\n"
+        f"    with ProcessPoolExecutor(1, multiprocessing.get_context('{method}')) as pool:\n"
+        "        await websocket.send_text(pool.submit(os.getenv, 'SET_BY_THE_APP').result())\n"
+    )
+    async with run("main", "--workers", "2", app_dir=folder) as server:
+        async with connect(server.url, open_timeout=PATIENCE) as client:
+            assert await client.recv() == "1"
+        everybody = [*family(server.process.pid)]
+    await until(lambda: all(has_ended(one) for one in everybody))

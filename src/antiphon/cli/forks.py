@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeAlias
 
 from . import process
@@ -313,7 +314,7 @@ class _Server:
             pid = -(error.errno or errno.EAGAIN)
         if pid == 0:
             self._become_a_fork()
-            return lambda: _work(status, descriptors[1:])
+            return lambda: _work(status, descriptors[1:], self._mask)
         for descriptor in descriptors[1:]:
             os.close(descriptor)
         with contextlib.suppress(OSError):  # the supervisor is gone
@@ -325,13 +326,12 @@ class _Server:
         return None
 
     def _become_a_fork(self) -> None:
-        """Nothing of the fork server is left; a signal that came meanwhile comes now."""
+        """Nothing of the fork server is left but that it blocks signals."""
         signal.set_wakeup_fd(-1)
         if self._child_handler is not None:
             signal.signal(signal.SIGCHLD, self._child_handler)
         for mine in (self._requests, *self._forks.values()):
             mine.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def _tell_ends(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -354,18 +354,21 @@ def _close_inherited(kept: set[int]) -> None:
                 os.close(number)
 
 
-def _work(status: socket.socket, descriptors: Sequence[int]) -> None:
+def _work(status: socket.socket, descriptors: Sequence[int], mask: set[int | signal.Signals]) -> None:
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a signal that came meanwhile comes now
         (length,) = _NUMBER.unpack(_exactly(status, _NUMBER.size))
         request: _Request = pickle.loads(_exactly(status, length))
         request.take_over()
         os.register_at_fork(after_in_child=status.close)  # else it would not end with this process
-        request.work(descriptors, lambda: status.recv(1))
+        request.work(descriptors, partial(os.read, status.fileno(), 1))
     except (KeyboardInterrupt, EOFError):
         pass  # Ctrl-C is for all of us; and a supervisor that is gone has no work
     except Exception:
         sys.excepthook(*sys.exc_info())
         raise SystemExit(1) from None
+    finally:
+        status.detach()  # open until the very end: a thread may wait at it
 
 
 def _exactly(source: socket.socket, count: int) -> bytes:

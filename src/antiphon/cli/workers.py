@@ -142,7 +142,11 @@ def _serve(config: uvicorn.Config, descriptors: Sequence[int], gone: Callable[[]
     server = uvicorn.Server(config)
     threading.Thread(target=_tell_health, args=(Connection(health), server), daemon=True).start()
     end_after(gone)
+    # Until uvicorn listens to signals, which is before it loads the application, Ctrl-C is the supervisor's alone: it
+    # ends us by SIGTERM, and nothing is left in the middle of an exception.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     server.run([socket.socket(fileno=one) for one in listening])
+    signal.signal(signal.SIGINT, before)
 
 
 def _tell_health(supervisor: Connection[Any, Any], server: uvicorn.Server) -> None:
