@@ -105,7 +105,7 @@ class Workers(Multiprocess):
         worker = self._started_or_none()
         if worker is not None:
             self.processes.append(worker)
-            self.processes_num = len(self.processes)
+            self.processes_num += 1
             logger.info("Received SIGTTIN: %d workers from now on", self.processes_num)
 
     def _replace(self, place: int) -> None:
@@ -169,6 +169,9 @@ def end_after(gone: Callable[[], object]) -> None:
 
 class Reloader(ChangeReload):  # type: ignore[valid-type, misc]  # a class, chosen by what is installed
     """One process that is started again when a source file changes."""
+
+    process: Any
+    """uvicorn's, or a fork, which has all that is asked of it."""
 
     def __init__(self, server: uvicorn.Server, sockets: list[socket.socket], forks: ForkServer | None) -> None:
         super().__init__(server.config, target=server.run, sockets=sockets)
