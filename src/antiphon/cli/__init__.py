@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from .problem import WrongUsage
+from .process import importing
 
 _COMMANDS: Final = {
     "run": "Serve an application.",
@@ -45,7 +46,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f".{_MODULES.get(cmd_name, cmd_name)}", __name__).command
+        with importing():
+            command = importlib.import_module(f".{_MODULES.get(cmd_name, cmd_name)}", __name__).command
         assert isinstance(command, click.Command)
         return command
 

@@ -13,8 +13,10 @@ from typing import Any, Final
 import click
 
 from . import sockets as listening
+from .forks import ForkServer
 from .serving import Config, WsEngine, log_config, serve
 from .state import choose
+from .workers import forked
 
 APP: Final = "antiphon.demo:app"
 FRIENDS: Final = "ANTIPHON_DEMO_FRIENDS"
@@ -42,6 +44,19 @@ def command(host: str, port: int, workers: int, open_browser: bool, log_level: s
     antiphon demo --open
     antiphon demo --host 0.0.0.0 --workers 2
     """
+    with forked(workers > 1) as forks:
+        _serve_room(host, port, workers, open_browser, log_level, state, forks)
+
+
+def _serve_room(
+    host: str,
+    port: int,
+    workers: int,
+    open_browser: bool,
+    log_level: str,
+    state: dict[str, Any],
+    forks: ForkServer | None,
+) -> None:
     sockets = listening.listen(host, port)
     place = choose(state["state"], state["no_state"], APP, "", sockets, lasting=port != 0)
     config = Config(
@@ -62,7 +77,7 @@ def command(host: str, port: int, workers: int, open_browser: bool, log_level: s
     _invite(_here(sockets[0]), friends, port)
     if open_browser:
         threading.Thread(target=_open, args=(_here(sockets[0]),), daemon=True).start()
-    serve(config, sockets, state=place)
+    serve(config, sockets, state=place, forks=forks)
 
 
 def _invite(here: str, friends: str | None, port: int) -> None:

@@ -16,11 +16,13 @@ from antiphon.server import ServerConfig
 
 from . import sockets as listening
 from .certificates import check_certificate
+from .forks import ForkServer
 from .loading import Target, check_exists, load, locate
 from .parameters import Seconds
 from .problem import Problem, WrongUsage
 from .serving import Config, WsEngine, log_config, serve
 from .state import choose
+from .workers import forked
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
@@ -87,6 +89,11 @@ def command(app: str, **options: Any) -> None:
     antiphon run shop.main --host 0.0.0.0 --port 80 --workers 4
     antiphon run examples/echo.py
     """
+    with forked(options["reload"] or (options["workers"] or 1) > 1) as forks:
+        _run(app, forks, options)
+
+
+def _run(app: str, forks: ForkServer | None, options: dict[str, Any]) -> None:
     if options["env_file"]:
         read_env_file(options["env_file"])
     target = locate(app, options["app_dir"])
@@ -99,7 +106,8 @@ def command(app: str, **options: Any) -> None:
     sockets = _listen(options["host"], options["port"], options["uds"], options["fd"])
     lasting = options["port"] != 0 or options["uds"] is not None or options["fd"] is not None
     state = choose(options["state"], options["no_state"], str(target), folder, sockets, lasting=lasting)
-    serve(config, sockets, check=partial(load, target, factory=options["factory"]), state=state)
+    check = partial(load, target, factory=options["factory"])
+    serve(config, sockets, check=check, state=state, forks=forks)
 
 
 def configure(target: Target, **options: Any) -> Config:

@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -24,7 +23,6 @@ from typing import Any, Final
 
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
-from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from antiphon.gate import SecretFilter
 from antiphon.hub.backends import handover
@@ -33,9 +31,9 @@ from antiphon.server import native
 
 from . import allocator
 from . import sockets as listening
+from .forks import ForkServer
 from .problem import Problem
-
-STARTUP_FAILURE: Final = 3
+from .workers import STARTUP_FAILURE, Reloader, Workers, end_after
 
 WORKER_PATIENCE: Final = 30
 """Seconds without an answer after which a worker counts as stuck, is killed and started again. uvicorn's 5 are less
@@ -87,13 +85,7 @@ class Config(uvicorn.Config):
             importlib.import_module("antiphon.cli.metrics").install(self, self.metrics_path, self.metrics_folder)
         supervisor = multiprocessing.parent_process()
         if supervisor is not None:
-            threading.Thread(target=_end_after, args=(supervisor,), daemon=True).start()
-
-
-def _end_after(supervisor: Any) -> None:
-    supervisor.join()
-    logger.error("The supervising process is gone: this worker stops")
-    os.kill(os.getpid(), signal.SIGTERM)
+            end_after(supervisor.join)
 
 
 def log_config(level: str, masked: Sequence[str] = ()) -> dict[str, Any]:
@@ -115,22 +107,24 @@ def serve(
     *,
     check: Callable[[], object] = lambda: None,
     state: str | None = None,
+    forks: ForkServer | None = None,
 ) -> None:
     """Serve on listening sockets until a signal; exits with 3 when the application's startup fails.
 
     `check` (picklable) raises `Problem` for an application that cannot be imported; each reload asks it anew.
-    `state`: the file by which a clean stop hands the hub's histories over to the next start.
+    `state`: the file by which a clean stop hands the hub's histories over to the next start. `forks`: where workers
+    come from, if they are not to be started afresh.
     """
     where = ", ".join(listening.url(sock, secure=config.is_ssl) for sock in sockets)
     try:
         if config.should_reload:
             _tell(config, where)
-            ChangeReload(config, target=_Reloaded(config, check, state).run, sockets=sockets).run()
+            Reloader(_Reloaded(config, check, state), sockets, forks).run()
         elif config.workers > 1:
             signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes it: what has begun by then ends in order
             with _relay(state), _metrics(config):
                 _tell(config, f"{where} with {config.workers} workers")
-                _serve_in_workers(config, sockets)
+                _serve_in_workers(config, sockets, forks)
         else:
             handover.offer(state)
             _serve_here(config, sockets, where)
@@ -154,20 +148,11 @@ def _serve_here(config: uvicorn.Config, sockets: list[socket.socket], where: str
         sys.exit(STARTUP_FAILURE)
 
 
-def _serve_in_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    workers = _Workers(config, sockets)
+def _serve_in_workers(config: uvicorn.Config, sockets: list[socket.socket], forks: ForkServer | None) -> None:
+    workers = Workers(config, sockets, forks)
     workers.run()
     if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
         sys.exit(STARTUP_FAILURE)  # uvicorn gives up then, and would call it a success
-
-
-class _Workers(Multiprocess):
-    """Hears at once of a worker that ends while it is asked whether it lives, and does not wait for its answer."""
-
-    def keep_subprocess_alive(self) -> None:
-        for process in self.processes:
-            process.child_conn.close()  # the worker's end of the pipe, which has its own copy: behind it, the pipe ends
-        super().keep_subprocess_alive()
 
 
 class _Server(uvicorn.Server):
