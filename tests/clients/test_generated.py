@@ -183,15 +183,22 @@ async def test_the_module_does_in_node_what_its_types_say(tmp_path: Path) -> Non
     assert seen == [2, *HITS, "ann", 30, ["invalid", "text", len("String should have at least 1 character")]]
 
 
-async def test_a_generated_python_client_is_clean_and_does_what_its_types_say(tmp_path: Path) -> None:
+def checked_in_python(folder: Path, python: Path) -> None:
+    """mypy and pyright find nothing in `use.py` and `client.py`, with the packages that this Python has."""
+    options = ["--strict", "--cache-dir", str(folder / "cache"), "--python-executable", str(python)]
+    checked(folder, sys.executable, "-m", "mypy", *options, "use.py", "client.py")
+    checked(folder, *tool("pyright", "index.js"), "--pythonpath", str(python), "use.py", "client.py")
+
+
+async def test_a_generated_python_client_is_clean_and_does_what_its_types_say_where_there_is_no_antiphon(
+    tmp_path: Path, other_python: Path
+) -> None:
     await generated("python", tmp_path)
     (tmp_path / "use.py").write_text(USE_PY)
-    options = ["--strict", "--cache-dir", str(tmp_path / "cache"), "use.py", "client.py"]
-    checked(tmp_path, sys.executable, "-m", "mypy", *options)
-    checked(tmp_path, *tool("pyright", "index.js"), "--pythonpath", sys.executable, "use.py", "client.py")
+    checked_in_python(tmp_path, other_python)
     async with run(CHAT) as server:
         done = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "use.py", server.http_url), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+            *(other_python, "-W", "error", "use.py", server.http_url), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
         )
         said, _ = await done.communicate()
     assert json.loads(said) == [2, *HITS, "ann", 30, "invalid", ["said", "ann", "hi"]]
