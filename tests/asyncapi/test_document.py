@@ -56,6 +56,17 @@ def test_the_parser_and_ajv_find_nothing_in_the_documents_of_the_examples() -> N
     assert not any(one["diagnostics"] for one in results)
 
 
+def test_each_message_has_a_title_for_generators_that_name_types_by_it() -> None:
+    for channel in content(torture())["channels"].values():
+        for name, message in channel["messages"].items():
+            assert message["payload"].get("title") or "properties" not in message["payload"], name
+    found = {name: one["payload"]["title"] for name, one in messages(content(chat()), "chat").items()}
+    assert found["say.request"] == "Say"
+    assert found["say.reply"] == "SayReply"
+    assert found["say.error.muted"] == "SayErrorMuted"
+    assert found["presence_diff"] == "PresenceDiff"
+
+
 def test_a_broken_document_does_not_pass() -> None:
     """The judges are worth something."""
     document = content(chat())

@@ -108,7 +108,7 @@ def test_it_is_the_same_below_a_mount_and_on_its_own() -> None:
 
 
 def test_what_has_no_routes_has_no_document() -> None:
-    with pytest.raises(TypeError, match="an App or an APIRouter"):
+    with pytest.raises(TypeError, match="an app or a router"):
         asyncapi_app(7)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+import re
+import venv
+from collections.abc import AsyncGenerator, Iterator
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -48,3 +52,30 @@ async def launched(path: str, **options: object) -> AsyncGenerator[Browser]:
         browser = await launch(executable_path=path, args=CHROMIUM["FLAGS"], timeout=PATIENCE * 1000, **options)  # type: ignore[arg-type]
         yield browser
         await browser.close()
+
+
+@pytest.fixture(scope="session")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a virtual environment that has websockets and pydantic, with all that they need, and nothing else.
+
+    They are linked to ours, so that no test needs a package index.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True, with_pip=False)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for distribution in needed("websockets", "pydantic"):
+        for name in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+            (packages / name).symlink_to(str(distribution.locate_file(name)))
+    return folder / "bin" / "python"
+
+
+def needed(*names: str) -> Iterator[metadata.Distribution]:
+    """These distributions and those that they require."""
+    left, seen = list(names), set[str]()
+    while left:
+        name = left.pop().lower().replace("_", "-")
+        if name not in seen:
+            seen.add(name)
+            found = metadata.distribution(name)
+            left += [re.split(r"[^\w.-]", one)[0] for one in found.requires or () if "extra ==" not in one]
+            yield found

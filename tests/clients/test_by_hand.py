@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser
 
 from tests.commands import ROOT, run
 from tests.node import tools
 from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MORE = """
 
@@ -20,6 +26,13 @@ async def count() -> AsyncIterator[int]:
             yield number
     finally:
         print("the counter has ended", flush=True)
+
+from pathlib import Path
+from antiphon.responses import HTMLResponse
+
+@app.get("/page")
+async def page() -> HTMLResponse:
+    return HTMLResponse(Path(__file__).with_name("page.html").read_text())
 """
 ADDRESS = "wss://example.org/rooms/7?name=ann"
 USE = """
@@ -41,22 +54,18 @@ ws.close()
 """
 
 
-async def test_what_a_page_writes_itself_does_all_that_a_channel_can(tmp_path: Path) -> None:
+async def does_all(folder: Path, use: Callable[[str, str], Awaitable[str]]) -> None:
+    """`use` runs the page's script against the program of the page, and returns the line that the script writes."""
     text = (ROOT / "docs" / "messages.md").read_text()
     first = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     printed = re.search(r"^## Without a library\n+```js\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert first is not None
     assert printed is not None
     assert ADDRESS in printed[1]
-    (tmp_path / "main.py").write_text(first[1] + MORE)
-    async with run("main:app", app_dir=tmp_path) as server, asyncio.timeout(PATIENCE):
-        library = (tools() / "ws" / "wrapper.mjs").as_uri()
-        page = printed[1].replace(ADDRESS, f"{server.url}/rooms/7?name=ann")
-        script = f"globalThis.WebSocket ??= (await import({json.dumps(library)})).default\n{page}{USE}"
-        node = await asyncio.create_subprocess_exec(
-            *("node", "--input-type=module", "-e", script), stdout=asyncio.subprocess.PIPE
-        )
-        told, _ = await node.communicate()
+    (folder / "main.py").write_text(first[1] + MORE)
+    async with run("main:app", app_dir=folder) as server, asyncio.timeout(PATIENCE):
+        script = printed[1].replace(ADDRESS, f"{server.url}/rooms/7?name=ann") + USE
+        told = await use(server.http_url, script)
         await server.wait_for_line("the counter has ended")
     (said, reply, error, end, again), items = json.loads(told)
     assert said == {"type": "said", "name": "ann", "text": "hello"}
@@ -65,3 +74,26 @@ async def test_what_a_page_writes_itself_does_all_that_a_channel_can(tmp_path: P
     assert end == {"type": "end", "ref": 3}
     assert again == {"type": "reply", "ref": 4, "data": 5}
     assert items == [0, 1, 2, 3, 4]
+
+
+async def test_what_a_page_writes_itself_does_all_that_a_channel_can(tmp_path: Path) -> None:
+    async def in_node(http_url: str, script: str) -> str:
+        library = (tools() / "ws" / "wrapper.mjs").as_uri()
+        script = f"globalThis.WebSocket ??= (await import({json.dumps(library)})).default\n{script}"
+        node = await asyncio.create_subprocess_exec(
+            *("node", "--input-type=module", "-e", script), stdout=asyncio.subprocess.PIPE
+        )
+        return (await node.communicate())[0].decode()
+
+    await does_all(tmp_path, in_node)
+
+
+async def test_it_does_so_in_a_browser(tmp_path: Path, browser: Browser) -> None:
+    async def in_chromium(http_url: str, script: str) -> str:
+        (tmp_path / "page.html").write_text(f'<!doctype html><script type="module">{script}</script>')
+        page = await browser.new_page()
+        async with page.expect_console_message(lambda one: one.type == "log") as message:
+            await page.goto(f"{http_url}/page")
+        return (await message.value).text
+
+    await does_all(tmp_path, in_chromium)

@@ -183,12 +183,14 @@ async def test_the_module_does_in_node_what_its_types_say(tmp_path: Path) -> Non
     assert seen == [2, *HITS, "ann", 30, ["invalid", "text", len("String should have at least 1 character")]]
 
 
-async def test_a_generated_python_client_does_what_its_types_say(tmp_path: Path) -> None:
+async def test_a_generated_python_client_does_what_its_types_say_where_there_is_no_antiphon(
+    tmp_path: Path, other_python: Path
+) -> None:
     await generated("python", tmp_path)
     (tmp_path / "use.py").write_text(USE_PY)
     async with run(CHAT) as server:
         done = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "use.py", server.http_url), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+            *(other_python, "-W", "error", "use.py", server.http_url), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
         )
         said, _ = await done.communicate()
     assert json.loads(said) == [2, *HITS, "ann", 30, "invalid", ["said", "ann", "hi"]]

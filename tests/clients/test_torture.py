@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Route
 
 from antiphon.asyncapi.serving import document_of
 from tests.asyncapi.judges import complaints
@@ -16,6 +20,8 @@ from tests.node.compile import check
 
 from .test_generated import generated
 from .torture import Everything, app
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 APP = Path(__file__).parent / "torture.py"
 POINT = {"x": 1, "y": 2}
@@ -151,13 +157,20 @@ def placed(frames: list[list[Any]]) -> list[dict[str, Any]]:
     return seen
 
 
-async def test_in_typescript_everything_arrives_as_it_was_and_each_frame_fits(tmp_path: Path) -> None:
-    await generated("typescript", tmp_path, app=APP)
-    use = tmp_path / "use.ts"
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`use.js` and `client.js`: modules for Node.js and for pages alike."""
+    folder = tmp_path_factory.mktemp("compiled")
+    await generated("typescript", folder, app=APP)
+    use = folder / "use.ts"
     use.write_text(USE_TS)
     for version in ("typescript5", "typescript"):
-        check([use], "--outDir", str(tmp_path), typescript=version)
-    (tmp_path / "package.json").write_text('{"type": "module"}')
+        check([use], "--outDir", str(folder), typescript=version)
+    (folder / "package.json").write_text('{"type": "module"}')
+    return folder
+
+
+async def test_in_typescript_everything_arrives_as_it_was_and_each_frame_fits(compiled: Path) -> None:
     async with run(APP) as server:
         script = f"""
             const Base = globalThis.WebSocket ?? (await import("{(tools() / "ws" / "wrapper.mjs").as_uri()}")).default;
@@ -169,11 +182,11 @@ async def test_in_typescript_everything_arrives_as_it_was_and_each_frame_fits(tm
               }}
               send(text) {{ frames.push([true, JSON.parse(text)]); super.send(text); }}
             }};
-            const {{ main }} = await import("{(tmp_path / "use.js").as_uri()}");
+            const {{ main }} = await import("{(compiled / "use.js").as_uri()}");
             const said = await main("{server.http_url}", {json.dumps(SENT)}, {json.dumps(SHORT)});
             console.log(JSON.stringify([said, frames]));
         """
-        said, frames = json.loads(await output("node", "--input-type=module", "-e", script, cwd=tmp_path))
+        said, frames = json.loads(await output("node", "--input-type=module", "-e", script, cwd=compiled))
     judged_equal(json.dumps(said))
     assert {frame["type"] for _, frame in frames} >= {
         "everything",
@@ -188,9 +201,25 @@ async def test_in_typescript_everything_arrives_as_it_was_and_each_frame_fits(tm
     assert complaints([{"name": "torture", "document": document, "frames": placed(frames)}]) == []
 
 
-async def test_in_python_everything_arrives_as_it_was(tmp_path: Path) -> None:
+async def fulfilled(file: Path, route: Route) -> None:
+    await route.fulfill(path=file)
+
+
+async def test_in_a_browser_everything_arrives_as_it_was(compiled: Path, browser: Browser) -> None:
+    page = await browser.new_page()
+    async with run(APP) as server:
+        for name in ("use.js", "client.js"):
+            await page.route(f"{server.http_url}/{name}", functools.partial(fulfilled, compiled / name))
+        # A page of the server's own: one from nowhere is to ask its user before it connects to this machine.
+        await page.goto(f"{server.http_url}/asyncapi")
+        script = "async (given) => (await import('/use.js')).main(...given)"
+        said = await page.evaluate(script, [server.http_url, SENT, SHORT])
+    judged_equal(json.dumps(said))
+
+
+async def test_in_python_everything_arrives_as_it_was(tmp_path: Path, other_python: Path) -> None:
     await generated("python", tmp_path, app=APP)
     (tmp_path / "use.py").write_text(USE_PY)
     async with run(APP) as server:
-        command = (sys.executable, "use.py", server.http_url, json.dumps(SENT), json.dumps(SHORT))
+        command = (str(other_python), "use.py", server.http_url, json.dumps(SENT), json.dumps(SHORT))
         judged_equal(await output(*command, cwd=tmp_path))

@@ -15,12 +15,16 @@ from .test_torture import USE_PY as TORTURE_PY
 CLIENTS = {"chat": (CHAT, USE_PY), "renewal": (HERE / "app.py", AUTH_PY), "torture": (TORTURE, TORTURE_PY)}
 
 
-async def test_python_clients_and_their_use_are_clean_under_mypy_and_pyright(tmp_path: Path) -> None:
+async def test_python_clients_and_their_use_are_clean_under_mypy_and_pyright(
+    tmp_path: Path, other_python: Path
+) -> None:
+    """With the packages that a Python without antiphon has."""
     for name, (app, use) in CLIENTS.items():
         folder = tmp_path / name
         await generated("python", folder, app=app)
         (folder / "__init__.py").touch()
         (folder / "use.py").write_text(use.replace("from client import", "from .client import"))
     (tmp_path / "antiphon_client.py").write_text(runtime_py())
-    checked(tmp_path, sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), ".")
-    checked(tmp_path, *tool("pyright", "index.js"), "--pythonpath", sys.executable, *CLIENTS)
+    options = ("--strict", "--cache-dir", str(tmp_path / "cache"), "--python-executable", str(other_python))
+    checked(tmp_path, sys.executable, "-m", "mypy", *options, ".")
+    checked(tmp_path, *tool("pyright", "index.js"), "--pythonpath", str(other_python), *CLIENTS)

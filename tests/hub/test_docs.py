@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -62,3 +63,14 @@ async def test_an_app_that_stays_with_fastapi_has_a_hub() -> None:
             assert (await http.post(f"{server.http_url}/notices", params={"text": "tea"})).status_code == 200
             assert await asyncio.wait_for(client.recv(), PATIENCE) == "tea"
         await eventually(lambda: defined["hub"].stats().memberships == 0)
+
+
+async def test_a_post_publishes_to_a_typed_topic() -> None:
+    defined = program("rooms = Topics(")
+    async with serve(defined["app"]) as server, httpx.AsyncClient() as http:
+        async with connect(f"{server}/chat/7?name=ann") as ann:
+            assert json.loads(await asyncio.wait_for(ann.recv(), PATIENCE))["type"] == "presence_diff"
+            sent = {"name": "bob", "text": "tea"}
+            assert (await http.post(f"{server.http_url}/chat/7", json=sent)).status_code == 200
+            assert json.loads(await asyncio.wait_for(ann.recv(), PATIENCE)) == {"type": "said", **sent}
+            assert (await http.post(f"{server.http_url}/chat/7", json={"name": "bob"})).status_code == 422

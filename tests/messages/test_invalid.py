@@ -161,14 +161,14 @@ async def test_the_twenty_first_mistake_in_a_minute_closes(policy: OnInvalid) ->
     [("nope", 1007), (b"", 1003), ('{"type":"x"}', 1008), ('{"type":"say"}', 1008), ("x" * 5000, 1009)],
 )
 async def test_a_channel_may_close_over_a_bad_message(message: str | bytes, code: int) -> None:
-    app = app_with(on_invalid=OnInvalid.CLOSE, max_message_bytes=4096)
+    app = app_with(on_invalid=OnInvalid.CLOSE, max_message_size=4096)
     async with Server(app) as server, server.connect("/") as peer:
         await peer.send(message)
         assert await peer.wait_closed() == code
 
 
 async def test_a_large_message_is_not_even_parsed_and_bytes_count_not_characters() -> None:
-    async with Server(app_with(max_message_bytes=100)) as server, server.connect("/") as peer:
+    async with Server(app_with(max_message_size=100)) as server, server.connect("/") as peer:
         for text, fits in (("x" * 60, True), ("x" * 90, False), ("é" * 30, True), ("é" * 45, False)):
             await peer.send(json.dumps({"type": "say", "text": text}, ensure_ascii=False))
             answer = await peer.receive_json()
@@ -180,7 +180,7 @@ async def test_a_large_message_is_not_even_parsed_and_bytes_count_not_characters
 async def test_seventeen_megabytes_are_an_error_below_the_servers_limit_and_the_end_above_it() -> None:
     message = json.dumps({"type": "say", "ref": 1, "text": "x" * (17 * 2**20)})
     config = ServerConfig(max_message_size=2**25)
-    async with Server(app_with(max_message_bytes=2**20), config=config) as server, server.connect("/") as peer:
+    async with Server(app_with(max_message_size=2**20), config=config) as server, server.connect("/") as peer:
         await peer.send(message)
         assert (await peer.receive_json())["code"] == "too_big"
         await peer.send('{"type":"say","ref":"after","text":"x"}')

@@ -266,7 +266,7 @@ def test_a_wire_whose_names_clash_is_refused(names: dict[str, str]) -> None:
         Wire(**names)
 
 
-@pytest.mark.parametrize("options", [{"concurrent": 0}, {"streams": -1}, {"timeout": 0}, {"max_message_bytes": 0}])
+@pytest.mark.parametrize("options", [{"concurrent": 0}, {"streams": -1}, {"timeout": 0}, {"max_message_size": 0}])
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         ChannelOptions(**options)

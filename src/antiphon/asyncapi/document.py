@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Mount
 from antiphon.dependencies import Plan, topics_of
 from antiphon.hub import Framing
 from antiphon.routing.channel import ChannelRoute
+from antiphon.routing.fastapi_include import included_routes
 from antiphon.routing.include import flatten
 from antiphon.routing.route import APIWebSocketRoute
 
@@ -80,7 +81,7 @@ def _size(route: APIWebSocketRoute) -> int:
 
 
 def _websockets(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str, APIWebSocketRoute]]:
-    """The routes with their whole paths, those of mounted apps and routers of ours among them."""
+    """The routes with their whole paths, those of mounted apps and of routers that FastAPI includes among them."""
     for route in flatten(routes):
         if isinstance(route, APIWebSocketRoute):
             yield prefix + route.path_format, route
@@ -88,6 +89,8 @@ def _websockets(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str,
             inner = getattr(route.app, "routes", None)
             if inner:
                 yield from _websockets(inner, prefix + re.sub(r":\w+}", "}", route.path))
+        elif (inner := included_routes(route)) is not None:
+            yield from _websockets(inner, prefix)
 
 
 def _describe(routes: Sequence[tuple[str, APIWebSocketRoute]], info: Info) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Section:
         made: dict[str, Any] = {"name": name or key, "contentType": content_type, **told(description)}
         if ref is not None:
             made["correlationId"] = {"location": f"$message.payload#/{ref}"}
+        if payload.get("type") == "object":
+            payload = {"title": "".join(word[:1].upper() + word[1:] for word in re.split(r"\W|_", key)), **payload}
         made["payload"] = payload
         shown = examples_of(payload, examples, self.schemas) if content_type == "application/json" else []
         if shown:

@@ -110,12 +110,13 @@ def written(document: dict[str, Any], indent: int | None = None) -> bytes:
 def asyncapi_app(
     router: Any, *, title: str | None = None, version: str | None = None, description: str = "", prefix: str = ""
 ) -> DocumentApp:
-    """The document of an `App` or `APIRouter` as an ASGI app, for an app of another framework.
+    """The document of an app or router as an ASGI app, for an app of another framework.
 
-        fastapi_app.add_route("/asyncapi.json", asyncapi_app(router, prefix="/live"))
+        fastapi_app.add_route("/asyncapi.json", asyncapi_app(fastapi_app))
 
-    `prefix`: where the other app has mounted or included the router. Title, version and description are the `App`'s
-    where none are given. Raises TypeError for what has no routes.
+    `router`: an `App` or `APIRouter`, or the app of FastAPI or Starlette around them, where all that it includes and
+    mounts is described. `prefix`: where another app has mounted or included the router. Title, version and description
+    are the app's where none are given. Raises TypeError for what has no routes.
     """
     return DocumentApp(document_of(router, title=title, version=version, description=description, prefix=prefix))
 
@@ -123,10 +124,10 @@ def asyncapi_app(
 def document_of(
     router: Any, *, title: str | None = None, version: str | None = None, description: str = "", prefix: str = ""
 ) -> Document:
-    """The document of an `App` or `APIRouter`. Raises TypeError for what has no routes."""
+    """The document of an app or router. Raises TypeError for what has no routes."""
     routes = getattr(router, "routes", None)
     if not isinstance(routes, list):
-        raise TypeError(f"a document is of an App or an APIRouter, not of {router!r}")
+        raise TypeError(f"a document is of an app or a router, not of {router!r}")
     info = Info(
         title=title or str(getattr(router, "title", "") or Info.title),
         version=version or str(getattr(router, "version", "") or Info.version),

@@ -61,6 +61,14 @@ def describe(call: Callable[..., Any]) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+def check_place(annotation: type | None, where: str) -> None:
+    """Raise RegistrationError for a class that is injected in channels alone (its `injected_elsewhere` says what to do
+    in other places), and here is none."""
+    remedy = getattr(annotation, "injected_elsewhere", None)
+    if isinstance(remedy, str):
+        raise RegistrationError(f"{where} is a {annotation.__name__}, which only channels have: {remedy}")  # type: ignore[union-attr]
+
+
 def warn_about(call: Callable[..., Any], text: str) -> None:
     """A `RegistrationWarning` that names the callable's own file and line; shown once, as warnings are."""
     function = unwrapped(call)

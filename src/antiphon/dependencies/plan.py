@@ -33,6 +33,7 @@ from .inspection import (
     Parameter,
     Unresolved,
     call_kind,
+    check_place,
     describe,
     parameters,
     unwrapped,
@@ -360,6 +361,7 @@ class Analysis:
         wanted = hints.class_of(found.type if optional is None else optional)
         what = None if wanted is None else self._injected(wanted)
         if wanted is None or what is None:
+            check_place(wanted, where)
             return None
         default = None if optional is not None and parameter.default is EMPTY else parameter.default
         if what is Injected.CONNECTION and not self._fits(call, wanted):

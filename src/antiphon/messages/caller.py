@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 if TYPE_CHECKING:
     from antiphon.connection import WebSocket
@@ -20,10 +20,16 @@ class Caller(Generic[Out]):
             await caller.send(Said(name="ann", text=message.text))
 
     A parameter with this annotation gets it, in handlers, in the connection function and in dependencies. What is
-    named here is documented as what the channel sends. `websocket` is the connection, `events` what may be sent.
+    named here is documented as what the channel sends. It may be kept for as long as the connection lasts, and used by
+    tasks, other connections and HTTP routes. `websocket` is the connection, `events` what may be sent.
     """
 
     __slots__ = ("_events", "websocket")
+
+    injected_elsewhere: ClassVar[str] = (
+        "an endpoint sends with websocket.send_model(), an HTTP route with hub.send() or a topic's publish()"
+    )
+    """For dependencies, which refuse it there."""
 
     def __init__(self, websocket: WebSocket, events: Events) -> None:
         self.websocket: WebSocket = websocket

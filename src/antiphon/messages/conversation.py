@@ -162,7 +162,7 @@ class Conversation:
     async def _may_be_read(self, data: str | bytes) -> bool:
         """Whether a message is one of text that is not too large; what becomes of others."""
         program = self._program
-        most = program.options.max_message_bytes
+        most = program.options.max_message_size
         if most is not None and len(data) > most // 4:
             size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode(errors="replace"))
             if size > most:

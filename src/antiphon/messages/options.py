@@ -74,8 +74,9 @@ class ChannelOptions:
     on_error: OnError = OnError.REPLY
     """What becomes of an exception that nobody expected: see `OnError`."""
 
-    max_message_bytes: int | None = None
-    """Longer messages are error `too_big`, and not parsed. None: what the server lets through."""
+    max_message_size: int | None = None
+    """Bytes of a message; a longer one is error `too_big`, and not parsed. None: what the server lets through, whose
+    own option of this name closes with 1009."""
 
     denials: Denials | None = None
     """How handshakes are refused. None: as the router or the app says, and `Denials.CLOSE` where they do not: the page
@@ -100,7 +101,7 @@ class ChannelOptions:
     def __post_init__(self) -> None:
         if self.denials is not None and not isinstance(self.denials, Denials):
             raise ValueError(f"denials is Denials.HTTP or Denials.CLOSE, not {self.denials!r}")
-        for name, least in (("concurrent", 1), ("streams", 0), ("invalid_limit", 0), ("max_message_bytes", 1)):
+        for name, least in (("concurrent", 1), ("streams", 0), ("invalid_limit", 0), ("max_message_size", 1)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise ValueError(f"{name} is a number of {least} or more, not {value!r}")

@@ -243,7 +243,7 @@ class Program:
         self.fallback: Action | None = _action(self.shape.fallback)
         self.fallback_codec: Codec | None = _codec_of_all(self.shape.fallback)
         """Of the message that the fallback takes whole."""
-        most = self.options.max_message_bytes
+        most = self.options.max_message_size
         self.looked_at: int = SIZED if most is None else min(SIZED, most // 4)
         """Characters of a message that certainly has no more bytes than are allowed."""
 

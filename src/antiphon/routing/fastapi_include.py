@@ -6,7 +6,7 @@ This is the one place that knows those names; without them (older releases) moun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -34,17 +34,17 @@ class FastAPIInclude:
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match as included in the FastAPI router that asks."""
-        return self._as_included(scope).matches(scope)
+        return self._as_included(_host(scope)).matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what `matches` has found."""
-        included = self._as_included(scope)
+        included = self._as_included(_host(scope))
         _, child_scope = included.matches(scope)
         scope.update(child_scope)
         await included.handle(scope, receive, send)
 
-    def _as_included(self, scope: Scope) -> IncludedRouter:
-        host: Any = scope["fastapi"]["included_router"]
+    def _as_included(self, host: Any) -> IncludedRouter:
+        """This router as FastAPI's record of an inclusion has it: with its prefix, behind its dependencies."""
         inclusions: dict[int, tuple[Any, IncludedRouter]] = self.__dict__.setdefault("_inclusions", {})
         if id(host) not in inclusions:
             context = host.include_context
@@ -57,3 +57,22 @@ class FastAPIInclude:
             )
             inclusions[id(host)] = host, included  # the host is held, so its id stays its own
         return inclusions[id(host)][1]
+
+
+def _host(scope: Scope) -> Any:
+    return scope["fastapi"]["included_router"]
+
+
+def included_routes(host: BaseRoute) -> Sequence[BaseRoute] | None:
+    """The routes of a router that FastAPI includes, with prefix and dependencies; None for any other route of its apps.
+
+    What FastAPI's own routers include is among them as further records. Its own endpoints are as they are.
+    """
+    router = getattr(host, "original_router", None)
+    if isinstance(router, FastAPIInclude):
+        return router._as_included(host).routes
+    candidates = getattr(host, "effective_candidates", None)
+    if candidates is None:
+        return None
+    found = (getattr(one, "starlette_route", None) or one for one in candidates())
+    return [one for one in found if isinstance(one, BaseRoute)]
