@@ -159,6 +159,54 @@ async def test_a_crowd_that_joins_at_once_reads_its_members_a_few_times_and_not_
         assert await one.presence("t") == {}
 
 
+async def test_a_change_that_pub_sub_lost_is_in_the_next_roster(server: RedisServer) -> None:
+    """Whether it was one in the middle, which the next one shows, or the last."""
+    async with Hub(server.url, topics={"t": TopicOptions(presence=True, presence_grace=0)}) as hub:
+        backend = hub._access.backend
+        assert isinstance(backend, RedisBackend)
+        hear, lost = backend._received, list[bytes]()
+
+        def deaf(channel: bytes, data: bytes) -> None:
+            if b"lost" in data:
+                lost.append(data)
+            else:
+                hear(channel, data)
+
+        assert backend._feed is not None
+        backend._feed._received = deaf
+        async with hub.join("t", Connection(), presence="ann"):
+            for presence, behind in (("lost 1", "bob"), ("lost 2", "")):
+                async with contextlib.AsyncExitStack() as stack:
+                    expected = {"ann": ["ann"]}
+                    for user in filter(None, (presence, behind)):
+                        await backend.track("t", Track(user, user, b'"%s"' % user.encode()))
+                        expected[user] = [user]
+                    watcher = Connection()
+                    await stack.enter_async_context(hub.join("t", watcher, presence="watcher"))
+                    assert compose(watcher) == expected | {"watcher": ["watcher"]}
+                    assert await hub.presence("t") == expected | {"watcher": ["watcher"]}
+                for user in expected.keys() - {"ann"}:
+                    await backend.untrack("t", user, 0)
+        assert lost
+
+
+async def test_a_topic_that_is_not_joined_here_any_more_is_read_as_a_whole(server: RedisServer) -> None:
+    """Nothing is kept of it, and what others do there meanwhile is not missed."""
+    topics = {"t": TopicOptions(presence=True, presence_grace=0)}
+    async with Hub(server.url, topics=topics) as here, Hub(server.url, topics=topics) as there:
+        backend = here._access.backend
+        assert isinstance(backend, RedisBackend)
+        async with there.join("t", Connection(), presence="ann"):
+            async with here.join("t", Connection(), presence="bob"):
+                assert backend._members.copies.version("t") is not None
+            assert backend._members.copies.version("t") is None
+            async with there.join("t", Connection(), presence="cem"):
+                assert await here.presence("t") == {"ann": ["ann"], "cem": ["cem"]}
+                watcher = Connection()
+                async with here.join("t", watcher, presence="dan"):
+                    assert sorted(compose(watcher)) == ["ann", "cem", "dan"]
+
+
 async def test_a_join_that_is_given_up_while_redis_is_away_subscribes_nothing_when_it_is_back() -> None:
     with redis_server() as server:
         hub = Hub(server.url, on_outage=OnOutage.WAIT, outage_timeout=60.0)
