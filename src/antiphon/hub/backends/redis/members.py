@@ -58,7 +58,7 @@ class MemberKeeper:
         """
         self._client = client
         self._line = line
-        self.copies = Copies()
+        self.copies: Final = Copies()
         self._names = names
         self._epoch_prefix = prefix
         self._lease = int(lease * 1000)
