@@ -63,10 +63,9 @@ class Audience(Generic[R]):
         """Somebody was shown the members, so that they have to stay true."""
         return self._watchers.watching
 
-    async def rested(self) -> None:
-        """The roster may be read again."""
-        if (rest := self._reads_until - self._loop.time()) > 0:
-            await asyncio.sleep(rest)
+    def rest(self) -> float:
+        """Seconds until the roster may be read again."""
+        return max(self._reads_until - self._loop.time(), 0.0)
 
     def expect(self, came: list[Change]) -> None:
         """A roster is being asked for: the changes that come meanwhile are noted in `came`.

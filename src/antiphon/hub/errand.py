@@ -11,6 +11,10 @@ from .errors import BackendUnavailable
 T = TypeVar("T")
 
 
+def _none() -> float:
+    return 0.0
+
+
 class Spawn(Protocol):
     """`BackendAccess.spawn`."""
 
@@ -22,44 +26,59 @@ class Errand(Generic[T]):
 
     | there is | who asks now |
     |---|---|
-    | no call | makes one |
+    | no call | makes one, alone and at once; after a pause, with all who ask until then |
     | a call that is still to begin | gets its answer |
     | a call that has begun | waits for the next one, which begins when this one is over |
 
     Whoever gives up waiting takes nothing from the others. A call that failed has failed for all who waited for it.
     """
 
-    __slots__ = ("_asked", "_begun", "_task")
+    __slots__ = ("_alone", "_asked", "_begun", "_task")
 
     def __init__(self) -> None:
+        self._alone = False
+        """Somebody makes a call for itself alone, as most do: without a task of its own."""
         self._asked: asyncio.Future[T] | None = None
         """The answer of the call that is still to begin."""
         self._begun: asyncio.Future[T] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def answer(
-        self, spawn: Spawn, call: Callable[[], Awaitable[T]], pause: Callable[[], Awaitable[None]] | None = None
-    ) -> T:
-        """Of a call that begins from now on; all callers have the same `call`. It begins after a `pause`.
+    async def answer(self, spawn: Spawn, call: Callable[[], Awaitable[T]], pause: Callable[[], float] = _none) -> T:
+        """Of a call that begins from now on; all callers have the same `call`. `pause`: seconds until it may begin.
 
         Raises `BackendUnavailable`.
         """
+        busy = self._alone or self._task is not None
+        if not busy and pause() <= 0:
+            return await self._ask_alone(spawn, call, pause)
         if self._asked is None:
             self._asked = asyncio.get_running_loop().create_future()
         answer = self._asked
-        if self._task is None:
-            self._task = spawn(lambda: self._run(call, pause))
-            self._task.add_done_callback(self._over)
+        if not busy:
+            self._ask_together(spawn, call, pause)
         try:
             return await asyncio.shield(answer)
         except BackendUnavailable as error:
             # One error, raised by many, would collect the traces of all of them.
             raise BackendUnavailable(str(error), uncertain=error.uncertain) from None
 
-    async def _run(self, call: Callable[[], Awaitable[T]], pause: Callable[[], Awaitable[None]] | None) -> None:
+    async def _ask_alone(self, spawn: Spawn, call: Callable[[], Awaitable[T]], pause: Callable[[], float]) -> T:
+        self._alone = True
+        try:
+            return await call()
+        finally:
+            self._alone = False
+            if self._asked is not None:
+                self._ask_together(spawn, call, pause)
+
+    def _ask_together(self, spawn: Spawn, call: Callable[[], Awaitable[T]], pause: Callable[[], float]) -> None:
+        self._task = spawn(lambda: self._run(call, pause))
+        self._task.add_done_callback(self._over)
+
+    async def _run(self, call: Callable[[], Awaitable[T]], pause: Callable[[], float]) -> None:
         while self._asked is not None:
-            if pause is not None:
-                await pause()
+            if (seconds := pause()) > 0:
+                await asyncio.sleep(seconds)
             answer, self._asked = self._asked, None
             self._begun = answer
             try:

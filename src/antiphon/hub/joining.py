@@ -188,7 +188,7 @@ class Joining:
         """Watchers know the members, as they are now or later. Raises `BackendUnavailable`."""
         audience = local.see()
         read = functools.partial(self._read_members, local, audience)
-        await audience.showing.answer(self._access.spawn, read, audience.rested)
+        await audience.showing.answer(self._access.spawn, read, audience.rest)
 
     async def _read_members(self, local: LocalTopic, audience: Audience[LocalReceiver]) -> None:
         came: list[Change] = []
