@@ -21,7 +21,6 @@ from .audience import Audience
 from .backlog import TOO_SLOW, Backlog, Replay, sink_limit
 from .counters import Counters
 from .direct import UserMessage
-from .errand import Errand
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .guests import Guest, Guests, short
 from .message import MessageKind, Parcel, resync
@@ -91,7 +90,6 @@ class LocalTopic:
         "fast",
         "limit",
         "name",
-        "opening",
         "options",
         "receivers",
         "sinks",
@@ -112,8 +110,6 @@ class LocalTopic:
         self.slow: list[LocalReceiver] = []
         self.audience: Audience[LocalReceiver] | None = None
         """Those who are told of the members, once there are any."""
-        self.opening: Errand[Position | None] | None = None
-        """Subscribing the topic, once somebody has found it closed."""
 
     def backlog(self, receiver: LocalReceiver) -> Backlog:
         if receiver.backlog is None:

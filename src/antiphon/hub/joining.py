@@ -14,7 +14,6 @@ from .audience import Audience
 from .backend_access import BackendAccess
 from .backlog import Backlog, Replay
 from .delivery import LocalReceiver, LocalTopic
-from .errand import Errand
 from .errors import BackendUnavailable
 from .events import Recovery
 from .membership import JoinRequest, Membership
@@ -86,7 +85,7 @@ class Joining:
         local.hold(receiver)
         tracked = False
         try:
-            position = room.position if room.opened else await self._open(room, local)
+            position = room.position if room.opened else await self._open(room)
             page = None
             if request.wants_page and room.keep is not None:
                 page = await self._page(membership, room, request, position)
@@ -201,24 +200,13 @@ class Joining:
         local.station.drain()
         audience.refresh(roster, came, first=True)
 
-    async def _open(self, room: Room, local: LocalTopic) -> Position | None:
-        """Those who find the room closed open it together; twice does no harm."""
-        if self._access.in_process:
-            return await self._subscribe(room)
-        if local.opening is None:
-            local.opening = Errand()
-        return await local.opening.answer(self._access.spawn, functools.partial(self._subscribe, room))
-
-    async def _subscribe(self, room: Room) -> Position | None:
+    async def _open(self, room: Room) -> Position | None:
+        """Whoever finds the room closed opens it; twice does no harm."""
         generation = -1
-        try:
-            while generation != self._rooms.generation:
-                # An answer from before a loss does not know what was missed; it may come by another connection.
-                generation = self._rooms.generation
-                position = await self._access.subscribe(room.topic, room.keep)
-        finally:
-            if room.topic not in self._rooms.rooms:  # who asked for it has left, and may have been told of before it
-                self._access.unsubscribe(room.topic)
+        while generation != self._rooms.generation:
+            # An answer from before a loss does not know what was missed; it may come by another connection than that.
+            generation = self._rooms.generation
+            position = await self._access.subscribe(room.topic, room.keep)
         room.opened = True
         return position if position is None else room.promise(position)
 
