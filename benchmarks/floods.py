@@ -12,6 +12,7 @@ import asyncio
 import multiprocessing
 import selectors
 import socket
+import struct
 import sys
 import time
 import zlib
@@ -92,12 +93,15 @@ ATTACKS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "small JSON": ("/json", lambda: frame(b'{"a":1}', 0x81)),
     "one-byte echoes": ("/echo", lambda: frame(b"a", 0x81)),
     "publishing to 300": ("/room/busy", lambda: frame(b"a", 0x81)),
+    "texts, and away again": ("/read", lambda: frame(b"a", 0x81)),
 }
+RETURNING: Final = {"texts, and away again"}
+"""Their sockets reset the connection when they have sent a chunk, and come again."""
 RECEIVERS: Final = {"/room/busy": 300}
 """By path: those who are there besides, and only read."""
 
 
-def flood(port: int, path: str, message: bytes, sockets: int, until: float, begun: Event) -> None:
+def flood(port: int, path: str, message: bytes, sockets: int, until: float, begun: Event, returning: bool) -> None:
     """As much as the server takes, from all of them; who is closed comes again. They are all in when it begins."""
     data = message * max(1, CHUNK // len(message))
     chooser = selectors.DefaultSelector()
@@ -109,7 +113,8 @@ def flood(port: int, path: str, message: bytes, sockets: int, until: float, begu
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n".encode()
         )
-        sock.recv(4096)
+        if not returning:
+            sock.recv(4096)
         sock.setblocking(False)
         chooser.register(sock, events, [0])
 
@@ -127,6 +132,9 @@ def flood(port: int, path: str, message: bytes, sockets: int, until: float, begu
                     raise ConnectionResetError
                 if events & selectors.EVENT_WRITE:
                     place[0] = (place[0] + sock.send(data[place[0] : place[0] + CHUNK])) % len(data)
+                    if returning and not place[0]:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        raise ConnectionResetError
             except BlockingIOError:
                 pass
             except OSError:
@@ -183,7 +191,8 @@ def row(attack: str, sockets: int, stock: bool) -> None:
             path, make = ATTACKS[attack]
             until = time.monotonic() + SECONDS + PATIENCE
             begun = multiprocessing.Event()
-            flooding = multiprocessing.Process(target=flood, args=(served.port, path, make(), sockets, until, begun))
+            how = (served.port, path, make(), sockets, until, begun, attack in RETURNING)
+            flooding = multiprocessing.Process(target=flood, args=how)
             flooding.start()
             begun.wait(PATIENCE)
         try:

@@ -9,10 +9,13 @@ import struct
 from typing import Any
 
 import pytest
+import uvloop
 from fastapi import FastAPI, WebSocket
 
 from antiphon.server import HTTPProtocol, ServerConfig
 from antiphon.server.backend import Pipe
+from antiphon.server.engine import Engine
+from antiphon.server.session import Session
 from tests.patience import PATIENCE, SCALES
 from tests.server.raw import TEXT, Raw, close_frame, echo, frame, opened, request, serving, until
 from tests.serving import HOST
@@ -63,6 +66,29 @@ async def test_no_app_meets_a_client_without_an_address(http: Any) -> None:
             await raw.send(frame(TEXT, b"x"))
             assert (await raw.frame()).payload == b"x"
     assert {client and client[0] for client in clients} == {HOST}
+
+
+async def test_clients_that_were_reset_while_they_waited_to_be_accepted_are_no_sessions(monkeypatch: Any) -> None:
+    """They cost a fraction of one, for others wait behind them."""
+    if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
+        pytest.skip("asyncio's transports know their peer for ever, from accept(2)")
+    begun: list[Session] = []
+    begin = Session.__init__
+
+    def counting(self: Session, engine: Engine) -> None:
+        begun.append(self)
+        begin(self, engine)
+
+    monkeypatch.setattr(Session, "__init__", counting)
+    async with serving(echo, http=HTTPProtocol) as served:
+        for _ in range(50):
+            with socket.create_connection((HOST, served.port)) as sock:
+                sock.sendall(request() + frame(TEXT, b"x") * 100)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with opened(served.port) as raw:
+            await raw.send(frame(TEXT, b"x"))
+            assert (await raw.frame()).payload == b"x"
+        assert len(begun) == 1
 
 
 async def test_a_peer_that_has_finished_is_given_up_when_the_app_reads_nothing_for_send_timeout(caplog: Any) -> None:

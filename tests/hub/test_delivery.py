@@ -61,10 +61,12 @@ async def test_a_page_says_nothing_about_another_epoch() -> None:
 def watch(local: LocalTopic, receiver: LocalReceiver, roster: Roster, *meanwhile: Change) -> None:
     """The receiver asks who is there, and changes come before the answer."""
     came: list[Change] = []
-    local.expect(came)
+    audience = local.see()
+    audience.expect(came)
     for change in meanwhile:
-        local.change(change)
-    local.tell(receiver, local.watch(receiver, roster, came))
+        audience.change(change)
+    audience.refresh(roster, came, first=True)
+    local.tell(receiver, local.watch(receiver))
 
 
 async def test_a_change_that_a_newcomers_roster_contains_is_not_told_to_it_again() -> None:
@@ -76,10 +78,10 @@ async def test_a_change_that_a_newcomers_roster_contains_is_not_told_to_it_again
     watch(local, receivers[0], Roster(1, {}))
     station.add("t", local.options, receivers[1])
     watch(local, receivers[1], Roster(3, {"bob": (b'"b"',)}))
-    local.change(Change(2, "ann", (b'"a"',)))
-    local.change(Change(3, "ann", ()))
-    local.change(Change(3, "bob", (b'"b"',)))
-    local.change(Change(4, "cem", (b'"c"',)))
+    local.see().change(Change(2, "ann", (b'"a"',)))
+    local.see().change(Change(3, "ann", ()))
+    local.see().change(Change(3, "bob", (b'"b"',)))
+    local.see().change(Change(4, "cem", (b'"c"',)))
     assert [sorted(event["joins"]) for event in late.events] == [["bob"], ["cem"]]
     assert [sorted(event["joins"]) for event in early.events] == [[], ["bob"], ["cem"]]
 
@@ -97,17 +99,17 @@ async def test_a_change_that_overtakes_the_roster_reaches_the_newcomer() -> None
 
 async def test_a_roster_that_changes_overtook_does_not_set_the_picture_back() -> None:
     local, sink, came = asking_again()
-    local.change(Change(2, "ann", ()))
-    local.refresh(Roster(1, {"ann": (b'"a"',)}), came)
-    local.change(Change(3, "bob", (b'"b"',)))
+    local.see().change(Change(2, "ann", ()))
+    local.see().refresh(Roster(1, {"ann": (b'"a"',)}), came)
+    local.see().change(Change(3, "bob", (b'"b"',)))
     assert _joins_and_leaves(sink) == [(["ann"], []), ([], ["ann"]), (["bob"], [])]
 
 
 async def test_a_refreshed_roster_shows_what_was_missed_although_newer_changes_came() -> None:
     """After trouble: that ann left is known to the roster alone."""
     local, sink, came = asking_again()
-    local.change(Change(4, "bob", (b'"b"',)))
-    local.refresh(Roster(3, {}), came)
+    local.see().change(Change(4, "bob", (b'"b"',)))
+    local.see().refresh(Roster(3, {}), came)
     assert _joins_and_leaves(sink) == [(["ann"], []), (["bob"], []), ([], ["ann"])]
 
 
@@ -118,7 +120,7 @@ def asking_again() -> tuple[LocalTopic, RecordingSink, list[Change]]:
     local = make_station().add("t", TopicOptions(presence=True), receiver)
     watch(local, receiver, Roster(1, {"ann": (b'"a"',)}))
     came: list[Change] = []
-    local.expect(came)
+    local.see().expect(came)
     return local, sink, came
 
 

@@ -38,6 +38,7 @@ class Fragile(MemoryBackend):
         self.on_the_way = asyncio.Event()
         self.on_the_way.set()
         self.tracking = 0
+        self.subscribing = 0
 
     def listen(self, listener: Listener) -> None:
         self.listener = listener
@@ -74,6 +75,7 @@ class Fragile(MemoryBackend):
         if self.refusing:
             raise BackendUnavailable("lost again")
         position = await super().subscribe(topic, keep)
+        self.subscribing += 1
         await self.confirm.wait()
         return position
 
@@ -340,7 +342,7 @@ async def test_a_subscription_confirmed_late_does_not_set_the_room_back(hub: Hub
     backend.confirm.clear()
     connection = Connection()
     joining = asyncio.create_task(hub.join("kept", connection).__aenter__())
-    await asyncio.sleep(0)
+    await eventually(lambda: backend.subscribing)
     await backend.elsewhere("kept", b"1", b"2", keep=KEEP)
     backend.confirm.set()
     membership = await joining

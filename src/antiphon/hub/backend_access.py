@@ -384,7 +384,7 @@ def _follows(entry: Entry, room: Room) -> bool:
 
 def _watched(topic: str, topics: Mapping[str, LocalTopic]) -> bool:
     local = topics.get(topic)
-    return local is not None and local.watchers is not None and local.watchers.watching
+    return local is not None and local.audience is not None and local.audience.watching
 
 
 async def _quietly(work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -17,15 +17,15 @@ from antiphon.status import WS_1013_TRY_AGAIN_LATER
 from antiphon.types import PreparedMessage, Sink, SupportsSink
 
 from .arguments import refuse_second
+from .audience import Audience
 from .backlog import TOO_SLOW, Backlog, Replay, sink_limit
 from .counters import Counters
 from .direct import UserMessage
 from .events import Delivered, Dropped, OutboxHighWater, ReceiverTooSlow
 from .guests import Guest, Guests, short
-from .message import MessageKind, Parcel, presence_diff, resync
+from .message import MessageKind, Parcel, resync
 from .records import Change, Position, Roster
 from .topics import DEFAULT_OPTIONS, TopicOptions
-from .watchers import Notice, Watchers
 
 logger: Final = logging.getLogger("antiphon.hub")
 
@@ -86,6 +86,7 @@ class LocalTopic:
     """The receivers of one topic in one loop."""
 
     __slots__ = (
+        "audience",
         "fast",
         "limit",
         "name",
@@ -94,7 +95,6 @@ class LocalTopic:
         "sinks",
         "slow",
         "station",
-        "watchers",
     )
 
     def __init__(self, station: Station, name: str, options: TopicOptions) -> None:
@@ -108,7 +108,7 @@ class LocalTopic:
         self.fast: list[tuple[Offer, LocalReceiver]] | None = None
         """Receivers that take messages straight into their sink; None: to be built again."""
         self.slow: list[LocalReceiver] = []
-        self.watchers: Watchers[LocalReceiver] | None = None
+        self.audience: Audience[LocalReceiver] | None = None
         """Those who are told of the members, once there are any."""
 
     def backlog(self, receiver: LocalReceiver) -> Backlog:
@@ -239,51 +239,27 @@ class LocalTopic:
 
     # Presence
 
-    def expect(self, came: list[Change]) -> None:
-        """A roster is being asked for: the changes that come meanwhile are noted in `came`.
+    def watch(self, receiver: LocalReceiver) -> Parcel:
+        """From now on the receiver is told changes; returns what it is owed first: all members."""
+        assert self.audience is not None, "the members are asked for before they are shown"
+        return self.audience.watch(receiver)
 
-        Ends with `watch`, `refresh` or `give_up`. The answer may be older than these, or ahead of some still to come.
-        """
-        if self.watchers is None:
-            self.watchers = Watchers()
-        self.watchers.expect(came)
-
-    def give_up(self, came: list[Change]) -> None:
-        if self.watchers is not None:
-            self.watchers.give_up(came)
-
-    def watch(self, receiver: LocalReceiver, roster: Roster, came: list[Change]) -> Parcel:
-        """From now on the receiver is told changes; returns what it is owed first: all members. After `expect`."""
-        assert self.watchers is not None, "a roster is expected before it is given"
-        self._notify(self.watchers.refresh(roster, came, first=True))
-        return presence_diff(self.name, self.watchers.add(receiver))
-
-    def refresh(self, roster: Roster, came: list[Change]) -> None:
-        """All watchers are told what they missed: the members are this roster, and what came since it was asked for."""
-        if self.watchers is not None:
-            self._notify(self.watchers.refresh(roster, came))
-
-    def change(self, change: Change) -> None:
-        """A member came, went, or changed."""
-        if self.watchers is not None:
-            self._notify(self.watchers.change(change))
-
-    def _notify(self, notice: Notice | None) -> None:
-        """A diff must not be lost to a policy: a slow receiver gets the sum of them when it has caught up."""
-        if notice is None or self.watchers is None:
-            return
-        parcel = presence_diff(self.name, notice.diff)
-        for receiver in self.watchers.here():
-            if receiver.backlog is not None and receiver.backlog.waiting:
-                self.watchers.fall_behind(receiver, notice)
-            else:
-                self.tell(receiver, parcel)
+    def see(self) -> Audience[LocalReceiver]:
+        """Those who are told of the members, from now on if not before."""
+        if self.audience is None:
+            self.audience = Audience(self.name, self.station.loop, self.tell, _has_more_to_take)
+        return self.audience
 
     def _caught_up(self, receiver: LocalReceiver) -> None:
         self.fast = None
-        diff = None if self.watchers is None else self.watchers.catch_up(receiver)
-        if diff:
-            self.tell(receiver, presence_diff(self.name, diff))
+        missed = None if self.audience is None else self.audience.caught_up(receiver)
+        if missed is not None:
+            self.tell(receiver, missed)
+
+
+def _has_more_to_take(receiver: LocalReceiver) -> bool:
+    """Then its backlog says when that is over. A diff that its sink refuses is owed to it."""
+    return receiver.backlog is not None and receiver.backlog.waiting
 
 
 class Station:
@@ -365,8 +341,8 @@ class Station:
         receiver.local = None
         if self._joined_users is not None:
             self._forget_user(receiver)
-        if local.watchers is not None:
-            local.watchers.remove(receiver)
+        if local.audience is not None:
+            local.audience.remove(receiver)
         self.memberships -= 1
         sink = id(receiver.sink)
         self.sinks[sink] -= 1
@@ -380,6 +356,8 @@ class Station:
         local.fast = None
         if not local.receivers:
             del self.topics[local.name]
+            if local.audience is not None:
+                local.audience.close()
 
     def _lose(self, topic: str, count: int) -> None:
         if count:
@@ -424,22 +402,24 @@ class Station:
 
     def presence_changed(self, topic: str, change: Change) -> None:
         local = self.topics.get(topic)
-        if local is not None:
-            local.change(change)
+        if local is not None and local.audience is not None:
+            local.audience.change(change)
 
     def presence_asked(self, topic: str, came: list[Change]) -> None:
         local = self.topics.get(topic)
         if local is not None:
-            local.expect(came)
+            local.see().expect(came)
 
     def presence_answered(self, topic: str, answer: tuple[Roster | None, list[Change]]) -> None:
         """None: it did not come."""
         local = self.topics.get(topic)
         roster, came = answer
-        if local is not None and roster is None:
-            local.give_up(came)
-        elif local is not None and roster is not None:
-            local.refresh(roster, came)
+        if local is None or local.audience is None:
+            return
+        if roster is None:
+            local.audience.give_up(came)
+        else:
+            local.audience.refresh(roster, came)
 
     def close(self, concerned: Callable[[LocalReceiver], bool], code_and_reason: tuple[int, str]) -> None:
         """Disconnect the sinks of the receivers that are `concerned`, each sink once."""

@@ -10,6 +10,7 @@ import functools
 
 from antiphon.heartbeat import Hearts
 
+from .audience import Audience
 from .backend_access import BackendAccess
 from .backlog import Backlog, Replay
 from .delivery import LocalReceiver, LocalTopic
@@ -83,7 +84,6 @@ class Joining:
         """Hold what comes, find out what was missed, hand over both. README: gap-free joining."""
         local.hold(receiver)
         tracked = False
-        came: list[Change] = []
         try:
             position = room.position if room.opened else await self._open(room)
             page = None
@@ -94,22 +94,19 @@ class Joining:
                 tracked = True
                 await self._access.track(membership.topic, request.track)
             if request.watch:
-                local.expect(came)
-                roster = await self._access.presence(membership.topic)
+                await self._show_members(local)
             local.station.drain()
             if receiver.local is None:
                 # Somebody left meanwhile, perhaps before the backend knew of the presence.
-                local.give_up(came)
                 self._disown(membership, request, tracked)
                 return
             membership.position = position
             first = [joined(membership.topic, position, membership.recovered, self._heartbeat)] if greeted else []
-            owed = [local.watch(receiver, roster, came)] if request.watch else []
+            owed = [local.watch(receiver)] if request.watch else []
             self._release(receiver, room, first, page, owed, position)
             if greeted and self._hearts is not None:
                 self._hearts.add(receiver.sink)
         except BaseException:
-            local.give_up(came)
             self._remove(receiver)
             self._disown(membership, request, tracked)
             raise
@@ -185,6 +182,23 @@ class Joining:
         if tracked and request.track is not None:
             self._access.forget(membership.topic, request.track.ref, 0.0)
             self._access.flush_departures_soon(membership.topic)
+
+    async def _show_members(self, local: LocalTopic) -> None:
+        """Watchers know the members, as they are now or later. Raises `BackendUnavailable`."""
+        audience = local.see()
+        read = functools.partial(self._read_members, local, audience)
+        await audience.showing.answer(self._access.spawn, read, audience.rest)
+
+    async def _read_members(self, local: LocalTopic, audience: Audience[LocalReceiver]) -> None:
+        came: list[Change] = []
+        audience.expect(came)
+        try:
+            roster = await self._access.presence(local.name)
+        except BaseException:
+            audience.give_up(came)
+            raise
+        local.station.drain()
+        audience.refresh(roster, came, first=True)
 
     async def _open(self, room: Room) -> Position | None:
         """Whoever finds the room closed opens it; twice does no harm."""

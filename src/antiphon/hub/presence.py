@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from .records import LISTED, Track
 
@@ -25,6 +25,9 @@ class Listed(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.metas)
+
+
+NOBODY: Final = Listed(())
 
 
 @dataclass(slots=True)
@@ -47,13 +50,15 @@ class Tracked(NamedTuple):
 class Members:
     """The connections of one topic."""
 
-    __slots__ = ("_connections", "_lingering", "_users")
+    __slots__ = ("_connections", "_lingering", "_listed", "_users")
 
     def __init__(self) -> None:
         self._connections: dict[str, _Connection] = {}
         self._users: dict[str, list[str]] = {}
         self._lingering: dict[str, dict[str, None]] = {}
         """By user: those that linger, the first that began to first."""
+        self._listed: dict[str, Listed] = {}
+        """What `listed` says of each user: all of them are asked for again and again, and change one by one."""
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -66,11 +71,18 @@ class Members:
         return len(self._users)
 
     def listed(self, user: str) -> Listed:
-        refs = self._users.get(user, [])
-        return Listed(tuple(self._connections[ref].meta for ref in refs[-LISTED:]), max(len(refs) - LISTED, 0))
+        return self._listed.get(user, NOBODY)
 
     def snapshot(self) -> dict[str, Listed]:
-        return {user: self.listed(user) for user in self._users}
+        return dict(self._listed)
+
+    def _list_again(self, user: str) -> None:
+        refs = self._users.get(user)
+        if refs is None:
+            self._listed.pop(user, None)
+        else:
+            metas = tuple(self._connections[ref].meta for ref in refs[-LISTED:])
+            self._listed[user] = Listed(metas, max(len(refs) - LISTED, 0))
 
     def track(self, track: Track) -> Tracked:
         """Add a connection, or replace one: that with the same ref, else a lingering one of the same user.
@@ -90,6 +102,7 @@ class Members:
         else:
             refs[refs.index(replaced)] = track.ref
         self._connections[track.ref] = _Connection(track.user, track.meta)
+        self._list_again(track.user)
         return Tracked(before != track.meta, replaced)
 
     def untrack(self, ref: str) -> str | None:
@@ -102,6 +115,7 @@ class Members:
         refs.remove(ref)
         if not refs:
             del self._users[connection.user]
+        self._list_again(connection.user)
         return connection.user
 
     def linger(self, ref: str, until: float) -> bool:
@@ -147,6 +161,11 @@ class Diff(Generic[V]):
     def __bool__(self) -> bool:
         return bool(self.joins or self.leaves or self.updates)
 
+    @property
+    def parts(self) -> tuple[dict[str, V], dict[str, V], dict[str, V]]:
+        """Its three, none of which has a user of another."""
+        return self.joins, self.leaves, self.updates
+
 
 class Replica(Generic[V]):
     """A reader's copy of the members, kept true by changes that carry a member's whole state; a false one: it left."""
@@ -165,12 +184,16 @@ class Replica(Generic[V]):
     def members(self) -> Mapping[str, V]:
         return self._members
 
-    def change(self, version: int, user: str, state: V) -> Diff[V]:
-        """Apply one change; one that the replica contains already is nothing."""
-        if version <= self._version:
-            return Diff()
-        self._version = version
-        return self._set(user, state)
+    def change(self, version: int, user: str, state: V, into: Diff[V] | None = None) -> Diff[V]:
+        """Apply one change; one that the replica contains already is nothing.
+
+        `into`: a diff that says nothing of this user yet, to add it to.
+        """
+        diff: Diff[V] = Diff() if into is None else into
+        if version > self._version:
+            self._version = version
+            self._set(user, state, diff)
+        return diff
 
     def replace(self, version: int, members: Mapping[str, V]) -> Diff[V]:
         """Take a fresh roster; what was missed comes as one diff. One older than the replica is nothing."""
@@ -179,18 +202,16 @@ class Replica(Generic[V]):
             return diff
         users: Iterable[str] = [*members, *(user for user in self._members if user not in members)]
         for user in users:
-            one = self._set(user, members.get(user))
-            diff.joins.update(one.joins)
-            diff.leaves.update(one.leaves)
-            diff.updates.update(one.updates)
+            self._set(user, members.get(user), diff)
         self._version = version
         return diff
 
-    def _set(self, user: str, state: V | None) -> Diff[V]:
+    def _set(self, user: str, state: V | None, diff: Diff[V]) -> None:
         before = self._members.get(user)
         if before == state or not (before or state):
-            return Diff()
+            return
         if not state:
-            return Diff(leaves={user: self._members.pop(user)})
+            diff.leaves[user] = self._members.pop(user)
+            return
         self._members[user] = state
-        return Diff(updates={user: state}) if before else Diff(joins={user: state})
+        (diff.updates if before else diff.joins)[user] = state

@@ -1,12 +1,13 @@
 """Who in one event loop watches the members of a topic: what they know, and what a change means to them.
 
-Pure. Knows neither sinks nor backlogs; `delivery.LocalTopic` asks what to send, and to whom.
+Pure. Knows neither sinks nor backlogs; `audience.Audience` asks what to send, and to whom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from functools import cached_property
+from typing import Generic, TypeVar
 
 from .presence import Diff, Listed, Replica
 from .records import Change, Roster
@@ -14,24 +15,66 @@ from .records import Change, Roster
 R = TypeVar("R", bound=Hashable)
 
 
-class Notice(NamedTuple):
-    """What all watchers are to be told."""
+class Known:
+    """The members as they were at some time, for all who have been told nothing since."""
 
-    diff: Diff[Listed]
-    before: Mapping[str, Listed | None]
-    """How the members in `diff` were; None: not there."""
+    def __init__(self, members: dict[str, Listed]) -> None:
+        """They are not changed any more."""
+        self._members = members
+        self._missed: Diff[Listed] = Diff()
+        self._serial = 0
+
+    @cached_property
+    def all(self) -> Diff[Listed]:
+        """For one who knows nothing yet. The same object for all."""
+        return Diff(joins=self._members)
+
+    def missed(self, replica: Replica[Listed], serial: int) -> Diff[Listed]:
+        """What has changed since. The same object until `serial` changes, which it does with the replica."""
+        if self._serial != serial:
+            self._missed = Replica(0, self._members).replace(0, replica.members)
+            self._serial = serial
+        return self._missed
+
+
+class Notice:
+    """What those are to be told who know all that was told before."""
+
+    def __init__(self, diff: Diff[Listed], before: Mapping[str, Listed | None], members: Mapping[str, Listed]) -> None:
+        """`before`: how the members in `diff` were; None: not there. `members`: all of them, as they are now."""
+        self.diff = diff
+        self._before = before
+        self._members = members
+
+    @cached_property
+    def known(self) -> Known:
+        """The members as those know them who are not told. To be asked for before anything else is heard."""
+        members = dict(self._members)
+        for user, listed in self._before.items():
+            if listed:
+                members[user] = listed
+            else:
+                members.pop(user, None)
+        return Known(members)
 
 
 class Watchers(Generic[R]):
     """The receivers that watch one topic's members, and those members."""
 
-    __slots__ = ("_asking", "_known", "_replica")
+    __slots__ = ("_asking", "_before", "_here", "_known", "_now", "_replica", "_serial")
 
     def __init__(self) -> None:
         self._replica: Replica[Listed] | None = None
-        """The members as every watcher knows them that is not behind."""
-        self._known: dict[R, dict[str, Listed] | None] = {}
-        """The watchers. A slow one has the members as it knows them; it gets the difference when it has caught up."""
+        """The members, as far as anybody here has heard."""
+        self._serial = 0
+        """Grows with every change of the replica."""
+        self._before: dict[str, Listed | None] = {}
+        """How those members were when watchers were told last who have changed since; None: not there."""
+        self._now: Known | None = None
+        """The replica, for newcomers; None: to be made again."""
+        self._here: dict[R, None] = {}
+        self._known: dict[R, Known] = {}
+        """Watchers that know something else than what was told last: they came later, or have more to take first."""
         self._asking: list[list[Change]] = []
 
     @property
@@ -46,12 +89,15 @@ class Watchers(Generic[R]):
     def give_up(self, came: list[Change]) -> None:
         self._asking = [one for one in self._asking if one is not came]
 
-    def refresh(self, roster: Roster, came: list[Change], *, first: bool = False) -> Notice | None:
-        """Now the members are this roster, and what came since it was asked for. `first`: also when nobody watches."""
+    def refresh(self, roster: Roster, came: list[Change], *, first: bool = False) -> bool:
+        """Now the members are this roster, and what came since it was asked for. `first`: also when nobody watches.
+
+        True: there is something to `tell`.
+        """
         self.give_up(came)
         if self._replica is None:
             if not first:
-                return None
+                return False
             self._replica = Replica(0, {})
         listed = {user: Listed(metas, roster.more.get(user, 0)) for user, metas in roster.members.items()}
         fresh = Replica(roster.version, listed)
@@ -59,47 +105,94 @@ class Watchers(Generic[R]):
             fresh.change(change.version, change.user, Listed(change.metas, change.more))
         before = dict(self._replica.members)
         diff = self._replica.replace(fresh.version, fresh.members)
-        users = diff.joins.keys() | diff.leaves.keys() | diff.updates.keys()
-        return Notice(diff, {user: before.get(user) for user in users}) if diff else None
+        return self._changed({user: before.get(user) for part in diff.parts for user in part})
 
-    def change(self, change: Change) -> Notice | None:
-        """A member came, went, or changed."""
+    def hear(self, change: Change) -> bool:
+        """A member came, went, or changed. True: there is something to `tell`."""
         for came in self._asking:
             came.append(change)
         if self._replica is None:
-            return None
+            return False
         before = self._replica.members.get(change.user)
         diff = self._replica.change(change.version, change.user, Listed(change.metas, change.more))
-        return Notice(diff, {change.user: before}) if diff else None
+        return self._changed({change.user: before} if diff else {})
 
-    def add(self, receiver: R) -> Diff[Listed]:
-        """From now on it watches. Returns what it has to know first: all members. After `refresh`."""
-        assert self._replica is not None, "nobody knows the members yet"
-        self._known[receiver] = None
-        return Diff(joins=dict(self._replica.members))
+    def _changed(self, before: Mapping[str, Listed | None]) -> bool:
+        if not before:
+            return False
+        self._serial += 1
+        self._now = None
+        for user, listed in before.items():
+            self._before.setdefault(user, listed)
+        return True
 
-    def remove(self, receiver: R) -> None:
-        self._known.pop(receiver, None)
+    def tell(self) -> Notice | None:
+        """All that has changed since they were told last. For each who is `here`: what is `due`, or `fall_behind`."""
+        if self._replica is None or not self._before:
+            return None
+        before, self._before = self._before, {}
+        now = self._replica.members
+        diff: Diff[Listed] = Diff()
+        for user, was in before.items():
+            listed = now.get(user)
+            if listed != was:
+                if not listed:
+                    assert was is not None
+                    diff.leaves[user] = was
+                else:
+                    (diff.updates if was else diff.joins)[user] = listed
+        return Notice(diff, before, now)
 
-    def here(self) -> Iterator[R]:
-        """All watchers, but for those who go meanwhile."""
-        return (receiver for receiver in tuple(self._known) if receiver in self._known)
+    def here(self, notice: Notice) -> Iterator[R]:
+        """Those whom this concerns, but for those who go meanwhile."""
+        concerned = self._here if notice.diff else self._known
+        return (receiver for receiver in tuple(concerned) if receiver in self._here)
+
+    def due(self, receiver: R, notice: Notice) -> Diff[Listed]:
+        """What this watcher does not know, and is told now. It may be nothing."""
+        known = self._known.pop(receiver, None)
+        return notice.diff if known is None else self._missed(known)
 
     def fall_behind(self, receiver: R, notice: Notice) -> None:
-        """This watcher is not told now."""
-        if self._known[receiver] is not None or self._replica is None:
-            return
-        known = self._known[receiver] = dict(self._replica.members)
-        for user, listed in notice.before.items():
-            if listed:
-                known[user] = listed
-            else:
-                known.pop(user, None)
+        """This watcher is not told now: it gets the difference when it has caught up."""
+        if receiver not in self._known:
+            self._known[receiver] = notice.known
+
+    def add(self, receiver: R) -> Diff[Listed]:
+        """From now on it watches. Returns what it has to know first: all members. After `refresh`.
+
+        The same object for all who come before the next change.
+        """
+        self._here[receiver] = None
+        return self._know_all(receiver).all
 
     def catch_up(self, receiver: R) -> Diff[Listed] | None:
-        """What a watcher that was behind has missed."""
+        """What a watcher that was behind has missed. The same object for all who missed the same."""
         known = self._known.get(receiver)
-        if known is None or self._replica is None:
+        if known is None:
             return None
-        self._known[receiver] = None
-        return Replica(0, known).replace(0, self._replica.members)
+        self._know_all(receiver)
+        return self._missed(known)
+
+    def forget(self) -> None:
+        """Who comes now shares nothing with those who came before."""
+        self._now = None
+
+    def remove(self, receiver: R) -> None:
+        self._here.pop(receiver, None)
+        self._known.pop(receiver, None)
+
+    def _missed(self, known: Known) -> Diff[Listed]:
+        assert self._replica is not None
+        return known.missed(self._replica, self._serial)
+
+    def _know_all(self, receiver: R) -> Known:
+        """It knows what there is, whether the others have been told of it or not."""
+        assert self._replica is not None, "nobody knows the members yet"
+        if self._now is None:
+            self._now = Known(dict(self._replica.members))
+        if self._before:
+            self._known[receiver] = self._now
+        else:
+            self._known.pop(receiver, None)
+        return self._now

@@ -117,9 +117,8 @@ class Handshake:
             pipe.deflate, self._extensions = engine.agree_on_compression(offered)
         transport = pipe.transport
         assert transport is not None
-        client, server = self.addresses or _addresses_of(transport)
-        if client is None and server is not None and server[1] is not None:
-            # Only a socket that was reset already does not know its peer. No app expects that, and nobody would answer.
+        client, server = self.addresses = self.addresses or addresses_of(transport)
+        if was_reset(self.addresses):
             watch.abort()
             return
         tls = transport.get_extra_info("sslcontext") is not None
@@ -230,7 +229,13 @@ class Handshake:
         self._scope = None
 
 
-def _addresses_of(transport: asyncio.BaseTransport) -> Addresses:
+def was_reset(addresses: Addresses) -> bool:
+    """Only a socket that was reset already does not know its peer. No app expects that, and nobody would answer."""
+    client, server = addresses
+    return client is None and server is not None and server[1] is not None
+
+
+def addresses_of(transport: asyncio.BaseTransport) -> Addresses:
     """The scope's `client` and `server`."""
     server = transport.get_extra_info("sockname")
     return (

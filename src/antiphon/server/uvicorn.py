@@ -26,7 +26,7 @@ from antiphon.wire.handshake import refuse_response
 
 from .config import ServerConfig
 from .engine import Engine, Headers
-from .handshake import Addresses
+from .handshake import Addresses, addresses_of, was_reset
 from .session import Session
 
 _engines: weakref.WeakKeyDictionary[ServerState, dict[ServerConfig | None, Engine]] = weakref.WeakKeyDictionary()
@@ -149,17 +149,29 @@ class HTTPProtocol(asyncio.Protocol):
         """Lead a request whose head is whole to who answers it."""
         asks = _UPGRADES_TO_WEBSOCKET.search(data, 0, end) and _UPGRADES.search(data, 0, end)
         if asks and self._speaks_websocket():
-            self._hand_over(self._config.ws_protocol_class)
+            self._lead_on()
         elif self._engine.stopping:
             self._refuse(503, "the server stops", self._engine.retry_headers)
         else:
             self._hand_over(_LaterRequests)
 
+    def _lead_on(self) -> None:
+        """Of a WebSocket's request. One reset while it waited to be accepted costs little: others wait behind it."""
+        transport = self._transport
+        assert transport is not None
+        addresses = addresses_of(transport)
+        if was_reset(addresses):
+            self._transport = None
+            self._leave()
+            transport.abort()
+        else:
+            self._hand_over(self._config.ws_protocol_class, addresses)
+
     def _speaks_websocket(self) -> bool:
         websocket = self._config.ws_protocol_class
         return isinstance(websocket, type) and issubclass(websocket, WebSocketProtocol)
 
-    def _hand_over(self, protocol_class: Any) -> None:
+    def _hand_over(self, protocol_class: Any, addresses: Addresses | None = None) -> None:
         transport, self._transport = self._transport, None
         data, self._data = self._data, b""
         self._leave()
@@ -169,6 +181,8 @@ class HTTPProtocol(asyncio.Protocol):
             protocol.engine = self._engine
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+        if addresses is not None:
+            protocol.handshake.addresses = addresses
         protocol.data_received(data)
 
     def _refuse(self, status: int, reason: str, headers: Headers = ()) -> None:

@@ -71,6 +71,22 @@ class PeopleContract(Contract):
         told = [len(one) for one in watcher.received]
         assert max(told) < 2 * told[LISTED]
 
+    async def test_a_crowd_that_comes_and_goes_at_once_is_told_of_all_of_it_together(self, hub: Hub) -> None:
+        """Nobody is missing anywhere, and nobody stays."""
+        crowd = [Connection() for _ in range(150)]
+        everybody = {f"user {number}": [f"user {number}"] for number in range(len(crowd))}
+        joining = [hub.join("prompt", one, presence=f"user {number}") for number, one in enumerate(crowd)]
+        await asyncio.gather(*(membership.__aenter__() for membership in joining))
+        for one in crowd:
+            await eventually(lambda one=one: compose(one) == everybody)  # type: ignore[misc]
+        assert await hub.presence_count("prompt") == len(crowd)
+        for one in crowd[1:]:
+            one.sink.die()
+        await eventually(lambda: compose(crowd[0]) == {"user 0": ["user 0"]})
+        assert await hub.presence("prompt") == {"user 0": ["user 0"]}
+        await joining[0].leave()
+        assert await self.residue(hub) == 0
+
     async def test_a_reconnect_within_the_grace_makes_no_flicker(self, hub: Hub) -> None:
         loop = asyncio.get_running_loop()
         for topic, grace in GRACES.items():

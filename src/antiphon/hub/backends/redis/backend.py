@@ -178,6 +178,8 @@ class RedisBackend:
         if keep is not None:
             self._heads.watch(topic)
         await self._bounded(feed.subscribe((channel,)))
+        if feed is self._feed and channel in self._channels:
+            self._members.copies.hear(topic)
         if keep is None:
             return None
         epoch, offset = await self._read(scripts.HEADS.command(self._names.key(topic), self._epochs.prefix, topic))
@@ -189,6 +191,8 @@ class RedisBackend:
         channel = self._names.channel(topic)
         self._channels.pop(channel, None)
         self._heads.forget(topic)
+        if self._pid:
+            self._members.copies.forget(topic)
         if self._feed is not None and self._pid == os.getpid():
             self._feed.unsubscribe(channel)
 
@@ -297,12 +301,15 @@ class RedisBackend:
         elif kind == _PLAIN:
             self._listener.deliver(topic, Entry(data[1:], None))
         elif kind == _PRESENCE:
-            self._listener.presence_changed(topic, read_change(data))
+            change = read_change(data)
+            self._members.copies.change(topic, change)
+            self._listener.presence_changed(topic, change)
 
     def _missed(self, what: str) -> None:
         """Something was lost while connected: the same recovery as after a lost connection."""
         log.warning("missed messages from redis (%s): recovering", what)
         self._heads.recovering()
+        self._members.copies.restart_all()
         self._listener.lost()
         self._listener.restored()
 
@@ -314,6 +321,7 @@ class RedisBackend:
         log.warning("lost redis at %s", redact(self._url))
         self._connected = False
         self._feed = None
+        self._members.copies.clear()
         self._listener.lost()
         self._listener.flush()
         self._spawn(self._reconnect(feed))
@@ -364,6 +372,8 @@ class RedisBackend:
                 await feed.close()
                 continue
             self._feed = feed
+            for topic in self._channels.values():
+                self._members.copies.hear(topic)
             self._members.rename()
             self._gate.rename()
             self._connected = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import random
 import struct
 import uuid
@@ -18,15 +19,21 @@ from redis.exceptions import RedisError
 
 from ...records import Change, Roster, Track
 from . import scripts
+from .copies import Copies
 from .names import BUCKETS, Names, bucket_of
 from .pipeline import Pipeline
 from .wire import Command, Word
+
+log: Final = logging.getLogger("antiphon.hub.redis")
 
 REFRESHED: Final = 200
 """Topics per bucket whose members' lifetime (an hour) is renewed per tick."""
 
 SLACK: Final = 0.02
 """Seconds a sweep runs behind a deadline: Redis has a clock of its own."""
+
+ON_THE_WAY: Final = 1.0
+"""Seconds to wait for changes that were told of, until all members are asked for: pub/sub may lose them."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -51,6 +58,7 @@ class MemberKeeper:
         """
         self._client = client
         self._line = line
+        self.copies: Final = Copies()
         self._names = names
         self._epoch_prefix = prefix
         self._lease = int(lease * 1000)
@@ -98,13 +106,26 @@ class MemberKeeper:
             self._forget(topic, ref)
 
     async def roster(self, topic: str) -> Roster:
-        version, *rest = await self._call(bucket_of(topic), "roster", topic)
-        members, more = {}, {}
-        for user, metas, others in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
-            members[user.decode()] = tuple(metas)
-            if others:
-                more[user.decode()] = others
-        return Roster(version, members, more)
+        known = self.copies.version(topic)
+        if known is not None:
+            version, *rest = await self._call(bucket_of(topic), "roster", topic, known)
+            if rest == [b"known"] and (roster := await self._heard(topic, version)) is not None:
+                return roster
+            self.copies.restart(topic)
+        with self.copies.asking(topic) as came:
+            version, *rest = await self._call(bucket_of(topic), "roster", topic, "")
+            roster = _read_roster(version, rest)
+            self.copies.keep(topic, roster, came)
+        return roster
+
+    async def _heard(self, topic: str, version: int) -> Roster | None:
+        """What was told of it was sent to this process before the answer to it was. None: it has been lost."""
+        try:
+            async with asyncio.timeout(ON_THE_WAY):
+                return await self.copies.reached(topic, version)
+        except TimeoutError:
+            log.info("redis: changes of the members of %r were lost", topic)
+            return None
 
     async def count(self, topic: str) -> int:
         """Who is there, counted where they are; behind what was tracked before, and without who is over by now."""
@@ -198,6 +219,16 @@ def _raise_first(replies: list[Any]) -> None:
     for reply in replies:
         if isinstance(reply, RedisError):
             raise reply
+
+
+def _read_roster(version: int, rest: list[Any]) -> Roster:
+    """What presence.lua answers."""
+    members, more = {}, {}
+    for user, metas, others in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+        members[user.decode()] = tuple(metas)
+        if others:
+            more[user.decode()] = others
+    return Roster(version, members, more)
 
 
 def read_change(data: bytes) -> Change:

@@ -1,7 +1,7 @@
 -- Who is in a topic, and which processes live.
 -- ARGV: word, operation, ...; see the operations at the end.
 --
---   <root>m:<topic>     hash: v -> version; u<user> -> refs, oldest first; l<user> -> those of them that linger;
+--   <root>m:<topic>     hash: v -> version, one more with each change; u<user> -> refs, oldest first; l<user> -> those of them that linger;
 --                       r<ref> -> {user, meta, process, until}
 --   <root>p:<process>   set of the process's connections (topic and ref)
 --   <root>leases        sorted set: process by the end of its lease
@@ -11,6 +11,7 @@ local leases, linger = root .. 'leases', root .. 'linger'
 local LISTED = 8   -- connections of one member that are told of: the newest; as in base.py
 local STEP = 1000  -- ms that a lease may end later than it was made to, before that means that the clock was set back
 local BATCH = 500  -- connections let go of per call, so that no call blocks the server for long
+local AHEAD = 20000 -- changes that one may wait for who asks for a roster; else it gets all of it
 
 local function join(topic, ref)
   return struct.pack('>I4', #topic) .. topic .. ref
@@ -33,7 +34,10 @@ end
 
 local function announce(topic, user, refs)
   local members = root .. 'm:' .. topic
-  local version = math.max(micros, (tonumber(redis.call('HGET', members, 'v')) or 0) + 1)
+  -- Without gaps while there are members, so that whoever hears of changes knows whether it heard of all. Microseconds at
+  -- first: more than what the topic had when it was there before.
+  local before = tonumber(redis.call('HGET', members, 'v'))
+  local version = before and before + 1 or micros
   if #refs > 0 or redis.call('HLEN', members) > 1 then
     redis.call('HSET', members, 'v', whole(version))
     redis.call('PEXPIRE', members, LIFE)
@@ -209,11 +213,17 @@ function operations.untrack(topic, ref, grace)
   return 1
 end
 
--- topic: {version, user, {meta, ...}, how many connections more, user, ...}
-function operations.roster(topic)
+-- topic, version of which the caller knows the roster or '': {version, user, {meta, ...}, how many connections more, user,
+-- ...}; {version, 'known'} when all changes from that one to this one have been told of.
+function operations.roster(topic, known)
   sweep()
   local members = root .. 'm:' .. topic
-  local roster = { tonumber(redis.call('HGET', members, 'v')) or micros }
+  local version = tonumber(redis.call('HGET', members, 'v'))
+  known = tonumber(known)
+  if version and known and known <= version and version - known <= AHEAD then
+    return { version, 'known' }
+  end
+  local roster = { version or micros }
   local fields = redis.call('HGETALL', members)
   local users, metas = {}, {}
   for i = 1, #fields, 2 do
