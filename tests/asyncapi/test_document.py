@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
@@ -13,6 +15,7 @@ from pydantic import BaseModel, Field, create_model
 from antiphon import APIRouter, App, Framing, Hub, RegistrationError, Topic, UndeclaredTopic, WebSocket
 from antiphon.asyncapi import VERSIONS
 from antiphon.asyncapi.serving import document_of
+from antiphon.routing.channel import ChannelRoute
 from antiphon.testing import Server
 from tests.asyncapi import programs
 from tests.asyncapi.judges import complaints, judged
@@ -285,3 +288,33 @@ async def test_a_channel_joins_no_topic_whose_messages_it_does_not_tell_of() -> 
     async with Server(app) as server, server.connect("/rooms/7") as client:
         await client.close()
     assert "Said | Typing" in str(raised[0])
+
+
+class Late(BaseModel):
+    text: str
+
+
+def test_a_channel_is_settled_once_whichever_threads_ask() -> None:
+    """A document is made in a thread, while connections come in the loop's: two shapes of a channel would not match."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10):
+            app = App()
+
+            @app.channel("/rooms/{room}")
+            async def rooms(room: int) -> None:
+                """A room."""
+
+            (route,) = (route for route in app.routes if isinstance(route, ChannelRoute))
+
+            @rooms.on
+            async def late(message: Late) -> None:
+                """Whoever is next to ask settles the channel anew."""
+
+            with ThreadPoolExecutor(4) as threads:
+                programs = {id(one) for one in threads.map(lambda _, route=route: route.program(), range(8))}
+            assert len(programs) == 1
+            assert list(content(app)["channels"]) == ["rooms"]
+    finally:
+        sys.setswitchinterval(interval)

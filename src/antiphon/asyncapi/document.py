@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Mount
 
 from antiphon.dependencies import Plan, topics_of
 from antiphon.hub import Framing
+from antiphon.messages.shape import ChannelShape
 from antiphon.routing.channel import ChannelRoute
 from antiphon.routing.fastapi_include import included_routes
 from antiphon.routing.include import flatten
@@ -93,11 +94,31 @@ def _websockets(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str,
             yield from _websockets(inner, prefix)
 
 
+class Described:
+    """A route, and of a channel the one shape that is described, whatever is registered meanwhile in another thread."""
+
+    def __init__(self, path: str, route: APIWebSocketRoute) -> None:
+        self.path = path
+        self.route = route
+        self.shape: ChannelShape | None = route.shape if isinstance(route, ChannelRoute) else None
+
+    @property
+    def plan(self) -> Plan:
+        """What is read of the handshake; of a channel with what its handlers ask for."""
+        return self.route.plan if self.shape is None else self.shape.plan
+
+    @property
+    def steps(self) -> list[Any]:
+        handlers = () if self.shape is None else self.shape.handlers
+        return [*self.plan.steps, *(step for handler in handlers for step in handler.plan.steps)]
+
+
 def _describe(routes: Sequence[tuple[str, APIWebSocketRoute]], info: Info) -> dict[str, Any]:
+    described = [Described(path, route) for path, route in routes]
     schemas = Schemas()
-    _sections(routes, schemas)
+    _sections(described, schemas)
     schemas.make()
-    sections = _sections(routes, schemas)
+    sections = _sections(described, schemas)
     found: dict[str, Any] = {}
     for _, demanded in sections:
         found |= demanded
@@ -118,33 +139,21 @@ def _describe(routes: Sequence[tuple[str, APIWebSocketRoute]], info: Info) -> di
     return {**document, **({"components": components} if components else {})}
 
 
-def _sections(
-    routes: Sequence[tuple[str, APIWebSocketRoute]], schemas: Schemas
-) -> list[tuple[Section, dict[str, Any]]]:
-    keys = _keys(routes)
+def _sections(routes: Sequence[Described], schemas: Schemas) -> list[tuple[Section, dict[str, Any]]]:
+    keys = _keys([(one.path, one.route) for one in routes])
     known: dict[str, Any] = {}
     made = []
-    for key, (path, route) in zip(keys, routes, strict=True):
-        section = Section(key, path, schemas)
-        demanded = _renamed(schemes(_steps(route)), known)
+    for key, one in zip(keys, routes, strict=True):
+        section = Section(key, one.path, schemas)
+        demanded = _renamed(schemes(one.steps), known)
         section.security = [{"$ref": f"#/components/securitySchemes/{name}"} for name in demanded]
-        _add_channel(section, path, route)
-        if isinstance(route, ChannelRoute):
-            ChannelSection(section, route.shape).add()
+        _add_channel(section, one)
+        if one.shape is not None:
+            ChannelSection(section, one.shape).add()
         else:
-            plain.describe(section, route)
+            plain.describe(section, one.route)
         made.append((section, demanded))
     return made
-
-
-def _plan(route: APIWebSocketRoute) -> Plan:
-    """What is read of the handshake; of a channel with what its handlers ask for now."""
-    return route.shape.plan if isinstance(route, ChannelRoute) else route.plan
-
-
-def _steps(route: APIWebSocketRoute) -> list[Any]:
-    handlers = route.shape.handlers if isinstance(route, ChannelRoute) else ()
-    return [*_plan(route).steps, *(step for handler in handlers for step in handler.plan.steps)]
 
 
 def _renamed(found: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -172,23 +181,21 @@ def _keys(routes: Sequence[tuple[str, APIWebSocketRoute]]) -> list[str]:
     return keys
 
 
-def _add_channel(section: Section, path: str, route: APIWebSocketRoute) -> None:
-    schemas, plan = section.schemas, _plan(route)
-    is_channel = isinstance(route, ChannelRoute)
-    text = route.shape.description if isinstance(route, ChannelRoute) else inspect.getdoc(route.endpoint) or ""
+def _add_channel(section: Section, one: Described) -> None:
+    schemas, route, shape, plan = section.schemas, one.route, one.shape, one.plan
+    text = inspect.getdoc(route.endpoint) or "" if shape is None else shape.description
     section.channel |= {"title": route.name, **told(text)}
-    found = parameters.path_parameters(path, plan, schemas)
+    found = parameters.path_parameters(one.path, plan, schemas)
     if found:
         section.channel["parameters"] = found
     bindings = parameters.binding(plan, schemas)
     if bindings:
         section.channel["bindings"] = bindings
-    extension: dict[str, Any] = {"kind": "channel" if is_channel else "plain"}
-    if isinstance(route, ChannelRoute):
-        wire = route.shape.wire
-        extension["wire"] = {"tag": wire.tag, "ref": wire.ref, "content": wire.content}
-        if route.shape.options.heartbeat is not None:
-            extension["heartbeat"] = route.shape.options.heartbeat
+    extension: dict[str, Any] = {"kind": "plain" if shape is None else "channel"}
+    if shape is not None and isinstance(route, ChannelRoute):
+        extension["wire"] = {"tag": shape.wire.tag, "ref": shape.wire.ref, "content": shape.wire.content}
+        if shape.options.heartbeat is not None:
+            extension["heartbeat"] = shape.options.heartbeat
         if route.channel.blueprint.subprotocol is not None:
             extension["subprotocol"] = route.channel.blueprint.subprotocol
     topics = [one for one in topics_of(plan) if one.options.framing is Framing.EVENT and one.options.history]

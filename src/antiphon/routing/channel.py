@@ -7,7 +7,8 @@ when it is first asked for, and again when the channel has got more handlers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import Any, Final, Unpack
 
 from starlette.routing import Match
@@ -113,7 +114,9 @@ class ChannelRoute(APIWebSocketRoute):
     ) -> None:
         self.channel: Channel = channel
         self.options: ChannelOptions | None = options
-        self._programs: dict[Any, Runnable] = {}
+        self._making = threading.Lock()
+        """Connections ask in the loop's thread, and documents in another."""
+        self._programs: dict[Hashable, Runnable] = {}
         self._size = 0
         """Of the channel, when the programs were made."""
         super().__init__(
@@ -143,15 +146,21 @@ class ChannelRoute(APIWebSocketRoute):
         at this path.
         """
         limits = self.terms.limits if limits is None else limits
-        if self.channel.size != self._size:
-            self._programs.clear()
-            self._size = self.channel.size
         key = (limits, *((id(original), id(replacement)) for original, replacement in overrides.items()))
-        if key not in self._programs:
-            if len(self._programs) >= MOST_VARIANTS:
+        made = self._programs.get(key) if self.channel.size == self._size else None
+        return made or self._made_once(key, overrides, limits)
+
+    def _made_once(self, key: Hashable, overrides: Overrides, limits: Limits) -> Runnable:
+        with self._making:
+            if self.channel.size != self._size:
                 self._programs.clear()
-            self._programs[key] = self._made(dict(overrides), limits)
-        return self._programs[key]
+                self._size = self.channel.size
+            made = self._programs.get(key)
+            if made is None:
+                if len(self._programs) >= MOST_VARIANTS:
+                    self._programs.clear()
+                made = self._programs[key] = self._made(dict(overrides), limits)
+        return made
 
     def _made(self, overrides: Mapping[Any, Any], limits: Limits) -> Runnable:
         return Runnable(
