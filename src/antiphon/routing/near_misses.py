@@ -25,6 +25,9 @@ MOST: Final = 3
 
 _COMPARED: Final = 128
 """Routes, and characters of a path, that are looked at: what a stranger asks for must not cost much."""
+_SHARE: Final = 20
+_SAVED: Final = 0.1
+"""Seconds of CPU."""
 _SIMILAR: Final = 0.6  # as `difflib.get_close_matches`: below it, words that a person finds alike are rare
 
 
@@ -44,19 +47,27 @@ def no_route(routes: Sequence[BaseRoute], scope: Scope, path: str) -> str:
 
 
 class _Search:
-    """Near misses for a twentieth of the time at most: a flood of strangers gets lines without them."""
+    """Near misses for a twentieth of the time at most: a flood of strangers gets lines without them.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    What was not used of that time is saved, up to `_SAVED`, for whoever mistypes several paths in a row.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, worked: Callable[[], float] = time.thread_time
+    ) -> None:
+        """`worked`: seconds of CPU, for a search that waits for a busy machine has taken nothing from anybody."""
         self._clock = clock
-        self._free_at = -math.inf
+        self._worked = worked
+        self._paid_at = -math.inf
+        """When what was searched for so far is paid for."""
 
     def near(self, path: str, known: Sequence[StarletteWebSocketRoute]) -> list[str]:
-        begun = self._clock()
-        if begun < self._free_at:
+        now = self._clock()
+        if self._paid_at - now > _SHARE * _SAVED:
             return []
+        begun = self._worked()
         found = near_misses(path, (route.path for route in known))
-        ended = self._clock()
-        self._free_at = ended + 19 * (ended - begun)
+        self._paid_at = max(self._paid_at, now) + _SHARE * (self._worked() - begun)
         return found
 
 
