@@ -9,6 +9,7 @@ import pytest
 
 from antiphon.hub.errand import Errand
 from antiphon.hub.errors import BackendUnavailable
+from antiphon.testing import virtual_time
 from antiphon.testing.hub_sinks import eventually
 
 
@@ -156,6 +157,7 @@ async def test_nobody_waits_for_a_call_that_was_cancelled(turns: int) -> None:
     assert await fresh == 7
 
 
+@virtual_time
 async def test_who_asks_during_the_pause_is_in_time() -> None:
     asked, pauses = Asked(), [0.001, 0.02]
 
