@@ -355,7 +355,7 @@ async def test_a_signal_to_the_process_group_ends_all_in_order(folder: Path, num
             everybody = [*family(process.pid)]
             os.killpg(process.pid, number)
             log += await process.stderr.read()  # to the end: nobody has it open any more
-            assert await process.wait() == 0
+            assert await process.wait() == 0, log.decode()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
