@@ -1,6 +1,6 @@
 """Processes that start at once: forked from one that has imported what they need, and nothing of the application.
 
-Knows nothing of servers; `serving` says what a fork is to do, and README.md shows who watches whom.
+Knows nothing of servers; `workers` says what a fork is to do, and README.md shows who watches whom.
 """
 
 from __future__ import annotations

@@ -184,12 +184,9 @@ class Replica(Generic[V]):
     def members(self) -> Mapping[str, V]:
         return self._members
 
-    def change(self, version: int, user: str, state: V, into: Diff[V] | None = None) -> Diff[V]:
-        """Apply one change; one that the replica contains already is nothing.
-
-        `into`: a diff that says nothing of this user yet, to add it to.
-        """
-        diff: Diff[V] = Diff() if into is None else into
+    def change(self, version: int, user: str, state: V) -> Diff[V]:
+        """Apply one change; one that the replica contains already is nothing."""
+        diff: Diff[V] = Diff()
         if version > self._version:
             self._version = version
             self._set(user, state, diff)
