@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
@@ -14,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from websockets.asyncio.client import connect, unix_connect
 
+from antiphon.cli.forks import Fork
+from antiphon.cli.workers import WorkerProcess
 from tests.commands import ANTIPHON, antiphon, run
 from tests.patience import PATIENCE, until
 from tests.serving import ServedProcess, serve_process
@@ -362,6 +367,20 @@ async def test_a_signal_to_the_process_group_ends_all_in_order(folder: Path, num
     assert b"Traceback" not in log
     assert b"The supervising process is gone" not in log
     await until(lambda: all(has_ended(one) for one in everybody))
+
+
+def test_a_worker_whose_end_has_not_been_heard_yet_is_terminated() -> None:
+    """The fork server has waited for it, so that its number is free, and has not told of it."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    assert ended.wait() == 0
+    supervisors, fork_servers = socket.socketpair()
+    worker = WorkerProcess(uvicorn.Config("main:app"), [])
+    worker.process = Fork(ended.pid, supervisors)  # type: ignore[assignment]
+    with fork_servers:
+        worker.terminate()
+        fork_servers.sendall(struct.pack("q", 0))
+        worker.join()
+    assert worker.exitcode == 0
 
 
 async def test_a_signal_in_the_first_moment_of_a_fork_is_not_lost(tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ def forked(wanted: bool) -> Iterator[ForkServer | None]:
             forks.close()
 
 
+class WorkerProcess(Process):
+    """One of several processes, as its supervisor sees it."""
+
+    def terminate(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # a fork may have ended that we have not heard of yet
+            super().terminate()
+
+
 class Workers(Multiprocess):
     """Several processes on one port. One that ends is replaced; one that could not start ends all."""
 
@@ -114,15 +122,15 @@ class Workers(Multiprocess):
         if worker is not None:
             self.processes[place] = worker
 
-    def _started_or_none(self) -> Process | None:
+    def _started_or_none(self) -> WorkerProcess | None:
         try:
             return self._started()
         except OSError as error:
             logger.error("A worker cannot be started: %s", error)
             return None
 
-    def _started(self) -> Process:
-        worker = Process(self.config, self.sockets)
+    def _started(self) -> WorkerProcess:
+        worker = WorkerProcess(self.config, self.sockets)
         fork = None
         if self._forks is not None:
             health = worker.child_conn.fileno()
