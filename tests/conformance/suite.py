@@ -45,6 +45,10 @@ BEHAVIOURS = ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED", "FAILED", "N
 QUICK_WITHOUT = ("9.*", "12.*", "13.*")
 LITE_SIZES = frozenset((1, 2, 3, 4, 5, 6, 7, 11, 12))  # of the eighteen sizes in groups 12 and 13: up to 16 KiB
 
+HEAVY = frozenset((9, 12, 13))  # megabytes, or a thousand messages
+HEAVY_IN_BATCH = 18
+LIGHT_IN_BATCH = 400
+
 LIST_CASES = (
     "from __future__ import print_function; import json; from autobahntestsuite.case import Cases, CaseBasename; "
     "print(json.dumps(['.'.join(k.__name__[len(CaseBasename):].split('_')) for k in Cases]))"
@@ -211,12 +215,17 @@ def _read_reports(folder: Path) -> dict[str, Result]:
 
 
 def _batches(chosen: list[str]) -> list[list[str]]:
-    """Groups 1 to 5 together, then each group, of 12 and 13 each part."""
-    batches: dict[tuple[int, int], list[str]] = {}
+    """Neighbours together, as many as a second try may cost: each batch starts an interpreter, for a second."""
+    batches: list[list[str]] = []
+    room = 0.0
     for case in chosen:
-        group, part = key(case)[:2]
-        batches.setdefault((group, part) if group >= 12 else (max(5, group), 0), []).append(case)
-    return list(batches.values())
+        share = 1 / (HEAVY_IN_BATCH if key(case)[0] in HEAVY else LIGHT_IN_BATCH)
+        if room < share:
+            batches.append([])
+            room = 1
+        batches[-1].append(case)
+        room -= share
+    return batches
 
 
 def _environment() -> dict[str, str]:
