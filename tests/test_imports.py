@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ast
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import antiphon
+from tests import source
+from tests.source import SOURCE
 
-SOURCE = Path(antiphon.__file__).parent
 VOCABULARY = frozenset(
     {
         "version",
@@ -94,13 +93,7 @@ LAYERS["__main__"] = frozenset({"cli"})
 LAYERS["__init__"] = EVERYTHING_BELOW
 
 
-def _modules() -> list[Path]:
-    return sorted(path for path in SOURCE.rglob("*.py") if "static" not in path.parts)
-
-
-@functools.cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+MODULES = tuple(path for path in source.modules() if "static" not in path.parts)
 
 
 def _part(path: Path) -> str:
@@ -111,45 +104,43 @@ def _part(path: Path) -> str:
 def _imported_parts(path: Path) -> Iterator[tuple[int, str]]:
     """(line, part) for each import of ours in the module, wherever it stands."""
     package = ["antiphon", *path.relative_to(SOURCE).parts[:-1]]
-    for node in ast.walk(_tree(path)):
+    for node in source.imports(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = package[: len(package) + 1 - node.level] if node.level else []
             module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
             names = [f"{module}.{alias.name}" for alias in node.names]
-        else:
-            continue
         for name in names:
             if name.startswith("antiphon."):
                 yield node.lineno, name.split(".")[1]
 
 
-def _ids(path: Path) -> str:
-    return str(path.relative_to(SOURCE))
+def test_a_module_imports_only_what_lies_below_its_part() -> None:
+    homeless = {_part(path) for path in MODULES} - set(LAYERS)
+    assert not homeless, f"{homeless} have no place in the table of parts: give them one here and in ARCHITECTURE.md"
+    upward = [
+        f"{source.name(path)}:{line} imports {other}"
+        for path in MODULES
+        for line, other in _imported_parts(path)
+        if other in LAYERS and other not in LAYERS[_part(path)] | VOCABULARY | {_part(path)}
+    ]
+    assert upward == []
 
 
-@pytest.mark.parametrize("path", _modules(), ids=_ids)
-def test_a_module_imports_only_what_lies_below_its_part(path: Path) -> None:
-    part = _part(path)
-    assert part in LAYERS, f"{part} has no place in the table of parts: give it one here and in ARCHITECTURE.md"
-    allowed = LAYERS[part] | VOCABULARY | {part}
-    known = set(LAYERS)
-    wrong = [(line, other) for line, other in _imported_parts(path) if other in known and other not in allowed]
-    assert not wrong, f"{part} may not import {wrong}"
-
-
-@pytest.mark.parametrize("path", _modules(), ids=_ids)
-def test_another_part_is_imported_by_its_full_name(path: Path) -> None:
-    depth = len(path.relative_to(SOURCE).parts) - 1
-    relative = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.ImportFrom)]
-    out_of_part = [node.lineno for node in relative if depth and node.level > depth]
-    assert not out_of_part, f"lines {out_of_part} climb out of their part"
+def test_another_part_is_imported_by_its_full_name() -> None:
+    out_of_part = [
+        f"{source.name(path)}:{node.lineno}"
+        for path in MODULES
+        for node in source.imports(path)
+        if isinstance(node, ast.ImportFrom) and 0 < len(path.relative_to(SOURCE).parts) - 1 < node.level
+    ]
+    assert out_of_part == []
 
 
 def test_the_parts_form_no_cycle() -> None:
     edges: dict[str, set[str]] = {part: set() for part in LAYERS}
-    for path in _modules():
+    for path in MODULES:
         edges[_part(path)] |= {other for _, other in _imported_parts(path) if other in LAYERS and other != _part(path)}
     finished: set[str] = set()
 
@@ -164,11 +155,14 @@ def test_the_parts_form_no_cycle() -> None:
         visit(part, ())
 
 
+_FILES = frozenset(MODULES)
+
+
 def _imported_modules(path: Path) -> Iterator[Path]:
     """The files of ours that a module imports from, wherever the import stands."""
     package = path.relative_to(SOURCE).parts[:-1]
-    for node in ast.walk(_tree(path)):
-        if not isinstance(node, ast.ImportFrom):
+    for node in source.imports(path):
+        if isinstance(node, ast.Import):
             continue
         named = (node.module or "").split(".") if node.module else []
         if node.level:
@@ -179,27 +173,23 @@ def _imported_modules(path: Path) -> Iterator[Path]:
             continue
         for name in [alias.name for alias in node.names]:
             for parts in ([*base, name], base):
-                if (found := SOURCE.joinpath(*parts).with_suffix(".py")) in _MODULES:
+                if (found := SOURCE.joinpath(*parts).with_suffix(".py")) in _FILES:
                     yield found
                     break
 
 
-_MODULES = frozenset(_modules())
-
-
-@pytest.mark.parametrize("part", sorted(LAYERS))
-def test_the_modules_of_a_part_form_no_cycle(part: str) -> None:
-    mine = {path for path in _MODULES if _part(path) == part}
+def test_the_modules_of_a_part_form_no_cycle() -> None:
     finished: set[Path] = set()
 
     def visit(path: Path, above: tuple[Path, ...]) -> None:
-        assert path not in above, f"import cycle: {' -> '.join(_ids(one) for one in (*above, path))}"
+        assert path not in above, f"import cycle: {' -> '.join(source.name(one) for one in (*above, path))}"
         if path not in finished:
-            for other in sorted(set(_imported_modules(path)) & mine - {path}):
-                visit(other, (*above, path))
+            for other in sorted(set(_imported_modules(path)) - {path}):
+                if _part(other) == _part(path):
+                    visit(other, (*above, path))
             finished.add(path)
 
-    for path in sorted(mine):
+    for path in MODULES:
         visit(path, ())
 
 
@@ -208,7 +198,7 @@ def test_the_modules_of_a_part_form_no_cycle(part: str) -> None:
     ["clock", "environment", "envelope", "errors", "history", "message", "presence", "records", "store", "topics"],
 )
 def test_what_the_hubs_backends_stand_on_does_not_import_them(name: str) -> None:
-    above = [_ids(path) for path in _imported_modules(SOURCE / "hub" / f"{name}.py") if "backends" in path.parts]
+    above = [source.name(path) for path in _imported_modules(SOURCE / "hub" / f"{name}.py") if "backends" in path.parts]
     assert above == []
 
 
@@ -228,22 +218,26 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield statement
 
 
-@pytest.mark.parametrize("path", _facade_files(), ids=_ids)
-def test_a_facade_passes_names_on_and_does_nothing_else(path: Path) -> None:
-    for statement in _statements(_tree(path).body):
-        is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        is_alias = isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name | ast.Call | ast.List)
-        is_import = isinstance(statement, ast.Import | ast.ImportFrom)
-        is_absence = isinstance(statement, ast.Raise)  # of a module that antiphon has no counterpart of
-        assert is_docstring or is_alias or is_import or is_absence, f"{path.name}:{statement.lineno} is logic"
+def test_a_facade_passes_names_on_and_does_nothing_else() -> None:
+    logic = []
+    for path in _facade_files():
+        for statement in _statements(source.tree(path).body):
+            is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            is_alias = isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name | ast.Call | ast.List)
+            is_import = isinstance(statement, ast.Import | ast.ImportFrom)
+            is_absence = isinstance(statement, ast.Raise)  # of a module that antiphon has no counterpart of
+            if not (is_docstring or is_alias or is_import or is_absence):
+                logic.append(f"{source.name(path)}:{statement.lineno}")
+    assert logic == []
 
 
-@pytest.mark.parametrize("path", _modules(), ids=_ids)
-def test_the_frameworks_own_code_never_imports_fastapi(path: Path) -> None:
-    for node in ast.walk(_tree(path)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [node.module or ""]
-        assert not [name for name in names if name.split(".")[0] == "fastapi"]
+def test_the_frameworks_own_code_never_imports_fastapi() -> None:
+    importing = []
+    for path in MODULES:
+        for node in source.imports(path):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                names = [] if node.level else [node.module or ""]
+            importing += [source.name(path) for name in names if name.split(".")[0] == "fastapi"]
+    assert importing == []

@@ -3,53 +3,40 @@
 from __future__ import annotations
 
 import ast
-import functools
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-SOURCE = Path(__file__).parent.parent / "src" / "antiphon"
-FILES = sorted(SOURCE.rglob("*.py"))
-NAMES = [str(path.relative_to(SOURCE)) for path in FILES]
-
-NATIVE = sorted(
-    str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.p[xy][xi]") if path.suffix in (".pyx", ".pxi")
-)
+from tests import source
 
 LONGEST_FUNCTION = 60
 LONGEST_FILE = 450
 MOST_METHODS = 40
 
 
-@functools.cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
 def classes() -> Iterator[tuple[str, ast.ClassDef]]:
-    for path, name in zip(FILES, NAMES, strict=True):
-        for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.ClassDef):
-                yield name, node
+    for path in source.modules():
+        for node in source.classes(path):
+            yield source.name(path), node
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_no_function_is_longer_than_a_screen(path: Path) -> None:
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno is not None
-            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = [
+        (source.name(path), node.name)
+        for path in source.modules()
+        for node in source.functions(path)
+        if (node.end_lineno or 0) - node.lineno >= LONGEST_FUNCTION
+    ]
+    assert long == []
 
 
-@pytest.mark.parametrize(
-    "name", [*NAMES, *sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.p[xy][xi]"))]
-)
-def test_no_file_is_more_than_one_room(name: str) -> None:
-    path = SOURCE / name
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
-    assert len(lines) <= LONGEST_FILE
+def test_no_file_is_more_than_one_room() -> None:
+    native = [path for path in source.SOURCE.rglob("*.p[xy][xi]") if path.suffix in (".pyx", ".pxi")]
+    assert native
+    lines = {
+        source.name(path): sum(1 for line in path.read_text().splitlines() if line.strip())
+        for path in (*source.modules(), *native)
+    }
+    assert {name: count for name, count in lines.items() if count > LONGEST_FILE} == {}
 
 
 def test_no_class_has_too_many_methods_counting_its_bases() -> None:
