@@ -35,6 +35,10 @@ RULES: dict[Literal["light", "dark"], dict[str, object]] = {
     "light": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]},
     "dark": {"type": "rule", "values": ["color-contrast"]},  # all else is the same in both
 }
+IN_THE_DARK = frozenset(
+    {"index.html", "docs/security.html", "docs/reference/antiphon.html", "docs/deploying/capacity.html"}
+)
+"""One page of each kind: the scheme is the theme's, and colours of text are the dearest that axe looks at."""
 # What a page sends back is short: all that axe finds of a long page takes seconds to transfer.
 AXE = """async (rules) => {
     const found = await axe.run(document, { runOnly: rules, resultTypes: ["violations"] });
@@ -77,16 +81,18 @@ async def test_axe_finds_nothing_in_either_scheme_and_a_phone_is_wide_enough(
     browser: Browser, address: str, path: str
 ) -> None:
     axe = (tools() / "axe-core" / "axe.min.js").read_text()
-    backgrounds = set()
+    backgrounds = []
     for scheme, rules in RULES.items():
+        if scheme == "dark" and path not in IN_THE_DARK:
+            continue
         page = await (await browser.new_context(color_scheme=scheme)).new_page()  # a page keeps its first scheme
         await page.goto(f"{address}/{path}")
         await page.evaluate(axe)
         violations, passes = await page.evaluate(AXE, rules)
         assert violations == [], scheme
         assert passes == 1 if scheme == "dark" else passes > 10
-        backgrounds.add(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert len(backgrounds) == 2
+        backgrounds.append(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(set(backgrounds)) == len(backgrounds)
     await page.set_viewport_size({"width": 360, "height": 740})
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
     wide = (

@@ -54,9 +54,9 @@ def test_ten_thousand_at_random_times_end_within_a_second_each() -> None:
         rng = random.Random(11)
         all_of_them = []
         for _ in range(10_000):
-            after = rng.choice([rng.uniform(0, 5), rng.uniform(0, 300), rng.uniform(0, 86_400)])
+            after = rng.choice([rng.uniform(0, 5), rng.uniform(0, 300), rng.uniform(0, 7_200)])
             all_of_them.append((after, expiring(UNIX + after)[1]))
-        await asyncio.sleep(86_402)
+        await asyncio.sleep(7_202)
         for after, ended in all_of_them:
             assert len(ended) == 1
             assert 0 <= ended[0] - after <= 1
