@@ -9,7 +9,6 @@ import struct
 from typing import Any
 
 import pytest
-import uvloop
 from fastapi import FastAPI, WebSocket
 
 from antiphon.server import HTTPProtocol, ServerConfig
@@ -70,8 +69,6 @@ async def test_no_app_meets_a_client_without_an_address(http: Any) -> None:
 
 async def test_clients_that_were_reset_while_they_waited_to_be_accepted_are_no_sessions(monkeypatch: Any) -> None:
     """They cost a fraction of one, for others wait behind them."""
-    if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
-        pytest.skip("asyncio's transports know their peer for ever, from accept(2)")
     begun: list[Session] = []
     begin = Session.__init__
 

@@ -20,7 +20,7 @@ from .backend import Pipe
 from .denial import Denial
 from .engine import Engine
 from .scope import build_scope, path_of
-from .sockets import direct_fd
+from .sockets import direct_fd, peer_address
 from .state import Opening, move
 from .watch import Watch
 
@@ -239,7 +239,7 @@ def addresses_of(transport: asyncio.BaseTransport) -> Addresses:
     """The scope's `client` and `server`."""
     server = transport.get_extra_info("sockname")
     return (
-        _address(transport.get_extra_info("peername")),
+        _address(peer_address(transport)),
         (server, None) if isinstance(server, str) else _address(server),
     )
 

@@ -9,7 +9,9 @@ import select
 import socket
 import struct
 import sys
+from asyncio.trsock import TransportSocket
 from enum import Enum
+from typing import Any
 
 
 class PeerState(Enum):
@@ -23,6 +25,18 @@ class PeerState(Enum):
 
 
 _PROBES = 3
+
+
+def peer_address(transport: asyncio.BaseTransport) -> Any:
+    """As the kernel knows it; None: it was reset. asyncio repeats what accept(2) said, though it was reset before."""
+    sock = transport.get_extra_info("socket")
+    if not isinstance(sock, TransportSocket):
+        return transport.get_extra_info("peername")  # uvloop has asked the kernel
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None
+
 
 if sys.platform == "win32":
 
