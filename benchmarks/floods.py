@@ -183,10 +183,16 @@ async def innocents(served: Server, stock: bool, ready: float) -> str:
     return "; ".join(f"{name} {shown(took)}" for name, took in zip(names, found, strict=True)) + f"; +{grown} MiB"
 
 
+async def answers(served: Server) -> None:
+    """It is up: what connects before that waits for a start, and not for an attack."""
+    (await Client.open(served.port, "/echo")).cut()
+
+
 def row(attack: str, sockets: int, stock: bool) -> None:
     arguments = ("--ws", "websockets-sansio") if stock else ()
     with server(STOCK if stock else APP, {}, *arguments, quiet=True) as served:
         flooding = None
+        uvloop.run(answers(served))
         if sockets:
             path, make = ATTACKS[attack]
             until = time.monotonic() + SECONDS + PATIENCE

@@ -71,12 +71,19 @@ async def test_clients_that_were_reset_while_they_waited_to_be_accepted_are_no_s
     """They cost a fraction of one, for others wait behind them."""
     begun: list[Session] = []
     begin = Session.__init__
+    read: list[HTTPProtocol] = []
+    receive = HTTPProtocol.data_received
 
     def counting(self: Session, engine: Engine) -> None:
         begun.append(self)
         begin(self, engine)
 
+    def reading(self: HTTPProtocol, data: bytes) -> None:
+        read.append(self)
+        receive(self, data)
+
     monkeypatch.setattr(Session, "__init__", counting)
+    monkeypatch.setattr(HTTPProtocol, "data_received", reading)
     async with serving(echo, http=HTTPProtocol) as served:
         for _ in range(50):
             with socket.create_connection((HOST, served.port)) as sock:
@@ -86,6 +93,26 @@ async def test_clients_that_were_reset_while_they_waited_to_be_accepted_are_no_s
             await raw.send(frame(TEXT, b"x"))
             assert (await raw.frame()).payload == b"x"
         assert len(begun) == 1
+        assert len(read) == 1, "what they sent is not read"
+
+
+async def test_a_request_that_was_reset_while_it_waited_to_be_accepted_reaches_the_app() -> None:
+    """What the kernel still has of it. It may be a last word, whose answer nobody wants."""
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            asked.append(scope["path"])
+        else:
+            await echo(scope, receive, send)
+
+    async with serving(app, http=HTTPProtocol) as served:
+        for number in range(3):
+            with socket.create_connection((HOST, served.port)) as sock:
+                sock.sendall(f"POST /{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await until(lambda: len(asked) == 3)
+    assert asked == ["/0", "/1", "/2"]
 
 
 async def test_a_peer_that_has_finished_is_given_up_when_the_app_reads_nothing_for_send_timeout(caplog: Any) -> None:

@@ -15,6 +15,7 @@ import pytest
 from antiphon.events import ProtocolViolated
 from antiphon.server import Engine, ServerConfig, Session
 from antiphon.server.backend import Pipe
+from antiphon.server.bounds import ARRIVALS
 from antiphon.types import CARRIER_EXTENSION, PreparedMessage
 from tests.patience import PATIENCE
 
@@ -43,8 +44,10 @@ async def sleeper(scope: Any, receive: Any, send: Any) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def lines_to(app: Any, count: int, *headers: str) -> tuple[list[Pipe], list[MemoryLine]]:
-    engine = Engine(app, work_clock=slow_clock())
+async def lines_to(
+    app: Any, count: int, *headers: str, clock: Callable[[], float] | None = None
+) -> tuple[list[Pipe], list[MemoryLine]]:
+    engine = Engine(app, work_clock=clock or slow_clock())
     sessions = [Session(engine) for _ in range(count)]
     lines = [MemoryLine(session, LINE, random.Random(0), number) for number, session in enumerate(sessions)]
     for line in lines:
@@ -80,6 +83,29 @@ async def test_in_a_turn_of_the_loop_a_bounded_number_of_frames_is_parsed_howeve
     assert parsed <= 5 * 128
     for line in lines:
         line.leave()
+
+
+async def test_while_somebody_connects_in_each_turn_of_the_loop_more_than_one_turns_work_waits_for_a_while() -> None:
+    now = 1.0
+    (pipe,), (line,) = await lines_to(sleeper, 1, clock=lambda: now)
+    turns, parser = engine_of(pipe).turns, pipe.parser
+    assert parser is not None
+
+    async def parsed_in(loop_turns: int) -> int:
+        for _ in range(loop_turns):
+            turns.arrival()
+            await asyncio.sleep(0)
+        return parser.frames
+
+    line.send(frame(PONG) * 20000)
+    await until(lambda: parser.frames > 128)
+    before = await parsed_in(1)
+    assert await parsed_in(20) == before
+    now += ARRIVALS
+    after = await parsed_in(20)
+    assert before < after < 20000, "its share, once"
+    await until(lambda: parser.frames == 20000)
+    line.leave()
 
 
 async def test_of_many_pings_in_one_turn_the_first_and_the_last_are_answered() -> None:

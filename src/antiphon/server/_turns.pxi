@@ -5,6 +5,7 @@ cdef Py_ssize_t WRITES = bounds.WRITES
 cdef Py_ssize_t READS = bounds.READS
 cdef double READING = bounds.READING
 cdef double SHARE = bounds.SHARE
+cdef double ARRIVALS = bounds.ARRIVALS
 cdef double NEWS = bounds.NEWS
 cdef double SETTLED = bounds.SETTLED
 cdef Py_ssize_t LARGE = bounds.LARGE
@@ -27,6 +28,8 @@ cdef class Turns:
     cdef Pipe first  # of the swollen, the one whose turn it is
     cdef bint scheduled
     cdef unsigned int small
+    cdef bint arrived  # somebody new has connected, since the loop turned
+    cdef double shared  # when those who wait had their share last
     cdef double taken  # seconds on news, since the loop turned, or somewhat longer
 
     def __init__(self, loop, clock):
@@ -73,14 +76,28 @@ cdef class Turns:
             self.loop.call_soon(self.run)
         return 0
 
+    def arrival(self):
+        self.arrived = True
+
     def _run(self):
-        cdef double until = <double>self.clock() + SHARE
+        cdef double now = self.clock()
+        cdef double until = now + SHARE
         cdef object late = self.late
-        cdef object waiting = self.waiting
         cdef Py_ssize_t left = STEPS
         while late and left and (left == STEPS or <double>self.clock() < until):
             left -= 1
             self.give_turn(late.popleft())
+        if self.arrived and now < self.shared + ARRIVALS:
+            self.arrived = False
+        else:
+            self.share(left, until)
+        self.scheduled = False
+        self.taken = 0.0
+        if late or self.waiting or self.swollen:
+            self.schedule()
+
+    cdef int share(self, Py_ssize_t left, double until) except -1:
+        cdef object waiting = self.waiting
         if waiting:
             self.give_turn(waiting.popleft())
         if self.swollen:
@@ -91,10 +108,9 @@ cdef class Turns:
                 self.give_turn(waiting.popleft())
             else:
                 self.inflate()
-        self.scheduled = False
-        self.taken = 0.0
-        if late or waiting or self.swollen:
-            self.schedule()
+        self.arrived = False
+        self.shared = self.clock()
+        return 0
 
     cdef int inflate(self) except -1:
         self.first = self.swollen.popleft()

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from .bounds import NEWS, READING, SAMPLED, SETTLED, SHARE, SMALL, STEPS, WRITES
+from .bounds import ARRIVALS, NEWS, READING, SAMPLED, SETTLED, SHARE, SMALL, STEPS, WRITES
 
 
 class Turning(Protocol):
@@ -52,6 +52,8 @@ class Turns:
         self._small = 0
         self._spent = 0.0  # on news, since the loop turned, or somewhat longer
         self._until = 0.0  # when the time is over for those who wait
+        self._arrived = False  # somebody new has connected, since the loop turned
+        self._shared = 0.0  # when those who wait had their share last
 
     @property
     def spent(self) -> bool:
@@ -97,18 +99,34 @@ class Turns:
             self._swollen.append(pipe)
         self._schedule()
 
+    def arrival(self) -> None:
+        """Somebody has connected. Others may be behind, of whom a loop takes in one in each of its turns."""
+        self._arrived = True
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        self._until = self._clock() + SHARE
-        late, waiting = self._late, self._waiting
+        now = self._clock()
+        self._until = now + SHARE
+        late = self._late
         left = STEPS
         while late and left and (left == STEPS or self._clock() < self._until):
             left -= 1
             self._give_turn(late.popleft())
+        if self._arrived and now < self._shared + ARRIVALS:
+            self._arrived = False
+        else:
+            self._share(left)
+        self._scheduled = False
+        self._spent = 0.0
+        if late or self._waiting or self._swollen:
+            self._schedule()
+
+    def _share(self, left: int) -> None:
+        waiting = self._waiting
         if waiting:
             self._give_turn(waiting.popleft())
         if self._swollen:
@@ -119,10 +137,8 @@ class Turns:
                 self._give_turn(waiting.popleft())
             else:
                 self._inflate()
-        self._scheduled = False
-        self._spent = 0.0
-        if late or waiting or self._swollen:
-            self._schedule()
+        self._arrived = False
+        self._shared = self._clock()
 
     def _inflate(self) -> None:
         self._first = self._swollen.popleft()

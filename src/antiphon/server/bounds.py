@@ -49,6 +49,10 @@ SHARE: Final = 0.001
 """Seconds of one turn of the loop for connections that had more than one turn's work, all together; one of them has its
 turn in any case."""
 
+ARRIVALS: Final = 0.004
+"""Seconds for which connections with more than one turn's work wait while somebody connects in each turn of the loop.
+libuv accepts one connection in each, so that a turn with little work lets the next one in soon."""
+
 NEWS: Final = 0.004
 """Seconds of one turn of the loop for what has just come, all connections together; what comes then waits, too."""
 

@@ -27,6 +27,21 @@ class PeerState(Enum):
 _PROBES = 3
 
 
+def peek(transport: asyncio.BaseTransport, size: int) -> bytes:
+    """What has come and was not read yet, up to so many bytes; they stay there."""
+    theirs = transport.get_extra_info("socket")
+    try:
+        ours = socket.socket(theirs.family, theirs.type, theirs.proto, theirs.fileno())
+    except OSError:
+        return b""
+    try:
+        return ours.recv(size, socket.MSG_PEEK)
+    except OSError:
+        return b""
+    finally:
+        ours.detach()
+
+
 def peer_address(transport: asyncio.BaseTransport) -> Any:
     """As the kernel knows it; None: it was reset. asyncio repeats what accept(2) said, though it was reset before."""
     sock = transport.get_extra_info("socket")

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 import re
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
@@ -28,6 +29,7 @@ from .config import ServerConfig
 from .engine import Engine, Headers
 from .handshake import Addresses, addresses_of, was_reset
 from .session import Session
+from .sockets import peek
 
 _engines: weakref.WeakKeyDictionary[ServerState, dict[ServerConfig | None, Engine]] = weakref.WeakKeyDictionary()
 
@@ -80,6 +82,8 @@ _UPGRADES_TO_WEBSOCKET: Final = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*websocke
 _UPGRADES: Final = re.compile(rb"\r\nconnection[ \t]*:[^\r\n]*upgrade", re.IGNORECASE)
 _EMPTY_LINE: Final = b"\r\n"
 _MAY_BE_HTTP: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_PEEKED: Final = 4096
+"""Bytes in which the head of a request is looked for that was reset before anybody read it."""
 _LAST_WAIT: Final = 0.5
 """Seconds at a stop, at most, for the request of who has connected already: it is on its way, and gets a 503."""
 
@@ -92,7 +96,7 @@ class HTTPProtocol(asyncio.Protocol):
     protocol, untouched, which keeps the same two limits for every later request (`_LaterRequests`).
     """
 
-    __slots__ = ("_arguments", "_config", "_data", "_dropped", "_engine", "_state", "_transport", "slot")
+    __slots__ = ("_addresses", "_arguments", "_config", "_data", "_dropped", "_engine", "_state", "_transport", "slot")
 
     def __init__(
         self,
@@ -112,14 +116,19 @@ class HTTPProtocol(asyncio.Protocol):
         self._engine = engine_for(limits, config, server_state, app_state, _loop)
         self._data = b""
         self._dropped = 0  # bytes of empty lines before the request
+        self._addresses: Addresses = (None, None)
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's callback: a client has connected."""
         self._transport = transport  # type: ignore[assignment]
         self._state.connections.add(self)  # type: ignore[arg-type]
+        self._engine.turns.arrival()
+        self._addresses = addresses_of(transport)
         timeout = self._engine.config.handshake_timeout
-        if self._engine.stopping:
+        if was_reset(self._addresses) and self._asks(peek(transport, _PEEKED)):
+            self._drop()
+        elif self._engine.stopping:
             self.shutdown()
         elif timeout is not None:
             self._engine.deadlines.enter(self, self._engine.clock() + timeout)
@@ -147,31 +156,33 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _answer(self, data: bytes, end: int) -> None:
         """Lead a request whose head is whole to who answers it."""
-        asks = _UPGRADES_TO_WEBSOCKET.search(data, 0, end) and _UPGRADES.search(data, 0, end)
-        if asks and self._speaks_websocket():
-            self._lead_on()
+        if self._asks(data, end):
+            if was_reset(self._addresses):
+                self._drop()
+            else:
+                self._hand_over(self._config.ws_protocol_class)
         elif self._engine.stopping:
             self._refuse(503, "the server stops", self._engine.retry_headers)
         else:
             self._hand_over(_LaterRequests)
 
-    def _lead_on(self) -> None:
-        """Of a WebSocket's request. One reset while it waited to be accepted costs little: others wait behind it."""
-        transport = self._transport
+    def _asks(self, data: bytes, end: int = sys.maxsize) -> bool:
+        """For a WebSocket of ours."""
+        upgrades = _UPGRADES_TO_WEBSOCKET.search(data, 0, end) and _UPGRADES.search(data, 0, end)
+        return bool(upgrades) and self._speaks_websocket()
+
+    def _drop(self) -> None:
+        """Who was reset while it waited to be accepted costs little: others wait behind it."""
+        transport, self._transport = self._transport, None
+        self._leave()
         assert transport is not None
-        addresses = addresses_of(transport)
-        if was_reset(addresses):
-            self._transport = None
-            self._leave()
-            transport.abort()
-        else:
-            self._hand_over(self._config.ws_protocol_class, addresses)
+        transport.abort()
 
     def _speaks_websocket(self) -> bool:
         websocket = self._config.ws_protocol_class
         return isinstance(websocket, type) and issubclass(websocket, WebSocketProtocol)
 
-    def _hand_over(self, protocol_class: Any, addresses: Addresses | None = None) -> None:
+    def _hand_over(self, protocol_class: Any) -> None:
         transport, self._transport = self._transport, None
         data, self._data = self._data, b""
         self._leave()
@@ -181,8 +192,8 @@ class HTTPProtocol(asyncio.Protocol):
             protocol.engine = self._engine
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        if addresses is not None:
-            protocol.handshake.addresses = addresses
+        if isinstance(protocol, Session) and protocol.handshake is not None:
+            protocol.handshake.addresses = self._addresses
         protocol.data_received(data)
 
     def _refuse(self, status: int, reason: str, headers: Headers = ()) -> None:
