@@ -56,6 +56,9 @@ DECLARED_EXTENSION: Final = "antiphon.declared"
 """Key in the scope of a connection that declares what it sends: a frozenset of message classes. Only typed topics of
 these may be joined."""
 
+WHEN_REVOKED_KEY: Final = "antiphon.when_revoked"
+"""Key in the scope: a function of it, called when a revocation ends the handshake."""
+
 WRITE_KEY: Final = "antiphon.write"
 """Key in the scope of a connection that declares what it sends: a function from a message to its JSON, with the tag."""
 

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from antiphon import APIRouter, App, Denials, Depends, Hub, WebSocket
+from antiphon.events import AccessRefused, Event, Refusal
 from antiphon.gate import FIRST_MESSAGE, HEADER, QUERY, Identity, Quota, WebSocketBearer, admit
 from antiphon.testing.hub_sinks import eventually
 from tests.matrix.servers import SERVERS, ServerUnderTest
@@ -126,7 +127,8 @@ async def test_a_request_of_who_was_revoked_is_refused() -> None:
 
 
 async def test_a_connection_that_was_not_accepted_yet_is_refused_when_it_is_revoked() -> None:
-    hub, arrived, go = Hub(), asyncio.Event(), asyncio.Event()
+    told: list[Event] = []
+    hub, arrived, go = Hub(observer=told.append), asyncio.Event(), asyncio.Event()
     app = App(hub=hub)
 
     @app.websocket("/")
@@ -146,6 +148,8 @@ async def test_a_connection_that_was_not_accepted_yet_is_refused_when_it_is_revo
             await hub.revoke(user="ann")
             go.set()
             assert await asyncio.wait_for(coming, PATIENCE) == 403
+            assert [event.reason for event in told if isinstance(event, AccessRefused)] == [Refusal.REVOKED]
+            told.clear()
             async with connect(f"{served.url}/?token=ann//{time.time() + 100}") as client:
                 assert await client.recv() == "in"
 
@@ -156,7 +160,8 @@ async def test_a_handshake_that_is_ended_meanwhile_is_refused_so_that_a_page_can
     ws: Any, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "antiphon")
-    hub, arrived = Hub(), asyncio.Event()
+    told: list[Event] = []
+    hub, arrived = Hub(observer=told.append), asyncio.Event()
     app = App(hub=hub, denials=Denials.CLOSE)
 
     @app.websocket("/")
@@ -176,6 +181,8 @@ async def test_a_handshake_that_is_ended_meanwhile_is_refused_so_that_a_page_can
             assert await asyncio.wait_for(coming, PATIENCE) == (4001, "out")
     code = "3000 revoked" if how == "revoke" else "4001 out"
     assert f"/ refused: {code}, by hub.revoke() or hub.close_connections()" in caplog.text
+    counted = [event.reason for event in told if isinstance(event, AccessRefused)]
+    assert counted == ([Refusal.REVOKED] if how == "revoke" else []), "an operator's close is no refusal of the gate's"
     await eventually(lambda: not hub._rooms.stations)
 
 

@@ -17,7 +17,7 @@ from antiphon.exceptions import WebSocketException
 from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.shown import shown
 from antiphon.status import WS_3003_FORBIDDEN
-from antiphon.types import Scope
+from antiphon.types import WHEN_REVOKED_KEY, Scope
 
 from .hubs import register
 from .refusals import note_refusal
@@ -55,6 +55,8 @@ async def admit(connection: HTTPConnection, identity: Identity, verify: Verify |
     if identity.expires_at is not None and identity.expires_at <= time.time():
         note_refusal(scope, Refusal.TOKEN_EXPIRED)
         raise_expired(connection)
+    if scope["type"] == "websocket":
+        scope[WHEN_REVOKED_KEY] = _note_revoked  # first: from `register` on it may happen
     await register(connection, identity)
     if scope["type"] == "websocket":
         scope[WHEN_EXPIRED_KEY] = _note_expired
@@ -86,3 +88,7 @@ async def renew(connection: HTTPConnection, identity: Identity) -> Identity:
 
 def _note_expired(scope: Scope) -> None:
     note_refusal(scope, Refusal.TOKEN_EXPIRED)
+
+
+def _note_revoked(scope: Scope) -> None:
+    note_refusal(scope, Refusal.REVOKED)

@@ -438,7 +438,7 @@ class Station:
         user, session, before = whose
         for guest in tuple(self.guests.concerned(user, session)):
             if guest.older_than(before):
-                guest.disconnect(*code_and_reason)
+                guest.revoke(*code_and_reason)
         if user and not session:
             for receiver in self._receivers_of(user):
                 if self.guests.with_sink(receiver.sink) is None:

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketState
 
 from antiphon.identity import Identity
 from antiphon.shown import shown
-from antiphon.types import Sink, SupportsSink
+from antiphon.types import WHEN_REVOKED_KEY, Sink, SupportsSink
 
 logger: Final = logging.getLogger("antiphon.hub")
 
@@ -63,6 +63,13 @@ class Guest:
             if life is not None and life.refuse_handshake(scope, code, reason):
                 return
         self.sink.disconnect(code, reason)
+
+    def revoke(self, code: int, reason: str) -> None:
+        """`disconnect`, of somebody whom a revocation concerns: in the handshake the gate is told, which counts it."""
+        scope = getattr(self.websocket, "scope", {})
+        if not self.accepted and (told := scope.pop(WHEN_REVOKED_KEY, None)) is not None:
+            told(scope)
+        self.disconnect(code, reason)
 
     def older_than(self, before: float) -> bool:
         """Its token was issued before, as far as anybody can know."""
