@@ -6,7 +6,7 @@ Knows nothing of tokens, tickets or how somebody proves to be somebody.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
@@ -60,3 +60,28 @@ class Identity:
             "an Identity is never read from what a peer sends: annotate it in a route of antiphon's App or APIRouter, "
             "or take it from a scheme, Depends(jwt)"
         )
+
+
+_new: Final = object.__new__
+_setters: Final = [getattr(Identity, field.name).__set__ for field in fields(Identity)]
+_set_user, _set_session, _set_issued_at, _set_expires_at, _set_scopes, _set_claims = _setters
+
+
+def checked_identity(
+    *,
+    user: str,
+    session: str | None,
+    issued_at: float | None,
+    expires_at: float | None,
+    scopes: frozenset[str],
+    claims: Mapping[str, Any],
+) -> Identity:
+    """One of values that the caller has checked, in an eighth of the time (benchmarks/jwt_micro.py)."""
+    identity = _new(Identity)
+    _set_user(identity, user)
+    _set_session(identity, session)
+    _set_issued_at(identity, issued_at)
+    _set_expires_at(identity, expires_at)
+    _set_scopes(identity, scopes)
+    _set_claims(identity, claims)
+    return identity

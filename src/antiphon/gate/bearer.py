@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from starlette.concurrency import run_in_threadpool
@@ -163,7 +164,7 @@ class WebSocketBearer(HTTPBearer):
             self._check_shape(token)
             try:
                 found: Any = verify(token) if is_async else await run_in_threadpool(verify, token)
-                if inspect.isawaitable(found):
+                if type(found) is CoroutineType or inspect.isawaitable(found):
                     found = await found
             except StarletteHTTPException as error:
                 raise _challenging(error) from None

@@ -11,16 +11,16 @@ import binascii
 import json
 import math
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, Final
 
 import jwt
 
 from antiphon.events import Refusal
-from antiphon.identity import Identity
+from antiphon.identity import Identity, checked_identity
 from antiphon.shown import shown
 
 from .challenge import InvalidToken
@@ -29,7 +29,8 @@ from .keys import VerifyingKey
 USUAL: Final = 256
 """Characters of a header that is remembered: an algorithm and the name of a key."""
 
-LATEST: Final = 1e11
+NO_SCOPES: Final[frozenset[str]] = frozenset()
+LATEST: Final = 10**11
 """Unix seconds, in the year 5138: beyond it somebody has written milliseconds."""
 
 
@@ -54,13 +55,20 @@ class SignatureHeader:
     kid: str | None
 
 
-def header_of(token: str, algorithms: tuple[str, ...]) -> SignatureHeader:
-    """Read the header (RFC 7515 §4). Raises `InvalidToken`; also for an algorithm other than these."""
-    encoded, _, rest = token.partition(".")
-    if rest.count(".") != 1:
-        raise InvalidToken(f"the token has {token.count('.') + 1} parts, and a signed JWT has three")
-    # Those of one issuer are alike (benchmarks/jwt_micro.py).
-    return _usual_header(encoded, algorithms) if len(encoded) <= USUAL else _header(encoded, algorithms)
+def header_reader(algorithms: tuple[str, ...]) -> Callable[[str], SignatureHeader]:
+    """What reads the header of a token (RFC 7515 §4). It raises `InvalidToken`; also for an algorithm other than these.
+
+    Those of one issuer are alike, and remembered (benchmarks/jwt_micro.py).
+    """
+    usual = lru_cache(maxsize=64)(partial(_header, algorithms=algorithms))
+
+    def header_of(token: str) -> SignatureHeader:
+        if token.count(".") != 2:
+            raise InvalidToken(f"the token has {token.count('.') + 1} parts, and a signed JWT has three")
+        encoded = token[: token.index(".")]
+        return usual(encoded) if len(encoded) <= USUAL else _header(encoded, algorithms)
+
+    return header_of
 
 
 def _header(encoded: str, algorithms: tuple[str, ...]) -> SignatureHeader:
@@ -80,9 +88,6 @@ def _header(encoded: str, algorithms: tuple[str, ...]) -> SignatureHeader:
     return SignatureHeader(algorithm, kid)
 
 
-_usual_header = lru_cache(maxsize=64)(_header)
-
-
 class ClaimsReader:
     """Verifies tokens, and reads them."""
 
@@ -90,13 +95,16 @@ class ClaimsReader:
         self._expected: Final = expected
         self._required: Final = [*dict.fromkeys([*expected.required, expected.user_claim])]
         # What a subject and a session may be is said below; PyJWT's versions differ over it.
-        self._jwt: Final = jwt.PyJWT({"require": self._required, "verify_sub": False, "verify_jti": False})
+        verifier = jwt.PyJWT({"require": self._required, "verify_sub": False, "verify_jti": False})
+        self._decoded: Final = partial(
+            verifier.decode, audience=expected.audience, issuer=expected.issuer, leeway=expected.leeway
+        )
 
     def verified(self, token: str, header: SignatureHeader, keys: Sequence[VerifyingKey]) -> Identity:
         """The identity of a token that one of the keys has signed. Raises `InvalidToken`."""
         for place, key in enumerate(keys, 1):
             try:
-                return self._identity(self._decoded(token, key, header.algorithm))
+                return self._identity(self._decoded(token, key.value, algorithms=[header.algorithm]))
             except jwt.InvalidSignatureError:
                 if place == len(keys):
                     raise InvalidToken("the signature is not that of a key we know") from None
@@ -108,32 +116,29 @@ class ClaimsReader:
                 raise InvalidToken(f"the token is malformed ({type(error).__name__})") from None
         raise InvalidToken(f"kid: no key for {header.algorithm} {_of_name(header.kid)}")
 
-    def _decoded(self, token: str, key: VerifyingKey, algorithm: str) -> dict[str, Any]:
-        expected = self._expected
-        return self._jwt.decode(
-            token,
-            key.value,
-            algorithms=[algorithm],
-            audience=expected.audience,
-            issuer=expected.issuer,
-            leeway=expected.leeway,
-        )
-
     def _identity(self, claims: dict[str, Any]) -> Identity:
-        expires_at = _seconds(claims, "exp")
-        _seconds(claims, "nbf")
-        session = claims.get("sid")
+        value = claims.get
+        expires_at, issued_at = value("exp"), value("iat")
+        if not (type(expires_at) is int and 0 <= expires_at < LATEST):
+            check_seconds("exp", expires_at)
+        if not (type(issued_at) is int and 0 <= issued_at < LATEST):
+            check_seconds("iat", issued_at)
+        if "nbf" in claims:
+            check_seconds("nbf", value("nbf"))
+        session = value("sid")
         if session is None:
-            session = claims.get("jti")
+            session = value("jti")
         if not (session is None or isinstance(session, str)):
             raise InvalidToken("sid, jti: expected a str")
-        return Identity(
-            user=_user(claims, self._expected.user_claim),
+        expected = self._expected
+        scopes, user = value(expected.scopes_claim), value(expected.user_claim)
+        return checked_identity(
+            user=user if type(user) is str and user else _user(user, expected.user_claim),
             session=session,
-            issued_at=_seconds(claims, "iat"),
+            issued_at=issued_at,
             # The token is taken until then, and so the connection lasts until then.
-            expires_at=None if expires_at is None else expires_at + self._expected.leeway,
-            scopes=_scopes(claims, self._expected.scopes_claim),
+            expires_at=None if expires_at is None else expires_at + expected.leeway,
+            scopes=NO_SCOPES if scopes is None else _scopes(scopes, expected.scopes_claim),
             claims=MappingProxyType(claims),
         )
 
@@ -163,8 +168,7 @@ def _of_name(kid: str | None) -> str:
     return "is known" if kid is None else f"has the name '{shown(kid, 64)}'"
 
 
-def _user(claims: Mapping[str, Any], name: str) -> str:
-    user = claims[name]  # it is required
+def _user(user: object, name: str) -> str:
     if isinstance(user, int) and not isinstance(user, bool):
         return str(user)  # what databases count, and many issuers write as it is
     if not isinstance(user, str) or not user:
@@ -172,23 +176,18 @@ def _user(claims: Mapping[str, Any], name: str) -> str:
     return user
 
 
-def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
-    """A NumericDate (RFC 7519 §2); None without one. Raises `InvalidToken`."""
-    at = claims.get(name)
+def check_seconds(name: str, at: object) -> None:
+    """Raise `InvalidToken` for what is no NumericDate (RFC 7519 §2); None is no claim."""
     if at is None:
-        return None
+        return
     if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
         raise InvalidToken(f"{name}: expected a number of Unix seconds")
     if not 0 <= at < LATEST:
         raise InvalidToken(f"{name}: expected Unix seconds; these are none, or milliseconds")
-    return at
 
 
-def _scopes(claims: Mapping[str, Any], name: str) -> frozenset[str]:
+def _scopes(scopes: object, name: str) -> frozenset[str]:
     """One str with spaces between (RFC 8693 §4.2), or a list of names."""
-    scopes = claims.get(name)
-    if scopes is None:
-        return frozenset()
     if isinstance(scopes, str):
         return frozenset(scopes.split())
     if isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes):

@@ -90,6 +90,14 @@ class JWKS:
         """The address as logs have it: a query may hold a secret."""
         return shown(self.url.partition("?")[0])
 
+    def at_hand(self, algorithm: str, kid: str | None) -> list[VerifyingKey]:
+        """`candidates` where nothing has to be fetched; else none."""
+        if self._known is None:
+            return []
+        ring, since = self._known
+        age = self._clock() - since
+        return ring.candidates(algorithm, kid) if age < self._refresh and age <= self._stale else []
+
     async def candidates(self, algorithm: str, kid: str | None) -> list[VerifyingKey]:
         """The keys that may have signed a token; none where there is no such key. Raises `CannotVerify`."""
         ring = self._ring()

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from antiphon.identity import Identity
 
-from .bearer import WebSocketBearer
+from .admission import Verify
+from .bearer import Verifier, WebSocketBearer
 from .jwks import JWKS
 from .sources import HEADER, LONGEST_TOKEN, SUBPROTOCOL, TokenSource
 
@@ -61,7 +62,7 @@ class JWT(WebSocketBearer):
         description: str | None = None,
     ) -> None:
         try:
-            from .claims import ClaimsReader, Expected, header_of
+            from .claims import ClaimsReader, Expected, header_reader
             from .keys import PUBLIC, KeyRing, check_algorithms, ring_of
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
@@ -78,8 +79,7 @@ class JWT(WebSocketBearer):
             self._keys = found if isinstance(found, JWKS) else JWKS(found)
         else:
             self._keys = ring_of(found, names)
-        self._header_of = header_of
-        self._algorithms = names
+        self._header_of = header_reader(names)
         self._claims = ClaimsReader(
             Expected(
                 algorithms=names,
@@ -101,12 +101,17 @@ class JWT(WebSocketBearer):
             bearerFormat="JWT",
         )
 
+    def _verifying(self, verify: Verifier) -> Verify:
+        return self._identity_of  # ours: there is nothing to check of what it gives
+
     async def _identity_of(self, token: str) -> Identity:
-        header = self._header_of(token, self._algorithms)
-        if isinstance(self._keys, JWKS):
-            found = await self._keys.candidates(header.algorithm, header.kid)
-        else:
-            found = self._keys.candidates(header.algorithm, header.kid)
+        self._check_shape(token)
+        header = self._header_of(token)
+        keys = self._keys
+        if not isinstance(keys, JWKS):
+            found = keys.candidates(header.algorithm, header.kid)
+        elif not (found := keys.at_hand(header.algorithm, header.kid)):
+            found = await keys.candidates(header.algorithm, header.kid)
         return self._claims.verified(token, header, found)
 
 

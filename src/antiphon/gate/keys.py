@@ -57,17 +57,24 @@ class KeyRing:
     def __init__(self, keys: Iterable[VerifyingKey]) -> None:
         self.keys: tuple[VerifyingKey, ...] = tuple(keys)
         self._named: dict[str, list[VerifyingKey]] = {}
+        self._quick: dict[tuple[str, str], list[VerifyingKey]] = {}
         for key in self.keys:
             if key.kid is not None:
                 self._named.setdefault(key.kid, []).append(key)
+        for kid, named in self._named.items():
+            for algorithm in {name for key in named for name in key.algorithms}:
+                self._quick[kid, algorithm] = self._fitting(named, algorithm)
 
     def candidates(self, algorithm: str, kid: str | None) -> list[VerifyingKey]:
         """The keys that may have signed: those of that name, else those without one; for a token without, all."""
         if kid is None:
-            known: Sequence[VerifyingKey] = self.keys
-        else:
-            known = self._named.get(kid) or [key for key in self.keys if key.kid is None]
-        return [key for key in known if algorithm in key.algorithms][:MOST_TRIED]
+            return self._fitting(self.keys, algorithm)
+        if (found := self._quick.get((kid, algorithm))) is not None:
+            return found
+        return self._fitting(self._named.get(kid) or [key for key in self.keys if key.kid is None], algorithm)
+
+    def _fitting(self, keys: Iterable[VerifyingKey], algorithm: str) -> list[VerifyingKey]:
+        return [key for key in keys if algorithm in key.algorithms][:MOST_TRIED]
 
 
 def check_algorithms(algorithms: object) -> tuple[str, ...]:
