@@ -9,7 +9,7 @@ SOURCES_OF_THE_BUILD := pyproject.toml setup.py scripts/setup.sh requirements/de
 	$(shell find src -name '*.pyx' -o -name '*.px[di]')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest test-newest check coverage fmt lock docs dist bench screenshots conformance fuzz asan leaks setup system clean
+.PHONY: help demo test test-lowest test-newest check coverage fmt lock docs dist bench limits screenshots conformance fuzz asan leaks setup system clean
 .NOTPARALLEL:
 
 # PYTHON=... of another version than .venv's asks for another .venv.
@@ -64,6 +64,9 @@ dist: ## the files of a release, into dist/, installed and used in clean environ
 
 bench: setup ## measure against the alternatives
 	scripts/bench.sh $(ARGS)
+
+limits: setup ## measure what channels, JWT and rates add to a message; fails where it is clearly over its limit (two minutes)
+	@for one in channel_micro.py jwt_micro.py "rates.py cost"; do $(BIN)/python benchmarks/$$one --check || failed=1; done; exit $${failed:-0}
 
 screenshots: setup system ## take the pictures in docs/images afresh
 	$(BIN)/python scripts/screenshots.py

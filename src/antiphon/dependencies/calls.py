@@ -15,19 +15,20 @@ import anyio
 from starlette.background import BackgroundTasks
 from starlette.responses import Response
 
+from antiphon.exceptions import GeneratorError
 from antiphon.identity import IDENTITY_KEY
 
 from .inspection import GENERATORS, CallKind
 from .layers import CallPlan, CallStep
-from .lifetimes import AsyncLife, Life, LimitLife, SyncLife
-from .plan import Injected
+from .lifetimes import ENDED, AsyncLife, Life, LimitLife, SyncLife
+from .plan import Call, Injected
 from .solve import TEARDOWN_SECONDS, logger, returned_by
 
 
 class Bound:
     """The plan of a call with what one connection has for it."""
 
-    __slots__ = ("connection", "plan", "steps", "target")
+    __slots__ = ("connection", "inputs", "message", "plan", "steps", "target")
 
     def __init__(self, plan: CallPlan, kept: Sequence[Any], connection: Any, yielded: Any) -> None:
         def constants(step: CallStep) -> dict[str, Any]:
@@ -41,7 +42,18 @@ class Bound:
         self.plan: CallPlan = plan
         self.target: dict[str, Any] = constants(plan.target)
         """The function's own arguments, as far as they are the same for all calls."""
-        self.steps: tuple[dict[str, Any], ...] = tuple(map(constants, plan.steps))
+        self.steps: tuple[tuple[CallStep, Call, dict[str, Any], bool, bool], ...] = tuple(
+            (step, step.call, constants(step), bool(step.inputs or step.fresh), _is_plain_generator(step))
+            for step in plan.steps
+        )
+        """Each with its function, its constants, whether these are all, and whether it is simply entered and left."""
+        self.inputs: bool = bool(plan.target.inputs or plan.target.fresh)
+        """Whether the function's own arguments have others."""
+        self.message: str | None = plan.message
+
+
+def _is_plain_generator(step: CallStep) -> bool:
+    return step.kind is CallKind.ASYNC_GENERATOR and step.limit is None
 
 
 class Calling:
@@ -59,25 +71,30 @@ class Calling:
     async def enter(self, message: Any) -> dict[str, Any]:
         """Run the dependencies; the function's keyword arguments. `leave` is due, whatever they raise."""
         bound = self._bound
-        plan = bound.plan
         results: list[Any] = []
-        for step, constants in zip(plan.steps, bound.steps, strict=True):
-            values = constants.copy()
-            if step.inputs or step.fresh:
+        for step, call, constants, has_inputs, is_plain_generator in bound.steps:
+            if has_inputs:
+                values = constants.copy()
                 self._fill(step, values, results)
-            if step.kind is CallKind.ASYNC_GENERATOR and step.limit is None:
-                life = AsyncLife(step.label, step.call, values)
+            else:
+                values = constants  # `**` copies them
+            if is_plain_generator:
+                life = AsyncLife(step.label, call, values)
                 if self.lives is None:
-                    self.lives = []
-                self.lives.append(life)
-                results.append(await life.enter())
+                    self.lives = [life]
+                else:
+                    self.lives.append(life)
+                if (value := await anext(life.generator, ENDED)) is ENDED:
+                    raise GeneratorError(f"{step.label} did not yield")
+                life.entered = True
+                results.append(value)
             else:
                 results.append(await self._run(step, values))
         values = bound.target.copy()
-        if plan.target.inputs or plan.target.fresh:
-            self._fill(plan.target, values, results)
-        if plan.message is not None:
-            values[plan.message] = message
+        if bound.inputs:
+            self._fill(bound.plan.target, values, results)
+        if bound.message is not None:
+            values[bound.message] = message
         return values
 
     async def leave(self, error: BaseException | None) -> BaseException | None:
@@ -89,7 +106,13 @@ class Calling:
             return await self._leave_failed(lives, error)
         while lives:
             try:
-                await lives.pop().leave(None)
+                life = lives.pop()
+                if type(life) is not AsyncLife:
+                    await life.leave(None)
+                elif life.entered:
+                    life.entered = False
+                    if await anext(life.generator, ENDED) is not ENDED:
+                        await life.yielded_twice()
             except BaseException as raised:
                 return await self._leave_failed(lives, raised)
         return None

@@ -22,50 +22,53 @@ ENDED: Final = object()
 
 
 class AsyncLife:
-    """An async generator, run in the endpoint's own task and context."""
+    """An async generator, run in the endpoint's own task and context.
 
-    __slots__ = ("_entered", "_generator", "label")
+    `calls.py` does what `enter` and `leave` do without an error by itself: each saves it a coroutine.
+    """
+
+    __slots__ = ("entered", "generator", "label")
 
     def __init__(self, label: str, call: Callable[..., Any], values: dict[str, Any]) -> None:
         self.label: Final = label
-        self._generator: Final[AsyncGenerator[Any, None]] = call(**values)
-        self._entered = False
+        self.generator: Final[AsyncGenerator[Any, None]] = call(**values)
+        self.entered = False
+        """It has yielded, and is to be left."""
 
     async def enter(self) -> Any:
         """The yielded value. Raises GeneratorError when there is none."""
-        try:
-            value = await anext(self._generator)
-        except StopAsyncIteration:
-            raise GeneratorError(f"{self.label} did not yield") from None
-        self._entered = True
+        if (value := await self.begin()) is ENDED:
+            raise GeneratorError(f"{self.label} did not yield")
         return value
 
     async def begin(self) -> Any:
         """The yielded value, or `ENDED` when there is none."""
-        try:
-            value = await anext(self._generator)
-        except StopAsyncIteration:
-            return ENDED
-        self._entered = True
+        value = await anext(self.generator, ENDED)
+        self.entered = value is not ENDED
         return value
 
     async def leave(self, error: BaseException | None) -> bool:
         """Run what stands behind the `yield`; True when it swallowed `error`. Raises what it raises instead."""
-        if not self._entered:
+        if not self.entered:
             return False
-        self._entered = False
+        self.entered = False
         try:
             if error is None:
-                await anext(self._generator)
+                await anext(self.generator)
             else:
-                await self._generator.athrow(error)
+                await self.generator.athrow(error)
         except StopAsyncIteration as stop:
             return error is not None and stop is not error
         except BaseException as raised:
             if _is_same(raised, error):
                 return False
             raise
-        await self._generator.aclose()
+        await self.yielded_twice()
+        return False
+
+    async def yielded_twice(self) -> NoReturn:
+        """Close it, and raise GeneratorError."""
+        await self.generator.aclose()
         raise GeneratorError(f"{self.label} yielded twice")
 
 
