@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2 as httpx
@@ -227,26 +228,55 @@ async def test_kills_among_revocations_and_full_quotas(storm: Storm) -> None:
     await _check_what_was_told(storm)
 
 
-LINES = {
-    401: "refused: 401, the identity was revoked",
-    429: f"this user has {LIMIT} connections already (Quota(connections_per_user={LIMIT}))",
-    503: "Quota(while_away=WhileAway.CLOSED) lets nobody in",
+@dataclass(frozen=True)
+class Refused:
+    """What the log says of a refusal, and what it is counted as."""
+
+    counted: str
+    why: str
+    remedy: str
+
+
+REFUSED = {
+    401: Refused("revoked", "refused: 401, the identity was revoked", "log in again for a new token"),
+    403: Refused("revoked", "refused: 3000 revoked, by hub.revoke()", "Who was revoked needs a new token"),
+    429: Refused(
+        "quota",
+        f"refused: 429, this user has {LIMIT} connections already (Quota(connections_per_user={LIMIT}))",
+        "raise it, or give over=Over.REPLACE",
+    ),
+    503: Refused(
+        "unavailable",
+        "refused: 503, the hub's backend is away, and Quota(while_away=WhileAway.CLOSED) lets nobody in",
+        "start it, or give WhileAway.OPEN",
+    ),
 }
-REASONS = {401: "revoked", 429: "quota", 503: "unavailable"}
+"""By the status that the client gets."""
 
 
 async def _check_what_was_told(storm: Storm) -> None:
+    """Every refusal stands in the log once, with its reason and its remedy, and is counted by its reason."""
+    for lines in storm.logs:  # also of those that were killed
+        for line in lines:
+            if "refused" in line and "Connection refused" not in line:
+                known = [one for one in REFUSED.values() if one.why in line]
+                assert known, line
+                assert all(one.remedy in line for one in known), line
     for worker in storm.workers:
         state = await storm.get(worker, "/state")
         assert isinstance(state, dict)
         seen = storm.seen[worker.port]
-        assert seen.keys() <= LINES.keys()
+        assert seen.keys() <= REFUSED.keys()
+        counted: Counter[str] = Counter()
         for status, count in seen.items():
-            lines = [line for line in worker.lines if LINES[status] in line]
+            lines = [line for line in worker.lines if REFUSED[status].why in line]
             assert len(lines) == count, (status, count, worker.log)
-            assert state["refused"][REASONS[status]] == count
+            counted[REFUSED[status].counted] += count
+        assert state["refused"] == counted
+    assert sum(sum(seen.values()) for seen in storm.seen.values()) > LIMIT * len(USERS)
     told = "".join(line for lines in storm.logs for line in lines)
     told += storm.backend.log() if isinstance(storm.backend, RedisServer) else ""
+    assert "token=" in told, "the access log has the requests"
     for token in storm.made:
-        assert not [part for part in (token, token.split(".")[2]) if part in told]
+        assert not [part for part in (token, *token.split(".")[1:]) if part in told]
     assert SECRET not in told

@@ -169,7 +169,7 @@ class WebSocketBearer(HTTPBearer):
             except StarletteHTTPException as error:
                 raise _challenging(error) from None
             if found is None:
-                raise InvalidToken("verify() knows no such token")
+                raise InvalidToken("verify() knows no such token; log in again for a new one")
             if not isinstance(found, Identity):
                 raise TypeError(
                     f"verify() of {self.scheme_name} gives an Identity, or None, and gave a {type(found).__name__}: "

@@ -73,7 +73,9 @@ class InsufficientScope(HTTPException):
     def __init__(self, missing: Iterable[str], demanded: Iterable[str]) -> None:
         challenge = f'Bearer error="insufficient_scope", scope="{" ".join(demanded)}"'
         super().__init__(HTTP_403_FORBIDDEN, "Insufficient scope", {"WWW-Authenticate": challenge})
-        self.note: str = f"the identity does not have the scope {', '.join(map(repr, missing))}"
+        self.note: str = (
+            f"the identity does not have the scope {', '.join(map(repr, missing))}; issue a token that does"
+        )
         self.reason: Refusal = Refusal.SCOPE
 
 

@@ -82,7 +82,10 @@ def _header(encoded: str, algorithms: tuple[str, ...]) -> SignatureHeader:
         raise InvalidToken("crit: the token has extensions that must be understood, and none is (RFC 7515 §4.1.11)")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
-        raise InvalidToken(f"alg: {shown(algorithm, 20)!r} is not among the algorithms {', '.join(algorithms)}")
+        raise InvalidToken(
+            f"alg: {shown(algorithm, 20)!r} is not among the algorithms {', '.join(algorithms)}; "
+            "add it, if the issuer signs so"
+        )
     if not (kid is None or isinstance(kid, str)):
         raise InvalidToken("kid: the name of the key is no str")
     return SignatureHeader(algorithm, kid)
@@ -107,14 +110,20 @@ class ClaimsReader:
                 return self._identity(self._decoded(token, key.value, algorithms=[header.algorithm]))
             except jwt.InvalidSignatureError:
                 if place == len(keys):
-                    raise InvalidToken("the signature is not that of a key we know") from None
+                    raise InvalidToken(
+                        "the signature is not that of a key we know; "
+                        "give JWT() the issuer's key, if the token is genuine"
+                    ) from None
             except jwt.PyJWTError as error:
                 expired = isinstance(error, jwt.ExpiredSignatureError)
                 reason = Refusal.TOKEN_EXPIRED if expired else Refusal.TOKEN_INVALID
                 raise InvalidToken(self._said_of(error), reason=reason) from None
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 raise InvalidToken(f"the token is malformed ({type(error).__name__})") from None
-        raise InvalidToken(f"kid: no key for {header.algorithm} {_of_name(header.kid)}")
+        raise InvalidToken(
+            f"kid: no key for {header.algorithm} {_of_name(header.kid)}; "
+            "give JWT() the issuer's key, if the token is genuine"
+        )
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
         value = claims.get
@@ -146,19 +155,22 @@ class ClaimsReader:
         """Which claim it is, and why, in words of ours: PyJWT's may come with what the peer has written."""
         match error:
             case jwt.ExpiredSignatureError():
-                return "exp: the token has expired"
+                return "exp: the token has expired; log in again, or refresh it in time"
             case jwt.ImmatureSignatureError():
                 claim = "iat" if "(iat)" in str(error) else "nbf"
                 return f"{claim}: the token is not valid yet; a leeway= makes up for clocks that differ"
             case jwt.MissingRequiredClaimError():
-                return f"{error.claim}: the token does not have it"
+                return f"{error.claim}: the token does not have it; its issuer has to write it"
             case jwt.InvalidAudienceError():
                 audience = self._expected.audience
                 if audience is None:
                     return "aud: the token is for a certain audience, and JWT(audience=) names none"
-                return f"aud: the token is not for {' or '.join(audience)}"
+                return f"aud: the token is not for {' or '.join(audience)}; ask the issuer for one that is"
             case jwt.InvalidIssuerError():
-                return f"iss: the token is not from {' or '.join(self._expected.issuer or ())}"
+                return (
+                    f"iss: the token is not from {' or '.join(self._expected.issuer or ())}; "
+                    "name its issuer in JWT(issuer=), if you trust it"
+                )
             case jwt.InvalidIssuedAtError():
                 return "iat: expected a number of Unix seconds"
         return f"the token is no signed JWT ({shown(error, 80)})"

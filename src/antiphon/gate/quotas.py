@@ -147,12 +147,16 @@ class Quota:
         except BackendUnavailable as error:
             note_refusal(connection.scope, Refusal.UNAVAILABLE)
             raise CannotVerify(
-                f"the hub's backend is away, and Quota(while_away=WhileAway.CLOSED) lets nobody in: {error}",
+                f"the hub's backend is away, and Quota(while_away=WhileAway.CLOSED) lets nobody in; "
+                f"start it, or give WhileAway.OPEN: {error}",
                 retry_after=1,
             ) from error
         if not claimed.granted:
             note_refusal(connection.scope, Refusal.QUOTA)
-            text = f"this {what} has {limit} connections already (Quota(connections_per_{what}={limit}))"
+            text = (
+                f"this {what} has {limit} connections already (Quota(connections_per_{what}={limit})); "
+                "raise it, or give over=Over.REPLACE"
+            )
             raise OverQuota(text, claimed.wait)
 
     def _sink(self, connection: HTTPConnection) -> Sink:

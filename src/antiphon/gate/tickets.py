@@ -124,7 +124,10 @@ class Tickets(WebSocketBearer):
         except BackendUnavailable as error:
             raise _unavailable(error) from error
         if packed is None:
-            raise InvalidToken(f"the ticket was used, is older than {self.lifetime:g} s, or was never issued")
+            raise InvalidToken(
+                f"the ticket was used, is older than {self.lifetime:g} s, or was never issued; "
+                "ask for a new one before each connect"
+            )
         return _unpack(packed)
 
     def _key(self, ticket: str) -> str:
@@ -166,4 +169,4 @@ def _unpack(packed: bytes) -> Identity:
 
 
 def _unavailable(error: BackendUnavailable) -> CannotVerify:
-    return CannotVerify(f"the hub's backend is away, and with it all tickets: {error}", retry_after=1)
+    return CannotVerify(f"the hub's backend is away, and with it all tickets; start it again: {error}", retry_after=1)

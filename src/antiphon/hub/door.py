@@ -82,7 +82,10 @@ class HubDoor:
 
     def _check(self, identity: Identity) -> None:
         if self._revocations.covers(identity):
-            raise Revoked("the identity was revoked: hub.revoke() was called for its user, its session, or all")
+            raise Revoked(
+                "the identity was revoked: hub.revoke() was called for its user, its session, or all; "
+                "log in again for a new token"
+            )
 
     # Who is out
 
