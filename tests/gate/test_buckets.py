@@ -5,15 +5,21 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.gate import spending as pure
 from antiphon.gate.allowances import Allowance, CommonAllowance, Per
 from antiphon.gate.buckets import Buckets, Measure
-from antiphon.gate.limits import NOTHING
 from antiphon.identity import IDENTITY_KEY, Identity
+
+try:
+    from antiphon.gate import _spending
+except ImportError:
+    _spending = None  # type: ignore[assignment]
 
 
 def of_a_table(buckets: Buckets, key: Hashable = "ann") -> Allowance:
@@ -152,6 +158,48 @@ def test_who_keeps_a_bucket_finds_the_one_that_others_find_after_any_turn() -> N
     assert kept.lack(0.004, 3) == of_a_table(table).lack(0.004, 3) > 0
 
 
-def test_of_nothing_nothing_can_be_taken() -> None:
-    assert NOTHING.take(5.0, 1) > 0
-    assert NOTHING.take(6.0, 1) > 0
+TWINS = [pytest.param(pure, id="pure"), *([pytest.param(_spending, id="native")] if _spending is not None else [])]
+MESSAGES = st.one_of(st.text(max_size=40), st.binary(max_size=40))
+
+
+def spent(twin: Any, rates: list[tuple[float, float, bool]], messages: list[tuple[float, str | bytes]]) -> list[Any]:
+    """What passes, and when the buckets are full afterwards."""
+    table = twin.Table()
+    shares = [twin.Share(step, depth, table) for step, depth, _ in rates]
+    passes = twin.Spending(zip(shares, (in_bytes for _, _, in_bytes in rates), strict=True)).passes
+    now, found = 100.0, []
+    for pause, data in messages:
+        now += pause
+        found.append((passes(now, data), *(share.bucket.due for share in shares)))
+    return found
+
+
+@pytest.mark.skipif(_spending is None, reason="the native twin was not built")
+@given(
+    st.lists(st.tuples(st.floats(0.01, 3), st.floats(0, 9), st.booleans()), max_size=3),
+    st.lists(st.tuples(st.floats(0, 2), MESSAGES), max_size=30),
+)
+def test_both_twins_let_the_same_pass(
+    rates: list[tuple[float, float, bool]], messages: list[tuple[float, str | bytes]]
+) -> None:
+    assert spent(_spending, rates, messages) == spent(pure, rates, messages)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_who_is_over_one_rate_spends_from_none(twin: Any) -> None:
+    found = spent(twin, [(1.0, 2.0, False), (1.0, 5.0, True)], [(0, "four"), (0, b"two"), (0, "\u20ac"), (1, "a")])
+    assert [passed for passed, *_ in found] == [True, False, False, True]
+    assert found[0][1:] == found[1][1:] == found[2][1:] == (101.0, 104.0)
+    assert found[3][1:] == (102.0, 105.0)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_a_share_of_an_earlier_turn_lets_nothing_pass(twin: Any) -> None:
+    table = twin.Table()
+    share = twin.Share(1.0, 5.0, table)
+    passes = twin.Spending([(share, False)]).passes
+    assert passes(1.0, "a")
+    table.turn += 1
+    assert not passes(2.0, "a")
+    share.turn = table.turn
+    assert passes(3.0, "a")

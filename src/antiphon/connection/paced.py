@@ -7,7 +7,8 @@ read: the inbox fills, then the server stops reading from the socket, and the pe
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, Generic, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias
 
 import anyio
 from starlette.requests import StateT
@@ -33,45 +34,16 @@ class Excess(NamedTuple):
     reason: str = ""
 
 
-class Tokens(Protocol):
-    """Tokens; full again when it is `due`."""
-
-    due: float
-
-
-class TokenTable(Protocol):
-    """Where a bucket was found."""
-
-    @property
-    def turn(self) -> int: ...
-
-
-class Purse(Protocol):
-    """A bucket in which a token takes `step` seconds and all take `depth`; the right one while it is the table's
-    `turn`."""
-
-    @property
-    def step(self) -> float: ...
-    @property
-    def depth(self) -> float: ...
-    @property
-    def bucket(self) -> Tokens: ...
-    @property
-    def table(self) -> TokenTable: ...
-    @property
-    def turn(self) -> int: ...
+Passes: TypeAlias = Callable[[float, str | bytes], bool]
+"""Whether a message that was received at this time may pass, as far as that is known at once; it is counted then."""
 
 
 class Pace(Protocol):
     """What is asked for each message of one connection."""
 
     @property
-    def quick(self) -> Purse:
-        """Asked first, for one token; where it has none, or none that is sure, `spend` is."""
-
-    @property
-    def in_bytes(self) -> bool:
-        """Whether a message takes as many tokens of `quick` as it has bytes."""
+    def passes(self) -> Passes:
+        """Asked first; where it says no, `spend` is."""
 
     patience: float
     """Seconds for which messages of a peer that has gone may wait, in all."""
@@ -83,12 +55,11 @@ class Pace(Protocol):
 class Intake:
     """What one connection has received and not let pass."""
 
-    __slots__ = ("_gone_since", "_held_until", "_patience", "_releasing", "held", "in_bytes", "quick", "spend")
+    __slots__ = ("_gone_since", "_held_until", "_patience", "_releasing", "held", "passes", "spend")
 
     def __init__(self, pace: Pace) -> None:
         self.spend: Final = pace.spend
-        self.quick: Final = pace.quick
-        self.in_bytes: Final = pace.in_bytes
+        self.passes: Final = pace.passes
         self._patience: Final = pace.patience
         self.held: str | bytes | None = None
         """A message that waits,"""
@@ -109,7 +80,7 @@ class Intake:
             text: str | None = message.get("text")
             data = text if text is not None else message["bytes"]
             now = life.clock()
-            if (excess := self.spend(now, data)) is None:
+            if self.passes(now, data) or (excess := self.spend(now, data)) is None:
                 return message
             data = await self.settle(websocket, excess, data, now)
         if data is None:
@@ -152,9 +123,7 @@ class Intake:
 
 
 def _receiver(method: str, kind: type | None, expected: str) -> Any:
-    """One of the methods that receive. The hot path of `WebSocket` with a bucket's arithmetic in it, which saves a call
-    (benchmarks/rates.py).
-    """
+    """One of the methods that receive. The hot path of `WebSocket` with the question in it (benchmarks/rates.py)."""
 
     async def receive(self: PacedWebSocket[Any]) -> str | bytes:
         life, intake = self._life, self._intake
@@ -167,20 +136,7 @@ def _receiver(method: str, kind: type | None, expected: str) -> Any:
             data = await carrier.read()
             if data is not None:
                 now = life.read_at = life.clock()
-                share = intake.quick
-                bucket = share.bucket
-                due = bucket.due
-                if due < now:
-                    due = now
-                if not intake.in_bytes:
-                    due += share.step
-                elif type(data) is bytes or data.isascii():
-                    due += share.step * len(data)
-                else:
-                    due += share.step * size_of(data)
-                if due - now <= share.depth and share.turn == share.table.turn:
-                    bucket.due = due
-                elif (excess := intake.spend(now, data)) is not None:
+                if not intake.passes(now, data) and (excess := intake.spend(now, data)) is not None:
                     data = await intake.settle(self, excess, data, now)
         else:
             data = await self._next(method)

@@ -12,6 +12,7 @@ from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.networks import network_of
 from antiphon.types import Scope
 
+from .backend import Share
 from .buckets import ALONE, Bucket, Buckets, Measure
 
 logger: Final = logging.getLogger("antiphon")
@@ -40,22 +41,18 @@ NEVER: Final = -1
 ALLOWED: Final = frozenset([*WHO, Per.TOPIC, *(who | Per.TOPIC for who in WHO)])
 
 
-class Allowance:
+class Allowance(Share):
     """What one connection may spend of a rate: of a bucket of its own.
 
-    `connection.paced` does what `take` does by itself, so that a message costs no call.
+    `Spending` does what `take` does, for all of a connection at once.
     """
 
-    __slots__ = ("bucket", "depth", "measure", "step", "table", "turn")
+    __slots__ = ("buckets", "measure")
 
-    def __init__(self, measure: Measure, table: Buckets = ALONE) -> None:
+    def __init__(self, measure: Measure, buckets: Buckets = ALONE) -> None:
+        super().__init__(measure.step, measure.depth, buckets)
         self.measure: Final = measure
-        self.step: float = measure.step
-        self.depth: float = measure.depth
-        self.table: Buckets = table
-        self.bucket: Bucket = Bucket()
-        """The right one, where it was found in this `turn` of the table."""
-        self.turn: int = table.turn
+        self.buckets: Final = buckets
 
     def find(self, now: float) -> Bucket | None:
         """The bucket; None where nobody can tell whose it is, who is not limited."""
@@ -103,12 +100,12 @@ class CommonAllowance(Allowance):
 
     def find(self, now: float) -> Bucket | None:
         """`Allowance`."""
-        if self.turn == self.table.turn:
+        if self.turn == self.buckets.turn:
             return self.bucket
         key = self._key or self._find_key()
         if key is None:
             return None
-        self._keep(self.table.find(key, now), NEVER if self._key is None else self.table.turn)
+        self._keep(self.buckets.find(key, now), NEVER if self._key is None else self.buckets.turn)
         return self.bucket
 
     def _find_key(self) -> Hashable:

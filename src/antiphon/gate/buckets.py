@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
+from .backend import Bucket, Table
+
 __all__ = ["ALONE", "Bucket", "Buckets", "Measure"]
 
 TOLERANCE: Final = 1e-7
@@ -35,32 +37,22 @@ class Measure:
         return due + cost * self.step
 
 
-class Bucket:
-    """Full when it is made."""
-
-    __slots__ = ("due",)
-
-    def __init__(self) -> None:
-        self.due: float = 0.0
-        """When it is full again."""
-
-
-class Buckets:
+class Buckets(Table):
     """Of users, addresses or topics: those that are not full, at most `most`.
 
     Kept in two generations. A bucket that is looked up goes into the young one. When a bucket has had time to fill
     since the generations changed, or the young one has half of `most`, the old one is forgotten and the young one is
     old: the work of that is spread by nobody and needs no timer. A bucket that is forgotten too early is a full one.
 
-    Who looks up a bucket may keep it as long as `turn` is what it was; then it may be in no generation any more.
+    Who looks up a bucket may keep it while `turn`, how often the generations have changed, is what it was. Then it may
+    be in no generation any more.
     """
 
-    __slots__ = ("_began", "_half", "_old", "_young", "measure", "turn")
+    __slots__ = ("_began", "_half", "_old", "_young", "measure")
 
     def __init__(self, measure: Measure, most: int) -> None:
+        super().__init__()
         self.measure: Final = measure
-        self.turn: int = 0
-        """How often the generations have changed."""
         self._half: Final = max(1, most // 2)
         self._young: dict[Hashable, Bucket] = {}
         self._old: dict[Hashable, Bucket] = {}

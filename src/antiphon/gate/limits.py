@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from antiphon.connection import WebSocket
-from antiphon.connection.paced import Excess, PacedWebSocket, size_of
+from antiphon.connection.paced import Excess, PacedWebSocket, Passes
 from antiphon.events import Refusal
 from antiphon.exceptions import HTTPException, RegistrationError
 from antiphon.shown import shown
@@ -18,7 +18,7 @@ from antiphon.status import WS_1008_POLICY_VIOLATION, WS_3008_TIMEOUT
 from antiphon.types import Receive, Scope, Send
 
 from .allowances import Allowance, Per
-from .buckets import Measure
+from .backend import Spending
 from .rates import TOO_FAST, OverRate, Rate, now_of, too_many
 from .refusals import note_refusal
 
@@ -137,33 +137,24 @@ class Limits:
         )  # fmt: skip
 
 
-NOTHING: Final = Allowance(Measure(1, 1, 0, 0))
-"""Of this nothing can be taken."""
-
-
 class RoutePace:
     """`paced.Pace` of one connection."""
 
-    __slots__ = ("_limits", "_scope", "_shares", "_sizes", "in_bytes", "patience", "quick")
+    __slots__ = ("_limits", "_scope", "_shares", "passes", "patience")
 
     def __init__(self, limits: Limits, scope: Scope) -> None:
         rates = limits.rates
         self._limits = limits
-        self._sizes = any(rate.in_bytes for rate in rates)
         self._scope = scope
         self._shares: tuple[tuple[Rate, Allowance], ...] = tuple((rate, rate.share(scope)) for rate in rates)
         self.patience: float = max(rate.longest_wait for rate in rates)
         """`paced.Pace`."""
-        self.in_bytes: bool = len(rates) == 1 and rates[0].in_bytes
+        self.passes: Passes = Spending((share, rate.in_bytes) for rate, share in self._shares).passes
         """`paced.Pace`."""
-        self.quick: Allowance = self._shares[0][1] if len(rates) == 1 else NOTHING
-        """`paced.Pace`: the commonest, one rate."""
 
     def spend(self, now: float, data: str | bytes) -> Excess | None:
         """`paced.Pace`: all of them let it through, or wait; or none is spent."""
         shares = self._shares
-        if self._passes(now, data):
-            return None
         most, slowest = 0.0, None
         for rate, share in shares:
             lack = share.lack(now, rate.cost_of(data))
@@ -180,22 +171,6 @@ class RoutePace:
             return None
         self._limits.tell(self._scope, slowest, now, "it is read more slowly", "rates=", refused=False)
         return Excess(most)
-
-    def _passes(self, now: float, data: str | bytes) -> bool:
-        """Whether all have enough, as far as that is known without a look into tables; it is spent then."""
-        size = size_of(data) if self._sizes else 1
-        dues = []
-        for rate, share in self._shares:
-            if share.turn != share.table.turn:
-                return False
-            due = share.bucket.due
-            due = (due if due > now else now) + (share.step * size if rate.in_bytes else share.step)
-            if due - now > share.depth:
-                return False
-            dues.append((share.bucket, due))
-        for bucket, due in dues:
-            bucket.due = due
-        return True
 
 
 def excess_of(rate: Rate, lack: float, *, replies: bool = True) -> Excess:
