@@ -385,7 +385,7 @@ def test_requests_are_let_in_by_the_same_scheme(no_token_in_logs: Watch) -> None
     assert told == [
         "GET /me refused: 401, no token: one is expected in the header Authorization (Bearer), as the "
         "bearer subprotocol, in the cookie session or in the first message",
-        "GET /me refused: 401, verify() knows no such token",
+        "GET /me refused: 401, verify() knows no such token; log in again for a new one",
     ]
     assert [masked(line) for line in told] == told  # a filter for secrets finds none
 
@@ -395,7 +395,10 @@ async def test_a_refusal_is_one_line_in_the_log(no_token_in_logs: Watch) -> None
     assert await told(scheme, headers={"Authorization": "Bearer wrong"}) == 401
     assert await told(scheme, first="wrong") == (3000, "Invalid token")
     before, after = (text for text in no_token_in_logs.texts if "refused" in text)
-    assert "endpoint (/ws) refused: 401, verify() knows no such token (InvalidToken in " in before
+    assert (
+        "endpoint (/ws) refused: 401, verify() knows no such token; log in again for a new one (InvalidToken in "
+        in before
+    )
     assert after == "WebSocket /ws refused: 3000, verify() knows no such token"
 
 

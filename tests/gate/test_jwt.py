@@ -21,6 +21,11 @@ from antiphon.gate import JWKS, JWT, Identity, InvalidToken
 
 from .tokens import ALGORITHMS, SECRET, Watch, claims, jwk, kept, no_token_in_logs, part, pem, private_key, signed
 
+ASK = "ask the issuer for one that is"
+NAME_IT = "name its issuer in JWT(issuer=), if you trust it"
+GIVE_IT = "give JWT() the issuer's key, if the token is genuine"
+NO_SUCH_KEY = f"the signature is not that of a key we know; {GIVE_IT}"
+
 __all__ = ["Watch", "no_token_in_logs"]
 
 
@@ -56,7 +61,7 @@ async def test_a_token_of_every_algorithm_is_verified(algorithm: str, form: str)
     }[form]
     assert (await identity(JWT(given, algorithms=[algorithm]), signed(algorithm))).user == "ada"
     other = signed(algorithm, "other")
-    assert await refused(JWT(given, algorithms=[algorithm]), other) == "the signature is not that of a key we know"
+    assert await refused(JWT(given, algorithms=[algorithm]), other) == NO_SUCH_KEY
 
 
 async def test_every_edwards_curve_is_one_algorithm() -> None:
@@ -126,7 +131,10 @@ async def test_a_token_names_its_key() -> None:
     scheme = JWT(keys={"a": SECRET + "a", "b": SECRET + "b"}, algorithms=["HS256"])
     assert (await identity(scheme, signed(name="b", headers={"kid": "b"}))).user == "ada"
     assert "signature" in await refused(scheme, signed(name="b", headers={"kid": "a"}))
-    assert await refused(scheme, signed(name="b", headers={"kid": "c"})) == "kid: no key for HS256 has the name 'c'"
+    assert (
+        await refused(scheme, signed(name="b", headers={"kid": "c"}))
+        == f"kid: no key for HS256 has the name 'c'; {GIVE_IT}"
+    )
     assert (await identity(scheme, signed(name="b"))).user == "ada"  # tried one by one
 
 
@@ -155,7 +163,9 @@ async def test_a_public_key_is_no_secret_whoever_says_so() -> None:
     """The classic: HS256 over the published key. PyJWT refuses to sign so; an attacker does not ask it."""
     public = pem(private_key("RS256"))
     forged = by_hand({"alg": "HS256"}, claims(), public.encode())
-    assert await refused(JWT(public, algorithms=["RS256"]), forged) == "alg: 'HS256' is not among the algorithms RS256"
+    assert await refused(JWT(public, algorithms=["RS256"]), forged) == (
+        "alg: 'HS256' is not among the algorithms RS256; add it, if the issuer signs so"
+    )
     both = JWT(keys=[public, SECRET], algorithms=["RS256", "HS256"])
     assert "signature" in await refused(both, forged)
     assert (await identity(both, signed())).user == "ada"
@@ -179,7 +189,7 @@ async def test_a_key_of_rsa_verifies_only_with_what_was_asked_for() -> None:
 
 LATER = 10**6
 CASES: list[tuple[str, dict[str, Any], str]] = [
-    ("expired", {"exp": -11}, "exp: the token has expired"),
+    ("expired", {"exp": -11}, "exp: the token has expired; log in again, or refresh it in time"),
     ("not yet", {"nbf": +30}, "nbf: the token is not valid yet; a leeway= makes up for clocks that differ"),
     (
         "issued in the future",
@@ -216,21 +226,33 @@ async def test_a_time_that_is_none_is_refused(claim: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("said", "wanted", "note"),
     [
-        ({"aud": "shop"}, {"audience": "chat"}, "aud: the token is not for chat"),
-        ({"aud": ["shop", "desk"]}, {"audience": ["chat", "talk"]}, "aud: the token is not for chat or talk"),
+        ({"aud": "shop"}, {"audience": "chat"}, "aud: the token is not for chat; " + ASK),
+        (
+            {"aud": ["shop", "desk"]},
+            {"audience": ["chat", "talk"]},
+            "aud: the token is not for chat or talk; " + ASK,
+        ),
         ({"aud": "shop"}, {}, "aud: the token is for a certain audience, and JWT(audience=) names none"),
-        ({"aud": [1]}, {"audience": "chat"}, "aud: the token is not for chat"),
-        ({}, {"audience": "chat"}, "aud: the token does not have it"),
-        ({"iss": "them"}, {"issuer": "us"}, "iss: the token is not from us"),
-        ({"iss": "u"}, {"issuer": "us"}, "iss: the token is not from us"),
-        ({}, {"issuer": "us"}, "iss: the token does not have it"),
-        ({"exp": None}, {}, "exp: the token does not have it"),
-        ({"sub": None}, {}, "sub: the token does not have it"),
+        ({"aud": [1]}, {"audience": "chat"}, "aud: the token is not for chat; " + ASK),
+        ({}, {"audience": "chat"}, "aud: the token does not have it; its issuer has to write it"),
+        (
+            {"iss": "them"},
+            {"issuer": "us"},
+            "iss: the token is not from us; " + NAME_IT,
+        ),
+        (
+            {"iss": "u"},
+            {"issuer": "us"},
+            "iss: the token is not from us; " + NAME_IT,
+        ),
+        ({}, {"issuer": "us"}, "iss: the token does not have it; its issuer has to write it"),
+        ({"exp": None}, {}, "exp: the token does not have it; its issuer has to write it"),
+        ({"sub": None}, {}, "sub: the token does not have it; its issuer has to write it"),
         ({"sub": ""}, {}, "sub: expected a str that is not empty"),
         ({"sub": True}, {}, "sub: expected a str that is not empty"),
         ({"sub": ["ada"]}, {}, "sub: expected a str that is not empty"),
         ({"sub": {"name": "ada"}}, {}, "sub: expected a str that is not empty"),
-        ({}, {"required": ["exp", "tenant"]}, "tenant: the token does not have it"),
+        ({}, {"required": ["exp", "tenant"]}, "tenant: the token does not have it; its issuer has to write it"),
         ({"sid": 5}, {}, "sid, jti: expected a str"),
         ({"scope": 5}, {}, "scope: expected names with spaces between, or a list of them"),
         ({"scope": ["a", 1]}, {}, "scope: expected names with spaces between, or a list of them"),
