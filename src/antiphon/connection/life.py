@@ -40,6 +40,8 @@ HANDLING_SECONDS: Final = 0.05
 """After a message was read, its handling may go on this long before `send_text` and its like learn that the peer is
 gone. Long enough for a loop over all connections, short enough for an endpoint that only sends from then on."""
 
+LONG_AGO: Final = -HANDLING_SECONDS
+
 
 class Life:
     """The states of one connection, and its end. `way` is set before anything is asked."""
@@ -57,7 +59,7 @@ class Life:
         self.client_state: WebSocketState = CONNECTING
         self.application_state: WebSocketState = CONNECTING
         self.clock: Callable[[], float] = clock
-        self.read_at: float = -HANDLING_SECONDS
+        self.read_at: float = LONG_AGO
         """When the endpoint last read a message of the peer."""
         self.ended: Closed | None = None
         """How the connection ended, as far as a message told; `closed` knows more."""

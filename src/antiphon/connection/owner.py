@@ -6,9 +6,12 @@ Knows nothing of messages or states.
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final
+from weakref import ref
 
 from antiphon.types import Scope
 
@@ -18,6 +21,36 @@ current_owner: ContextVar[object] = ContextVar("antiphon.owner", default=None)
 OWNER_EXTENSION: Final = "antiphon.owner"
 
 running_loop: Final = asyncio._get_running_loop
+
+Clock = Callable[[], float]
+
+
+class _Here(threading.local):
+    """What all connections of one thread hold, as one object for all of them (benchmarks: idle)."""
+
+    def __init__(self) -> None:
+        self.thread: int = threading.get_ident()
+        self.clock: Callable[[], Clock | None] = lambda: None
+        """The clock of the newest connection's loop, while a connection holds it."""
+
+
+_here: Final = _Here()
+
+
+def this_thread() -> int:
+    """`threading.get_ident()`, as the same object every time."""
+    return _here.thread
+
+
+def clock_of(loop: asyncio.AbstractEventLoop | None) -> Clock:
+    """The loop's clock, and where there is none, time.monotonic."""
+    if loop is None:
+        return time.monotonic
+    clock = _here.clock()
+    if clock is None or getattr(clock, "__self__", None) is not loop:
+        clock = loop.time
+        _here.clock = ref(clock)
+    return clock
 
 
 def owner_token(scope: Scope) -> object:

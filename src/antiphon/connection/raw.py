@@ -9,8 +9,6 @@ Knows nothing of routing, of how an endpoint's ending becomes a close code, or o
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from typing import Any, Final, Generic
 
 import anyio.lowlevel
@@ -23,7 +21,7 @@ from antiphon.types import Carrier, ClosedBy, Message, Receive, Scope, Send, Sin
 from .foreign import ForeignSenders
 from .life import OPEN_SENDS, Life
 from .options import ConnectionOptions
-from .owner import current_owner, owner_token, run_in, run_soon, running_loop
+from .owner import clock_of, current_owner, owner_token, run_in, run_soon, running_loop, this_thread
 from .state import CONNECTED, CONNECTING, LOST, Closed, WebSocketState, unexpected
 from .ways import Direct, OverAsgi, OverMiddleware, Way, carrier_of, is_unwrapped
 
@@ -50,18 +48,23 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     _intake: Any = None
     """What makes messages wait; `paced.py` has it."""
 
+    _unheard: int = 0
+    """Own sends since the last receive."""
+
+    _foreign_senders: ForeignSenders | None = None
+    """From the first of them on."""
+
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             raise ValueError(f"a WebSocket needs a scope of type 'websocket', not {scope['type']!r}")
         super().__init__(scope)
-        self.options = scope.get(OPTIONS_KEY) or self.options
+        if OPTIONS_KEY in scope:
+            self.options = scope[OPTIONS_KEY] or self.options
         self._loop = running_loop()
-        self._thread = threading.get_ident()
+        self._thread = this_thread()
         self._owner = owner_token(scope)
         current_owner.set(self._owner)
-        self._life = Life(self._loop, time.monotonic if self._loop is None else self._loop.time)
-        self._unheard = 0
-        self._foreign_senders: ForeignSenders | None = None
+        self._life = Life(self._loop, clock_of(self._loop))
         self._carrier: Carrier | None = None
         """Our server, when nothing stands between: the short way."""
         self._life.way = self._choose_way(receive, send)
@@ -174,7 +177,8 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
         """
         life = self._life
         expected = life.expected_receives()
-        self._unheard = 0
+        if self._unheard:
+            self._unheard = 0
         message = await (life.way.receive() if self._intake is None else self._intake.receive(self))
         try:
             life.client_state = expected[message["type"]]

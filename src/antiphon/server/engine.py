@@ -28,7 +28,7 @@ from .backend import Flusher, Pipe, Turns, Twin
 from .config import ServerConfig
 from .keepalive import ping_times
 from .limits import Admission, Hoard
-from .scope import ASGI_SPEC_VERSION, SharedHeaders, path_with_query
+from .scope import ASGI_SPEC_VERSION, SharedHeaders, SharedTargets, path_with_query
 from .state import Opening
 from .stop import StopTimes, staggered, stop_times
 
@@ -121,6 +121,7 @@ class Engine:
         self.flusher: Final[Flusher] = self.twin.Flusher(self.loop)
         self.turns: Final[Turns] = self.twin.Turns(self.loop, work_clock)
         self.headers: Final = SharedHeaders()
+        self.targets: Final = SharedTargets(root_path)
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
         self.ping_times: Final = ping_times(self.config.ping_interval, self.config.ping_timeout, self.deadlines.tick)
@@ -131,6 +132,7 @@ class Engine:
         self.unfinished: Final[Hoard[Stoppable]] = Hoard(self.config.unfinished_bytes)
         self.unread: Final[Hoard[Stoppable]] = Hoard(self.config.unread_bytes)
         self._address: tuple[str, int | None] | None = None
+        self._host = ""
         self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
         self._stop_bound: Final = stop_bound
@@ -181,6 +183,15 @@ class Engine:
         if server != self._address:
             self._address = server
         return self._address
+
+    def shared_client(self, client: tuple[str, int] | None) -> tuple[str, int] | None:
+        """A client's address, whose host is the last one's object: behind a proxy all have one."""
+        if client is None:
+            return None
+        if client[0] != self._host:
+            self._host = client[0]
+            return client
+        return self._host, client[1]
 
     def note_unfinished(self, session: Stoppable, address: str, size: int) -> None:
         """A session holds so much of an unfinished message. Too much for all together: the greediest are given up."""

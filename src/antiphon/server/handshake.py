@@ -19,7 +19,7 @@ from antiphon.wire.handshake import Request, accept_response, parse_request, ref
 from .backend import Pipe
 from .denial import Denial
 from .engine import Engine
-from .scope import build_scope, path_of
+from .scope import NO_DETAILS, build_scope, path_of
 from .sockets import direct_fd, peer_address
 from .state import Opening, move
 from .watch import Watch
@@ -122,6 +122,7 @@ class Handshake:
             watch.abort()
             return
         tls = transport.get_extra_info("sslcontext") is not None
+        client = engine.shared_client(client)
         address = client[0] if client is not None else ""
         status = engine.admit(address)
         if status is not None:
@@ -129,7 +130,7 @@ class Handshake:
             raise HandshakeError(status, engine.refusals[status], engine.retry_headers)
         self._session.address = address
         scope = build_scope(
-            request,
+            engine.targets.read(request.target),
             engine.headers.share(request.headers),
             subprotocols(request),
             asgi=engine.asgi,
@@ -139,7 +140,7 @@ class Handshake:
             server=engine.shared_address(server),
             state=engine.app_state.copy(),
             extensions={
-                "websocket.http.response": {},
+                "websocket.http.response": NO_DETAILS,
                 CARRIER_EXTENSION: pipe,
                 OBSERVERS_EXTENSION: engine.config.observers,
             },

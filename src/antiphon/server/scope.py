@@ -5,13 +5,13 @@ Thousands of idle connections hold their headers for as long as they live; most 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from antiphon.masking import masked_query
 from antiphon.types import Scope
-from antiphon.wire.handshake import Request
 
 ASGI_SPEC_VERSION: Final = "2.5"
 
@@ -49,6 +49,9 @@ _OWN_VALUES_OF: Final = (
 )
 _COMMON_NAMES: Final = {name: name for name in (*_SHARED_VALUES_OF, *_OWN_VALUES_OF)}
 _AS_IT_IS: Final = "".join(sign for sign in map(chr, range(0x21, 0x7F)) if sign != '"')
+NO_DETAILS: Final[Mapping[str, Any]] = MappingProxyType({})
+"""What an extension of ASGI has to say that says nothing but that it is there: one object for all scopes."""
+
 _MAX_SHARED: Final = 1024
 _MAX_SHARED_SIZE: Final = 256
 
@@ -74,8 +77,47 @@ class SharedHeaders:
         return result
 
 
+class Target(NamedTuple):
+    """A request's target as ASGI has it."""
+
+    path: str
+    raw_path: bytes
+    query: bytes
+
+
+class SharedTargets:
+    """Gives connections to one path in a row one object for it. Never one with a query, which may hold a secret."""
+
+    def __init__(self, root_path: str) -> None:
+        self._root_path: Final = root_path
+        self._last: tuple[bytes, Target] = (b"", Target("", b"", b""))
+
+    def read(self, target: bytes) -> Target:
+        """The path as uvicorn's HTTP protocols build it: `root_path` in front of `path` and `raw_path`."""
+        last, known = self._last
+        if target == last:
+            return known
+        read = _read_target(target, self._root_path)
+        if not read.query:
+            self._last = (target, read)
+        return read
+
+
+def _read_target(target: bytes, root_path: str) -> Target:
+    raw_path, _, query = target.partition(b"?")
+    if not raw_path.startswith(b"/"):
+        raw_path = _origin_form(raw_path)
+    path = raw_path.decode("latin-1")
+    if "%" in path or not path.isascii():
+        path = unquote(raw_path)
+    if root_path:
+        path = root_path + path
+        raw_path = root_path.encode() + raw_path
+    return Target(path, raw_path, query)
+
+
 def build_scope(
-    request: Request,
+    target: Target,
     headers: list[tuple[bytes, bytes]],
     subprotocols: list[str],
     *,
@@ -87,16 +129,8 @@ def build_scope(
     state: dict[str, Any],
     extensions: dict[str, Any],
 ) -> Scope:
-    """The scope, with the path as uvicorn's HTTP protocols build it: `root_path` in front of `path` and `raw_path`."""
-    raw_path, _, query = request.target.partition(b"?")
-    if not raw_path.startswith(b"/"):
-        raw_path = _origin_form(raw_path)
-    path = raw_path.decode("latin-1")
-    if "%" in path or not path.isascii():
-        path = unquote(raw_path)
-    if root_path:
-        path = root_path + path
-        raw_path = root_path.encode() + raw_path
+    """The scope, in which what most connections have in common is one object."""
+    path, raw_path, query = target
     return {
         "type": "websocket",
         "asgi": asgi,
