@@ -20,6 +20,8 @@ from tests.built import CACHE, built, step
 from tests.commands import ROOT
 from tests.node import tools
 
+pytestmark = pytest.mark.timeout(900)  # who comes first builds the site, with what builds it; the others wait
+
 PAGES = (
     "index.html",
     "docs/tutorial/2-chat.html",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from antiphon.clients import runtime_py
 from tests.node import tool
 
@@ -15,6 +17,7 @@ from .test_torture import USE_PY as TORTURE_PY
 CLIENTS = {"chat": (CHAT, USE_PY), "renewal": (HERE / "app.py", AUTH_PY), "torture": (TORTURE, TORTURE_PY)}
 
 
+@pytest.mark.timeout(900)  # two type checkers over all clients at once
 async def test_python_clients_and_their_use_are_clean_under_mypy_and_pyright(
     tmp_path: Path, other_python: Path
 ) -> None:
