@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.hub import Hub, TopicOptions
 from antiphon.hub.audience import REST_PER_WATCHER, Audience
-from antiphon.hub.message import Parcel
+from antiphon.hub.envelope import encode_json
+from antiphon.hub.message import Parcel, presence_diff
+from antiphon.hub.presence import Diff, Listed
 from antiphon.hub.records import Change, Roster
+from antiphon.hub.store import Store
 from antiphon.testing import virtual_time
 from antiphon.testing.hub_contract import compose
 from antiphon.testing.hub_sinks import Connection
 
 MANY = 1000
 REST = MANY * REST_PER_WATCHER
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(), lambda inner: st.lists(inner), max_leaves=5
+)
 
 
 class Told:
@@ -190,3 +199,46 @@ async def test_a_crowd_costs_each_member_less_than_an_event_for_each_other(toget
     assert len(crowd[0].received) < 250
     await joins[0].leave()
     assert not hub._rooms.rooms
+
+
+@virtual_time
+async def test_in_memory_the_members_are_read_once_for_all_who_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every change after that is heard, and none is lost."""
+    rosters: list[str] = []
+    read = Store.roster
+
+    def counting(self: Store, topic: str) -> Roster:
+        rosters.append(topic)
+        return read(self, topic)
+
+    monkeypatch.setattr(Store, "roster", counting)
+    hub = Hub(topics={"t": TopicOptions(presence=True, presence_grace=5)})
+    for number in range(50):
+        lost = Connection()
+        async with hub.join("t", lost, presence=f"user {number}"):
+            lost.sink.die()
+    ann = Connection()
+    async with hub.join("t", ann, presence="ann"):
+        assert rosters == ["t"] * 51, "nobody is left who has heard of them"
+        for _ in range(20):
+            late = Connection()
+            async with hub.join("t", late, presence="ben"):
+                assert compose(late) == compose(ann)
+                assert set(compose(late)) == {"ann", "ben", *(f"user {number}" for number in range(50))}
+        assert len(rosters) == 51
+        await asyncio.sleep(6)
+        late = Connection()
+        async with hub.join("t", late, presence="cem"):
+            assert set(compose(late)) == {"ann", "cem"}
+        assert len(rosters) == 51
+
+
+@given(st.dictionaries(st.text(), st.tuples(st.lists(JSON, min_size=1, max_size=3), st.integers(0, 2))))
+def test_what_members_gave_arrives_as_they_gave_it(given_by: dict[str, tuple[list[Any], int]]) -> None:
+    members = {user: Listed(tuple(map(encode_json, infos)), more) for user, (infos, more) in given_by.items()}
+    parcel = presence_diff("t", Diff(joins=members))
+    event = json.loads(str(parcel.payload))
+    assert event == {"type": "presence_diff", "topic": "t", **json.loads(parcel.raw)}
+    assert event["joins"] == {user: infos for user, (infos, _) in given_by.items()}
+    assert (event["leaves"], event["updates"]) == ({}, {})
+    assert event.get("counts", {}) == {user: len(infos) + more for user, (infos, more) in given_by.items() if more}

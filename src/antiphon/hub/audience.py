@@ -82,9 +82,13 @@ class Audience(Generic[R]):
 
         `first`: somebody is about to `watch`, perhaps nobody does yet.
         """
-        self._reads_until = self._after(len(roster.members) * REST_PER_MEMBER)
         if self._watchers.refresh(roster, came, first=first):
             self._news()
+        self.read()
+
+    def read(self) -> None:
+        """The members are known as they are now: by a roster, or because every change of them is heard here."""
+        self._reads_until = self._after(self._watchers.members * REST_PER_MEMBER)
 
     def watch(self, receiver: R) -> Parcel:
         """From now on it is told changes; returns what it is owed first: all members. After `refresh`."""

@@ -190,6 +190,11 @@ class Joining:
         await audience.showing.answer(self._access.spawn, read, audience.rest)
 
     async def _read_members(self, local: LocalTopic, audience: Audience[LocalReceiver]) -> None:
+        if self._access.in_process and audience.watching:
+            await self._access.presence_count(local.name)  # who has left by the clock is told of
+            local.station.drain()
+            audience.read()
+            return
         came: list[Change] = []
         audience.expect(came)
         try:

@@ -82,6 +82,11 @@ class Watchers(Generic[R]):
         """Somebody was shown the members, so that they have to stay true."""
         return self._replica is not None
 
+    @property
+    def members(self) -> int:
+        """How many, as far as anybody here has heard."""
+        return 0 if self._replica is None else len(self._replica.members)
+
     def expect(self, came: list[Change]) -> None:
         """The changes that come before an answer are noted in `came`."""
         self._asking.append(came)

@@ -166,8 +166,8 @@ class InProcessBackend(Backend, Protocol):
 
     - Any thread may call, at any time: before `start`, without it, and after `stop`. `loop` is None.
     - It is never in trouble: it does not raise `BackendUnavailable`, nor call `lost`, `restored` or `forgotten`.
-    - No method but `start` and `stop` suspends. `publish` has called `deliver` and `flush` when it returns, `track` and
-      `untrack` have called `presence_changed`.
+    - No method but `start` and `stop` suspends. `publish` has called `deliver` and `flush` when it returns, each
+      method that changes the members of a topic has called `presence_changed`, in the order of the versions.
     - Entries are delivered whether their topic is subscribed or not; `subscribe` may come late, or not at all.
     - `stop` forgets histories, and the next one begins a new epoch. What still listens hears what comes then.
     """
