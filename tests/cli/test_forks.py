@@ -326,6 +326,37 @@ async def test_a_fork_server_that_hangs_is_not_waited_for() -> None:
     assert out.decode().split() == ["None", "None"]
 
 
+async def test_the_end_of_a_fork_is_noticed_while_its_fork_server_is_stopped() -> None:
+    script = (
+        "def main(*fork):\n"
+        "    if fork:\n"
+        "        return fork[1]()\n"
+        "    import os, signal\n"
+        "    from antiphon.cli import forks\n"
+        "    server = forks.fork_server([])\n"
+        "    first, second = server.fork(main, []), server.fork(main, [])\n"
+        "    second.kill()\n"
+        "    second.join()\n"
+        "    os.kill(server._pid, signal.SIGSTOP)\n"
+        "    forks.TOLD = 0.1\n"
+        "    first.kill()\n"
+        "    first.join()\n"
+        "    print(first.exitcode, second.exitcode, flush=True)\n"
+        "    os.kill(server._pid, signal.SIGKILL)\n"
+        "main()\n"
+    )
+    program = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            assert program.stdout is not None
+            assert (await program.stdout.readline()).split() == [b"255", b"-9"]
+            await program.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            for one in [*family(program.pid), program.pid]:
+                os.kill(one, signal.SIGKILL)
+
+
 async def test_a_worker_that_is_killed_is_replaced_and_no_zombie_or_descriptor_stays(folder: Path) -> None:
     async with run("main", "--workers", "2", app_dir=folder) as server:
         workers = await all_workers(server)
@@ -407,7 +438,7 @@ async def test_a_signal_in_the_first_moment_of_a_fork_is_not_lost(tmp_path: Path
 
 async def test_a_worker_runs_what_is_registered_for_its_end(folder: Path) -> None:
     (folder / "main.py").write_text(
-        f"import atexit\natexit.register(lambda: print('END', os.getpid(), flush=True))\n{APP}"
+        f"import atexit\natexit.register(lambda: os.write(1, b'END %d\\n' % os.getpid()))\n{APP}"
         "@app.on_event('startup')\ndef fail() -> None:\n    raise ValueError('broken')\n"
     )
     finished = await antiphon("run", "main", "--port", "0", "--workers", "2", cwd=folder)

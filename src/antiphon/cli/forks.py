@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import pickle
+import select
 import selectors
 import signal
 import socket
@@ -30,8 +31,11 @@ Work: TypeAlias = Callable[[Sequence[int], Callable[[], object]], object]
 PATIENCE: Final = 30.0
 """Seconds that the fork server may take to fork on a busy machine."""
 
+TOLD: Final = 10.0
+"""Seconds that it may take to tell that a fork has ended."""
+
 UNKNOWN: Final = 255
-"""Exit code of a fork whose fork server was killed before it could tell."""
+"""Exit code of a fork whose fork server was killed before it could tell, or is stopped and does not tell."""
 
 _SUPERVISORS: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 DEFERRED: Final = frozenset(number for number in signal.Signals if number.name in _SUPERVISORS)
@@ -65,6 +69,10 @@ class Fork:
         return self.exitcode is None
 
     def join(self) -> None:
+        """Until it has ended. Not until a fork server tells that is stopped (SIGSTOP)."""
+        if self.is_alive() and not _has_ended(self.pid, self._status):
+            self._code = UNKNOWN
+            self._status.close()
         self._hear(0)
 
     def terminate(self) -> None:
@@ -93,6 +101,26 @@ class Fork:
         else:  # process 1 inherits the forks of a fork server that was killed, and has to wait for them
             self._code = _code_of_child(self.pid, 0)
         self._status.close()
+
+
+def _has_ended(pid: int, status: socket.socket) -> bool:
+    """Wait for the end of a process. Whether `status` has its code then, or ends."""
+    waiting = select.poll()
+    waiting.register(status, select.POLLIN)
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        pass  # it has ended just now
+    except OSError:  # an old system: `status` alone tells
+        waiting.poll()
+    else:
+        try:
+            waiting.register(process, select.POLLIN)
+            waiting.poll()
+            waiting.unregister(process)
+        finally:
+            os.close(process)
+    return bool(waiting.poll(TOLD * 1000))
 
 
 def _code_of_child(pid: int, options: int) -> int | None:
