@@ -161,7 +161,7 @@ def presence_diff(topic: str, diff: Diff[Listed]) -> Parcel:
 
 
 def _infos_raw(members: Mapping[str, Listed]) -> bytes:
-    """`infos` as JSON. What connections gave is JSON already (benchmarks: crowds)."""
+    """`infos` as JSON. What connections gave is JSON already (benchmarks/crowds.py)."""
     told = [b"%b:[%b]" % (encode_json(user), b",".join(listed.metas)) for user, listed in members.items()]
     return b"{%b}" % b",".join(told)
 
