@@ -134,3 +134,31 @@ def test_a_loop_that_was_blocked_calls_everything_that_became_due_meanwhile(cloc
     clock.now = 1500.0
     turn()
     assert [entry.calls for entry in entries] == [[1500.0]] * 10
+
+
+@pytest.mark.parametrize("when", [1001.0, 1004.95, 1005.0, 1009.0, 1090.0])
+def test_an_heir_is_called_in_its_own_time_at_the_latest_and_who_went_before_not_at_all(
+    clock: Clock, deadlines: Deadlines, when: float
+) -> None:
+    entry, heir = Entry(clock), Entry(clock, when, when)
+    deadlines.enter(entry, 1005.0)
+    deadlines.succeed(entry, heir, when)
+    assert (len(deadlines), entry.slot) == (1, -1)
+    clock.run_until(when + 0.2 + 1e-6)
+    assert entry.calls == []
+    assert any(called >= when for called in heir.calls)
+
+
+def test_an_heir_is_called_where_nobody_went_before_and_where_it_has_a_place(
+    clock: Clock, deadlines: Deadlines
+) -> None:
+    gone, heir, placed, entry = Entry(clock), Entry(clock), Entry(clock), Entry(clock)
+    deadlines.succeed(gone, heir, 1003.0)
+    deadlines.enter(placed, 1002.0)
+    deadlines.enter(entry, 1001.0)
+    deadlines.succeed(entry, placed, 1006.0)
+    assert len(deadlines) == 2
+    clock.run_until(1010.0)
+    assert [round(call, 1) for call in (*heir.calls, *placed.calls)] == [1003.1, 1002.1]
+    assert gone.calls == entry.calls == []
+    assert len(deadlines) == 0

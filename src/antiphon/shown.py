@@ -18,7 +18,10 @@ def shown(value: object, longest: int = LONGEST) -> str:
     Each of these, and a lone surrogate, is shown as its Python escape (`\\n`, `\\x9b`, `\\u202e`); what is printable
     stays as it is, in any script. At most `longest` characters of the value, then `…`. Never raises for a str or bytes.
     """
-    text = value.decode("latin-1") if isinstance(value, bytes | bytearray) else str(value)
+    if isinstance(value, str):
+        text = str(value)
+    else:
+        text = value.decode("latin-1") if isinstance(value, bytes | bytearray) else str(value)
     cut = len(text) > longest
     if cut:
         text = text[:longest]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeAlias, Unpack
+from typing import Any, Final, TypeAlias, Unpack
 
 from starlette.convertors import Convertor
 from starlette.middleware import Middleware
@@ -192,9 +192,12 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         return type(self)(path, self.endpoint, name=self.name, receives=self.receives, sends=self.sends, **around)
 
 
+_OURS: Final = (WebSocketRoute, APIWebSocketRoute)
+
+
 def is_foreign(route: object) -> bool:
     """A WebSocket route of Starlette's or FastAPI's own, which knows nothing of terms."""
-    return isinstance(route, StarletteWebSocketRoute) and not isinstance(route, WebSocketRoute | APIWebSocketRoute)
+    return isinstance(route, StarletteWebSocketRoute) and not isinstance(route, _OURS)
 
 
 def _is_function(endpoint: Callable[..., Any]) -> bool:

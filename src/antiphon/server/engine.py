@@ -22,6 +22,7 @@ from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
 from antiphon.wire import Deflate, Phase, Role, negotiate
 from antiphon.wire.deflate import Agreement
+from antiphon.wire.handshake import header_lines
 
 from . import backend
 from .backend import Flusher, Pipe, Turns, Twin
@@ -133,6 +134,7 @@ class Engine:
         self.unread: Final[Hoard[Stoppable]] = Hoard(self.config.unread_bytes)
         self._address: tuple[str, int | None] | None = None
         self._host = ""
+        self._default_lines: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
         self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
         self._stop_bound: Final = stop_bound
@@ -145,7 +147,7 @@ class Engine:
     def call_app(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, Any]:
         """The coroutine of the app's task for one connection."""
         app = self.app
-        if self._unproxied_app is not None and not any(b"forwarded" in name for name, _ in scope["headers"]):
+        if self._unproxied_app is not None and not _came_by_proxy(scope["headers"]):
             app = self._unproxied_app
         if self._coroutine_functions[id(app)]:
             return app(scope, receive, send)  # type: ignore[return-value]
@@ -193,6 +195,15 @@ class Engine:
             return client
         return self._host, client[1]
 
+    def default_lines(self) -> bytes:
+        """`default_headers` as they go on the wire, made anew when they have changed: uvicorn's do once a second."""
+        known, lines = self._default_lines
+        headers = list(self.default_headers())
+        if headers != known:
+            lines = header_lines(headers)
+            self._default_lines = (headers, lines)
+        return lines
+
     def note_unfinished(self, session: Stoppable, address: str, size: int) -> None:
         """A session holds so much of an unfinished message. Too much for all together: the greediest are given up."""
         for greedy in self.unfinished.note(session, address, size):
@@ -204,6 +215,11 @@ class Engine:
             greedy.give_up_inbox()
 
     # ------------------------------------------------------------ who looks on
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody wants to hear of events: without observers none has to be made."""
+        return bool(self.config.observers)
 
     def emit(self, event: Event) -> None:
         """Tell all observers."""
@@ -273,6 +289,10 @@ class Engine:
                 session.abort()
         if any(session.task is not None for session in self.sessions):
             self.loop.call_later(_CANCEL_AGAIN, self._cancel_rest)  # some have not understood
+
+
+def _came_by_proxy(headers: Headers) -> bool:
+    return b"forwarded" in b"\n".join([name for name, _ in headers])  # a third of the price of any() (connect)
 
 
 async def _call(app: Any, scope: Scope, receive: Receive, send: Send) -> Any:

@@ -89,20 +89,23 @@ class Handshake:
         state = self._pipe.state
         if state > Opening.WAITING_APP:
             return
-        if self._early is None:
-            self._early = bytearray()
-        self._early += data
+        early, self._early = self._early, None
+        if early is not None:
+            early += data
         limit = self._engine.config.handshake_size
         if state == Opening.WAITING_APP:
+            self._early = bytearray(data) if early is None else early
             if len(self._early) > limit:
                 self._watch.abort()
             return
         try:
-            request = parse_request(self._early, max_head=limit)
+            head = data if early is None else early  # a head comes in one piece, as a rule
+            request = parse_request(head, max_head=limit)
             if request is None:
+                self._early = bytearray(data) if early is None else early
                 return
-            rest = self._early[request.consumed :]
-            self._early = rest or None
+            if len(head) > request.consumed:
+                self._early = bytearray(head[request.consumed :])
             self._begin(request)
         except HandshakeError as error:
             self.refuse(error.status, error.reason, error.headers)
@@ -170,10 +173,14 @@ class Handshake:
                 shown(", ".join(masked_subprotocols([subprotocol]))),
             )
             subprotocol = None
-        headers = [*engine.default_headers(), *(message.get("headers") or ())]
-        self._pipe.put(
-            accept_response(self._key, subprotocol=subprotocol, extensions=self._extensions, headers=headers)
+        response = accept_response(
+            self._key,
+            subprotocol=subprotocol,
+            extensions=self._extensions,
+            headers=message.get("headers") or (),
+            lines=engine.default_lines(),
         )
+        self._pipe.put(response)
         engine.log_answer(scope, "[accepted]")
         return bytes(self._early) if self._early else None
 

@@ -158,9 +158,9 @@ class Session(asyncio.Protocol):
             self.engine.deadlines.leave(self.handshake)
             self.handshake = None
 
-    def _open(self, early: bytes | None) -> None:
+    def _open(self, handshake: Handshake, early: bytes | None) -> None:
         """The app has accepted: frames from now on, and those that came early."""
-        self._drop_handshake()
+        self.handshake = None
         engine, pipe = self.engine, self.pipe
         config = engine.config
         pipe.parser = engine.twin.Parser(
@@ -170,8 +170,9 @@ class Session(asyncio.Protocol):
             self._rate = FrameRate(config.max_frames_per_second, config.max_bytes_per_second, engine.clock())
             pipe.rated = True
         move(pipe, Phase.OPEN)
-        self.watch.on_opened()
-        engine.emit(ConnectionOpened(path=self.watch.path))
+        self.watch.on_opened(handshake)
+        if engine.observed:
+            engine.emit(ConnectionOpened(path=self.watch.path))
         if early:
             pipe.data_received(early)  # now: what comes next must not overtake it
 
@@ -235,7 +236,7 @@ class Session(asyncio.Protocol):
             return
         assert handshake is not None
         if kind == "websocket.accept":
-            self._open(handshake.accept(message))
+            self._open(handshake, handshake.accept(message))
         elif kind == "websocket.http.response.start":
             handshake.deny(message)
         elif await handshake.deny_body(message):

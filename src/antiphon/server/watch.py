@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from antiphon.deadlines import Due
 from antiphon.events import ConnectionClosed
 from antiphon.shown import shown
 from antiphon.status import WS_1006_ABNORMAL_CLOSURE
@@ -88,7 +89,7 @@ class Watch:
         pipe.close_code = code
         pipe.close_reason = reason
         pipe.closed_by = by
-        if self._opened_at:
+        if self._opened_at and engine.observed:
             duration = engine.clock() - self._opened_at
             rtt = None if self.keepalive is None else self.keepalive.rtt
             engine.emit(ConnectionClosed(path=self.path, code=code, closed_by=by, duration=duration, rtt=rtt))
@@ -234,14 +235,16 @@ class Watch:
             engine.emit(ending.event)
         self.abort()
 
-    def on_opened(self) -> None:
-        """The connection has opened: pings from now on."""
+    def on_opened(self, handshake: Due) -> None:
+        """The connection has opened: pings from now on, and no deadline of the handshake's any more."""
         engine = self._engine
         self._opened_at = now = engine.clock()
         times = engine.ping_times
         if times is not None:
             self.keepalive = Keepalive(times, now)
-            engine.deadlines.enter(self, self.keepalive.due)
+            engine.deadlines.succeed(handshake, self, self.keepalive.due)
+        else:
+            engine.deadlines.leave(handshake)
 
     def _look_at_outbox(self, now: float) -> Verdict | None:
         """Does the peer take what we send?"""

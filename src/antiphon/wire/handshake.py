@@ -156,27 +156,34 @@ def accept_response(
     subprotocol: str | None = None,
     extensions: bytes | None = None,
     headers: Iterable[tuple[bytes, bytes]] = (),
+    lines: bytes = b"",
 ) -> bytes:
     """The 101 response that opens the connection.
 
-    `headers` are the application's. Raises ValueError for a name or value that HTTP does not allow, and for headers
-    that are the handshake's own.
+    `headers` are the application's, and `lines` what `header_lines` made of others, which go before them. Raises
+    ValueError for a name or value that HTTP does not allow, and for headers that are the handshake's own.
     """
-    lines = [
+    parts = [
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
         accept_key(key),
     ]
     if subprotocol is not None:
         if not is_token(subprotocol):
             raise ValueError(f"subprotocol {subprotocol!r} is not a token (RFC 6455 §4.2.2)")
-        lines.append(b"\r\nSec-WebSocket-Protocol: " + subprotocol.encode())
+        parts.append(b"\r\nSec-WebSocket-Protocol: " + subprotocol.encode())
     if extensions is not None:
-        lines.append(b"\r\nSec-WebSocket-Extensions: " + extensions)
+        parts.append(b"\r\nSec-WebSocket-Extensions: " + extensions)
+    parts += (lines, header_lines(headers), b"\r\n\r\n")
+    return b"".join(parts)
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers beside the handshake's own, each behind a line break. Raises ValueError, as `accept_response`."""
+    lines = []
     for name, value in headers:
         if name.lower() in _OWN:
             raise ValueError(f"header {name.decode('latin-1')} belongs to the handshake")
         lines.append(b"\r\n" + header_line(name, value))
-    lines.append(b"\r\n\r\n")
     return b"".join(lines)
 
 
