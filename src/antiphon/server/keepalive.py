@@ -50,18 +50,22 @@ class Line(Protocol):
 class Keepalive:
     """Of one open connection."""
 
-    __slots__ = ("_number", "_pong_due", "_received", "_sent", "_times", "due", "rtt")
+    __slots__ = ("_number", "_pong_due", "_received", "_sent", "_since", "_times", "rtt")
 
     def __init__(self, times: PingTimes, now: float) -> None:
         self._times: Final = times
-        self.due: float = now + times.after
-        """When the next ping is."""
+        self._since = now  # the opening, or the last ping; the watch holds the same float (benchmarks: idle)
         self.rtt: float | None = None
         """Seconds from the last answered ping to its pong; None before the first."""
         self._pong_due = 0.0  # 0.0: none is expected
         self._sent = 0.0  # the ping that is not answered; 0.0: there is none
         self._number = 0  # which is its payload
         self._received = 0  # chunks before it
+
+    @property
+    def due(self) -> float:
+        """When the next ping is."""
+        return self._since + self._times.after
 
     def check(self, now: float, line: Line, path: str) -> Verdict:
         """Is a ping due, or its pong?"""
@@ -78,7 +82,7 @@ class Keepalive:
             line.was_paused = line.stopped
         frame = None
         if now >= self.due and not self._pong_due:
-            self.due = now + times.after
+            self._since = now
             if not line.stopped and not line.handed:
                 frame = self._ping(now, line)
         if self._pong_due:
