@@ -29,7 +29,7 @@ from .backend import Flusher, Pipe, Turns, Twin
 from .config import ServerConfig
 from .keepalive import ping_times
 from .limits import Admission, Hoard
-from .scope import ASGI_SPEC_VERSION, SharedHeaders, SharedTargets, path_with_query
+from .scope import ASGI_SPEC_VERSION, SharedAddresses, SharedHeaders, SharedTargets, path_with_query
 from .state import Opening
 from .stop import StopTimes, staggered, stop_times
 
@@ -123,6 +123,7 @@ class Engine:
         self.turns: Final[Turns] = self.twin.Turns(self.loop, work_clock)
         self.headers: Final = SharedHeaders()
         self.targets: Final = SharedTargets(root_path)
+        self.addresses: Final = SharedAddresses()
         self.deadlines: Final = Deadlines(_tick(self.config), self.clock, self.loop.call_later)
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
         self.ping_times: Final = ping_times(self.config.ping_interval, self.config.ping_timeout, self.deadlines.tick)
@@ -132,15 +133,17 @@ class Engine:
         self.stopping: bool = False
         self.unfinished: Final[Hoard[Stoppable]] = Hoard(self.config.unfinished_bytes)
         self.unread: Final[Hoard[Stoppable]] = Hoard(self.config.unread_bytes)
-        self._address: tuple[str, int | None] | None = None
-        self._host = ""
-        self._default_lines: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
         self._agreements: dict[tuple[bytes, ...], tuple[Agreement | None, bytes | None]] = {}
         self._limit_concurrency: Final = limit_concurrency
         self._stop_bound: Final = stop_bound
         self._rng: Final = rng or random.Random()
         self._stop_queue: list[tuple[float, Stoppable]] = []
-        self._cancel_at = self._grace = 0.0
+
+    _cancel_at: float = 0.0
+    _grace: float = 0.0
+
+    _default_lines: tuple[Sequence[tuple[bytes, bytes]], bytes] = ((), b"")
+    """`default_headers` when they were last asked for, and as they go on the wire."""
 
     refusals: Final = {503: "no room for another connection", 429: "too many connections from this address"}
 
@@ -180,25 +183,10 @@ class Engine:
         agreement, answer = known
         return None if agreement is None else Deflate(agreement, Role.SERVER, config), answer
 
-    def shared_address(self, server: tuple[str, int | None] | None) -> tuple[str, int | None] | None:
-        """An address of ours, which most connections have in common, as the object that the last one has."""
-        if server != self._address:
-            self._address = server
-        return self._address
-
-    def shared_client(self, client: tuple[str, int] | None) -> tuple[str, int] | None:
-        """A client's address, whose host is the last one's object: behind a proxy all have one."""
-        if client is None:
-            return None
-        if client[0] != self._host:
-            self._host = client[0]
-            return client
-        return self._host, client[1]
-
     def default_lines(self) -> bytes:
         """`default_headers` as they go on the wire, made anew when they have changed: uvicorn's do once a second."""
         known, lines = self._default_lines
-        headers = list(self.default_headers())
+        headers = tuple(self.default_headers())
         if headers != known:
             lines = header_lines(headers)
             self._default_lines = (headers, lines)

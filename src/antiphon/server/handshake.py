@@ -125,7 +125,7 @@ class Handshake:
             watch.abort()
             return
         tls = transport.get_extra_info("sslcontext") is not None
-        client = engine.shared_client(client)
+        client, server = engine.addresses.share(client, server)
         address = client[0] if client is not None else ""
         status = engine.admit(address)
         if status is not None:
@@ -140,7 +140,7 @@ class Handshake:
             scheme=_SCHEMES[tls],
             root_path=engine.root_path,
             client=client,
-            server=engine.shared_address(server),
+            server=server,
             state=engine.app_state.copy(),
             extensions={
                 "websocket.http.response": NO_DETAILS,

@@ -77,7 +77,29 @@ class SharedHeaders:
         return result
 
 
-class Target(NamedTuple):
+class SharedAddresses:
+    """Gives connections in a row one object for what their addresses have in common: ours, and the client's host, which
+    behind a proxy is one for all."""
+
+    def __init__(self) -> None:
+        self._host = ""
+        self._server: tuple[str, int | None] | None = None
+
+    def share(
+        self, client: tuple[str, int] | None, server: tuple[str, int | None] | None
+    ) -> tuple[tuple[str, int] | None, tuple[str, int | None] | None]:
+        """The scope's `client` and `server`, equal to those given."""
+        if server != self._server:
+            self._server = server
+        if client is not None:
+            if client[0] == self._host:
+                client = (self._host, client[1])
+            else:
+                self._host = client[0]
+        return client, self._server
+
+
+class SplitTarget(NamedTuple):
     """A request's target as ASGI has it."""
 
     path: str
@@ -90,9 +112,9 @@ class SharedTargets:
 
     def __init__(self, root_path: str) -> None:
         self._root_path: Final = root_path
-        self._last: tuple[bytes, Target] = (b"", Target("", b"", b""))
+        self._last: tuple[bytes, SplitTarget] = (b"", SplitTarget("", b"", b""))
 
-    def read(self, target: bytes) -> Target:
+    def read(self, target: bytes) -> SplitTarget:
         """The path as uvicorn's HTTP protocols build it: `root_path` in front of `path` and `raw_path`."""
         last, known = self._last
         if target == last:
@@ -103,7 +125,7 @@ class SharedTargets:
         return read
 
 
-def _read_target(target: bytes, root_path: str) -> Target:
+def _read_target(target: bytes, root_path: str) -> SplitTarget:
     raw_path, _, query = target.partition(b"?")
     if not raw_path.startswith(b"/"):
         raw_path = _origin_form(raw_path)
@@ -113,11 +135,11 @@ def _read_target(target: bytes, root_path: str) -> Target:
     if root_path:
         path = root_path + path
         raw_path = root_path.encode() + raw_path
-    return Target(path, raw_path, query)
+    return SplitTarget(path, raw_path, query)
 
 
 def build_scope(
-    target: Target,
+    target: SplitTarget,
     headers: list[tuple[bytes, bytes]],
     subprotocols: list[str],
     *,
