@@ -147,13 +147,13 @@ async def test_a_document_of_keys_is_taken_as_it_is() -> None:
 
 async def test_at_most_eight_keys_are_tried_for_a_token_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    decode = pyjwt.PyJWT.decode
+    decode = pyjwt.PyJWT.decode_complete
 
     def counted(*args: Any, **more: Any) -> Any:
         tried.append(args)
         return decode(*args, **more)
 
-    monkeypatch.setattr(pyjwt.PyJWT, "decode", counted)
+    monkeypatch.setattr(pyjwt.PyJWT, "decode_complete", counted)
     scheme = JWT(keys=[f"{SECRET}{number}" for number in range(20)], algorithms=["HS256"])
     await refused(scheme, signed(name="none of them"))
     assert len(tried) == 8

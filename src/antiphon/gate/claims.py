@@ -100,14 +100,14 @@ class ClaimsReader:
         # What a subject and a session may be is said below; PyJWT's versions differ over it.
         verifier = jwt.PyJWT({"require": self._required, "verify_sub": False, "verify_jti": False})
         self._decoded: Final = partial(
-            verifier.decode, audience=expected.audience, issuer=expected.issuer, leeway=expected.leeway
+            verifier.decode_complete, audience=expected.audience, issuer=expected.issuer, leeway=expected.leeway
         )
 
     def verified(self, token: str, header: SignatureHeader, keys: Sequence[VerifyingKey]) -> Identity:
         """The identity of a token that one of the keys has signed. Raises `InvalidToken`."""
         for place, key in enumerate(keys, 1):
             try:
-                return self._identity(self._decoded(token, key.value, algorithms=[header.algorithm]))
+                return self._identity(self._decoded(token, key.value, algorithms=[header.algorithm])["payload"])
             except jwt.InvalidSignatureError:
                 if place == len(keys):
                     raise InvalidToken(

@@ -93,7 +93,7 @@ class JWT(WebSocketBearer):
         )
         super().__init__(
             sources,
-            self._identity_of,
+            _nobody,
             auto_error=auto_error,
             longest=longest,
             scheme_name=scheme_name,
@@ -102,17 +102,24 @@ class JWT(WebSocketBearer):
         )
 
     def _verifying(self, verify: Verifier) -> Verify:
-        return self._identity_of  # ours: there is nothing to check of what it gives
+        # What a token needs is at hand in here: the scheme's own attributes are slow to read, for it has a
+        # `__getattr__` (benchmarks/jwt_micro.py).
+        check_shape, header_of, verified, keys = self._check_shape, self._header_of, self._claims.verified, self._keys
 
-    async def _identity_of(self, token: str) -> Identity:
-        self._check_shape(token)
-        header = self._header_of(token)
-        keys = self._keys
-        if not isinstance(keys, JWKS):
-            found = keys.candidates(header.algorithm, header.kid)
-        elif not (found := keys.at_hand(header.algorithm, header.kid)):
-            found = await keys.candidates(header.algorithm, header.kid)
-        return self._claims.verified(token, header, found)
+        async def identity_of(token: str) -> Identity:
+            check_shape(token)
+            header = header_of(token)
+            if not isinstance(keys, JWKS):
+                found = keys.candidates(header.algorithm, header.kid)
+            elif not (found := keys.at_hand(header.algorithm, header.kid)):
+                found = await keys.candidates(header.algorithm, header.kid)
+            return verified(token, header, found)
+
+        return identity_of
+
+
+def _nobody(token: str) -> None:
+    """In place of a `verify` of the user's, which a JWT does not need."""
 
 
 def _the_one(**given: Any) -> Any:
