@@ -165,7 +165,7 @@ MESSAGES = st.one_of(st.text(max_size=40), st.binary(max_size=40))
 def spent(twin: Any, rates: list[tuple[float, float, bool]], messages: list[tuple[float, str | bytes]]) -> list[Any]:
     """What passes, and when the buckets are full afterwards."""
     table = twin.Table()
-    shares = [twin.Share(step, depth, table) for step, depth, _ in rates]
+    shares = [twin.Purse(step, depth, table) for step, depth, _ in rates]
     passes = twin.Spending(zip(shares, (in_bytes for _, _, in_bytes in rates), strict=True)).passes
     now, found = 100.0, []
     for pause, data in messages:
@@ -196,7 +196,7 @@ def test_who_is_over_one_rate_spends_from_none(twin: Any) -> None:
 @pytest.mark.parametrize("twin", TWINS)
 def test_a_share_of_an_earlier_turn_lets_nothing_pass(twin: Any) -> None:
     table = twin.Table()
-    share = twin.Share(1.0, 5.0, table)
+    share = twin.Purse(1.0, 5.0, table)
     passes = twin.Spending([(share, False)]).passes
     assert passes(1.0, "a")
     table.turn += 1

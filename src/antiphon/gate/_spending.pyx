@@ -29,7 +29,7 @@ cdef class Table:
         self.turn = 0
 
 
-cdef class Share:
+cdef class Purse:
     cdef public double step
     cdef public double depth
     cdef public Table table
@@ -54,8 +54,8 @@ cdef class Spending:
         self._in_bytes = []
         self._counts_bytes = False
         for share, in_bytes in shares:
-            if not isinstance(share, Share):
-                raise TypeError(f"expected a Share, got {type(share).__name__}")
+            if not isinstance(share, Purse):
+                raise TypeError(f"expected a Purse, got {type(share).__name__}")
             self._shares.append(share)
             self._in_bytes.append(bool(in_bytes))
             self._counts_bytes = self._counts_bytes or in_bytes
@@ -63,7 +63,7 @@ cdef class Spending:
     def passes(self, double now, object data):
         cdef Py_ssize_t place, count = PyList_GET_SIZE(self._shares)
         cdef double size = 1.0, due
-        cdef Share share
+        cdef Purse share
         if self._counts_bytes:
             if PyBytes_CheckExact(data):
                 size = <double>PyBytes_GET_SIZE(data)
@@ -72,15 +72,15 @@ cdef class Spending:
             else:
                 size = _size_of(data)
         for place in range(count):
-            share = <Share><object>PyList_GET_ITEM(self._shares, place)
+            share = <Purse><object>PyList_GET_ITEM(self._shares, place)
             if share.turn != share.table.turn or self._due(share, place, now, size) - now > share.depth:
                 return False
         for place in range(count):
-            share = <Share><object>PyList_GET_ITEM(self._shares, place)
+            share = <Purse><object>PyList_GET_ITEM(self._shares, place)
             share.bucket.due = self._due(share, place, now, size)
         return True
 
-    cdef inline double _due(self, Share share, Py_ssize_t place, double now, double size):
+    cdef inline double _due(self, Purse share, Py_ssize_t place, double now, double size):
         cdef double due = share.bucket.due
         if due < now:
             due = now

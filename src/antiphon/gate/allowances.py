@@ -12,7 +12,7 @@ from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.networks import network_of
 from antiphon.types import Scope
 
-from .backend import Share
+from .backend import Purse
 from .buckets import ALONE, Bucket, Buckets, Measure
 
 logger: Final = logging.getLogger("antiphon")
@@ -41,7 +41,7 @@ NEVER: Final = -1
 ALLOWED: Final = frozenset([*WHO, Per.TOPIC, *(who | Per.TOPIC for who in WHO)])
 
 
-class Allowance(Share):
+class Allowance(Purse):
     """What one connection may spend of a rate: of a bucket of its own.
 
     `Spending` does what `take` does, for all of a connection at once.

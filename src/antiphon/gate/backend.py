@@ -9,13 +9,13 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .spending import Bucket, Share, Spending, Table
+    from .spending import Bucket, Purse, Spending, Table
 else:
     try:
         if os.environ.get("ANTIPHON_PURE") == "1":
             raise ImportError("the pure twin is asked for")
-        from ._spending import Bucket, Share, Spending, Table
+        from ._spending import Bucket, Purse, Spending, Table
     except ImportError:
-        from .spending import Bucket, Share, Spending, Table
+        from .spending import Bucket, Purse, Spending, Table
 
-__all__ = ["Bucket", "Share", "Spending", "Table"]
+__all__ = ["Bucket", "Purse", "Spending", "Table"]

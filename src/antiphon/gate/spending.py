@@ -11,7 +11,7 @@ from typing import Final
 
 from antiphon.connection.paced import size_of
 
-__all__ = ["Bucket", "Share", "Spending", "Table"]
+__all__ = ["Bucket", "Purse", "Spending", "Table"]
 
 
 class Bucket:
@@ -34,7 +34,7 @@ class Table:
         """How often it has forgotten some."""
 
 
-class Share:
+class Purse:
     """A bucket in which a token takes `step` seconds and all take `depth`; the right one while it is the table's
     `turn`."""
 
@@ -53,7 +53,7 @@ class Spending:
 
     __slots__ = ("_counts_bytes", "_shares")
 
-    def __init__(self, shares: Iterable[tuple[Share, bool]]) -> None:
+    def __init__(self, shares: Iterable[tuple[Purse, bool]]) -> None:
         self._shares: Final = tuple(shares)
         self._counts_bytes: Final = any(in_bytes for _, in_bytes in self._shares)
 
