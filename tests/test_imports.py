@@ -26,6 +26,7 @@ VOCABULARY = frozenset(
         "identity",
         "deadlines",
         "lazily",
+        "misspelt",
         "networks",
     }
 )

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are first asked for (PEP 562). Imports nothing of ours.
+"""Packages whose names are imported when they are first asked for (PEP 562). Imports the vocabulary only.
 
 A command that talks to a server, a process that has only a hub: neither loads a framework for a name of a package.
 """
@@ -21,7 +21,10 @@ def lazily(package: str, homes: Homes) -> tuple[Callable[[str], Any], Callable[[
 
     def get(name: str) -> Any:
         home = home_of.get(name)
-        value = _module(package, name) if home is None else getattr(importlib.import_module(home, package), name)
+        if home is None:
+            value = _module(package, name, sys._getframe(1).f_code.co_filename)
+        else:
+            value = getattr(importlib.import_module(home, package), name)
         namespace[name] = value
         return value
 
@@ -31,13 +34,14 @@ def lazily(package: str, homes: Homes) -> tuple[Callable[[str], Any], Callable[[
     return get, names
 
 
-def _module(package: str, name: str) -> Any:
-    missing = AttributeError(f"module {package!r} has no attribute {name!r}")
+def _module(package: str, name: str, asked_in: str) -> Any:
     if name.startswith("__"):
-        raise missing
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
     try:
         return importlib.import_module(f".{name}", package)
     except ModuleNotFoundError as error:
         if error.name != f"{package}.{name}":
             raise  # it is there, and needs something that is not
-        raise missing from None
+    from .misspelt import missing
+
+    raise missing(package, name, asked_in)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -455,7 +456,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: WebSocketBearer([]), "at least one"),
     (lambda: WebSocketBearer(HEADER), r"\[HEADER, SUBPROTOCOL\]"),  # type: ignore[arg-type]
     (lambda: WebSocketBearer("header"), "got 'h'"),  # type: ignore[arg-type]
-    (lambda: WebSocketBearer([COOKIE]), "got 'COOKIE'"),  # type: ignore[list-item]
+    (lambda: WebSocketBearer(["cookie"]), "got 'cookie'"),  # type: ignore[list-item]
     (lambda: WebSocketBearer([FIRST_MESSAGE(), HEADER]), "once, and last"),
     (lambda: WebSocketBearer([FIRST_MESSAGE(), FIRST_MESSAGE(5)]), "once, and last"),
     (lambda: WebSocketBearer(verify="known"), "a function of a token"),  # type: ignore[arg-type]
@@ -474,3 +475,11 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
 def test_what_cannot_work_is_told_where_it_is_written(make: Callable[[], Any], says: str) -> None:
     with pytest.raises((TypeError, ValueError), match=says):
         make()
+
+
+@pytest.mark.parametrize(
+    ("source", "made"), [(QUERY, 'QUERY("token")'), (COOKIE, 'COOKIE("session")'), (FIRST_MESSAGE, "FIRST_MESSAGE()")]
+)
+def test_a_source_that_was_not_called_is_shown_with_its_call(source: Any, made: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"sources: {source.__name__} is a class: write {made}")):
+        WebSocketBearer([HEADER, source])

@@ -201,9 +201,11 @@ def test_nothing_said_is_one_object() -> None:
 
 def test_a_misspelt_keyword_is_told_by_the_name_of_what_was_called() -> None:
     app: Any = App()
-    with pytest.raises(TypeError, match="websocket got an unexpected keyword argument 'orgins'"):
+    with pytest.raises(TypeError, match="websocket got an unexpected keyword argument 'orgins': did you mean origins="):
         app.websocket("/ws", orgins=SAME)(ours)
     with pytest.raises(TypeError, match="channel got an unexpected keyword argument 'rate'"):
         app.add_channel("/chat", rate=Rate("5/second"))
     with pytest.raises(TypeError, match="APIWebSocketRoute got an unexpected keyword argument 'limits'"):
         APIWebSocketRoute("/ws", ours, limits=None)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"App got an unexpected keyword argument 'hubs': did you mean hub=\?"):
+        App(hubs=None)  # type: ignore[call-arg]

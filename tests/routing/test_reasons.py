@@ -13,6 +13,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.websockets import WebSocketDisconnect
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from antiphon import APIRouter, App, Depends, HTTPException, JSONResponse, Query, WebSocket, WebSocketException
 from antiphon.middleware.trustedhost import TrustedHostMiddleware
@@ -20,6 +22,7 @@ from antiphon.routing.near_misses import _Search, near_misses
 from antiphon.security import OAuth2PasswordBearer
 from antiphon.staticfiles import StaticFiles
 from antiphon.testclient import TestClient
+from tests.serving import serve
 
 from .middlemen import Wraps
 
@@ -158,6 +161,16 @@ def test_a_request_without_upgrade_is_told_to_upgrade(method: str, caplog: pytes
     assert (response.headers["upgrade"], response.headers["connection"]) == ("websocket", "Upgrade")
     assert method == "HEAD" or "ws://" in response.json()["detail"]
     assert "a proxy between it and this server must pass on the headers Upgrade and Connection" in caplog.text
+
+
+async def test_a_server_without_websockets_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "antiphon")
+    async with serve(app_with("/rooms/{_id}"), ws="none") as server:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"{server}/rooms/7")
+    assert refused.value.response.status_code == 426
+    assert b"the server that runs it serves none" in refused.value.response.body
+    assert "start it with `antiphon run`" in caplog.text
 
 
 def test_what_is_no_websockets_path_stays_404_and_what_has_an_http_route_stays_served() -> None:

@@ -99,8 +99,9 @@ def _hub(name: str, topic: str, *, history: int, ttl: float, prefix: str, app_di
 def _check_reachable(hub: Hub) -> None:
     if hub.url.startswith(MEMORY):
         raise Problem(
-            "a memory:// hub lives inside its server's process: nobody there would hear this",
-            "relay:// (antiphon run --workers) and redis:// can be reached from here",
+            "a memory:// hub lives inside its server's process and cannot be reached from here",
+            "a server with workers can: antiphon run --workers 2 prints the address of its relay,",
+            "and antiphon publish relay://@antiphon-relay-... takes it; so can redis://",
         )
     if hub.url == RELAY and default_url() != RELAY:
         raise Problem(

@@ -4,6 +4,13 @@
 `antiphon.clients.runtime` is imported by who uses it: it needs `websockets`.
 """
 
+from typing import TYPE_CHECKING
+
+from antiphon.lazily import lazily
+
 from .served import ReadOnlyText, javascript, runtime_js, runtime_py, runtime_ts, runtime_types
 
 __all__ = ["ReadOnlyText", "javascript", "runtime_js", "runtime_py", "runtime_ts", "runtime_types"]
+
+if not TYPE_CHECKING:  # for the advice of `antiphon.misspelt`
+    __getattr__, __dir__ = lazily(__name__, {})

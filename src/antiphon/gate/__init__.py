@@ -1,7 +1,10 @@
 """The gate: who may come in, for how long, and how much. README.md has the design."""
 
+from typing import TYPE_CHECKING
+
 from antiphon.connection.denials import Denials
 from antiphon.identity import Identity
+from antiphon.lazily import lazily
 
 from .admission import admit, renew
 from .allowances import Per
@@ -57,3 +60,6 @@ __all__ = [
     "renew",
     "requires",
 ]
+
+if not TYPE_CHECKING:  # for the advice of `antiphon.misspelt`
+    __getattr__, __dir__ = lazily(__name__, {})

@@ -221,8 +221,10 @@ def _checked_sources(sources: object) -> tuple[TokenSource, ...]:
         raise TypeError(f"sources: expected at least one, as [HEADER, SUBPROTOCOL], got {sources!r}")
     for source in found:
         if not isinstance(source, TokenSource):
-            name = getattr(source, "__name__", source)
-            raise TypeError(f'sources: expected HEADER, SUBPROTOCOL, COOKIE("name"), …, got {name!r}')
+            if isinstance(source, type) and issubclass(source, TokenSource):
+                made = {QUERY: 'QUERY("token")', COOKIE: 'COOKIE("session")'}.get(source, f"{source.__name__}()")
+                raise TypeError(f"sources: {source.__name__} is a class: write {made}")
+            raise TypeError(f'sources: expected HEADER, SUBPROTOCOL, COOKIE("name"), …, got {source!r}')
     first = [place for place, source in enumerate(found) if isinstance(source, FIRST_MESSAGE)]
     if first and first != [len(found) - 1]:
         raise ValueError("sources: FIRST_MESSAGE() stands once, and last: it waits for a message, the others only look")

@@ -1,5 +1,8 @@
 """Topics across connections, processes and machines: publish, join, history, recovery, presence. See docs/hub.md."""
 
+from typing import TYPE_CHECKING
+
+from antiphon.lazily import lazily
 from antiphon.types import Overflow
 
 from .backend_access import OnOutage
@@ -50,3 +53,6 @@ __all__ = [
     "UnknownBackend",
     "UnsupportedBackend",
 ]
+
+if not TYPE_CHECKING:  # for the advice of `antiphon.misspelt`
+    __getattr__, __dir__ = lazily(__name__, {})

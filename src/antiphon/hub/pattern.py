@@ -32,7 +32,7 @@ class TopicPattern:
         literal = "".join(self._parts[::2])
         fault = None
         if "{" in literal or "}" in literal or "*" in literal:
-            fault = "a placeholder is a name in braces, and there is no other wildcard"
+            fault = "a placeholder is a name in braces, as in room/{room}, and there is no other wildcard"
         elif not all(name.isidentifier() for name in self.placeholders):
             fault = "a placeholder is a name, as in {room}"
         elif len(set(self.placeholders)) < len(self.placeholders):

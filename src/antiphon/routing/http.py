@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypedDict, Unpack
 
@@ -31,6 +32,7 @@ from antiphon.exceptions import (
     RequestValidationError,
     ResponseValidationError,
 )
+from antiphon.misspelt import closest
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import handlers
@@ -85,9 +87,17 @@ class RouteOptions(Documentation, Dump, total=False):
 
 
 def check_keywords(given: Mapping[str, Any], known: type, where: str) -> None:
-    """Raise TypeError, as Python would, for keywords that a `**options: Unpack[known]` does not name."""
+    """Raise TypeError, as Python would, for keywords that a `**options: Unpack[known]` does not name.
+
+    The error suggests the closest of those and of the parameters of the function that asks.
+    """
     if unknown := given.keys() - known.__annotations__.keys():
-        raise TypeError(f"{where} got an unexpected keyword argument {min(unknown)!r}")
+        asking = sys._getframe(1).f_code
+        parameters = asking.co_varnames[: asking.co_argcount + asking.co_kwonlyargcount]
+        name = min(unknown)
+        if meant := closest(name, (*known.__annotations__, *parameters)):
+            raise TypeError(f"{where} got an unexpected keyword argument {name!r}: did you mean {meant}=?")
+        raise TypeError(f"{where} got an unexpected keyword argument {name!r}")
 
 
 UNSET: Final[Any] = object()

@@ -23,7 +23,6 @@ from antiphon.gate.origins import OriginsLike
 from antiphon.gate.rates import Rate
 from antiphon.gate.terms import NO_TERMS, TERMS_KEY, Terms, terms_of
 from antiphon.messages import Channel, ChannelOptions
-from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import elsewhere
@@ -333,8 +332,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             and scope["http_version"].startswith("1.")
             and elsewhere.as_websocket(self.routes, scope)
         ):
-            logger.info("%s %s: %s", scope["method"], shown(scope["path"]), elsewhere.NO_HANDSHAKE)
-            error = elsewhere.upgrade_required()
+            error = elsewhere.upgrade_required(scope)
         if "app" in scope:
             raise error
         await PlainTextResponse(error.detail, error.status_code, error.headers)(scope, receive, send)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 from antiphon.messages import Wire
 
 from .correspondence import Correspondence
-from .expectation import ReceiveTimeout
+from .expectation import Expectation, ReceiveTimeout, Wanted
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -95,6 +95,14 @@ class ChannelPeer:
         (message,) = await self._until(lambda: self._mail.found(kind), f"an event {kind}", timeout)
         return message
 
+    async def receive_until(self, wanted: Wanted, timeout: float | None = None) -> dict[str, Any]:
+        """The first event that is wanted, as its JSON object. Others stay for calls that ask for them.
+
+        `wanted`: its `type`, such as `"presence_diff"`, or a function of the object that says whether it is the one.
+        """
+        expectation = Expectation(wanted)
+        return await self._until(lambda: self._mail.event_for(expectation), str(expectation), timeout)
+
     async def receive_error(self, timeout: float | None = None) -> Any:
         """The first error that belongs to no request, returned as a `RemoteError`."""
         return await self._until(self._mail.error, "an error", timeout)
@@ -128,7 +136,7 @@ class ChannelPeer:
                 if frame[self._mail.wire.tag] == "end":
                     over = True
                 else:
-                    yield self._mail.data(frame, item)
+                    yield self._mail.data(frame, item, streamed=True)
 
         try:
             await self.peer.send(text)

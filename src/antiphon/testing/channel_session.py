@@ -12,7 +12,7 @@ from antiphon.clients.waiting import RemoteError
 from antiphon.messages import Wire
 
 from .correspondence import Correspondence
-from .expectation import ReceiveTimeout
+from .expectation import Expectation, ReceiveTimeout, Wanted
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -93,6 +93,14 @@ class ChannelSession:
         (message,) = self._until(lambda: self._mail.found(kind), f"an event {kind}", timeout)
         return message
 
+    def receive_until(self, wanted: Wanted, timeout: float | None = None) -> dict[str, Any]:
+        """The first event that is wanted, as its JSON object. Others stay for calls that ask for them.
+
+        `wanted`: its `type`, such as `"presence_diff"`, or a function of the object that says whether it is the one.
+        """
+        expectation = Expectation(wanted)
+        return self._until(lambda: self._mail.event_for(expectation), str(expectation), timeout)
+
     def receive_error(self, timeout: float | None = None) -> RemoteError:
         """The first error that belongs to no request, returned."""
         return self._until(self._mail.error, "an error", timeout)
@@ -161,5 +169,5 @@ class _Items:
 
     def __next__(self) -> Any:
         for frame in self.frames():
-            return self._session._mail.data(frame, self._kind)
+            return self._session._mail.data(frame, self._kind, streamed=True)
         raise StopIteration

@@ -17,7 +17,7 @@ from antiphon.messages.outgoing import outgoing_of
 from antiphon.messages.typecodec import codec_of, inner_json
 from antiphon.tagged import TAG, MessageSet
 
-from .expectation import MOST_SHOWN, show
+from .expectation import MOST_SHOWN, Expectation, show
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -129,6 +129,14 @@ class Correspondence:
                     return (messages.decode(json.dumps(data).encode()),)
         return None
 
+    def event_for(self, expectation: Expectation) -> dict[str, Any] | None:
+        """The first event that is wanted, taken; None when there is none. Others stay."""
+        for frame in self._events:
+            if expectation.wants(frame):
+                self._events.remove(frame)
+                return frame
+        return None
+
     def _wanted(self, kind: Any) -> dict[str, Any]:
         return {tag: one.codec for one in outgoing_of(kind, self.wire, "receive_as") for tag in one.tags}
 
@@ -136,9 +144,11 @@ class Correspondence:
         """The first error that belongs to no request; None when there is none."""
         return self._errors.popleft() if self._errors else None
 
-    def data(self, frame: dict[str, Any], kind: Any) -> Any:
-        """The data of a reply or an item as a value of the kind; None expects no data."""
+    def data(self, frame: dict[str, Any], kind: Any, *, streamed: bool = False) -> Any:
+        """The data of a reply, or of an item where one is `streamed`, as a value of the kind; None expects no data."""
         name = self.wire.content or "data"
+        if frame[self.wire.tag] in ("item", "end") and not streamed:
+            raise AssertionError("expected one answer, and a stream began: read it with stream()")
         if kind is None or kind is type(None):
             if frame.get(name) is not None:
                 raise AssertionError(f"expected an answer without data, got {frame[name]!r}: name its type")

@@ -41,7 +41,7 @@ class Expectation:
     def meets(self, message: str | bytes) -> bool:
         """Whether this is the one."""
         self.value = value = read(message)
-        if self._is_wanted(value):
+        if self.wants(value):
             return True
         self._came.append(value)
         self._count += 1
@@ -65,7 +65,8 @@ class Expectation:
             return f"a message for {self._wanted!r}"
         return f"a message for {self._wanted.__name__} ({code.co_filename}:{code.co_firstlineno})"
 
-    def _is_wanted(self, value: Any) -> bool:
+    def wants(self, value: Any) -> bool:
+        """Whether this value is the one; nothing is kept of it."""
         if isinstance(self._wanted, str):
             return isinstance(value, dict) and value.get("type") == self._wanted
         if isinstance(self._wanted, type):
