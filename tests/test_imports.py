@@ -27,6 +27,7 @@ VOCABULARY = frozenset(
         "deadlines",
         "lazily",
         "misspelt",
+        "resource",
         "networks",
     }
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,18 @@ import fastapi
 import fastapi.security
 import pytest
 from click.testing import CliRunner
+from starlette.requests import Request
 
 from antiphon import APIRouter, App, Depends, WebSocket
 from antiphon.asyncapi import asyncapi_app
 from antiphon.asyncapi.serving import document_of
 from antiphon.cli.asyncapi import command
+from antiphon.clients import javascript
 from antiphon.testclient import TestClient
+from tests.asyncapi import documented_in_fastapi
 from tests.asyncapi.judges import faults
 from tests.asyncapi.programs import Say, State
+from tests.commands import ROOT
 
 
 def rooms() -> APIRouter:
@@ -86,7 +92,7 @@ def test_prefix_and_dependencies_of_an_inclusion_are_those_of_its_channels_alone
 
 def test_a_fastapi_app_serves_it_beside_its_own_and_has_what_comes_later() -> None:
     app, late = in_fastapi(), APIRouter()
-    app.add_route("/asyncapi.json", asyncapi_app(app))  # type: ignore[arg-type]  # an ASGI app
+    app.add_route("/asyncapi.json", asyncapi_app(app))
 
     @app.websocket("/theirs")
     async def theirs(websocket: fastapi.WebSocket) -> None: ...
@@ -136,3 +142,27 @@ def test_the_command_line_takes_a_fastapi_app(tmp_path: Path, monkeypatch: pytes
     done = CliRunner().invoke(command, ["program_in_fastapi:app", "--app-dir", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)["channels"]["chat"]["address"] == "/live/chat"
+
+
+def statements(source: str) -> list[str]:
+    return [ast.unparse(one) for one in ast.parse(source).body if not isinstance(one, ast.Import | ast.ImportFrom)]
+
+
+def test_the_program_of_the_page_is_the_one_that_mypy_checks() -> None:
+    page = (ROOT / "docs" / "asyncapi.md").read_text()
+    [shown] = [one for one in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S) if "asyncapi_app" in one]
+    checked = Path(documented_in_fastapi.__file__).read_text()
+    assert set(statements(shown)) <= set(statements(checked))
+
+
+@pytest.mark.parametrize("path", ["/asyncapi.json", "/antiphon.js", "/healthz", "/metrics"])
+def test_what_type_checkers_take_for_an_endpoint_is_served_as_an_app(path: str) -> None:
+    with TestClient(documented_in_fastapi.app) as client:
+        assert client.get(path).status_code == 200
+        assert client.post(path).status_code == 405
+
+
+async def test_and_called_as_an_endpoint_it_returns_a_response() -> None:
+    request = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""})
+    response = await javascript(request)
+    assert response.media_type == "text/javascript"

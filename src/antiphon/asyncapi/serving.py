@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from antiphon.resource import Resource
 from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
@@ -21,28 +22,21 @@ from .document import VERSIONS, Document, Info
 MEDIA_TYPE: Final = "application/json"
 
 
-class DocumentApp:
-    """An ASGI app that answers with a document. RuntimeError for what is no HTTP.
+class DocumentApp(Resource):
+    """An ASGI app that answers with a document, for `add_route(path, it)` of ours, Starlette and FastAPI.
 
-    A class, so that `add_route(path, it)` of ours, Starlette and FastAPI serves it at that very path.
+    `document`: the one that it shows, made anew when routes were added. Raises RuntimeError for scopes other than http.
     """
-
-    is_leaf = True
-    """For our routers: mounted, it is served at the path itself."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"expected an http scope, got {scope['type']}: add_route() this in an app")
+    async def respond(self, request: Request) -> Response:
+        """The document, or 304 where the client has it."""
         # To describe hundreds of messages takes a second, in which the sockets of this loop have their turns.
-        response = await run_in_threadpool(self._answer, Request(scope, receive))
-        await response(scope, receive, send)
+        return await run_in_threadpool(self._answer, request)
 
     def _answer(self, request: Request) -> Response:
-        if request.method not in ("GET", "HEAD"):
-            return Response(status_code=405, headers={"Allow": "GET, HEAD"})
         version = request.query_params.get("version", VERSIONS[0])
         if version not in VERSIONS:
             detail = f"AsyncAPI {shown(version)[:20]} is not written here: {' and '.join(VERSIONS)} are"

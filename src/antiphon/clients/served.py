@@ -11,7 +11,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from antiphon.types import Receive, Scope, Send
+from antiphon.resource import Resource
 
 PYTHON: Final = ("state", "standing", "waiting", "outbox", "attempts", "renewing", "runtime", "typed")
 """The modules of the Python runtime, each above those that import it."""
@@ -67,29 +67,20 @@ def _read(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-class ReadOnlyText:
-    """An ASGI app that answers GET and HEAD with one text, and asks browsers to ask again whether it is still the one.
+class ReadOnlyText(Resource):
+    """An ASGI app that answers GET and HEAD with one text, for `add_route("/antiphon.js", it)`.
 
-    `add_route("/antiphon.js", it)` serves it at that very path. `media_type` is what it says the text is.
-    RuntimeError for what is no HTTP.
+    Browsers keep the `text` and ask each time whether it has changed. `media_type` is its Content-Type. Raises
+    RuntimeError for a scope other than http.
     """
-
-    is_leaf = True
-    """For our routers: mounted, it is served at the path itself."""
 
     def __init__(self, text: str, media_type: str) -> None:
         self._body = text.encode()
         self._media_type = media_type
         self._etag = f'"{hashlib.sha256(self._body).hexdigest()[:32]}"'
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"expected an http scope, got {scope['type']}: add_route() this in an app")
-        await self._answer(Request(scope, receive))(scope, receive, send)
-
-    def _answer(self, request: Request) -> Response:
-        if request.method not in ("GET", "HEAD"):
-            return Response(status_code=405, headers={"Allow": "GET, HEAD"})
+    async def respond(self, request: Request) -> Response:
+        """The text, or 304 where the client has it."""
         headers = {"ETag": self._etag, "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
         known = request.headers.get("if-none-match", "")
         if self._etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):

@@ -8,7 +8,7 @@ from typing import Final
 from starlette.responses import JSONResponse, Response
 
 from antiphon.hub import Hub
-from antiphon.types import ASGIApp
+from antiphon.resource import Resource
 
 from .reading import ReadOnly
 
@@ -20,7 +20,7 @@ PATIENCE: Final = 0.5
 """Seconds a probe waits for a hub to start, half of what Kubernetes waits by default; the start goes on without it."""
 
 
-def healthz_app(*hubs: Hub) -> ASGIApp:
+def healthz_app(*hubs: Hub) -> Resource:
     """An ASGI app: 200 while every hub has its backend, else 503; the body says which has not.
 
     `app.add_route("/healthz", healthz_app(app.hub))`, in an app of ours, of Starlette or of FastAPI. Asks nobody over

@@ -23,7 +23,7 @@ from antiphon.events import Event, Observer, Observers
 from antiphon.hub import Hub
 from antiphon.hub import events as hub_events
 from antiphon.hub.hub import greet_hubs
-from antiphon.types import ASGIApp
+from antiphon.resource import Resource
 
 from .families import holds_on, key_of, observe, shown
 from .ledger import Ledger
@@ -173,7 +173,7 @@ def _refresh_forever(reference: weakref.ref[Metrics]) -> None:
         pause.wait(REFRESH)
 
 
-def metrics_app(*hubs: Hub, registry: CollectorRegistry | None = None) -> ASGIApp:
+def metrics_app(*hubs: Hub, registry: CollectorRegistry | None = None) -> Resource:
     """An ASGI app that shows these hubs, in this process: `app.add_route("/metrics", metrics_app(app.hub))`.
 
     It knows nothing of the server: `antiphon run --metrics` shows connections too, and all workers together.
