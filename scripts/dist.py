@@ -98,7 +98,31 @@ def check(files: Iterable[Path]) -> None:
 
 
 def check_metadata(files: Iterable[Path]) -> None:
+    files = list(files)
     run(sys.executable, "-m", "twine", "check", "--strict", *files)
+    for file in files:
+        if links := relative_links(metadata_of(file)):
+            told = f"{file.name}: on the page of an index these links lead nowhere: {', '.join(links[:3])}, …"
+            if "GITHUB_REPOSITORY" in os.environ:
+                raise Wrong(told)
+            print(f"{told}\nbuild what is published with GITHUB_REPOSITORY=owner/name")
+
+
+def metadata_of(file: Path) -> str:
+    if file.suffix == ".whl":
+        with zipfile.ZipFile(file) as wheel:
+            [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+            return wheel.read(name).decode()
+    with tarfile.open(file) as archive:
+        member = archive.extractfile(f"{file.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert member is not None
+        return member.read().decode()
+
+
+def relative_links(text: str) -> list[str]:
+    """Targets of Markdown's links and images that are no addresses, outside of code."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return re.findall(r"\]\((?!\w+:)([^)\s]+)\)", prose)
 
 
 def pythons() -> list[str]:

@@ -50,6 +50,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         "ANTIPHON_PURE": "1",
         "GITHUB_SERVER_URL": "https://git.example",
         "GITHUB_REPOSITORY": "ann/fork",
+        "GITHUB_REF_TYPE": "tag",
+        "GITHUB_REF_NAME": "v7",
     }
     ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -103,12 +105,43 @@ def test_the_metadata_is_what_an_index_takes(built: list[Path]) -> None:
     assert email.message_from_bytes(raw).get_payload()
 
 
+def test_the_page_of_an_index_has_links_and_pictures_of_that_tag(built: list[Path], dist: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text()
+    relative = dist.relative_links(readme)
+    assert {"docs/images/desktop-light.png", "docs/hub.md", "#port-an-app"} < set(relative)
+    for path in built:
+        text = dist.metadata_of(path)
+        assert dist.relative_links(text) == []
+        assert "![A chat room](https://git.example/ann/fork/raw/v7/docs/images/desktop-light.png)" in text
+        assert "[the hub](https://git.example/ann/fork/blob/v7/docs/hub.md)" in text
+        assert "(https://git.example/ann/fork/blob/v7/README.md#port-an-app)" in text
+        assert text.count("```") == readme.count("```")
+        files = re.findall(r"https://git\.example/ann/fork/(?:raw|blob)/v7/([^)#]+)", text)
+        assert len(files) == len(relative)
+        assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_a_file_with_relative_links_is_not_published(
+    built: list[Path], dist: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [wheel] = [path for path in built if path.suffix == ".whl"]
+    older = tmp_path / wheel.name
+    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(older, "w") as copy:
+        for name in whole.namelist():
+            copy.writestr(name, whole.read(name).replace(b"https://git.example/ann/fork/blob/v7/", b""))
+    monkeypatch.setattr(dist, "run", lambda *_: "")  # twine, which `make dist` has and the tests do not
+    monkeypatch.setenv("GITHUB_REPOSITORY", "ann/fork")
+    dist.check_metadata([wheel])
+    with pytest.raises(dist.Wrong, match="these links lead nowhere"):
+        dist.check_metadata([older])
+
+
 def test_a_source_distribution_keeps_its_addresses_and_a_desk_has_none(built: list[Path], tmp_path: Path) -> None:
     [sdist] = [path for path in built if path.suffix == ".gz"]
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     [unpacked] = tmp_path.iterdir()
-    source = (unpacked / "setup.py").read_text().replace("setup(ext", "print(project_urls().get('Source')) or dict(ext")
+    source = (unpacked / "setup.py").read_text().rpartition("setup(\n")[0] + "print(project_urls().get('Source'))"
     env = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")} | {"ANTIPHON_PURE": "1"}
     for folder, expected in ((unpacked, "https://git.example/ann/fork"), (tmp_path, "None")):
         told = subprocess.run([sys.executable, "-c", source], cwd=folder, env=env, capture_output=True, text=True)
