@@ -1,8 +1,8 @@
-"""The English of the documents: RULES, over the prose that markdown-it finds. Code is skipped.
+"""The English of documents and public docstrings: RULES, over the prose that markdown-it finds. Code is skipped.
 
-    python scripts/prose.py             every page; exit code 1 when a rule is broken
-    python scripts/prose.py FILE...     some pages
-    python scripts/prose.py --figures   words, "what" and semicolons of each page, and of all
+    python scripts/prose.py             every page and public docstring; exit code 1 when a rule is broken
+    python scripts/prose.py FILE...     some pages or modules
+    python scripts/prose.py --figures   words, "what" and semicolons of each page and module, and of all
 
 A rule stands here when native readers stumbled over its kind more than once. Each finding names the line, the words and
 the way to mend them. `<!-- prose: skip -->` before a paragraph, list or table exempts it: for quotations.
@@ -10,6 +10,9 @@ the way to mend them. `<!-- prose: skip -->` before a paragraph, list or table e
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import os
 import re
 import sys
@@ -22,6 +25,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+SOURCES: Final = "src/antiphon/**/*.py"
+PUBLIC: Final = ROOT / "tests" / "public_names.txt"
 PAGES: Final = ("*.md", "docs/**/*.md", "examples/**/*.md", "src/**/*.md", "benchmarks/*.md", "tests/*.md")
 SKIP: Final = "<!-- prose: skip -->"
 LONGEST: Final = 32
@@ -114,11 +119,11 @@ Finding = tuple[int, str, str, str]
 
 
 def main(*arguments: str) -> None:
-    paths = [Path(one).resolve() for one in arguments if not one.startswith("-")] or pages()
+    paths = [Path(one).resolve() for one in arguments if not one.startswith("-")] or [*pages(), *modules()]
     if "--figures" in arguments:
         figures(paths)
         return
-    found = [(path, finding) for path in paths for finding in findings(path.read_text())]
+    found = [(path, finding) for path in paths for finding in findings_in(path)]
     for path, (line, rule, quoted, instead) in found:
         print(f"{os.path.relpath(path)}:{line}: {rule}: “{quoted}”: {instead}")
     if found:
@@ -128,6 +133,26 @@ def main(*arguments: str) -> None:
 def pages() -> list[Path]:
     """Every page."""
     return sorted(set(matching(PAGES)))
+
+
+def modules() -> list[Path]:
+    """Every module, of which the docstrings of public names count."""
+    return sorted(ROOT.glob(SOURCES))
+
+
+def findings_in(path: Path) -> Iterator[Finding]:
+    """Of a page or of a module, by the lines of the file."""
+    for line, text in texts_in(path):
+        for found in findings(text):
+            yield (line + found[0] - 1, *found[1:])
+
+
+def texts_in(path: Path) -> Iterator[tuple[int, str]]:
+    """The page, or each docstring of a public name, with the line on which it begins."""
+    if path.suffix == ".py":
+        yield from docstrings(ast.parse(path.read_text()))
+    else:
+        yield 1, path.read_text()
 
 
 def matching(patterns: Iterable[str]) -> Iterator[Path]:
@@ -174,6 +199,46 @@ def around(words: str, match: re.Match[str]) -> str:
     return words[max(0, match.start() - 15) : match.end() + 25].strip()
 
 
+# Docstrings
+
+
+@functools.cache
+def public() -> frozenset[str]:
+    """The public names without their modules, and the classes they inherit from: an editor shows those methods, too."""
+    classes = {
+        node.name: node
+        for path in modules()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {name.rpartition(".")[2] for name in PUBLIC.read_text().split()}
+    new = found & classes.keys()
+    while new:
+        bases = {name for one in new for base in classes[one].bases for name in re.findall(r"\w+", ast.unparse(base))}
+        new = bases & classes.keys() - found
+        found |= new
+    return frozenset(found)
+
+
+def docstrings(tree: ast.Module | ast.ClassDef) -> Iterator[tuple[int, str]]:
+    """Those of public functions, classes, methods and attributes, with the line on which each begins."""
+    before: ast.stmt | None = None
+    for node in tree.body:
+        name, text = "", ""
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name, text = node.name, ast.get_docstring(node) or ""
+        elif isinstance(node, ast.Expr) and isinstance(before, ast.Assign | ast.AnnAssign):  # below an attribute
+            name = ast.unparse(before.targets[0] if isinstance(before, ast.Assign) else before.target)
+            value = node.value.value if isinstance(node.value, ast.Constant) else None
+            text = inspect.cleandoc(value) if isinstance(value, str) else ""
+        shown = name in public() if isinstance(tree, ast.Module) else name == "__init__" or not name.startswith("_")
+        if shown and text:
+            yield getattr(node, "body", [node])[0].lineno, text
+        if shown and isinstance(node, ast.ClassDef):
+            yield from docstrings(node)
+        before = node
+
+
 # Prose
 
 
@@ -216,7 +281,9 @@ def figures(paths: list[Path]) -> None:
     total = [0, 0, 0]
     print(f"{'':46}{'words':>7}{'what':>8}{'; ':>7}\n{'':46}{'':>7}{'/1000':>8}{'/100':>7}")
     for path in paths:
-        text = " ".join(one.words for one in prose(path.read_text()))
+        text = " ".join(one.words for _, part in texts_in(path) for one in prose(part))
+        if not text:
+            continue
         counted = [len(re.findall(r"\w+", text)), len(re.findall(r"\bwhat\b", text, re.IGNORECASE)), text.count(";")]
         total = [had + more for had, more in zip(total, counted, strict=True)]
         row(os.path.relpath(path), counted)

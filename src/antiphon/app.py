@@ -183,24 +183,23 @@ class App(RouteMethods):
             async for text in websocket.iter_text():
                 await websocket.send_text(f"{name}: {text}")
 
-    `routes` are routes that exist already. `middleware` is a list of Starlette's `Middleware(factory, ...)`, the
-    first outermost. `dependencies` run before everything else, for every route. `exception_handlers` maps exception
-    classes or HTTP statuses to `handler(connection, exc)`. `lifespan(app)` is an async context manager; the mapping
-    it yields becomes `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets.
-    FastAPI's keywords about OpenAPI are accepted and not used; `app.metadata` holds them. `on_startup` and
-    `on_shutdown` are functions without parameters, for apps without a `lifespan`. `default_response_class` and
-    `redirect_slashes` are for HTTP routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and
-    stops with the lifespan, or where nobody runs that (the app is mounted) at its first use; without one, `app.hub`
-    makes it. `connection_options` are the limits of a connection on servers other than antiphon's own.
-    `channel_options` are the wire and the limits of channels that have none of their own. `rates` bound the messages of
-    each connection, beside those of its router and its route; `connects` the handshakes of an address. `origins` says
-    which pages may connect: `SAME`, patterns in a list, or `Origins`; None refuses pages of other sites that come with
-    cookies and the like, unless a `CORSMiddleware` of the app trusts them. `denials` says how handshakes are refused.
-    `asyncapi_url` is the path of the AsyncAPI document, behind all routes: whatever is yours there goes first, and an
-    app that documents no messages, or has `openapi_url=None`, has none. None: no document. `console_url` is the path of
-    its console; None: no page. `client_url` is that of the JavaScript client of the app's channels, and of its types
-    beside it; None: no client. Both need the document. Raises TypeError for a keyword it does not know and for what is
-    of another type.
+    `routes` are routes that exist already. `middleware` is a list of Starlette's `Middleware(factory, ...)`, the first
+    outermost. `dependencies` run before everything else, for every route. `exception_handlers` maps exception classes
+    or HTTP statuses to `handler(connection, exc)`. `lifespan(app)` is an async context manager. The mapping it yields
+    becomes `websocket.state`. `debug` shows tracebacks in HTTP 500 responses, never to WebSockets. FastAPI's keywords
+    about OpenAPI are accepted and not used. `app.metadata` holds them. `on_startup` and `on_shutdown` are functions
+    without parameters, for apps without a `lifespan`. `default_response_class` and `redirect_slashes` are for HTTP
+    routes. `root_path` is the prefix that a proxy has cut off. `hub` starts and stops with the lifespan, or where
+    nobody runs that (the app is mounted) at its first use. Without one, `app.hub` makes it. `connection_options` are
+    the limits of a connection on servers other than antiphon's own. `channel_options` are the wire and the limits of
+    channels that have none of their own. `rates` bound the messages of each connection, beside those of its router and
+    its route. `connects` bounds the handshakes of an address. `origins` says which pages may connect: `SAME`, patterns
+    in a list, or `Origins`. None refuses pages of other sites that come with cookies or other automatic credentials,
+    unless a `CORSMiddleware` of the app trusts them. `denials` says how handshakes are refused. `asyncapi_url` is the
+    path of the AsyncAPI document, behind all routes: a route of yours there goes first, and an app that documents no
+    messages, or has `openapi_url=None`, has none. None: no document. `console_url` is the path of its console. None:
+    no page. `client_url` is that of the JavaScript client of the app's channels, and of its types beside it. None: no
+    client. Both need the document. Raises TypeError for an unknown keyword and for a value of another type.
     """
 
     def __init__(
@@ -289,7 +288,7 @@ class App(RouteMethods):
 
     @property
     def hub(self) -> Hub:
-        """The app's hub; endpoints get it by annotating a parameter with `Hub`.
+        """The app's hub. Endpoints get it by annotating a parameter with `Hub`.
 
         Without `hub=` it serves all workers that `antiphon run` or `antiphon relay` started, else this process.
         """
@@ -297,7 +296,7 @@ class App(RouteMethods):
 
     @property
     def resources(self) -> Mapping[type, object]:
-        """What endpoints get by annotating its class."""
+        """The objects that endpoints get by annotating a class."""
         return {Hub: self.hub}
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
@@ -347,7 +346,7 @@ class App(RouteMethods):
         name: str | None = None,
         include_in_schema: bool = True,
     ) -> None:
-        """What `route()` does, without a decorator."""
+        """`route()` without a decorator."""
         self.router.add_route(path, route, methods, name, include_in_schema)
 
     def include_router(
@@ -357,7 +356,7 @@ class App(RouteMethods):
         prefix: str = "",
         **included: Unpack[Inclusion],
     ) -> None:
-        """Serve the routes of `router`, below `prefix` and behind `dependencies`; see `APIRouter.include_router`."""
+        """Serve the routes of `router`, below `prefix` and behind `dependencies`. See `APIRouter.include_router`."""
         self.router.include_router(router, prefix=prefix, **included)
 
     def mount(self, path: str, app: ASGIApp, name: str | None = None) -> None:
@@ -369,9 +368,9 @@ class App(RouteMethods):
         self.router.host(host, app=app, name=name)
 
     def add_middleware(self, middleware_class: Callable[..., ASGIApp], *args: Any, **kwargs: Any) -> None:
-        """Wrap the app into ASGI middleware; the last one added is the outermost. It sees WebSockets as well.
+        """Wrap the app into ASGI middleware. The last one added is the outermost. It sees WebSockets as well.
 
-        Raises RuntimeError once the app has started, TypeError for what cannot be called.
+        Raises RuntimeError once the app has started, TypeError for an object that cannot be called.
         """
         if self.middleware_stack is not None:
             raise RuntimeError("Cannot add middleware after an application has started")
@@ -382,7 +381,7 @@ class App(RouteMethods):
     def middleware(self, middleware_type: str) -> Callable[[Function], Function]:
         """Register `async def function(request, call_next) -> Response` for HTTP requests.
 
-        The only type is "http"; another one is a ValueError. Errors as `add_middleware`.
+        The only type is "http". Another one is a ValueError. Errors as `add_middleware`.
         """
         if middleware_type != "http":
             raise ValueError(f'middleware_type must be "http", got {middleware_type!r}; use add_middleware for others')

@@ -35,7 +35,7 @@ class Refusal(enum.Enum):
     TOKEN_MISSING = "token_missing"
     """No credentials where some are needed."""
     TOKEN_INVALID = "token_invalid"
-    """Credentials that are none: forged, malformed, of another audience, a ticket that was used."""
+    """Credentials that are no good: forged, malformed, of another audience, a ticket that was used."""
     TOKEN_EXPIRED = "token_expired"
     """Credentials that were good, at the door or over an open connection."""
     TOKEN_LATE = "token_late"
@@ -51,7 +51,7 @@ class Refusal(enum.Enum):
     RATE = "rate"
     """More messages, bytes or handshakes than the rate."""
     UNAVAILABLE = "unavailable"
-    """What has to be asked (keys, a backend) is away."""
+    """The server of keys, or the backend, is away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +74,13 @@ class ConnectionClosed(Event):
     path: str
     """Of the request, without its query string."""
     code: int
-    """1005: a Close frame without a code; 1006: no Close frame (RFC 6455 §7.1.5)."""
+    """1005: a Close frame without a code. 1006: no Close frame (RFC 6455 §7.1.5)."""
     closed_by: ClosedBy
-    """Who said Close first, if anybody did."""
+    """The side that said Close first, if one did."""
     duration: float
     """Seconds from accept to end."""
     rtt: float | None = None
-    """Seconds from the last answered ping to its pong; None where none was answered, or on another server."""
+    """Seconds from the last answered ping to its pong. None where none was answered, or on another server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ class AccessRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepaliveTimeout(Event):
-    """A peer did not answer a ping in time; its connection was aborted."""
+    """A peer did not answer a ping in time. Its connection was aborted."""
 
     path: str
     """Of the request, without its query string."""
@@ -120,7 +120,7 @@ class KeepaliveTimeout(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendTimeout(Event):
-    """A peer took nothing of what was sent to it for `send_timeout`; its connection was aborted."""
+    """A peer took none of the bytes sent to it for `send_timeout`. Its connection was aborted."""
 
     path: str
     """Of the request, without its query string."""
@@ -136,7 +136,7 @@ class ProtocolViolated(Event):
     """Of the request, without its query string."""
     code: int
     reason: str
-    """What was wrong, in a few words."""
+    """The fault, in a few words."""
 
 
 Observer: TypeAlias = Callable[[Event], None]

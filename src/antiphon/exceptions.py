@@ -53,10 +53,9 @@ class HTTPException(StarletteHTTPException):
 
         raise HTTPException(401, "log in again")
 
-    Raised before `accept` it denies the handshake with its status, headers and `{"detail": ...}`; after `accept` it
-    closes with 1008 (4xx) or 1011 (5xx) and the detail as reason. `status_code` is an HTTP status. `detail`
-    is any value that has a JSON form; without one it is the status's phrase. Raises TypeError for a status that is
-    no int.
+    Raised before `accept` it denies the handshake with its status, headers and `{"detail": ...}`. After `accept` it
+    closes with 1008 (4xx) or 1011 (5xx) and the detail as reason. `status_code` is an HTTP status. `detail` is any
+    value that has a JSON form. Without one it is the status's phrase. Raises TypeError for a status that is no int.
     """
 
     def __init__(self, status_code: int, detail: Any = None, headers: Mapping[str, str] | None = None) -> None:
@@ -81,7 +80,7 @@ class WebSocketException(StarletteWebSocketException):
 
 
 class WebSocketDisconnect(StarletteWebSocketDisconnect):
-    """The connection has ended; `code` and `reason` tell how.
+    """The connection has ended. `code` and `reason` tell how.
 
         try:
             text = await websocket.receive_text()
@@ -98,8 +97,8 @@ class WebSocketDisconnect(StarletteWebSocketDisconnect):
 class WebSocketDisconnected(WebSocketDisconnect, StarletteWebSocketDisconnected):
     """The connection was used after its end.
 
-    Both a `WebSocketDisconnect` (so `except WebSocketDisconnect` always ends a loop) and a `RuntimeError` (what
-    Starlette raises here). `code` and `reason` are those of the real end; `message` says what was attempted.
+    Both a `WebSocketDisconnect` (so `except WebSocketDisconnect` always ends a loop) and a `RuntimeError` (which
+    Starlette raises here). `code` and `reason` are those of the real end. `message` names the call that was attempted.
     """
 
     def __init__(self, message: str, *, code: int, reason: str | None = None) -> None:
@@ -115,14 +114,15 @@ class NotAccepted(RuntimeError):
 
 
 class PeerError(Exception):
-    """The peer sent what the endpoint did not ask for. Uncaught it closes with `close_code`, without a traceback."""
+    """The peer sent a message that the endpoint did not ask for. Uncaught it closes with `close_code`, without a
+    traceback."""
 
     close_code: int
     close_reason: str
 
     @property
     def note(self) -> str:
-        """What the log says of it: what was expected, and what came."""
+        """The words of the log: the expected message, and the one that came."""
         return str(self)
 
 
@@ -158,7 +158,7 @@ class UnexpectedMessageKind(PeerError, KeyError):
 class InvalidJSON(PeerError, json.JSONDecodeError):
     """The peer sent a message that is not JSON. Closes with 1007.
 
-    As `json.JSONDecodeError` it has `msg` (what is wrong), `doc` (the message) and `pos` (the character where).
+    As `json.JSONDecodeError` it has `msg` (the fault), `doc` (the message) and `pos` (the character where).
     """
 
     close_code = 1007
@@ -174,10 +174,10 @@ class InvalidJSON(PeerError, json.JSONDecodeError):
 
 
 class UnencodableText(PeerError, UnicodeEncodeError):
-    """Text with a lone surrogate, which UTF-8 cannot hold, was to be sent. Nothing was; closes with 1007.
+    """Text with a lone surrogate, which UTF-8 cannot hold, was to be sent. Nothing was. Closes with 1007.
 
-    Python's strings get one from a peer's JSON (`"\\ud800"`) and from hardly anywhere else: an endpoint that sends on
-    what it was told has no bug, so the peer answers for it.
+    Python's strings get one from a peer's JSON (`"\\ud800"`) and from hardly anywhere else. An endpoint that passes on
+    a peer's text has no bug, so the peer answers for it.
     """
 
     close_code = 1007
@@ -192,7 +192,7 @@ class UnencodableText(PeerError, UnicodeEncodeError):
 class InvalidMessage(PeerError, ValueError):
     """The peer sent a message that is not JSON or does not fit the declared type. Closes with 1007.
 
-    `errors()` lists what is wrong with it, as pydantic does, without the peer's input.
+    `errors()` lists its faults, as pydantic does, without the peer's input.
     """
 
     close_code = 1007
@@ -214,7 +214,8 @@ class InvalidMessage(PeerError, ValueError):
 
 
 class UndeclaredMessage(TypeError):
-    """A channel or a typed topic was to send what it does not declare: our fault, and nothing of it is sent.
+    """A channel or a typed topic was to send a message that it does not declare. This is the server's fault, and
+    nothing is sent.
 
     A value that is not of the type a handler's annotation promises, or an event of a class that no `Caller`, no typed
     topic and no `sends=` of the channel names.
@@ -237,7 +238,7 @@ class TooMuchJSON(InvalidJSON):
 
 
 class _Failures(Exception):
-    """A list of what pydantic found wrong."""
+    """A list of the faults that pydantic found."""
 
     def __init__(self, errors: Sequence[dict[str, Any]], *, body: Any = None, endpoint: str | None = None) -> None:
         super().__init__(errors)
@@ -251,7 +252,7 @@ class _Failures(Exception):
 
 
 class ParameterErrors(_Failures):
-    """The peer's parameters failed validation; `errors()` lists every failure, in FastAPI's shape.
+    """The peer's parameters failed validation. `errors()` lists every failure, in FastAPI's shape.
 
     Base of `RequestValidationError` and `WebSocketRequestValidationError`, as routes raise it. Uncaught it is a 422
     for HTTP routes, a denial or Close 1008 for WebSockets. `body` is the body that failed, for HTTP routes. The `ctx`
@@ -279,14 +280,15 @@ class WebSocketRequestValidationError(ParameterErrors):
 
 
 class ResponseValidationError(_Failures):
-    """An HTTP endpoint returned what its `response_model` does not allow: our fault, a 500 (FastAPI's name).
+    """An HTTP endpoint returned a value that its `response_model` does not allow. This is the server's fault, a 500
+    (FastAPI's name).
 
-    `errors()` lists every failure, `body` is what was returned, `endpoint` names the function.
+    `errors()` lists every failure, `body` is the returned value, `endpoint` names the function.
     """
 
 
 class RegistrationError(RuntimeError):
-    """An endpoint or a dependency has a signature that can never be served; raised when it is registered."""
+    """An endpoint or a dependency has a signature that can never be served. Raised when it is registered."""
 
 
 class ParameterDeclarationError(RegistrationError, AssertionError):
@@ -302,7 +304,8 @@ class DependencyScopeError(RegistrationError):
 
 
 class RegistrationWarning(UserWarning):
-    """What was written does what its author hardly means: told where it is registered, else at its first use, once."""
+    """A declaration has an effect that its author hardly means. It is told where it is registered, else at its first
+    use, once."""
 
 
 class GeneratorError(RuntimeError):

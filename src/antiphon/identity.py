@@ -22,12 +22,12 @@ class Identity:
 
         Identity(user="ann", scopes=frozenset({"orders:read"}), expires_at=time.time() + 300)
 
-    `JWT`, `Tickets` and every `verify` of a `WebSocketBearer` give one; `websocket.identity` has it, and so does every
+    `JWT`, `Tickets` and every `verify` of a `WebSocketBearer` give one. `websocket.identity` has it, and so does every
     parameter that is annotated with it. Raises TypeError and ValueError for fields of another type.
     """
 
     user: str
-    """Who it is: a JWT's `sub`. The hub's default user."""
+    """The name: a JWT's `sub`. The hub's default user."""
     session: str | None = None
     """Which login of the user: a JWT's `sid`, else its `jti`. None where nothing tells logins apart."""
     issued_at: float | None = None
@@ -35,9 +35,9 @@ class Identity:
     expires_at: float | None = None
     """Unix seconds (UTC): a JWT's `exp`. The connection is closed with 3000 when it has passed. None: never."""
     scopes: frozenset[str] = frozenset()
-    """What it may do (RFC 6749 §3.3), which `requires` asks for."""
+    """The rights (RFC 6749 §3.3) that `requires` asks for."""
     claims: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
-    """All that the token says, as it says it. Not shown: it may hold what nobody else is to read."""
+    """All claims of the token, unchanged. Not shown: they may be private."""
 
     def __post_init__(self) -> None:
         """Raises TypeError, ValueError."""

@@ -15,9 +15,9 @@ METHODS: Final = ("GET", "HEAD")
 class Resource:
     """An ASGI app for one path: `app.add_route(path, it)`, in an app of ours, of Starlette or of FastAPI.
 
-    A class, so that they serve it at that very path: below a mount it would be one slash further, and a redirect there
-    is a success to a probe. Called with a request it returns the response, as an endpoint does. So type checkers take
-    it for an endpoint. Answers other methods with 405. Raises RuntimeError for scopes other than http.
+    A class, so that they serve it at exactly that path: below a mount it would be one slash further, and a redirect
+    there is a success to a probe. Called with a request it returns the response, as an endpoint does. So type checkers
+    take it for an endpoint. Answers other methods with 405. Raises RuntimeError for scopes other than http.
     """
 
     is_leaf = True
@@ -47,4 +47,4 @@ class Resource:
         raise NotImplementedError
 
     def look_at(self, scope: Scope) -> None:
-        """Called with each scope before it is answered; does nothing by itself."""
+        """Called with each scope before it is answered. Does nothing by itself."""

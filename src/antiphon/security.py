@@ -47,7 +47,8 @@ __all__ = [
 
 
 class HTTPBasicCredentials(BaseModel):
-    """What `HTTPBasic` found: `username`, `password`. Compare with `secrets.compare_digest` on the encoded values."""
+    """The credentials that `HTTPBasic` found: `username`, `password`. Compare with `secrets.compare_digest` on the
+    encoded values."""
 
     username: str
     password: str
@@ -64,7 +65,7 @@ _Found = TypeVar("_Found")
 
 
 class _Scheme(SecurityBase):
-    """What all schemes share: a name, a description, and what happens without credentials."""
+    """The common part of all schemes: a name, a description, and what happens without credentials."""
 
     def __init__(self, *, scheme_name: str | None, description: str | None, auto_error: bool) -> None:
         self.scheme_name: str = scheme_name or type(self).__name__
@@ -73,11 +74,11 @@ class _Scheme(SecurityBase):
         """What FastAPI's schemes keep for OpenAPI and subclasses written for them read, such as `model.name`."""
 
     def make_authenticate_headers(self) -> dict[str, str]:
-        """The challenge of a 401; override for one of your own."""
+        """The challenge of a 401. Override for one of your own."""
         return {"WWW-Authenticate": "Bearer"}
 
     def make_not_authenticated_error(self) -> HTTPException:
-        """The exception for missing and for malformed credentials; override for one of your own."""
+        """The exception for missing and for malformed credentials. Override for one of your own."""
         return HTTPException(
             status_code=HTTP_401_UNAUTHORIZED, detail="Not authenticated", headers=self.make_authenticate_headers()
         )
@@ -90,7 +91,7 @@ class _Scheme(SecurityBase):
 
 
 def get_authorization_scheme_param(authorization_header_value: str | None) -> tuple[str, str]:
-    """Scheme and the rest of an `Authorization` header; empty strings for what is not there (FastAPI's helper)."""
+    """Scheme and the rest of an `Authorization` header. A missing part is an empty string (FastAPI's helper)."""
     scheme, _, credentials = (authorization_header_value or "").partition(" ")
     return scheme, credentials.strip()
 
@@ -102,9 +103,9 @@ def _authorization(connection: HTTPConnection) -> tuple[str, str]:
 class HTTPBase(_Scheme):
     """Any scheme of the `Authorization` header: gives `HTTPAuthorizationCredentials`.
 
-    The header's scheme is not compared with `scheme`, which only names the challenge; as FastAPI.
-    `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
-    With `auto_error=False` missing credentials give None instead of the 401.
+    The header's scheme is not compared with `scheme`, which only names the challenge. As FastAPI. `scheme_name` (else
+    the class's name) and `description` are for OpenAPI pages. With `auto_error=False` missing credentials give None
+    instead of the 401.
     """
 
     def __init__(
@@ -226,7 +227,8 @@ class _APIKey(_Scheme):
 
 
 class APIKeyQuery(_APIKey):
-    """A key in the query string: gives the string. Query strings end up in access logs of proxies; ours mask it.
+    """A key in the query string: gives the string. Query strings end up in access logs of proxies. antiphon's logs
+    mask it.
 
     `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
@@ -254,7 +256,7 @@ class APIKeyHeader(_APIKey):
 
 
 class APIKeyCookie(_APIKey):
-    """A key in a cookie: gives the string. Browsers send it from any site; check the `Origin` header.
+    """A key in a cookie: gives the string. Browsers send it from any site. Check the `Origin` header.
 
     `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
@@ -265,7 +267,7 @@ class APIKeyCookie(_APIKey):
 
 
 class OAuth2(_Scheme):
-    """The whole `Authorization` header as a string; base of the OAuth2 schemes (RFC 6749).
+    """The whole `Authorization` header as a string. Base of the OAuth2 schemes (RFC 6749).
 
     `flows` are OpenAPI's, by name. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
@@ -295,9 +297,9 @@ class _OAuth2Bearer(OAuth2):
 class OAuth2PasswordBearer(_OAuth2Bearer):
     """The bearer token of OAuth2's password flow: gives the token.
 
-    `tokenUrl`, `refreshUrl` and `scopes` (names and their descriptions) are kept for OpenAPI pages; nothing is fetched.
-    `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
-    With `auto_error=False` missing credentials give None instead of the 401.
+    `tokenUrl`, `refreshUrl` and `scopes` (names and their descriptions) are kept for OpenAPI pages. Nothing is
+    fetched. `scheme_name` (else the class's name) and `description` are for OpenAPI pages. With `auto_error=False`
+    missing credentials give None instead of the 401.
     """
 
     def __init__(
@@ -318,9 +320,9 @@ class OAuth2PasswordBearer(_OAuth2Bearer):
 class OAuth2AuthorizationCodeBearer(_OAuth2Bearer):
     """The bearer token of OAuth2's authorization code flow: gives the token.
 
-    `authorizationUrl`, `tokenUrl`, `refreshUrl` and `scopes` (names and their descriptions) are kept for OpenAPI pages;
-    nothing is fetched. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
-    With `auto_error=False` missing credentials give None instead of the 401.
+    `authorizationUrl`, `tokenUrl`, `refreshUrl` and `scopes` (names and their descriptions) are kept for OpenAPI
+    pages. Nothing is fetched. `scheme_name` (else the class's name) and `description` are for OpenAPI pages. With
+    `auto_error=False` missing credentials give None instead of the 401.
     """
 
     def __init__(
@@ -345,7 +347,7 @@ class OAuth2AuthorizationCodeBearer(_OAuth2Bearer):
 
 
 class OpenIdConnect(_Scheme):
-    """The whole `Authorization` header of an OpenID Connect client, as a string; nothing is verified.
+    """The whole `Authorization` header of an OpenID Connect client, as a string. Nothing is verified.
 
     `openIdConnectUrl`, `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
@@ -369,8 +371,8 @@ class OpenIdConnect(_Scheme):
 class OAuth2PasswordRequestForm:
     """The form of OAuth2's password flow (RFC 6749 §4.3.2) as a dependency of an HTTP route: `Depends()`.
 
-    Needs python-multipart. The form's fields are attributes: `grant_type` ("password" or None), `username`, `password`,
-    `client_id`, `client_secret`; `scopes` is the form's `scope`, split at spaces.
+    Needs python-multipart. The form's fields are attributes: `grant_type` ("password" or None), `username`,
+    `password`, `client_id`, `client_secret`. `scopes` is the form's `scope`, split at spaces.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ class WebSocketTestSession:
     __test__ = False
 
     accepted_subprotocol: str | None = None
-    """What the application chose in `accept`."""
+    """The subprotocol that the application chose in `accept`."""
 
     extra_headers: list[tuple[bytes, bytes]] | None = None
     """The headers that the application gave to `accept`."""
@@ -232,8 +232,8 @@ class WebSocketTestSession:
     def receive(self, timeout: float | None = None) -> Message:
         """The next raw ASGI message of the application.
 
-        `timeout` in seconds, the client's `receive_timeout` by default; `math.inf` waits for ever. Raises
-        `ReceiveTimeout`; when the application is over, its exception, or `WebSocketDisconnect` if it has returned.
+        `timeout` in seconds, the client's `receive_timeout` by default. `math.inf` waits for ever. Raises
+        `ReceiveTimeout`. When the application is over, its exception, or `WebSocketDisconnect` if it has returned.
         """
         self._check_entered()
         timeout = self._timeout if timeout is None else timeout
@@ -295,8 +295,8 @@ class WebSocketTestSession:
     def receive_text(self, timeout: float | None = None) -> str:
         """The next message, a text one.
 
-        Raises `WebSocketDisconnect` when the application closes, `UnexpectedMessageKind` for a binary message, and
-        what `receive` raises.
+        Raises `WebSocketDisconnect` when the application closes, `UnexpectedMessageKind` for a binary message, and the
+        errors of `receive`.
         """
         data = self.receive_payload(timeout)
         if isinstance(data, str):
@@ -319,12 +319,13 @@ class WebSocketTestSession:
         raise ValueError(f'mode is "text" or "binary", not {mode!r}')
 
     def receive_until(self, wanted: Wanted, timeout: float | None = None) -> Any:
-        """The first message that is wanted; those before it are read and dropped.
+        """The first message that is wanted. Those before it are read and dropped.
 
         `wanted`: the `type` of a JSON object (`"presence_diff"`), a class (`dict`, `str`, `bytes`), or a function of
         the message that says whether it is the one. A text that is a JSON object or array is given, and returned, as
-        its value; any other message as it is. `timeout` in seconds bounds the whole wait. Raises `ReceiveTimeout` and
-        `WebSocketDisconnect`, both of which say what came instead, TypeError, and what the application raised.
+        its value. Any other message stays as it is. `timeout` in seconds bounds the whole wait. Raises
+        `ReceiveTimeout` and `WebSocketDisconnect`, both of which show the messages that came instead, TypeError, and
+        the application's own exception.
         """
         __tracebackhide__ = True
         expectation = Expectation(wanted)
@@ -342,7 +343,8 @@ class WebSocketTestSession:
                 return expectation.value
 
     def receive_nothing(self, for_seconds: float = 0.1) -> None:
-        """Wait that long. Raises AssertionError when a message comes or the application closes, and what it raised."""
+        """Wait that long. Raises AssertionError when a message comes or the application closes, and the application's
+        own exception."""
         __tracebackhide__ = True
         check_seconds("for_seconds", for_seconds)
         started = time.monotonic()
@@ -376,12 +378,12 @@ class TestClient(starlette.testclient.TestClient):
             session.send_text("hi")
             assert session.receive_text() == "hi"
 
-    Inside `with client:` the lifespan runs and all sessions share one event loop; outside, each session has a thread
-    and a loop of its own. With `raise_server_exceptions=False` a session shows what a peer would see instead of the
-    application's exceptions.
+    Inside `with client:` the lifespan runs and all sessions share one event loop. Outside, each session has a thread
+    and a loop of its own. With `raise_server_exceptions=False` a session shows the close code that a peer would see,
+    and not the application's exceptions.
 
-    `app` is an ASGI application; the other arguments are Starlette's. `receive_timeout`: seconds
-    that a session's `receive_*` waits by default.
+    `app` is an ASGI application. The other arguments are Starlette's. `receive_timeout`: seconds that a session's
+    `receive_*` waits by default.
     """
 
     __test__ = False
@@ -416,7 +418,7 @@ class TestClient(starlette.testclient.TestClient):
         headers: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> WebSocketTestSession:
-        """A session that connects when it is entered; keywords are those of an httpx request."""
+        """A session that connects when it is entered. Keywords are those of an httpx request."""
         session = super().websocket_connect(url, subprotocols, headers=dict(headers or {}), **kwargs)
         reraise: bool = self._transport.raise_server_exceptions  # type: ignore[attr-defined]
         if reraise:

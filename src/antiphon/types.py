@@ -86,7 +86,7 @@ class StopListener(Protocol):
 
 
 class Overflow(enum.Enum):
-    """What a full outbox does with one message more."""
+    """The policy of a full outbox for one message more."""
 
     DISCONNECT = "disconnect"
     DROP_OLDEST = "drop-oldest"
@@ -95,7 +95,7 @@ class Overflow(enum.Enum):
 
 
 class ClosedBy(enum.Enum):
-    """Who ended a connection."""
+    """The side that ended a connection."""
 
     PEER = "peer"
     US = "us"
@@ -107,7 +107,7 @@ class PreparedMessage:
     """One message, encoded once for any number of connections.
 
     `payload` is a `str` (sent as a text frame) or `bytes` (a binary frame) and never changes. The other attributes are
-    caches that a server fills on first need; whoever reads None encodes and stores.
+    caches that a server fills on first need. A reader of None encodes and stores.
     """
 
     __slots__ = ("deflated", "frame", "payload")
@@ -128,7 +128,7 @@ class Sink(Protocol):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that owns the connection; senders elsewhere hand over with `call_soon_threadsafe`."""
+        """The loop that owns the connection. Senders elsewhere hand over with `call_soon_threadsafe`."""
 
     @property
     def alive(self) -> bool:
@@ -139,23 +139,23 @@ class Sink(Protocol):
         """Bytes taken and not yet given to the operating system."""
 
     def offer(self, message: PreparedMessage, limit: int) -> bool:
-        """Take the message unless `buffered` would pass `limit` bytes by it; False when it was not taken.
+        """Take the message unless `buffered` would pass `limit` bytes by it. False when it was not taken.
 
-        An empty outbox takes any one message, whatever its size. A sink that is not alive takes (and drops)
-        everything: True.
+        An empty outbox takes any one message, of any size. A sink that is not alive takes (and drops) everything:
+        True.
         """
 
     def disconnect(self, code: int, reason: str) -> None:
-        """Start the closing handshake behind what is buffered; abort when `send_timeout` passes first."""
+        """Start the closing handshake behind the buffered messages. Abort when `send_timeout` passes first."""
 
     def on_writable(self, callback: Callable[[], None]) -> None:
-        """Call back once, when `buffered` has fallen to at most half of what it was, or the sink died."""
+        """Call `callback` once, when `buffered` has fallen to half of its value or less, or the sink died."""
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Call back once, when the sink stops being alive (at once if it is not)."""
+        """Call `callback` once, when the sink stops being alive (at once if it is not)."""
 
     def off_close(self, callback: Callable[[], None]) -> None:
-        """Forget a callback given to `on_close`; unknown ones are ignored."""
+        """Forget a callback given to `on_close`. Unknown ones are ignored."""
 
 
 @runtime_checkable
@@ -168,18 +168,18 @@ class Carrier(Sink, Protocol):
 
     @property
     def close_code(self) -> int | None:
-        """None while the connection is open; 1005: a Close without a code, 1006: no Close at all (RFC 6455 §7.1.5)."""
+        """None while the connection is open. 1005: a Close without a code, 1006: no Close at all (RFC 6455 §7.1.5)."""
 
     @property
     def close_reason(self) -> str:
-        """Of the Close frame; empty where there was none."""
+        """Of the Close frame. Empty where there was none."""
 
     @property
     def closed_by(self) -> ClosedBy | None:
-        """Who ended it; None while it is open."""
+        """The side that ended it. None while it is open."""
 
     at_stop: StopListener | None
-    """Set by an app that wants to answer what it is at work on before the Close of a stopping server."""
+    """Set by an app that wants to finish its answers before the Close of a stopping server."""
 
     def asgi_receive(self) -> Awaitable[Message]:
         """The ASGI `receive` callable of this connection."""
@@ -188,14 +188,14 @@ class Carrier(Sink, Protocol):
         """The ASGI `send` callable of this connection."""
 
     def read(self) -> Awaitable[str | bytes | None]:
-        """The next message's payload: str for text, bytes for binary; None once, when the connection has ended.
+        """The next message's payload: str for text, bytes for binary. None once, when the connection has ended.
 
         Same queue as `asgi_receive`, past the connect message. Does not suspend when a message waits.
         Raises RuntimeError on two concurrent reads.
         """
 
     def write(self, payload: str | bytes) -> bool:
-        """Queue one message for the owner. True: go on; False: await `drain()` before the next.
+        """Queue one message for the owner. True: go on. False: await `drain()` before the next.
 
         Raises OSError when the connection is not alive.
         """
@@ -205,7 +205,7 @@ class Carrier(Sink, Protocol):
 
 
 class SupportsSink(Protocol):
-    """Anything the hub can deliver to; `antiphon.WebSocket` is one."""
+    """Anything the hub can deliver to. `antiphon.WebSocket` is one."""
 
     @property
     def sink(self) -> Sink:

@@ -34,7 +34,7 @@ VERSIONS: Final = ("3.0.0", "3.1.0")
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a document says of the whole: the `title`, `version` and `description` of the API."""
+    """The head of a document: the `title`, `version` and `description` of the API."""
 
     title: str = "Antiphon"
     version: str = "0.1.0"
@@ -42,10 +42,10 @@ class Info:
 
 
 class Document:
-    """The document of what `routes` serves, always of its state now."""
+    """The document of the channels that `routes` serves, always of their state now."""
 
     def __init__(self, routes: Sequence[BaseRoute], info: Info | None = None, prefix: str = "") -> None:
-        """`info`: what it says of the whole. `prefix` stands before every address: where the routes are mounted."""
+        """`info`: its head. `prefix` stands before every address: where the routes are mounted."""
         self._routes = routes
         self._info = info or Info()
         self._prefix = prefix
@@ -54,7 +54,7 @@ class Document:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing here says what its messages are."""
+        """No route here declares its messages."""
         return next(self._described(), None) is None
 
     def content(self, version: str = VERSIONS[0]) -> dict[str, Any]:

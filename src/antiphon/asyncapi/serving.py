@@ -108,9 +108,9 @@ def asyncapi_app(
 
         fastapi_app.add_route("/asyncapi.json", asyncapi_app(fastapi_app))
 
-    `router`: an `App` or `APIRouter`, or the app of FastAPI or Starlette around them, where all that it includes and
-    mounts is described. `prefix`: where another app has mounted or included the router. Title, version and description
-    are the app's where none are given. Raises TypeError for what has no routes.
+    `router`: an `App` or `APIRouter`, or the app of FastAPI or Starlette around them, where everything that it
+    includes and mounts is described. `prefix`: where another app has mounted or included the router. Title, version
+    and description are the app's where none are given. Raises TypeError for an object without routes.
     """
     return DocumentApp(document_of(router, title=title, version=version, description=description, prefix=prefix))
 
@@ -118,7 +118,7 @@ def asyncapi_app(
 def document_of(
     router: Any, *, title: str | None = None, version: str | None = None, description: str = "", prefix: str = ""
 ) -> Document:
-    """The document of an app or router. Raises TypeError for what has no routes."""
+    """The document of an app or router. Raises TypeError for an object without routes."""
     routes = getattr(router, "routes", None)
     if not isinstance(routes, list):
         raise TypeError(f"a document is of an app or a router, not of {router!r}")

@@ -37,23 +37,22 @@ E = TypeVar("E", covariant=True)
 
 
 class Client(Generic[E]):
-    """A connection that comes back: `async with Client("wss://…") as client`. `async for event in client` gives what
-    comes: JSON as its Python equivalent, text that is none as str, binary messages as bytes.
+    """A connection that comes back: `async with Client("wss://…") as client`. `async for event in client` gives the
+    messages that come: JSON as its Python equivalent, other text as str, binary messages as bytes.
 
-    `token()`, also async, is asked anew for each attempt, and when the server says `auth_expiring`: the new token then
+    `token()`, also async, is called for each attempt, and when the server says `auth_expiring`. The new token then
     goes out as `auth`. `token_via`: "header" (`Authorization: Bearer …`), "query" (as `token_parameter`, or `token`),
-    "subprotocol" (behind `bearer`), "message" (first of all, as `auth`). `queue`: what is sent while there is no
-    connection waits for one (at most `queue_limit` messages); False: it fails at once; each call may say otherwise.
-    `timeout`: seconds for an answer.
-    `heartbeat`: seconds between two pings where nothing else comes; two without a sign of life, and the link is dead.
-    `resume`: query parameter to topic, or to a prefix of it with `*`. `retry`: close codes from 4000 after which it
-    comes back all the same. `address` may be a function, asked anew as well. `positions`: by topic, what `positions` of
-    an earlier client were. `additional_headers` go with each handshake. Other keywords are those of
-    `websockets.connect`. Belongs to the loop it was entered in.
+    "subprotocol" (behind `bearer`), "message" (first of all, as `auth`). `queue`: messages sent while there is no
+    connection wait for one, at most `queue_limit` of them. False: they fail at once. Each call may say otherwise.
+    `timeout`: seconds for an answer. `heartbeat`: seconds between two pings where nothing else comes. After two
+    without a sign of life, the link is dead. `resume`: query parameter to topic, or to a prefix of it with `*`.
+    `retry`: close codes from 4000 after which it still comes back. `address` may be a function that is called for each
+    attempt. `positions`: the `positions` of an earlier client, by topic. `additional_headers` go with each handshake.
+    Other keywords are those of `websockets.connect`. Belongs to the loop it was entered in.
     """
 
     tells_recovered = False
-    """Whether an iteration gives `Recovered` too; without it, `joined` and `resync` are there as they came."""
+    """Whether an iteration gives `Recovered` too. Without it, `joined` and `resync` are there as they came."""
 
     def __init__(
         self,
@@ -187,7 +186,7 @@ class Client(Generic[E]):
         timeout: float | None = -1,
         queue: bool | None = None,
     ) -> AsyncIterator[AsyncIterator[Any]]:
-        """Sends a message that a stream answers; leaving the block cancels it. `timeout`: until its first item."""
+        """Sends a message that a stream answers. Leaving the block cancels it. `timeout`: until its first item."""
         pending = self._ask(type, fields, item, queue, is_stream=True)
         seconds = self._timeout if timeout == -1 else timeout
         try:
@@ -223,7 +222,8 @@ class Client(Generic[E]):
                 logger.warning("an event is not what was agreed on, and is left out: %s", error)
 
     def decode(self, event: Any) -> E:
-        """What an iteration gives for an event; LookupError leaves it out, ValidationError too, with a warning."""
+        """The value that an iteration gives for an event. LookupError leaves it out. So does ValidationError, with a
+        warning."""
         return cast(E, event)
 
     def content(self, fields: Any) -> dict[str, Any]:
@@ -231,7 +231,7 @@ class Client(Generic[E]):
         return {} if fields is None else cast(dict[str, Any], to_jsonable_python(fields, by_alias=True))
 
     def detail(self, code: str, detail: Any) -> Any:
-        """What an error with this code holds as its detail."""
+        """The detail of an error with this code."""
         return detail
 
     def retry(self) -> None:

@@ -25,7 +25,7 @@ def runtime_js() -> str:
 
 @functools.cache
 def runtime_types() -> str:
-    """The types of `runtime_js()`: what stands beside the module as `.d.ts`."""
+    """The types of `runtime_js()`, the `.d.ts` beside the module."""
     return _read("runtime.d.ts")
 
 
@@ -89,5 +89,5 @@ class ReadOnlyText(Resource):
 
 
 javascript: Final = ReadOnlyText(runtime_js(), "text/javascript")
-"""`app.add_route("/antiphon.js", javascript)`, in an app of ours, of Starlette or of FastAPI; then a page writes
+"""`app.add_route("/antiphon.js", javascript)`, in an app of ours, of Starlette or of FastAPI. Then a page writes
 `import { Client } from "/antiphon.js"`."""

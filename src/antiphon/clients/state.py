@@ -11,10 +11,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientState:
-    """Where a client stands, by its `name`; a new object at each change."""
+    """Where a client stands, by its `name`. A new object at each change."""
 
     name: Literal["connecting", "open", "waiting", "closed", "unauthorized"]
-    """The last two are for good; unauthorized: a new token did not help (Close 3000, HTTP 401)."""
+    """The last two are for good. `unauthorized` means that a new token did not help (Close 3000, HTTP 401)."""
     attempt: int = 0
     """How many connections were lost in a row."""
     silent: bool = False
@@ -22,9 +22,10 @@ class ClientState:
     until: float = 0.0
     """Waiting: when the next attempt is, by `time.time()`."""
     code: int = 0
-    """Waiting, closed: the close code, 1006 for a link that was lost; or the HTTP status that refused the handshake."""
+    """Waiting, closed: the close code, 1006 for a link that was lost, or the HTTP status that refused the
+    handshake."""
     reason: str = ""
-    """What the server said with it."""
+    """The server's words with it."""
 
     @property
     def is_final(self) -> bool:

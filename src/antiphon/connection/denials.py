@@ -30,14 +30,15 @@ _OFFERED_KEY: Final = "antiphon.offered"
 
 
 class Denials(enum.Enum):
-    """How a handshake is refused, whoever refuses it: a dependency, validation, the endpoint, the gate."""
+    """How a dependency, validation, the endpoint or the gate refuses a handshake."""
 
     HTTP = "http"
     """With an HTTP response: the connection never opens. A page gets Close 1006 and no reason, as browsers have it."""
     CLOSE = "close"
-    """The handshake is accepted and closed at once, with a code and a reason that `onclose` and every client can read:
-    3000 for 401, 3003 for 403, 1008 for 400 and 422, 1013 for 429 and 503, 1011 for other 5xx, 4000 and the status for
-    the rest (4404), or the code of a `WebSocketException`. Nothing else is sent, and nothing read."""
+    """The handshake is accepted and closed at once, with a code and a reason that `onclose` and every client can read.
+    Status 401 becomes 3000, 403 becomes 3003, 400 and 422 become 1008, 429 and 503 become 1013. Other 5xx become 1011,
+    and the rest 4000 and the status (4404). A `WebSocketException` has its own code. Nothing else is sent, and nothing
+    read."""
 
 
 _CODES: Final = {

@@ -9,16 +9,16 @@ from antiphon.types import Overflow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionOptions:
-    """What a `WebSocket` holds back for its peer, and how long it waits for it.
+    """Limits of a `WebSocket`: the bytes that it keeps for its peer, and the seconds that it waits for it.
 
-    `App(connection_options=...)` sets them; without an `App`, `scope["antiphon.connection_options"]` does, and a
+    `App(connection_options=...)` sets them. Without an `App`, `scope["antiphon.connection_options"]` does, and a
     subclass of `WebSocket` with its attribute `options`. On antiphon's own server `ServerConfig` decides about
     `send_timeout`.
     """
 
     send_timeout: float = 20.0
     """Seconds a send may wait for a peer that does not read. As long as the keepalive of common servers gives a peer
-    to answer a ping: whoever has read nothing for longer is gone or as good as gone."""
+    to answer a ping: a peer that has read nothing for longer is gone or as good as gone."""
 
     outbox_bytes: int = 1 << 20
     """Bytes that foreign senders may have waiting. Some seconds of a busy chat, and still only a gigabyte for a
@@ -29,12 +29,12 @@ class ConnectionOptions:
     waits in the server and in TCP, as without reading ahead."""
 
     json_values: int | None = 100_000
-    """Values (counted by their brackets and commas) of one message that `receive_json` decodes; more is `TooMuchJSON`,
-    Close 1009. Decoding holds up everybody, for some 5 ms with so many; 16 MiB can be five million and take seconds.
+    """Values (counted by their brackets and commas) of one message that `receive_json` decodes. More is `TooMuchJSON`,
+    Close 1009. Decoding holds up everybody, for some 5 ms with so many. 16 MiB can be five million and take seconds.
     None: any number."""
 
     overflow: Overflow = Overflow.DISCONNECT
-    """What a full outbox does with a foreign sender's message: DISCONNECT (Close 1013) or DROP_NEWEST (counted in
+    """The policy of a full outbox for a foreign sender's message: DISCONNECT (Close 1013) or DROP_NEWEST (counted in
     `WebSocket.dropped`). The other policies need to know messages apart: they belong to the hub's topics."""
 
     def __post_init__(self) -> None:

@@ -37,13 +37,13 @@ even learn that the peer is gone."""
 
 
 class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
-    """States, raw messages and the end of one connection; `WebSocket` adds the typed methods."""
+    """States, raw messages and the end of one connection. `WebSocket` adds the typed methods."""
 
     options: ConnectionOptions = ConnectionOptions()
     """The limits: the class's, or those that the application put into the scope."""
 
     refused: Closed | None = None
-    """What `close()` was given, where that was before accept: the peer sees a 403, or with `Denials.CLOSE` this."""
+    """The arguments of a `close()` before accept: the peer sees a 403, or this with `Denials.CLOSE`."""
 
     _intake: Any = None
     """What makes messages wait; `paced.py` has it."""
@@ -86,7 +86,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
 
     @property
     def client_state(self) -> WebSocketState:
-        """What has come from the client's side. Source: Starlette."""
+        """The state of the client's side. Source: Starlette."""
         return self._life.client_state
 
     @client_state.setter
@@ -95,7 +95,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
 
     @property
     def application_state(self) -> WebSocketState:
-        """What the application has sent. Source: Starlette."""
+        """The state of the application's side. Source: Starlette."""
         return self._life.application_state
 
     @application_state.setter
@@ -109,7 +109,8 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
 
     @property
     def identity(self) -> Identity | None:
-        """Who is at the other end, as a dependency has found out (`JWT`, `WebSocketBearer`); None: nobody has."""
+        """The user at the other end, as a dependency has found out (`JWT`, `WebSocketBearer`). None: no dependency
+        has."""
         identity: Identity | None = self.scope.get(IDENTITY_KEY)
         return identity
 
@@ -134,7 +135,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
         return self._life.way.sink
 
     def listen_for_stop(self, listener: StopListener | None) -> None:
-        """Have the listener asked when the server stops; None: nobody. Other servers than antiphon's ask nobody."""
+        """Have the listener asked when the server stops. None: nobody. Other servers than antiphon's ask nobody."""
         carrier = carrier_of(self.scope)
         if carrier is not None:
             carrier.at_stop = listener
@@ -191,11 +192,11 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     async def send(self, message: Message) -> None:
         """Send an ASGI message, checked against the state (ASGI WebSocket spec; Starlette's `send`).
 
-        A close code that may not go on the wire is a ValueError; a reason is cut to what a Close frame holds. Raises
+        A close code that may not go on the wire is a ValueError. A reason is cut to the size of a Close frame. Raises
         RuntimeError for a message that is not legal now, `WebSocketDisconnected` on a connection that has ended, and
-        `WebSocketDisconnect` when it is lost meanwhile; a message sent in the first moments after one of the peer's was
-        read is dropped instead, and the end told by the next receive. Data and closes of foreign senders go their own
-        way.
+        `WebSocketDisconnect` when it is lost meanwhile. In the first moments after a message of the peer was read, a
+        message to a lost peer is dropped instead, and the next receive tells the end. Data and closes of foreign
+        senders go their own way.
         """
         try:
             kind = message["type"]

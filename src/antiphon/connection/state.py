@@ -45,8 +45,8 @@ A body part with `more_body` stays in RESPONSE.
 class Closed:
     """How a connection ended.
 
-    `code` is 1006 when it was lost, 1005 when a Close frame carried no code (RFC 6455 §7.1.5); `reason` is the Close
-    frame's, or empty; `by` says who sent that frame first.
+    `code` is 1006 when it was lost, 1005 when a Close frame carried no code (RFC 6455 §7.1.5). `reason` is the Close
+    frame's, or empty. `by` says who sent that frame first.
     """
 
     code: int

@@ -35,7 +35,7 @@ INVALID_SECONDS: Final = 60.0
 
 
 class OnInvalid(enum.Enum):
-    """What `iter_as` does with a message that is not JSON or does not fit the type."""
+    """The policy of `iter_as` for a message that is not JSON or does not fit the type."""
 
     CLOSE = "close"
     """Raise `InvalidMessage`, which closes with 1007 unless the endpoint catches it. The iteration is over."""

@@ -61,8 +61,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
                 await websocket.send_text(text)
 
     One task may receive while others send. A sender is *foreign* when it runs neither in the task that made the
-    `WebSocket` nor in one started from there: its sends never wait and never raise for a peer that is gone or slow.
-    A foreign sender may run in another thread or event loop.
+    `WebSocket` nor in one started from there. Its sends never wait and never raise for a peer that is gone or slow. A
+    foreign sender may run in another thread or event loop.
 
     `WebSocket(scope, receive, send)` takes a connection of any ASGI server. Raises ValueError for a scope that is not
     a WebSocket's.
@@ -83,8 +83,9 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         A subprotocol that the client did not offer may not be selected (RFC 6455 §4.1): the connection opens without
         one. Where a token came as a subprotocol, an endpoint that selects none answers with the one beside the token.
         On a connection that was accepted to read a token from its first message, the first call does nothing. Raises
-        `WebSocketDisconnect` when the client is gone already, TypeError or ValueError for headers that are not pairs of
-        bytes fit for HTTP, TypeError for a subprotocol that is no str, RuntimeError the second time.
+        `WebSocketDisconnect` when the client is gone already, and RuntimeError the second time. Raises TypeError or
+        ValueError for headers that are not pairs of bytes fit for HTTP, and TypeError for a subprotocol that is no
+        str.
         """
         if not (subprotocol is None or isinstance(subprotocol, str)):
             raise TypeError(f"accept() takes one subprotocol, a str that the client offers, not {subprotocol!r}")
@@ -115,7 +116,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         await self.send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": pairs})
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Send a Close frame; before `accept`, refuse the handshake with HTTP 403.
+        """Send a Close frame. Before `accept`, refuse the handshake with HTTP 403.
 
             await websocket.close(4001, "one at a time")
 
@@ -135,7 +136,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     async def send_denial_response(self, response: Response) -> None:
         """Refuse the handshake with this HTTP response (ASGI extension `websocket.http.response`).
 
-        Raises RuntimeError on a server without the extension and after `accept`, TypeError for what is no response.
+        Raises RuntimeError on a server without the extension and after `accept`, TypeError for an object that is no
+        response.
         """
         if not callable(response):
             raise TypeError(f"send_denial_response takes a Response, as JSONResponse({{...}}, 403), got {response!r}")
@@ -147,14 +149,14 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         await response(self.scope, self.receive, self.send)
 
     async def renew(self, identity: Identity) -> Identity:
-        """Go on as the same user with a new identity, whose `expires_at` counts from now on; returns it.
+        """Go on as the same user with a new identity, whose `expires_at` counts from now on. Returns it.
 
             await websocket.renew(Identity(user="ann", expires_at=time.time() + 300))
 
-        Dependencies that found out who somebody is have called `admit` (antiphon.gate); a channel does all this by
-        itself. Raises RuntimeError where nobody was admitted, TypeError for what is no Identity, `WebSocketException`
-        3003 for another user and 3000 for an identity that has expired (which close the connection where nobody
-        catches them; caught, all is as it was), `WebSocketDisconnected` on a connection that has ended.
+        The dependency that identified the user has called `admit` (antiphon.gate). A channel does all this by itself.
+        Raises RuntimeError where no user was admitted, and TypeError for an object that is no Identity. Raises
+        `WebSocketException` 3003 for another user, and 3000 for an identity that has expired. Uncaught, they close the
+        connection. Caught, they change nothing. Raises `WebSocketDisconnected` on a connection that has ended.
         """
         renewing: Renewing | None = self.scope.get(RENEWING_KEY)
         if renewing is None:
@@ -218,8 +220,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         """The next message, JSON in text or binary, as a value of this type.
 
         The type is anything that pydantic validates: a model, a dataclass, a TypedDict, a union of them, `list[int]`.
-        Errors as `receive_text`, and `InvalidMessage` for a message that is not JSON or does not fit, which closes with
-        1007 unless caught. Raises TypeError for what is no such type.
+        Errors as `receive_text`, and `InvalidMessage` for a message that is not JSON or does not fit, which closes
+        with 1007 unless caught. Raises TypeError for any other type.
 
             hello = await websocket.receive_as(Hello)
         """
@@ -231,9 +233,9 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     ) -> AsyncIterator[T]:
         """Messages as values of this type, until the connection ends.
 
-        `invalid` says what becomes of a message that does not fit. With `REPLY` and `IGNORE` the iteration goes on; a
+        `invalid` is the policy for a message that does not fit. With `REPLY` and `IGNORE` the iteration goes on. A
         peer that sends more than 20 of those in a minute gets Close 1008, and the iteration ends. Raises
-        `WebSocketDisconnected` when the connection has ended before; otherwise as `receive_as`.
+        `WebSocketDisconnected` when the connection has ended before. Other errors as `receive_as`.
 
             async for message in websocket.iter_as(Move | Quit, invalid=OnInvalid.REPLY):
                 match message: ...
@@ -304,8 +306,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
         Raises TypeError for anything but str, UnencodableText (a UnicodeEncodeError) for lone surrogates (the
         connection stays open), `NotAccepted` before `accept`. Own senders wait for room, up to `send_timeout`, and get
-        `WebSocketDisconnect` when the peer is gone (not in the first moments after a message of the peer was read: what
-        it said last is handled to the end); foreign senders never wait and never see the peer's end.
+        `WebSocketDisconnect` when the peer is gone. In the first moments after a message of the peer was read they do
+        not: its last message is handled to the end. Foreign senders never wait and never see the peer's end.
         """
         carrier = self._carrier_for_own()
         if carrier is None or type(data) is not str:
@@ -314,7 +316,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             await self._drain(carrier)
 
     async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
-        """Send a binary message. Raises TypeError for anything but bytes-like data; otherwise as `send_text`."""
+        """Send a binary message. Raises TypeError for anything but bytes-like data. Otherwise as `send_text`."""
         data = codec.check_bytes(data)
         carrier = self._carrier_for_own()
         if carrier is None:
@@ -325,8 +327,8 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     async def send_json(self, data: Any, mode: str = "text") -> None:
         """Send the value as JSON (compact, UTF-8, only lone surrogates escaped) in a text or a binary message.
 
-        pydantic models, dataclasses, datetimes and the like are taken too. Raises TypeError for what JSON cannot hold;
-        otherwise as `send_text`.
+        Takes pydantic models, dataclasses and datetimes, too. Raises TypeError for a value without a JSON form. Other
+        errors as `send_text`.
         """
         if mode == "text":
             text = codec.encode_json(data)
@@ -344,7 +346,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
         Fields go by their aliases, as `receive_as` reads them. Several times quicker than `send_json`. On a channel it
         is an event, with its tag, as `Caller.send` sends it: raises `UndeclaredMessage` for a class that the channel
-        does not declare. Raises TypeError for what has no JSON form; otherwise as `send_text`.
+        does not declare. Raises TypeError for a value without a JSON form. Other errors as `send_text`.
         """
         await self.send_text(self.scope.get(WRITE_KEY, encode)(message))
 

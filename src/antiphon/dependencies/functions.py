@@ -21,19 +21,19 @@ def Depends(
     scope: DependsScope | None = None,
     max_concurrency: int | None = None,
 ) -> Any:
-    """Take what `dependency` returns or yields (FastAPI's `Depends`).
+    """Take the value that `dependency` returns or yields (FastAPI's `Depends`).
 
         async def user(token: str = "") -> str: ...
 
         @app.websocket("/me")
         async def me(websocket: WebSocket, user: Annotated[str, Depends(user)]) -> None: ...
 
-    Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place; `scope`
+    Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place. `scope`
     says when a dependency with `yield` ends: "function" before "request", which is the default. Below a handler of a
     channel it says how long the value serves: "message", the default, or "connection". At most `max_concurrency` runs
     of this declaration go on at a time in one event loop, a `yield` counting until its end.
 
-    Raises ValueError for a `max_concurrency` that is no positive integer. What is nothing to call is a
+    Raises ValueError for a `max_concurrency` that is no positive integer. A dependency that cannot be called is a
     `ParameterDeclarationError` where the endpoint is registered.
     """
     return params.Depends(dependency, use_cache=use_cache, scope=scope, max_concurrency=max_concurrency)
@@ -52,7 +52,7 @@ def Security(
 
 
 def Path(default: Any = ..., **options: Unpack[ParamOptions]) -> Any:
-    """Read a parameter from the path; it has no default (FastAPI's `Path`).
+    """Read a parameter from the path. It has no default (FastAPI's `Path`).
 
         @app.websocket("/rooms/{number}")
         async def room(websocket: WebSocket, number: Annotated[int, Path(ge=1)]) -> None: ...
@@ -68,8 +68,8 @@ def Query(default: Any = PydanticUndefined, **options: Unpack[ParamOptions]) -> 
         @app.websocket("/find")
         async def find(websocket: WebSocket, limit: Annotated[int, Query(ge=1, le=100)] = 10) -> None: ...
 
-    `options` are pydantic's: `alias`, `ge`, `max_length`, `pattern`, …; an unknown one is a TypeError. A list takes
-    every occurrence of the key, a pydantic model one key per field. What fails validation is a
+    `options` are pydantic's: `alias`, `ge`, `max_length`, `pattern`, …. An unknown one is a TypeError. A list takes
+    every occurrence of the key, a pydantic model one key per field. A value that fails validation is a
     `WebSocketRequestValidationError` (HTTP: `RequestValidationError`) with the errors of all parameters.
     """
     return params.Query(default, **options)
@@ -105,7 +105,7 @@ def Body(
     media_type: str = "application/json",
     **options: Unpack[ParamOptions],
 ) -> Any:
-    """Read a parameter from the JSON body of an HTTP request (FastAPI's `Body`); a WebSocket has none.
+    """Read a parameter from the JSON body of an HTTP request (FastAPI's `Body`). A WebSocket has none.
 
     Several, or `embed=True`: each is one key of the object. `options` and errors as for `Query`.
     """
@@ -118,7 +118,7 @@ def Form(
     media_type: str = "application/x-www-form-urlencoded",
     **options: Unpack[ParamOptions],
 ) -> Any:
-    """Read a parameter from the form of an HTTP request (FastAPI's `Form`); needs python-multipart."""
+    """Read a parameter from the form of an HTTP request (FastAPI's `Form`). Needs python-multipart."""
     return params.Form(default, media_type=media_type, **options)
 
 

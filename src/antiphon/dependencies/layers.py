@@ -25,7 +25,7 @@ from .values import Reader
 
 KEPT: Final = " kept"
 CONNECTION: Final = " connection"
-"""Names of what the endpoint gets besides its own parameters; no parameter can have them."""
+"""Names of the values that the endpoint gets besides its own parameters. No parameter can have them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,7 @@ class Param(FieldInfo):  # type: ignore[misc]
 
 
 class Path(Param):  # type: ignore[misc]
-    """Read from the path; always required. Raises ParameterDeclarationError when given a default."""
+    """Read from the path. Always required. Raises ParameterDeclarationError when given a default."""
 
     location: ClassVar[Location] = Location.PATH
 
@@ -125,7 +125,7 @@ class Query(Param):  # type: ignore[misc]
 
 
 class Header(Param):  # type: ignore[misc]
-    """Read from the request headers; underscores of the name become hyphens unless told otherwise."""
+    """Read from the request headers. Underscores of the name become hyphens unless told otherwise."""
 
     location: ClassVar[Location] = Location.HEADER
 
@@ -141,7 +141,7 @@ class Cookie(Param):  # type: ignore[misc]
 
 
 class Body(Param):  # type: ignore[misc]
-    """Read from the JSON body; HTTP routes only. `embed` puts a single parameter under its name."""
+    """Read from the JSON body. HTTP routes only. `embed` puts a single parameter under its name."""
 
     location: ClassVar[Location] = Location.BODY
 
@@ -159,7 +159,7 @@ class Body(Param):  # type: ignore[misc]
 
 
 class Form(Body):  # type: ignore[misc]
-    """Read from a form body; HTTP routes only. Needs the package python-multipart."""
+    """Read from a form body. HTTP routes only. Needs the package python-multipart."""
 
     location: ClassVar[Location] = Location.FORM
 
@@ -170,7 +170,7 @@ class Form(Body):  # type: ignore[misc]
 
 
 class File(Form):  # type: ignore[misc]
-    """Read uploaded files; HTTP routes only. Annotated `bytes` (or a list of them) it is the files' whole content."""
+    """Read uploaded files. HTTP routes only. Annotated `bytes` (or a list of them) it is the files' whole content."""
 
     def __init__(
         self, default: Any = PydanticUndefined, *, media_type: str = "multipart/form-data", **options: Any
@@ -182,10 +182,10 @@ class File(Form):  # type: ignore[misc]
 class Depends:
     """Take the value that `dependency` returns or yields.
 
-    Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place; `scope`
+    Without `dependency` the parameter's annotation is called. `use_cache=False` runs it anew for this place. `scope`
     says when a dependency with `yield` ends: "function" before "request", which is the default. Below a channel's
-    handler it is "message", the default, or "connection". At most
-    `max_concurrency` runs of this declaration go on at a time in one event loop, a `yield` counting until its end.
+    handler it is "message", the default, or "connection". At most `max_concurrency` runs of this declaration go on at
+    a time in one event loop, a `yield` counting until its end.
 
     Raises ValueError for a `max_concurrency` that is no positive integer.
     """
@@ -205,7 +205,7 @@ class Depends:
 
     @property
     def limit(self) -> SupportsSemaphore | None:
-        """What counts the runs of this declaration; None without `max_concurrency`."""
+        """The counter of the runs of this declaration. None without `max_concurrency`."""
         return self._concurrency
 
 
@@ -217,7 +217,7 @@ class Security(Depends):
 
 
 class SecurityScopes:
-    """The OAuth2 scopes demanded on the way to a dependency; injected by annotation."""
+    """The OAuth2 scopes demanded on the way to a dependency. Injected by annotation."""
 
     def __init__(self, scopes: Sequence[str] | None = None) -> None:
         self.scopes: list[str] = list(scopes or ())

@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile as StarletteUploadFile
 class UploadFile(StarletteUploadFile):
     """An uploaded file: annotate a parameter of an HTTP route with it (FastAPI's `UploadFile`).
 
-    Needs the package python-multipart. What is given is the very object that Starlette's form parser has made; it is
+    Needs the package python-multipart. The parameter gets the object that Starlette's form parser has made. It is
     closed with the response. `filename` and `headers` are the form part's, `size` is in bytes.
     """
 

@@ -38,16 +38,16 @@ WHEN_ADMITTED_KEY: Final = "antiphon.when_admitted"
 
 
 async def admit(connection: HTTPConnection, identity: Identity, verify: Verify | None = None) -> Identity:
-    """From now on the connection, a WebSocket's or a request's, is this identity's; returns it.
+    """From now on the connection, a WebSocket's or a request's, is this identity's. Returns it.
 
         async def somebody(websocket: WebSocket, token: str = "") -> Identity:
             return await admit(websocket, await verify(token), verify)
 
     The app's hub knows it by its user. A WebSocket ends when the identity expires: Close 3000, or 401 before accept.
-    `verify` takes the tokens by which it is renewed. Dependencies that find out who somebody is call this last. Raises
-    HTTPException 401 for an identity that has expired or was revoked, on an open connection `WebSocketException` 3000;
-    what a `Quota` raises that counts by user; TypeError for what is no Identity, and for one that expires with a
-    connection that cannot be ended.
+    `verify` takes the tokens by which it is renewed. Dependencies that identify a user call this last. Raises
+    HTTPException 401 for an identity that has expired or was revoked, and on an open connection `WebSocketException`
+    3000. Raises the errors of a `Quota` that counts by user. Raises TypeError for an object that is no Identity, and
+    for one that expires with a connection that cannot be ended.
     """
     if not isinstance(identity, Identity):
         raise TypeError(f"expected an Identity, got {type(identity).__name__}: Identity(user=..., expires_at=...)")
@@ -71,10 +71,10 @@ async def admit(connection: HTTPConnection, identity: Identity, verify: Verify |
 
 
 async def renew(connection: HTTPConnection, identity: Identity) -> Identity:
-    """What `WebSocket.renew` does, for a `WebSocket` of FastAPI's or Starlette's: admit the same user once more.
+    """`WebSocket.renew` for a `WebSocket` of FastAPI's or Starlette's: admit the same user once more.
 
-    Raises RuntimeError where nobody was admitted, `WebSocketException` 3003 for another user's identity, and what
-    `admit` does.
+    Raises RuntimeError where no user was admitted, `WebSocketException` 3003 for another user's identity, and the
+    errors of `admit`.
     """
     before: Identity | None = connection.scope.get(IDENTITY_KEY)
     if before is None:

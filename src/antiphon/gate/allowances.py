@@ -21,12 +21,13 @@ _told: set[str] = set()
 
 
 class Per(enum.Flag):
-    """Who or what has a bucket of its own. `Per.USER | Per.TOPIC`: each user in each topic."""
+    """The owner of a bucket. `Per.USER | Per.TOPIC`: each user in each topic."""
 
     CONNECTION = enum.auto()
-    """Each connection, whoever holds it."""
+    """Each connection, of any user."""
     USER = enum.auto()
-    """The user of the connection's `Identity`, over all connections to this process; who has none, by address."""
+    """The user of the connection's `Identity`, over all connections to this process. A user without one counts by
+    address."""
     ADDRESS = enum.auto()
     """The client's address, an IPv6 one by its network of 64 bits. Behind a proxy: as `X-Forwarded-For` says, where the
     server believes it."""

@@ -46,20 +46,20 @@ class WebSocketBearer(HTTPBearer):
         @app.websocket("/me", dependencies=[Depends(session)])
         async def me(websocket: WebSocket, who: Identity) -> None: ...
 
-    `sources` say where to look, in order; the first token that is there counts. Without `verify` it gives the token, a
-    str; with it the `Identity` that `verify(token)` gives, which from then on is the connection's:
-    `websocket.identity`, every parameter annotated `Identity`, the hub's user. `verify` may be async, or sync and then
-    runs in the thread pool; for a token that is not good it gives None or raises `InvalidToken`. Scopes that
-    `Security(…, scopes=[…])` demands have to be among the identity's.
+    `sources` say where to look, in order. The first token found counts. Without `verify` it gives the token, a str.
+    With it, it gives the `Identity` that `verify(token)` returns, which from then on is the connection's:
+    `websocket.identity`, every parameter annotated `Identity`, the hub's user. `verify` may be async. A sync one runs
+    in the thread pool. For a bad token it returns None or raises `InvalidToken`. Scopes that `Security(…, scopes=[…])`
+    demands have to be among the identity's.
 
     No token: 401, or None with `auto_error=False`. A token that is not good, or has more than `longest` characters:
     401. A scope that is missing: 403. After accept these are Close 3000 and 3003. `scheme_name` (else the class's
-    name), `description` and `bearerFormat` ("JWT") are for documents. Raises TypeError and ValueError for what cannot
-    work.
+    name), `description` and `bearerFormat` ("JWT") are for documents. Raises TypeError and ValueError for arguments
+    that cannot work.
     """
 
     is_identifying: bool = False
-    """Whether it gives an `Identity`; then parameters annotated so have one behind it."""
+    """Whether it gives an `Identity`. Then parameters annotated so have one behind it."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class WebSocketBearer(HTTPBearer):
         return found
 
     async def admit(self, connection: HTTPConnection, identity: Identity) -> Identity:
-        """Let somebody in whom a test's override has found out; as `admit` of the gate does."""
+        """Let somebody in whom a test's override has found out. As `admit` of the gate does."""
         return await admit(connection, identity, self.verify)
 
     def make_not_authenticated_error(self) -> HTTPException:

@@ -45,9 +45,9 @@ CLOSE_CODES: Final = {
 class InvalidToken(HTTPException):
     """A token that is not good: 401 with `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750 §3.1).
 
-    What a `verify` function raises. After accept it closes with 3000. `note` is for the log alone, one short line on
-    what is wrong with the token; it must not hold the token. The peer is told `detail`. `reason` is what it is counted
-    as (`AccessRefused`).
+    A `verify` function raises it. After accept it closes with 3000. `note` is for the log alone: one short line on the
+    token's fault, without the token. The peer is told `detail`. `reason` is the label under which it is counted
+    (`AccessRefused`).
     """
 
     def __init__(self, note: str, *, detail: str = "Invalid token", reason: Refusal = Refusal.TOKEN_INVALID) -> None:

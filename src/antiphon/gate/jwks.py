@@ -32,17 +32,16 @@ Fetch: TypeAlias = Callable[[str], Awaitable[bytes | str | Mapping[str, Any]]]
 
 
 class JWKS:
-    """The keys at the address `url` of an issuer: what `JWT(jwks_url=...)` makes, with numbers of your own.
+    """The keys at the address `url` of an issuer. `JWT(jwks_url=...)` makes one, without numbers of your own.
 
-    They are fetched at the first token, again in the background when they are `refresh` seconds old, and when a token
-    names a key that is not known: at most once in `cooldown` seconds, whoever sends such tokens. While the issuer is
-    away keys are used for up to `stale` seconds after they came; without any, tokens are answered with 503 (Close
-    1013). A fetch takes `timeout` seconds and `max_bytes` at most, and a document with more than `max_keys` keys is
-    none.
+    They are fetched at the first token, and again in the background when they are `refresh` seconds old. A token that
+    names an unknown key causes a fetch, at most once in `cooldown` seconds. While the issuer is away, keys are used
+    for up to `stale` seconds after they came. Without any, tokens are answered with 503 (Close 1013). A fetch takes
+    `timeout` seconds and `max_bytes` at most, and a document with more than `max_keys` keys is refused.
 
     `http://` is for this machine, or with `plain_http=True` for a network of yours. `fetch` fetches in place of ours,
     for a proxy or a client certificate: an async function of the address. `clock` gives seconds, for tests. Raises
-    TypeError and ValueError for what cannot work.
+    TypeError and ValueError for arguments that cannot work.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class JWKS:
         return ring.candidates(algorithm, kid) if age < self._refresh and age <= self._stale else []
 
     async def candidates(self, algorithm: str, kid: str | None) -> list[VerifyingKey]:
-        """The keys that may have signed a token; none where there is no such key. Raises `CannotVerify`."""
+        """The keys that may have signed a token. None where there is no such key. Raises `CannotVerify`."""
         ring = self._ring()
         if ring is None:
             await self._updated()

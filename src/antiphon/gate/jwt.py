@@ -24,20 +24,21 @@ class JWT(WebSocketBearer):
         @app.websocket("/live", dependencies=[Depends(jwt)])
         async def live(websocket: WebSocket, who: Identity) -> None: ...
 
-    Exactly one of `key`, `keys` and `jwks_url` says what verifies: a `key` is a PEM, a secret, a JWK (a dict) or a key
-    of cryptography; `keys` are a list of them, a dict of them by `kid`, a JWKS document, or a `JWKS`; `jwks_url` is
-    where the issuer publishes them. Each key verifies only the `algorithms` of its own kind, whatever a token says;
-    secrets are never fetched.
+    Exactly one of `key`, `keys` and `jwks_url` names the keys that verify. A `key` is a PEM, a secret, a JWK (a dict)
+    or a key of cryptography. `keys` are a list of them, a dict of them by `kid`, a JWKS document, or a `JWKS`.
+    `jwks_url` is the address at which the issuer publishes them. Each key verifies only the `algorithms` of its own
+    kind, even if a token names another. Secrets are never fetched.
 
-    `audience` and `issuer` (one or several) are what `aud` and `iss` have to be; a token with an `aud` needs an
-    `audience`. `required` are claims that must be there; `exp` unless you say otherwise. `leeway` is how many seconds
-    clocks may differ, added to `exp` and the life of the connection. `user_claim` is who it is (`Identity.user`),
-    `scopes_claim` what it may do: names with spaces between, or a list. The session is `sid`, else `jti`.
+    `audience` and `issuer` (one or several) are the values that `aud` and `iss` must have. A token with an `aud` needs
+    an `audience`. `required` are claims that must be there, `exp` unless you say otherwise. `leeway` is how many
+    seconds clocks may differ. It is added to `exp` and the life of the connection. `user_claim` names the user
+    (`Identity.user`), `scopes_claim` the scopes: names with spaces between, or a list. The session is `sid`, else
+    `jti`.
 
-    A token that is not good is one line in the log, which names the claim, and 401 with
-    `WWW-Authenticate: Bearer error="invalid_token"`, or Close 3000. `sources`, `auto_error`, `longest`, `scheme_name`
-    and `description` as of `WebSocketBearer`. Needs `pip install "antiphon[jwt]"`. Raises TypeError, ValueError for
-    what cannot work, such as a key that is of no kind that `algorithms` name, ModuleNotFoundError without PyJWT.
+    A bad token is one line in the log, which names the claim, and 401 with `WWW-Authenticate: Bearer
+    error="invalid_token"`, or Close 3000. `sources`, `auto_error`, `longest`, `scheme_name` and `description` as of
+    `WebSocketBearer`. Needs `pip install "antiphon[jwt]"`, else it raises ModuleNotFoundError. Raises TypeError and
+    ValueError for arguments that cannot work, such as a key that fits none of the `algorithms`.
 
         jwt = JWT(jwks_url="https://issuer.example/.well-known/jwks.json", algorithms=["RS256"], audience="chat")
     """

@@ -17,14 +17,14 @@ _BODY: Final = json.dumps({"detail": REASON}).encode()
 
 
 class OriginMiddleware:
-    """Lets WebSocket handshakes of pages that may connect through to `app`; HTTP passes untouched.
+    """Lets WebSocket handshakes of pages that may connect through to `app`. HTTP passes untouched.
 
         app.add_middleware(OriginMiddleware, origins=["https://app.example"])      # FastAPI, Starlette
         application = OriginMiddleware(application)                                # any ASGI app
 
-    `origins`: `SAME`, patterns in a list, or `Origins`; None refuses pages of other sites that come with credentials
-    which browsers attach by themselves, and asks the app's own `CORSMiddleware` whom it trusts. `denials`: how the
-    others are refused. Raises RegistrationError for what is none.
+    `origins`: `SAME`, patterns in a list, or `Origins`. None refuses pages of other sites that come with credentials
+    which browsers attach by themselves, unless the app's own `CORSMiddleware` trusts them. `denials`: how the others
+    are refused. Raises RegistrationError for a bad pattern.
     """
 
     def __init__(self, app: ASGIApp, *, origins: OriginsLike | None = None, denials: Denials = Denials.HTTP) -> None:

@@ -83,7 +83,7 @@ def _site(scheme: str, host: str, port: str | None) -> Site | None:
 
 
 class Foreign(enum.Enum):
-    """What becomes of a page of another site that is not listed."""
+    """The treatment of a page of another site that is not listed."""
 
     REFUSE = "refuse"
     WITHOUT_CREDENTIALS = "without-credentials"
@@ -116,15 +116,15 @@ class Origins:
         App(origins=Origins(allowed=["https://app.example", "https://*.example.org"]))
 
     Ours has the scheme, the host and the port at which the client reached the server. Raises ValueError and TypeError
-    for patterns that are none, and says what to write.
+    for bad patterns, and says what to write.
     """
 
     allowed: Sequence[str] = ()
-    """Patterns: `https://app.example`, with a port where it is not the scheme's own; `https://*.example.org` for every
-    name below, at any depth; `http://localhost:*` for any port; `null` for pages without an origin of their own
-    (sandboxed frames, files); `*` for all."""
+    """Patterns. `https://app.example`: with a port where it is not the scheme's own. `https://*.example.org`: every
+    name below, at any depth. `http://localhost:*`: any port. `null`: pages without an origin of their own (sandboxed
+    frames, files). `*`: all."""
     foreign: Foreign = Foreign.REFUSE
-    """What becomes of the others."""
+    """The treatment of the others."""
     required: bool = False
     """Whether who sends no `Origin`, which is no browser, is refused too."""
 

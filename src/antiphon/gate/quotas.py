@@ -35,16 +35,16 @@ SHARES_KEY: Final = "antiphon.quota_shares"
 
 
 class Over(enum.Enum):
-    """What a `Quota` does with a connection too many."""
+    """The policy of a `Quota` for a connection too many."""
 
     REFUSE = "refuse"
-    """429 with Retry-After; Close 1013 where a page is to read it, as behind `FIRST_MESSAGE`."""
+    """429 with Retry-After. Close 1013 where a page is to read it, as behind `FIRST_MESSAGE`."""
     REPLACE = "replace"
     """It comes in, and the oldest is closed with 1008 "replaced", in whichever process that is."""
 
 
 class WhileAway(enum.Enum):
-    """What a `Quota` does while the hub's backend cannot be asked."""
+    """The policy of a `Quota` while the hub's backend cannot be asked."""
 
     OPEN = "open"
     """Each process counts its own connections alone."""
@@ -67,13 +67,13 @@ class Quota:
         app = App(hub=Hub(), dependencies=[Depends(Quota(connections_per_user=5, connections_per_address=100))])
 
     `connections_per_user` counts by identity (else by Starlette's `scope["user"]`), whether this stands before the
-    dependency that finds it or behind; who has none is not counted by it. `connections_per_address` counts by the
-    client's address, IPv6 by /64. Both hold over all processes on one hub; a crashed one frees its shares within the
-    hub's `presence_lease`.
+    dependency that finds it or behind. Connections without one are not counted by it. `connections_per_address` counts
+    by the client's address, IPv6 by /64. Both hold over all processes on one hub. A crashed one frees its shares
+    within the hub's `presence_lease`.
 
-    `over` says what becomes of one too many, `while_away` what happens while the hub's backend is away. `name`: quotas
-    of one name and limit count together, in whichever route they stand. `hub` is the app's where it is not given.
-    Requests that are no WebSockets pass. Raises TypeError, ValueError.
+    `over` is the policy for a connection too many, `while_away` the policy while the hub's backend is away. `name`:
+    quotas of one name and limit count together, in all routes. `hub` is the app's where it is not given. Requests that
+    are no WebSockets pass. Raises TypeError, ValueError.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ TOO_FAST: Final = "too fast"
 
 
 class OverRate(enum.Enum):
-    """What becomes of a message that is too much."""
+    """The treatment of a message that is too much."""
 
     WAIT = "wait"
     """It waits until it is not, and nothing is read meanwhile: the peer is slowed down (backpressure). Close 3008 where
@@ -57,7 +57,7 @@ CLOSE: Final = OverRate.CLOSE
 
 
 class TooFast(WebSocketException):
-    """`Rate.spend` says that it is too much. On a channel error `rate_limited`; uncaught elsewhere Close 1008.
+    """`Rate.spend` says that it is too much. On a channel error `rate_limited`. Uncaught elsewhere Close 1008.
 
     `retry_after` is in seconds.
     """
@@ -69,20 +69,20 @@ class TooFast(WebSocketException):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Rate:
-    """So many messages, or bytes of messages, in a second, minute, hour or day; a token bucket.
+    """So many messages, or bytes of messages, in a second, minute, hour or day: a token bucket.
 
         Rate("20/second", burst=40)
         Rate("1 MiB/second", burst="4 MiB", over=CLOSE)
         Rate("5/minute", per=USER, over=REPLY)
 
-    `limit` is how quickly the bucket fills. `burst` is how much is in a full one, by default what `limit` lets through
-    in its unit of time; a message larger than that in bytes is always too much. `per` says who shares one. `over` says
-    what becomes of a message that is too much, and a wait longer than `longest_wait` seconds is Close 3008.
-    `remembered` is how many users, addresses or topics are kept in mind, beside full buckets, which need not be; the
-    one longest unheard of goes first.
+    `limit` is how quickly the bucket fills. `burst` is the size of a full one, by default the amount that `limit` lets
+    through in its unit of time. A message larger than that in bytes is always too much. `per` says who shares one.
+    `over` is the policy for a message that is too much, and a wait longer than `longest_wait` seconds is Close 3008.
+    `remembered` bounds the users, addresses or topics that are kept in mind. Full buckets are not, and the one longest
+    unheard of goes first.
 
     One object is one budget: used in two places, both spend from it. It counts in this process: with four workers a
-    user has four buckets. Raises ValueError and TypeError for what is misspelt.
+    user has four buckets. Raises ValueError and TypeError for a misspelt `limit` and for other bad arguments.
     """
 
     limit: str
@@ -90,7 +90,7 @@ class Rate:
     per: Per = field(default=Per.CONNECTION, kw_only=True)
     over: OverRate = field(default=OverRate.WAIT, kw_only=True)
     longest_wait: float = field(default=10.0, kw_only=True)
-    """Half of what a server lets an endpoint be that reads nothing, while its peer has finished."""
+    """Half of the time for which a server bears an endpoint that reads nothing, while its peer has finished."""
     remembered: int = field(default=100_000, kw_only=True)
     """Some ten megabytes, if all are heard of before their buckets are full."""
     in_bytes: bool = field(init=False)
@@ -141,7 +141,7 @@ class Rate:
     # By hand
 
     def allow(self, connection: HTTPConnection, *, cost: int | None = None, topic: str | None = None) -> bool:
-        """Whether one message more may pass, which is counted then; for code that has its own way to say no.
+        """Whether one message more may pass, which is counted then. For code that has its own way to say no.
 
         `connection` is a `WebSocket` or a `Request`. `cost` counts other than 1: the size in bytes, for a rate of
         bytes. `topic` is named for a rate per topic, and for no other. Raises TypeError where one of them is missing or
@@ -152,7 +152,7 @@ class Rate:
     async def wait(self, connection: HTTPConnection, *, cost: int | None = None, topic: str | None = None) -> None:
         """Wait until one message more may pass, and count it. Arguments and errors as `allow`.
 
-        Raises WebSocketException 3008, for a request HTTPException 429, where that takes longer than `longest_wait`;
+        Raises WebSocketException 3008, for a request HTTPException 429, where that takes longer than `longest_wait`.
         `WebSocketDisconnect` where the server closes the connection meanwhile.
         """
         share, tokens = self._share(connection, cost, topic)
@@ -170,10 +170,10 @@ class Rate:
             raise WebSocketDisconnect(*((closed.code, closed.reason) if closed is not None else (1006,)))
 
     async def spend(self, connection: HTTPConnection, *, cost: int | None = None, topic: str | None = None) -> None:
-        """Count one message more, and do with what is too much as `over` says. Arguments and errors as `allow`.
+        """Count one message more, and apply `over` to one that is too much. Arguments and errors as `allow`.
 
         WAIT waits, as `wait`. REPLY raises `TooFast`, which a channel answers with error `rate_limited`, and CLOSE
-        WebSocketException 1008; for a request both are HTTPException 429 with Retry-After.
+        WebSocketException 1008. For a request both are HTTPException 429 with Retry-After.
         """
         if self.over is OverRate.WAIT:
             await self.wait(connection, cost=cost, topic=topic)
@@ -215,7 +215,7 @@ class Rate:
         return size_of(data) if self.in_bytes else 1
 
     def share(self, scope: Scope, topic: str | None = None) -> Allowance:
-        """What this connection may spend of it."""
+        """The part of it that this connection may spend."""
         if self._buckets is not None:
             return CommonAllowance(self._buckets, self.per, scope, topic)
         shares: dict[Rate, Allowance] = scope.setdefault(RATES_KEY, {})

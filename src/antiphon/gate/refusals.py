@@ -19,7 +19,7 @@ logger: Final = logging.getLogger("antiphon")
 def note_refusal(scope: Scope, reason: Refusal) -> None:
     """Tell the server's observers and the app's hub's that the connection of this scope was refused something.
 
-    Each is told once, also where it observes both. Called in the connection's event loop; never raises.
+    Each is told once, also where it observes both. Called in the connection's event loop. Never raises.
     """
     event = AccessRefused(path=scope.get("path", ""), reason=reason)
     for observer in observers_of(scope):

@@ -22,9 +22,9 @@ class requires:
         @app.websocket("/orders", dependencies=[Depends(jwt), Depends(requires("orders:write"))])
         async def orders(websocket: WebSocket, who: Identity) -> None: ...
 
-    It stands behind the scheme that finds out who somebody is, and gives the identity. A scope that is missing: 403
-    with `WWW-Authenticate: Bearer error="insufficient_scope"`; after accept Close 3003; below a channel's handler an
-    answer "forbidden" to that message. Raises TypeError and ValueError for what are no scopes.
+    It stands behind the scheme that identifies the user, and gives the identity. A scope that is missing: 403 with
+    `WWW-Authenticate: Bearer error="insufficient_scope"`. After accept it is Close 3003, and below a channel's handler
+    the answer "forbidden" to that message. Raises TypeError and ValueError for names that are no scopes.
     """
 
     def __init__(self, *scopes: str) -> None:

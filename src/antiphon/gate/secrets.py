@@ -11,16 +11,16 @@ _FORMATTER = logging.Formatter()
 
 
 class SecretFilter(logging.Filter):
-    """Writes `***` for secrets in each record that passes; it drops none.
+    """Writes `***` for secrets in each record that passes. It drops none.
 
-    Masked are the values of query parameters that are called `token`, `ticket`, `access_token`, `key`, `api_key`,
-    `password`, `secret` and such, `Authorization` and cookies, tokens among subprotocols, and whatever has the form of
-    a JWT. `names` are further parameters. Put it on handlers, so that it sees the lines of all loggers:
+    Masked are the values of query parameters such as `token`, `ticket`, `access_token`, `key`, `api_key`, `password`
+    and `secret`. So are `Authorization`, cookies, tokens among subprotocols, and everything in the form of a JWT.
+    `names` are further parameters. Put it on handlers, so that it sees the lines of all loggers:
 
         handler.addFilter(SecretFilter(["invite"]))
 
     In a `dictConfig`: `"filters": {"secrets": {"()": "antiphon.gate.SecretFilter", "names": ["invite"]}}`, and
-    `"filters": ["secrets"]` of each handler. Raises TypeError for names that are none.
+    `"filters": ["secrets"]` of each handler. Raises TypeError for names that are no strings.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:

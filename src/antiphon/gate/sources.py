@@ -36,7 +36,7 @@ FIRST_KEY: Final = "antiphon.first_message"
 
 
 class TokenSource(ABC):
-    """A place where a token may be; `HEADER`, `SUBPROTOCOL`, `COOKIE(name)`, `QUERY(name)`, `FIRST_MESSAGE()`."""
+    """A place where a token may be. `HEADER`, `SUBPROTOCOL`, `COOKIE(name)`, `QUERY(name)`, `FIRST_MESSAGE()`."""
 
     @property
     @abstractmethod
@@ -45,13 +45,13 @@ class TokenSource(ABC):
 
     @abstractmethod
     def find(self, connection: HTTPConnection) -> str | None:
-        """The token; None where there is none. Raises `InvalidToken` for something that was meant as one and is none.
+        """The token, or None. Raises `InvalidToken` for something that was meant as one and is malformed.
 
         Called for each connection, before it is accepted.
         """
 
     async def receive(self, connection: HTTPConnection, longest: int) -> str | None:
-        """What `find` does, where that may take time."""
+        """`find` for a source that may take time."""
         return self.find(connection)
 
 
@@ -85,15 +85,15 @@ class _Subprotocol(TokenSource):
 
 
 HEADER: Final[TokenSource] = _Header()
-"""`Authorization: Bearer <token>` (RFC 6750 §2.1): programs, and HTTP requests of pages; no browser's WebSocket."""
+"""`Authorization: Bearer <token>` (RFC 6750 §2.1): programs, and HTTP requests of pages. No browser's WebSocket."""
 
 SUBPROTOCOL: Final[TokenSource] = _Subprotocol()
 """`new WebSocket(url, ["bearer", token])`, or Kubernetes' `base64url.bearer.authorization.k8s.io.<base64url(token)>`.
 
 The endpoint sees neither token among the subprotocols and headers. An `accept()` that selects none answers `bearer`,
 with Kubernetes' form the first other that is offered: there the page has to offer one more, or browsers end the
-connection. What stands behind `bearer` has to be a token of RFC 9110: JWTs are; `/`, `=` and `:` are not allowed there,
-and Kubernetes' form takes them.
+connection. The subprotocol behind `bearer` has to be a token of RFC 9110, which JWTs are. `/`, `=` and `:` are not
+allowed there, and Kubernetes' form takes them.
 """
 
 
@@ -121,7 +121,7 @@ class COOKIE(TokenSource):
 class QUERY(TokenSource):
     """The query parameter of this `name`. Addresses end up in logs and histories: for tokens that live seconds.
 
-    Logs of ours mask its values, whatever the name.
+    antiphon's logs mask its values under any name.
     """
 
     name: str
@@ -143,11 +143,11 @@ class QUERY(TokenSource):
 
 @dataclass(frozen=True, slots=True)
 class FIRST_MESSAGE(TokenSource):
-    """The first message: the token as text, or `{"type": "auth", "token": …}`. WebSockets only; requests have none.
+    """The first message: the token as text, or `{"type": "auth", "token": …}`. WebSockets only. Requests have none.
 
-    Accepts the connection and waits for `timeout` seconds. What comes later, is binary, larger than a token or another
-    message is answered with Close 3000. The endpoint's own `accept()` then does nothing. `subprotocol` is answered if
-    the client offers it; None: the first that it offers. Stands last among the sources.
+    Accepts the connection and waits for `timeout` seconds. A message that comes later, is binary, is larger than a
+    token or is no token is answered with Close 3000. The endpoint's own `accept()` then does nothing. `subprotocol` is
+    answered if the client offers it. None: the first that it offers. Stands last among the sources.
     """
 
     timeout: float = 10.0
@@ -172,7 +172,7 @@ class FIRST_MESSAGE(TokenSource):
         return None
 
     async def receive(self, connection: HTTPConnection, longest: int) -> str | None:
-        """Accept, and read one message; once for a connection, whoever asks. Raises `InvalidToken`."""
+        """Accept, and read one message, once for a connection. Raises `InvalidToken`."""
         if connection.scope["type"] != "websocket":
             return None
         if (kept := connection.scope.get(FIRST_KEY)) is not None:

@@ -32,7 +32,7 @@ LONGEST_LIFE: Final = 3600.0
 
 
 class Tickets(WebSocketBearer):
-    """One-time tickets for what browsers open without headers: `?ticket=` counts once, in whichever process it lands.
+    """One-time tickets for connections that browsers open without headers: `?ticket=` counts once, in any process.
 
         tickets = Tickets(hub, lifetime=30)
 
@@ -43,13 +43,14 @@ class Tickets(WebSocketBearer):
         @app.websocket("/live", dependencies=[Depends(tickets)])
         async def live(websocket: WebSocket, who: Identity) -> None: ...
 
-    `ticket = await tickets.issue(user)` in a route that knows who asks; `Depends(tickets)`, or a parameter annotated
-    `Identity` behind it, where the ticket comes in. One that was used, is over or was never issued is 401; while the
+    `ticket = await tickets.issue(user)` in a route that knows who asks. `Depends(tickets)`, or a parameter annotated
+    `Identity` behind it, where the ticket comes in. One that was used, is over or was never issued is 401. While the
     hub's backend is away, 503.
 
     `hub` keeps them, in its backend: all processes on one redeem each other's. `lifetime` is in seconds, an hour at
-    most. `name` is that of the query parameter. `purpose`: tickets of another one are none here, though the hub is the
-    same. `auto_error`, `scheme_name` and `description` as of `WebSocketBearer`. Raises TypeError, ValueError.
+    most. `name` is that of the query parameter. `purpose`: tickets for another purpose are refused here, though the
+    hub is the same. `auto_error`, `scheme_name` and `description` as of `WebSocketBearer`. Raises TypeError,
+    ValueError.
     """
 
     def __init__(
@@ -92,9 +93,9 @@ class Tickets(WebSocketBearer):
     ) -> str:
         """A new ticket, for a URL: 43 characters nobody guesses.
 
-        `who`: a user, with `session`, `expires_at`, `scopes` and `claims` as of `Identity`; or the `Identity` of who
-        asks, which the connection then has: it ends when that expires, and with what it was revoked by.
-        Raises TypeError, ValueError for claims that are no JSON or more than 16 KiB of it, and HTTPException 503 while
+        `who`: a user, with `session`, `expires_at`, `scopes` and `claims` as of `Identity`. Or the `Identity` of the
+        user who asks, which the connection then has: it ends when that expires, or when a revocation ends it. Raises
+        TypeError and ValueError for claims that are no JSON or more than 16 KiB of it. Raises HTTPException 503 while
         the hub's backend is away.
         """
         if isinstance(who, Identity):

@@ -89,7 +89,7 @@ class Warnings:
 
 
 class OnlyAsyncWith:
-    """Says what to do with a membership to whoever awaits it, enters it without `async`, or lets it fall."""
+    """Says what to do with a membership where it is awaited, entered without `async`, or dropped."""
 
     __slots__ = ()
 

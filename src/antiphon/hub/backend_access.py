@@ -34,7 +34,7 @@ RECOVERED_BYTES: Final = 256 << 10
 
 
 class OnOutage(Enum):
-    """What a call on the hub does while the backend cannot be reached."""
+    """The policy of a call on the hub while the backend cannot be reached."""
 
     RAISE = "raise"
     """`BackendUnavailable`, at once."""

@@ -12,7 +12,7 @@ class HubError(Exception):
 class InvalidTopic(HubError, ValueError):
     """A topic name that is empty, too long, or holds characters a name must not hold.
 
-    `topic` is what was given, `fault` says what is wrong with it.
+    `topic` is the given name, `fault` is its fault.
     """
 
     def __init__(self, topic: object, fault: str) -> None:
@@ -57,7 +57,7 @@ class UnknownBackend(HubError, ValueError):
 
 
 class UnsupportedBackend(HubError, RuntimeError):
-    """A backend of somebody else's lacks what tickets, quotas and revocations need (`GateBackend`)."""
+    """A third party's backend lacks the methods that tickets, quotas and revocations need (`GateBackend`)."""
 
 
 class Revoked(HubError):
@@ -71,7 +71,7 @@ class HubNotRunning(HubError, RuntimeError):
 class AlreadyJoined(HubError, RuntimeError):
     """A connection joined a topic in which it is already: it would get every message twice.
 
-    Raised on entering the second membership; the first one stays.
+    Raised on entering the second membership. The first one stays.
     """
 
 

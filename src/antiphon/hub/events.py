@@ -22,7 +22,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published(Event):
-    """A message was accepted by the backend."""
+    """The backend accepted a message."""
 
     topic: str
     """The name it was published to or joined under."""
@@ -100,4 +100,4 @@ class BackendLost(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRestored(Event):
-    """The backend is back; recovery starts."""
+    """The backend is back. Recovery starts."""

@@ -60,12 +60,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubStats:
-    """A hub in numbers: what is now, and counters since it was made. This process only."""
+    """Figures of a hub: the present state, and counters since it was made. This process only."""
 
     backend: str
     """Its URL, without password."""
     connected: bool
-    """The backend is there, and takes what it is given: it is not full, nor read-only."""
+    """The backend is there and takes messages: it is neither full nor read-only."""
     connections: int
     """Sockets (and subscriptions of code) that are in at least one topic."""
     topics: int
@@ -99,10 +99,10 @@ class Hub:
                     await hub.publish(f"room:{room}", text)
 
     `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
-    `redis://…` (many hosts); without one, what reaches all workers of `antiphon run` and `antiphon relay`,
-    else this process. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the lifespan of the `App`
-    that owns it. Where nobody starts it (its app is mounted in another one) it starts at its first use, and stops with
-    the event loop of that. All methods may be called from any task of any event loop; none waits for a receiver.
+    `redis://…` (many hosts). Without one, the hub reaches all workers of `antiphon run` and `antiphon relay`, else
+    this process. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the lifespan of the `App`
+    that owns it. If nothing starts it, as in a mounted app, it starts at its first use and stops with the event loop
+    of that use. All methods may be called from any task of any event loop, and none waits for a receiver.
     """
 
     def __init__(
@@ -120,14 +120,13 @@ class Hub:
     ) -> None:
         """Connects to nothing yet.
 
-        `topics`: options by topic or pattern (`*` stands for any characters), see `TopicOptions`; or a list of typed
-        `Topics`, and of such options beside them. `on_outage`: what a
-        call does while the backend is away; `outage_timeout`: seconds after which WAIT gives up.
-        `presence_lease`: seconds after which the members of a killed process have left. `heartbeat`: seconds between
-        two `{"type": "heartbeat"}` on connections in topics with `Framing.EVENT`; None sends none. `prefix`: of keys in
-        a shared store. `observer`: is told what happens (`antiphon.hub.events`). `backend`: instead of `url`, one of
-        your own.
-        Raises `UnknownBackend`, `InvalidTopic`, RegistrationError, TypeError and ValueError for options that are none.
+        `topics`: options by topic or pattern (`*` stands for any characters), see `TopicOptions`. Or a list of typed
+        `Topics`, with such options beside them. `on_outage`: the policy of a call while the backend is away.
+        `outage_timeout`: seconds after which WAIT gives up. `presence_lease`: seconds after which the members of a
+        killed process have left. `heartbeat`: seconds between two `{"type": "heartbeat"}` on connections in topics
+        with `Framing.EVENT`. None sends none. `prefix`: of keys in a shared store. `observer`: receives events
+        (`antiphon.hub.events`). `backend`: instead of `url`, one of your own. Raises `UnknownBackend`, `InvalidTopic`,
+        RegistrationError, TypeError and ValueError for bad options.
         """
         check_member("on_outage", on_outage, OnOutage)
         if not 0 <= check_number("outage_timeout", outage_timeout, float) <= MAX_SECONDS:
@@ -158,7 +157,7 @@ class Hub:
 
     @property
     def observer(self) -> Observer | None:
-        """Is told what happens here (`antiphon.hub.events`); None costs nothing."""
+        """Is told what happens here (`antiphon.hub.events`). None costs nothing."""
         return self._rooms.observer
 
     @observer.setter
@@ -167,12 +166,12 @@ class Hub:
 
     @property
     def backend(self) -> Backend:
-        """What moves the messages."""
+        """The backend, which moves the messages."""
         return self._backend
 
     @property
     def door(self) -> HubDoor:
-        """What the hub does for `antiphon.gate`."""
+        """The hub's side of `antiphon.gate`."""
         return self._door
 
     # Life
@@ -180,8 +179,8 @@ class Hub:
     async def start(self) -> None:
         """Connect. Raises `BackendUnavailable` with the URL without its password, soon. Starting twice does nothing.
 
-        Needed where the start is to tell that the backend is away; else the first use does it.
-        Raises HubError outside asyncio: a hub runs in no other event loop.
+        Needed where the start is to tell that the backend is away. Else the first use does it. Raises HubError outside
+        asyncio: a hub runs in no other event loop.
         """
         await self._lifecycle.start()
 
@@ -207,11 +206,11 @@ class Hub:
 
     @property
     def connected(self) -> bool:
-        """The backend is there, and takes what it is given. Costs nothing."""
+        """The backend is there and takes messages. Costs nothing."""
         return self._access.accepting
 
     async def awake(self, within: float) -> bool:
-        """`connected`; but a hub that nobody has started or used yet is started, and waited for `within` seconds."""
+        """`connected`. A hub that nobody has started or used yet is started first, and waited for `within` seconds."""
         if self._lifecycle.startable:
             with contextlib.suppress(TimeoutError, HubError):
                 async with asyncio.timeout(within):
@@ -225,10 +224,10 @@ class Hub:
 
             await hub.publish("room:7", {"text": "hi"}, exclude=websocket)
 
-        str goes as a text frame, bytes as a binary frame, anything else as JSON text. `exclude`: a connection that does
-        not get it. Returns the message's position for topics with history, else None. When it returns, the backend has
-        taken the message; receivers in this loop already have it in their outboxes on `memory://`.
-        Raises `InvalidTopic`, `UnencodableData` and, of a typed topic, `UndeclaredMessage` before anything is sent,
+        str goes as a text frame, bytes as a binary frame, anything else as JSON text. `exclude`: a connection that
+        does not get it. Returns the message's position for topics with history, else None. When it returns, the
+        backend has taken the message. Receivers in this loop already have it in their outboxes on `memory://`. Raises
+        `InvalidTopic`, `UnencodableData` and, of a typed topic, `UndeclaredMessage` before anything is sent,
         `BackendUnavailable`, `HubNotRunning`.
         """
         topic, options = self._topics.find(topic)
@@ -254,20 +253,20 @@ class Hub:
         presence: object = None,
         user: str | int | None = None,
     ) -> Membership:
-        """Use as `async with`: what is published to the topic reaches the socket until the block or the socket ends.
+        """Use as `async with`: messages published to the topic reach the socket until the block or the socket ends.
 
             async with hub.join("room:7", websocket, history=20, presence={"name": "Ann"}) as membership:
                 print(membership.position)
 
         `since`: first everything published behind this position, or nothing of it (see `Membership.recovered`).
-        `history`: first that many of the newest messages; with `since` too, only if that could not be recovered.
-        `presence`: what the others see of this connection; any JSON value but None makes it a member. With
+        `history`: first that many of the newest messages. With `since` too, only if that could not be recovered.
+        `presence`: the value that others see of this connection. Any JSON value but None makes it a member. With
         `TopicOptions(presence=True)` the socket is told about the members: `presence_diff` events, the first of which
-        brings all of them.
-        `user`: who it is; several connections of one user are one member. Without: `presence["user"]`, `["id"]`,
-        or presence itself if it is a str; else the connection's authenticated user; else it is a member of its own.
+        brings all of them. `user`: its name, and several connections of one user are one member. Without it:
+        `presence["user"]`, `["id"]`, or presence itself if it is a str. Else the connection's authenticated user, else
+        it is a member of its own.
 
-        Raises `InvalidTopic`, `UndeclaredTopic`, `UnencodableData` and `HubNotRunning` at once; on entering
+        Raises `InvalidTopic`, `UndeclaredTopic`, `UnencodableData` and `HubNotRunning` at once. On entering it raises
         `NotAccepted` before `accept()`, `WebSocketDisconnected` when the socket is closed, `BackendUnavailable`.
         """
         topic, options = self._topics.find(topic)
@@ -291,7 +290,7 @@ class Hub:
         return Membership(self._joining, topic, options, receiver, request, websocket)
 
     def messages_of(self, topic: str) -> MessageSet[Any] | None:
-        """What a typed topic carries; None for one that is not declared. Raises `InvalidTopic`."""
+        """The messages of a typed topic. None for one that is not declared. Raises `InvalidTopic`."""
         return self._topics.find(topic)[1].messages
 
     def subscribe(
@@ -299,7 +298,7 @@ class Hub:
     ) -> Subscription:
         """The same without a socket: `async with hub.subscribe(topic) as messages: async for message in messages`.
 
-        Yields `Message`; its `kind` is MESSAGE, or RESYNC after trouble that lost messages, or with `presence` also
+        Yields `Message`. Its `kind` is MESSAGE, or RESYNC after trouble that lost messages, or with `presence` also
         PRESENCE_DIFF. Call it in the event loop that iterates.
         """
         topic, options = self._topics.find(topic)
@@ -311,11 +310,11 @@ class Hub:
         return Subscription(self._joining, topic, options, receiver, request, queue)
 
     async def history(self, topic: str, since: Position | None = None, limit: int | None = None) -> History:
-        """Messages kept for the topic, oldest first: those behind `since`, at most `limit`; or the newest `limit`.
+        """Messages kept for the topic, oldest first: those behind `since`, at most `limit`, or the newest `limit`.
 
-        `.position` is where to go on, `.recovered` whether everything behind `since` is there; if not, it is empty.
-        Of a topic that keeps none it is empty, and that is warned of once.
-        Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
+        `.position` is where to go on, `.recovered` whether everything behind `since` is there. If not, it is empty. Of
+        a topic that keeps none it is empty, and that is warned of once. Raises `InvalidTopic`, `BackendUnavailable`,
+        `HubNotRunning`.
         """
         topic, options = self._topics.find(topic)
         self._lifecycle.check()
@@ -339,7 +338,7 @@ class Hub:
     # People
 
     async def presence(self, topic: str) -> dict[str, list[Any]]:
-        """The members: user to what each of its connections (the newest 8) gave as `presence`, oldest first.
+        """The members: user to the `presence` of each of its connections (the newest 8), oldest first.
 
         Raises `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
@@ -366,8 +365,8 @@ class Hub:
         """Close the sockets of a user, of a topic, or of a user in a topic, in every process.
 
         Knows the connections that are in a topic, `user` as `join` understood it, and those that were let in with an
-        identity, in topics or not. Each is closed once. They may come back: `revoke` is what keeps them out. Returns
-        when all processes have been told. Raises ValueError for a code that may not go on the wire or when neither is
+        identity, in topics or not. Each is closed once. They may come back: only `revoke` keeps them out. Returns when
+        all processes have been told. Raises ValueError for a code that may not go on the wire or when neither is
         given, TypeError, `InvalidTopic`, `BackendUnavailable`, `HubNotRunning`.
         """
         who = read_user(user)
@@ -388,10 +387,10 @@ class Hub:
             await hub.send({"type": "reminder"}, user="ann")
 
         Those that were let in with an identity of this user, and those that joined a topic as it. `data` and `exclude`
-        as for `publish`; to a connection of a channel only a message that this declares is sent, with its tag. One that
-        does not keep up is closed with 1013, as topics do by default. Returns when the backend has taken it; who is not
-        there gets nothing. In the order in which one process sends; there is none with what is published.
-        Raises `UnencodableData`, ValueError, `BackendUnavailable`, `HubNotRunning`.
+        as for `publish`. A connection of a channel gets only messages that the channel declares, with their tag. One
+        that does not keep up is closed with 1013, as topics do by default. Returns when the backend has taken the
+        message. Absent users get nothing. Messages of one process keep their order, and have none relative to
+        published ones. Raises `UnencodableData`, ValueError, `BackendUnavailable`, `HubNotRunning`.
         """
         excluded = "" if exclude is None else self._name_of(exclude)
         packed = pack_direct(need_user(user), data, excluded)
@@ -401,10 +400,10 @@ class Hub:
     async def admit(self, websocket: object, identity: Identity) -> None:
         """The connection is this identity's until it ends: `send`, `close_connections` and `revoke` find it.
 
-        Called by whatever lets somebody in, `antiphon.gate.admit` above all; again where the identity was renewed.
-        `websocket`: an antiphon WebSocket, accepted or not, or what has a `sink`. Of any other connection only the
-        identity is looked at.
-        Raises `Revoked`; `BackendUnavailable` where the backend was never there, so that nobody knows who was revoked.
+        Code that lets users in calls it, above all `antiphon.gate.admit`, and again when the identity was renewed.
+        `websocket`: an antiphon WebSocket, accepted or not, or an object with a `sink`. Of any other connection only
+        the identity counts. Raises `Revoked`, and `BackendUnavailable` where the backend was never there: then no one
+        knows who was revoked.
         """
         if not isinstance(identity, Identity):
             raise TypeError(f"expected an Identity, got {type(identity).__name__}")
@@ -422,10 +421,10 @@ class Hub:
 
             await hub.revoke(user="ann")
 
-        `user`: all that was issued for them until now. `session`: all of one login; with `user`, of this user's alone.
-        `issued_before`: Unix seconds; what was issued then or later stays. Alone: everybody. A token that does not say
-        when it was issued counts as old. `lifetime`: seconds for which tokens are refused: as long as one lives. Up to
-        100 000 revocations are kept at a time.
+        `user`: all tokens that were issued for them until now. `session`: those of one login. With `user`, of this
+        user's alone. `issued_before`: Unix seconds. Tokens that were issued then or later stay. Alone it means
+        everybody. A token that does not say when it was issued counts as old. `lifetime`: seconds for which tokens are
+        refused, as long as one lives. Up to 100 000 revocations are kept at a time.
 
         Returns when all processes have been told. `BackendUnavailable`: it is in force in this process, and the others
         are told once the backend is back. Raises TypeError, ValueError, `UnsupportedBackend`, `HubNotRunning`.

@@ -56,7 +56,7 @@ class Entrance(Protocol):
 class Membership(OnlyAsyncWith):
     """A connection in a topic: everything published to the topic reaches it, from joining to leaving.
 
-    Made by `hub.join(...)`; use it as `async with`. The block's end leaves, and so does the end of the connection,
+    Made by `hub.join(...)`. Use it as `async with`. The block's end leaves, and so does the end of the connection,
     whichever is first.
     """
 
@@ -105,7 +105,7 @@ class Membership(OnlyAsyncWith):
 
     @property
     def user(self) -> str | None:
-        """Who this connection is to `close_connections` and among the members."""
+        """The user of this connection, for `close_connections` and among the members."""
         return self._receiver.user
 
     async def __aenter__(self) -> Self:

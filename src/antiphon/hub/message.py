@@ -26,7 +26,7 @@ D = TypeVar("D", default=Any)
 
 
 class MessageKind(Enum):
-    """What a `Message` tells."""
+    """The kind of news in a `Message`."""
 
     MESSAGE = "message"
     """`data` was published."""
@@ -36,27 +36,27 @@ class MessageKind(Enum):
     RESYNC = "resync"
     """Messages may have been missed and cannot be had any more: load the state again. `data` is None."""
     JOINED = "joined"
-    """The first event on a socket that joined a topic with `Framing.EVENT`; code has the membership instead."""
+    """The first event on a socket that joined a topic with `Framing.EVENT`. Code has the membership instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message(Generic[D_co]):
     """One message of a topic, for code that has no socket.
 
-    `data` is what was published: str, bytes, or what JSON makes of anything else. `kind` tells published messages from
+    `data` is the published value: str, bytes, or the JSON form of anything else. `kind` tells published messages from
     the hub's own news. `offset` and `epoch` say where it stands in the topic's history.
     """
 
     topic: str
     data: D_co
     offset: int | None = None
-    """Place in the topic's history; None for topics without."""
+    """Place in the topic's history. None for topics without."""
     epoch: str | None = None
     kind: MessageKind = MessageKind.MESSAGE
 
     @property
     def position(self) -> Position | None:
-        """To give to `since=`: what came behind this message."""
+        """The value for `since=` that asks for the messages behind this one."""
         return None if self.offset is None or self.epoch is None else Position(self.offset, self.epoch)
 
 

@@ -32,7 +32,7 @@ class Position(NamedTuple):
         since = Position.parse("42-9f") if returning else None
         async with hub.join("room:7", websocket, since=since, history=50): ...
 
-    Offsets of a topic grow by one per entry while its epoch lasts; the pair never names two different entries.
+    Offsets of a topic grow by one per entry while its epoch lasts. The pair never names two different entries.
     """
 
     offset: int
@@ -44,7 +44,8 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Read what `str()` wrote. Raises `InvalidPosition`, a ValueError, on all else: a client may send anything.
+        """Read the text that `str()` wrote. Raises `InvalidPosition`, a ValueError, for any other: a client may send
+        anything.
 
         Uncaught in an endpoint that is Close 1008, without a traceback.
         """
@@ -75,10 +76,10 @@ def _invalid(fault: str) -> ValueError:
 
 
 class Keep(NamedTuple):
-    """How much history a topic keeps. The hub passes it with every call; a backend need not remember it."""
+    """How much history a topic keeps. The hub passes it with every call. A backend need not remember it."""
 
     size: int
-    """Newest entries kept; at least 1."""
+    """Newest entries kept. At least 1."""
     ttl: float
     """Seconds an entry is kept."""
 
@@ -87,7 +88,7 @@ class Entry(NamedTuple):
     """One published message as the backend sees it."""
 
     data: bytes
-    """Opaque; delivered unchanged."""
+    """Opaque. Delivered unchanged."""
     position: Position | None
     """None when it was published without `keep`."""
 
@@ -98,11 +99,11 @@ class Page(NamedTuple):
     entries: Sequence[Entry]
     """In the order published."""
     position: Position
-    """Behind the last entry of the page; for a page cut by no limit: the head of the topic."""
+    """Behind the last entry of the page. For a page cut by no limit: the head of the topic."""
     recovered: bool
     """`since` was given and everything behind it is there. When False with `since` given, `entries` is empty."""
     rest: int = 0
-    """Entries behind `position` that belong to what was asked for and were left out: ask on, `since` this position."""
+    """Wanted entries behind `position` that were left out: ask on, `since` this position."""
 
     @property
     def end(self) -> Position:
@@ -114,9 +115,9 @@ class Track(NamedTuple):
     """One connection's presence in a topic."""
 
     ref: str
-    """Names the connection's membership; never used twice, by any process."""
+    """Names the connection's membership. Never used twice, by any process."""
     user: str
-    """Whose connection it is."""
+    """The user of the connection."""
     meta: bytes
     """Opaque info about this connection."""
 
@@ -142,7 +143,7 @@ class Note(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A member's state after a change; empty `metas` means it left."""
+    """A member's state after a change. Empty `metas` means it left."""
 
     version: int
     """Grows with every change of a topic, also across the topic's being forgotten meanwhile."""
@@ -155,7 +156,7 @@ class Change(NamedTuple):
 
 
 class Roster(NamedTuple):
-    """All members of a topic; contains every change up to `version` and none behind it."""
+    """All members of a topic. Contains every change up to `version` and none behind it."""
 
     version: int
     members: Mapping[str, tuple[bytes, ...]]

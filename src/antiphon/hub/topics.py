@@ -60,7 +60,7 @@ def check_member(name: str, value: object, kind: type[Enum]) -> None:
 
 
 class Framing(Enum):
-    """What a socket sees of a published message."""
+    """The form of a published message on a socket."""
 
     RAW = "raw"
     """The data itself: str as a text frame, bytes as a binary frame, anything else as JSON text."""
@@ -79,25 +79,25 @@ class TopicOptions:
     """
 
     history: int = 0
-    """Newest messages kept for joiners and recovery; 0: none, and messages have no position."""
+    """Newest messages kept for joiners and recovery. 0: none, and messages have no position."""
     ttl: float = 300.0
     """Seconds a message is kept: long enough for a laptop lid, short enough for memory."""
     presence: bool | None = None
-    """Tell those who joined with `presence=` about joins and leaves (`presence_diff` events). False: nobody is,
-    and `hub.presence` answers; None, the default: the same, and the log says so once when somebody joins with it."""
+    """Tell those who joined with `presence=` about joins and leaves (`presence_diff` events). False: nobody is, and
+    `hub.presence` answers. None, the default: the same, and the log says so once when somebody joins with it."""
     presence_grace: float = 2.0
     """Seconds a member whose connection broke stays listed: a page reload is not a leave. 0: leaves at once."""
     overflow: Overflow = Overflow.DISCONNECT
     """What happens to a receiver whose outbox is full. The default tells it (1013) instead of losing silently."""
     outbox_bytes: int = 1 << 20
-    """Bytes that may wait for one receiver. An empty outbox takes any one message, whatever its size."""
+    """Bytes that may wait for one receiver. An empty outbox takes any one message, of any size."""
     conflate_by: str | Callable[[Any], object] | None = None
     """With CONFLATE: the field of the data, or a function of it, that says which messages replace each other. None: all
     messages of the topic do."""
     framing: Framing = Framing.RAW
-    """What goes over the wire: the data alone, or `Framing.EVENT`: JSON events that carry positions and presence."""
+    """The form on the wire: the data alone, or with `Framing.EVENT` JSON events that carry positions and presence."""
     messages: ClassVar[MessageSet[Any] | None] = None
-    """What a typed topic carries; None: anything."""
+    """The messages of a typed topic. None: anything."""
 
     def __post_init__(self) -> None:
         if check_number("history", self.history, int) < 0:
@@ -145,7 +145,7 @@ class TypedOptions(TopicOptions):
 
 
 class DeclaredTopics:
-    """Topics that are declared with a pattern of their own; `typed.Topics` says what they carry."""
+    """Topics that are declared with a pattern of their own. `typed.Topics` adds their messages."""
 
     def __init__(self, pattern: TopicPattern, options: TopicOptions) -> None:
         self.pattern = pattern

@@ -69,8 +69,8 @@ class Topics(DeclaredTopics, Generic[M]):
         """`pattern`: the name, with placeholders in braces. `messages`: a model, dataclass or TypedDict, or a union of
         them. `options`: those of `TopicOptions`.
 
-        Raises RegistrationError for a pattern that is none and for messages that cannot be told apart; TypeError and
-        ValueError as `TopicOptions`.
+        Raises RegistrationError for a bad pattern and for messages that cannot be told apart. TypeError and ValueError
+        as `TopicOptions`.
         """
         where = f"Topics({pattern!r})"
         name = TopicPattern(pattern)
@@ -117,7 +117,7 @@ _Text = Annotated[str, BeforeValidator(str)]
 
 
 class Topic(Generic[M]):
-    """One topic of `Topics`: what the hub does, with messages of its type. `rooms(room="7")` makes it.
+    """One topic of `Topics`: the hub's calls, with messages of its type. `rooms(room="7")` makes it.
 
         Room = Annotated[Topic[Said | Typing], Depends(rooms)]
 
@@ -127,7 +127,7 @@ class Topic(Generic[M]):
             async with room.join(websocket, history=20):
                 await room.publish(Said(name="ann", text="hi"))
 
-    `hub` carries it, `name` is what the hub calls it (`room/7`), `topics` declares its messages.
+    `hub` carries it, `name` is its name there (`room/7`), `topics` declares its messages.
     """
 
     __slots__ = ("hub", "name", "topics")
@@ -141,9 +141,9 @@ class Topic(Generic[M]):
         return f"Topic({self.name!r}, {self.topics.messages.names})"
 
     def publish(self, message: M, *, exclude: SupportsSink | None = None) -> Coroutine[Any, Any, Position | None]:
-        """Send a message to all who joined, as its declared class writes it, with its tag; awaited.
+        """Send a message to all who joined, as its declared class writes it, with its tag (a coroutine).
 
-        Returns and raises as `hub.publish`; `UndeclaredMessage` for a message of another type.
+        Returns and raises as `hub.publish`. `UndeclaredMessage` for a message of another type.
         """
         return self.hub.publish(self.name, message, exclude=exclude)
 
@@ -156,7 +156,7 @@ class Topic(Generic[M]):
         presence: object = None,
         user: str | int | None = None,
     ) -> Membership:
-        """`async with`: what is published reaches the socket until the block or the socket ends. As `hub.join`.
+        """`async with`: published messages reach the socket until the block or the socket ends. As `hub.join`.
 
         Raises `UndeclaredTopic` in a channel that does not declare these messages.
         """
@@ -171,12 +171,12 @@ class Topic(Generic[M]):
         return self.hub.subscribe(self.name, since=since, history=history)
 
     async def history(self, since: Position | None = None, limit: int | None = None) -> History[M]:
-        """The messages that are kept, oldest first. What does not fit the declared type is left out, with a line in the
-        log. As `hub.history`."""
+        """The messages that are kept, oldest first. Messages that do not fit the declared type are left out, with a
+        line in the log. As `hub.history`."""
         return await self.hub.history(self.name, since, limit)
 
     async def presence(self) -> dict[str, list[Any]]:
-        """The members, and what each of their connections gave as `presence`. As `hub.presence`."""
+        """The members, with the `presence` of each of their connections. As `hub.presence`."""
         return await self.hub.presence(self.name)
 
     async def presence_count(self) -> int:

@@ -13,15 +13,16 @@ Out = TypeVar("Out", contravariant=True)
 
 
 class Caller(Generic[Out]):
-    """The client whose message is handled; `Caller[Said | Typing]` may be sent these two.
+    """The client whose message is handled. `Caller[Said | Typing]` may be sent these two.
 
         @chat.on
         async def say(message: Say, caller: Caller[Said]) -> None:
             await caller.send(Said(name="ann", text=message.text))
 
-    A parameter with this annotation gets it, in handlers, in the connection function and in dependencies. What is
-    named here is documented as what the channel sends. It may be kept for as long as the connection lasts, and used by
-    tasks, other connections and HTTP routes. `websocket` is the connection, `events` what may be sent.
+    A parameter with this annotation gets it, in handlers, in the connection function and in dependencies. The document
+    lists the classes named here among the messages that the channel sends. It may be kept for as long as the
+    connection lasts, and used by tasks, other connections and HTTP routes. `websocket` is the connection, `events` are
+    the messages that it may send.
     """
 
     __slots__ = ("_events", "websocket")
@@ -37,7 +38,7 @@ class Caller(Generic[Out]):
         self._events = events
 
     async def send(self, message: Out) -> None:
-        """Send an event. Raises `UndeclaredMessage` for a class that the channel does not declare; otherwise as
+        """Send an event. Raises `UndeclaredMessage` for a class that the channel does not declare. Otherwise as
         `WebSocket.send_text`."""
         await self.websocket.send_text(self._events.frame(message))
 

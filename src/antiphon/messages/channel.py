@@ -32,7 +32,7 @@ class HandlerMethods:
         """Who includes this: told of what is registered later."""
 
     def registered(self) -> Iterator[Registered]:
-        """What was registered here and in the groups included, in order."""
+        """The handlers registered here and in the included groups, in order."""
         for one in self._registered:
             if isinstance(one, Registered):
                 yield one
@@ -73,15 +73,14 @@ class HandlerMethods:
     ) -> Any:
         """Handle a message with the decorated function: `@chat.on`, `@chat.on("tag")`, `@chat.on(errors=[Muted])`.
 
-        The parameter whose type FastAPI would read from a body is the message; a union handles several. Its tag is the
-        one given here, else that of its `Literal` field, else its class's name in snake case. What the function
-        returns is the answer; an async generator is a stream. `errors` are the `MessageError` classes it raises.
-        With `concurrent=4` up to four requests of a connection are worked on at a time, each in a task; order is then
-        theirs. `timeout` in seconds bounds each. `rate` bounds how often it is called: with WAIT all messages behind it
-        wait too, with REPLY the client gets error `rate_limited`, with CLOSE Close 1008. The function stays what it is.
-
-        Raises RegistrationError for what can never work: no message and no tag, a tag that is taken or reserved, a
-        field of the name of the tag or the ref, a parameter that nothing can fill.
+        The parameter whose type FastAPI would read from a body is the message. A union handles several. Its tag is the
+        one given here, else that of its `Literal` field, else its class's name in snake case. The return value is the
+        answer, and an async generator is a stream. `errors` are the `MessageError` classes it raises. With
+        `concurrent=4` up to four requests of a connection are worked on at a time, each in a task, and they have no
+        order. `timeout` in seconds bounds each. `rate` bounds how often it is called: with WAIT all messages behind it
+        wait too, with REPLY the client gets error `rate_limited`, with CLOSE Close 1008. The function itself stays
+        unchanged. Raises RegistrationError for a handler that can never work. It has no message and no tag, its tag is
+        taken or reserved, a field has the name of the tag or the ref, or nothing can fill a parameter.
         """
         if tag is not None and not isinstance(tag, str):
             self._add(Registered(call=tag))
@@ -103,9 +102,9 @@ class HandlerMethods:
         return register
 
     def include(self, router: MessageRouter, *, prefix: str = "", dependencies: Sequence[Any] | None = None) -> None:
-        """Handle the messages of `router` too, their tags below `prefix`, behind `dependencies`; also later ones.
+        """Handle the messages of `router` too, their tags below `prefix`, behind `dependencies`, and later ones too.
 
-        Raises RegistrationError as `on`, TypeError for what is no MessageRouter.
+        Raises RegistrationError as `on`, TypeError for an object that is no MessageRouter.
         """
         if not isinstance(router, MessageRouter):
             raise TypeError(f"include takes a MessageRouter, got {router!r}")
@@ -180,10 +179,10 @@ class Channel(HandlerMethods):
         @chat.on
         async def say(message: Say, caller: Caller[Said]) -> int: ...
 
-    The connection function is an async generator like a dependency with `yield`: what stands before the `yield` runs
-    when a client connects, what stands behind it when the connection is over, and what it yields is given to handlers
-    that annotate its class. A plain function runs at the start; `app.add_channel(path)` has none. The connection is
-    accepted at the `yield` when nobody has accepted it before. `blueprint` is what the decorator was given.
+    The connection function is an async generator, like a dependency with `yield`. The code before the `yield` runs
+    when a client connects, the code behind it when the connection is over. Handlers that annotate the class of the
+    yielded object get it. A plain function runs at the start, and `app.add_channel(path)` has none. The connection is
+    accepted at the `yield` if it has not been before. `blueprint` holds the arguments of the decorator.
     """
 
     def __init__(self, blueprint: Blueprint) -> None:
@@ -209,7 +208,7 @@ class Channel(HandlerMethods):
 
     @property
     def options(self) -> ChannelOptions | None:
-        """Its own options; None where the router's or the app's hold."""
+        """Its own options. None where the router's or the app's hold."""
         return self.blueprint.options
 
     def on_bytes(self, handler: Handler, /) -> Handler:

@@ -105,7 +105,7 @@ class MessageError(Exception):
 
     @classmethod
     def summary(cls) -> str:
-        """The first line of the docstring; without one the code, spelt out."""
+        """The first line of the docstring. Without one the code, spelt out."""
         own = cls.__dict__.get("__doc__")
         text = inspect.cleandoc(own) if own and not own.startswith(f"{cls.__name__}(") else ""
         return text.partition("\n")[0] or cls.code.replace("_", " ")

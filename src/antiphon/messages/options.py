@@ -11,12 +11,12 @@ from antiphon.heartbeat import check_heartbeat
 
 
 class OnError(enum.Enum):
-    """What becomes of an exception of a handler that says nothing to the client."""
+    """The policy for an exception of a handler that has no answer for the client."""
 
     REPLY = "reply"
     """Error `internal`, one traceback in the log, and the next message."""
     CLOSE = "close"
-    """Close 1011, as any endpoint; the app's exception handlers are asked."""
+    """Close 1011, as any endpoint. The app's exception handlers are asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOptions:
-    """The limits and policies of a channel; the channel's go before the router's, those before the app's.
+    """The limits and policies of a channel. The channel's go before the router's, those before the app's.
 
         app = App(channel_options=ChannelOptions(timeout=10, wire=Wire(tag="kind")))
 
@@ -56,40 +56,40 @@ class ChannelOptions:
     connection's own task, which is the quickest too. A handler with more leaves that line: see `Channel.on`."""
 
     streams: int = 16
-    """Streams of one connection at a time; one more is error `busy`. A page that shows more is hardly read, and each is
-    a task."""
+    """Streams of one connection at a time. One more is error `busy`. A page that shows more is hardly read, and each
+    is a task."""
 
     timeout: float | None = None
-    """Seconds for each request, its dependencies included, then error `timeout`. None: any time; only the author knows
-    what is too long."""
+    """Seconds for each request, its dependencies included, then error `timeout`. None: any time, because only the
+    author knows how long is too long."""
 
     on_invalid: OnInvalid = OnInvalid.REPLY
-    """What becomes of a message that is none of this channel's: an error, nothing, or a Close (1007 for no JSON, 1003
-    for the wrong kind of frame, 1009 for a large one, 1008 for the rest)."""
+    """The policy for a message that does not fit this channel: an error, nothing, or a Close. That is 1007 for bad
+    JSON, 1003 for the wrong kind of frame, 1009 for a large one, 1008 for the rest."""
 
     invalid_limit: int | None = 20
-    """Such messages in a minute; one more closes with 1008. A person's page makes a few mistakes a minute, a program
+    """Such messages in a minute. One more closes with 1008. A person's page makes a few mistakes a minute, a program
     that makes more is broken, and each costs a validation. None: any number."""
 
     on_error: OnError = OnError.REPLY
-    """What becomes of an exception that nobody expected: see `OnError`."""
+    """The policy for an unexpected exception: see `OnError`."""
 
     max_message_size: int | None = None
-    """Bytes of a message; a longer one is error `too_big`, and not parsed. None: what the server lets through, whose
-    own option of this name closes with 1009."""
+    """Bytes of a message. A longer one is error `too_big`, and not parsed. None: the limit of the server, whose own
+    option of this name closes with 1009."""
 
     denials: Denials | None = None
-    """How handshakes are refused. None: as the router or the app says, and `Denials.CLOSE` where they do not: the page
-    at the other end is ours, and can do something about what it reads."""
+    """How handshakes are refused. None: as the router or the app says, else `Denials.CLOSE`. The page at the other end
+    is yours, and can act on the reason that it reads."""
 
     heartbeat: float | None = None
-    """Seconds (1 to 3600) between two events `heartbeat`, the first of which tells the interval: a page learns within
-    twice as many that its link is dead, where a browser shows it no pings. 15 is enough for most. None: no event, and a
-    dead link looks open until the network says otherwise."""
+    """Seconds (1 to 3600) between two events `heartbeat`, the first of which tells the interval. A page, to which
+    browsers show no pings, learns within two intervals that its link is dead. 15 is enough for most. None: no event,
+    and a dead link looks open until the network says otherwise."""
 
     auth: bool | None = None
     """Whether the client renews its identity with the message `auth`. None: where a dependency admitted it with a
-    `verify`; True says so in documents too, where no dependency shows it; False: `auth` is no message."""
+    `verify`. True says so in documents too, where no dependency shows it. False: `auth` is no message."""
 
     auth_expiring: float | None = 60.0
     """Seconds ahead of its end that an identity's client gets the event `auth_expiring`, and at most half of its life.

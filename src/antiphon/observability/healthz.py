@@ -21,7 +21,7 @@ PATIENCE: Final = 0.5
 
 
 def healthz_app(*hubs: Hub) -> Resource:
-    """An ASGI app: 200 while every hub has its backend, else 503; the body says which has not.
+    """An ASGI app: 200 while every hub has its backend, else 503. The body says which has not.
 
     `app.add_route("/healthz", healthz_app(app.hub))`, in an app of ours, of Starlette or of FastAPI. Asks nobody over
     the network: a backend that is away is known from its broken connection. Only a hub that nobody has used yet (of a

@@ -40,11 +40,11 @@ REFRESH: Final = 0.5
 
 
 class Metrics:
-    """An `Observer` for hubs and servers; unknown events are ignored.
+    """An `Observer` for hubs and servers. Unknown events are ignored.
 
     `Metrics(registry).watch(hub)` makes it the hub's observer (beside one it already has) and exposes `hub.stats()`.
     Processes that are given the same `folder` show the sum of all of them, whichever is asked, those that have ended
-    included; without one, each shows itself.
+    included. Without one, each shows itself.
     """
 
     def __init__(

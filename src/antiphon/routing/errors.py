@@ -20,8 +20,8 @@ from antiphon.exceptions import RegistrationError
 class RoutingError(RegistrationError, ValueError, AssertionError):
     """A prefix, path or inclusion that can never work.
 
-    Also an AssertionError, since that is what FastAPI raises for a bad prefix or inclusion, and a RuntimeError, its
-    `FastAPIError`.
+    Also an AssertionError, which FastAPI raises for a bad prefix or inclusion, and a RuntimeError, as its
+    `FastAPIError` is.
     """
 
 

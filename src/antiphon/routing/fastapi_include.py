@@ -37,7 +37,7 @@ class FastAPIInclude:
         return self._as_included(_host(scope)).matches(scope)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve what `matches` has found."""
+        """Serve the route that `matches` has found."""
         included = self._as_included(_host(scope))
         _, child_scope = included.matches(scope)
         scope.update(child_scope)

@@ -107,10 +107,10 @@ UNSET: Final[Any] = object()
 class APIRoute(Route):
     """A path, methods and an endpoint with dependency injection (FastAPI's `APIRoute`, without OpenAPI).
 
-    The endpoint may be sync (it runs in the thread pool) or async. A `Response` it returns is sent as it is; any other
-    value becomes JSON, through `response_model` (or the return annotation) when there is one, as pydantic writes it;
-    what pydantic does not know by its attributes. Overrides come from `dependency_overrides_provider`, else from the
-    app around.
+    The endpoint may be sync (it runs in the thread pool) or async. A `Response` it returns is sent as it is. Any other
+    value becomes JSON, through `response_model` or the return annotation if there is one, as pydantic writes it. An
+    object that pydantic does not know becomes a JSON object of its attributes. Overrides come from
+    `dependency_overrides_provider`, else from the app around.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class APIRoute(Route):
         provider: OverridesProvider | None,
         options: dict[str, Any],
     ) -> APIRoute:
-        """This route as it appears below `prefix`, behind the `dependencies` of what includes it."""
+        """This route as it appears below `prefix`, behind the `dependencies` of the router that includes it."""
         merged: Any = {**options, **self.options, "dependencies": [*dependencies, *self.dependencies]}
         merged["response_class"] = self.response_class or options.get("response_class")
         return type(self)(

@@ -50,7 +50,7 @@ class Includable(Protocol):
 
 
 class IncludedRouter(BaseRoute):
-    """A router included in another; a route itself, so that it keeps its place among its neighbours."""
+    """A router included in another. It is a route itself, so that it keeps its place among its neighbours."""
 
     def __init__(
         self,

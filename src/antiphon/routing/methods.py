@@ -16,7 +16,8 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 class RouteMethods:
-    """What `APIRouter` and `App` share: each method registers on `self._registrar`, decorators return the function."""
+    """The methods that `APIRouter` and `App` share. Each registers on `self._registrar`, and decorators return the
+    function."""
 
     @property
     def _registrar(self) -> RouteMethods:
@@ -26,7 +27,7 @@ class RouteMethods:
     def add_api_websocket_route(
         self, path: str, endpoint: Callable[..., Any], name: str | None = None, **told: Unpack[Told]
     ) -> None:
-        """What `websocket()` does, without a decorator."""
+        """`websocket()` without a decorator."""
         self._registrar.add_api_websocket_route(path, endpoint, name, **told)
 
     def add_channel(
@@ -36,11 +37,11 @@ class RouteMethods:
         name: str | None = None,
         **told: Unpack[ChannelTold],
     ) -> Channel:
-        """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
+        """`channel()` without a decorator. Without a function, nothing runs when a client connects."""
         return self._registrar.add_channel(path, function, name, **told)
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
-        """What `websocket_route()` does, without a decorator."""
+        """`websocket_route()` without a decorator."""
         self._registrar.add_websocket_route(path, endpoint, name)
 
     def add_api_route(
@@ -51,7 +52,7 @@ class RouteMethods:
         methods: Collection[str] | None = None,
         **options: Unpack[RouteOptions],
     ) -> None:
-        """What `api_route()` does, without a decorator."""
+        """`api_route()` without a decorator."""
         self._registrar.add_api_route(path, endpoint, methods=methods, **options)
 
     def add_route(
@@ -62,22 +63,22 @@ class RouteMethods:
         name: str | None = None,
         include_in_schema: bool = True,
     ) -> None:
-        """What `route()` does, without a decorator."""
+        """`route()` without a decorator."""
         self._registrar.add_route(path, endpoint, methods, name, include_in_schema)
 
     def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
-        """Call `func` at "startup" or "shutdown"; any other type is a ValueError."""
+        """Call `func` at "startup" or "shutdown". Any other type is a ValueError."""
         self._registrar.add_event_handler(event_type, func)
 
     def websocket(self, path: str, name: str | None = None, **told: Unpack[Told]) -> Callable[[Endpoint], Endpoint]:
         """Serve WebSocket connections to `path` with the decorated function, with dependency injection.
 
         `name`: the function's without one. `dependencies` run before those of its parameters. `receives` and `sends`
-        are the types of its messages: documents tell of them, and nothing else changes.
-        `origins`: which pages may connect (`SAME`, patterns in a list, `Origins`); `denials`: how others are refused.
-        Both as the router or the app says where they are left out. `rates` bound the messages of a connection,
-        `connects` the handshakes of an address; those of the app and of routers hold too.
-        Raises RegistrationError for what can never be served: no path, no `async`, a parameter that cannot be filled.
+        are the types of its messages, for documents alone. `origins`: which pages may connect (`SAME`, patterns in a
+        list, `Origins`). `denials`: how others are refused. Where they are left out, the router or the app says.
+        `rates` bound the messages of a connection, `connects` the handshakes of an address. Those of the app and of
+        routers hold too. Raises RegistrationError for an endpoint that can never be served: no path, no `async`, a
+        parameter that cannot be filled.
         """
         router = self._registrar
         a_path(path)
@@ -91,14 +92,14 @@ class RouteMethods:
     def channel(
         self, path: str, name: str | None = None, **told: Unpack[ChannelTold]
     ) -> Callable[[Callable[..., Any]], Channel]:
-        """Serve typed messages at `path`; the decorated function is called for each connection, and `@chat.on` handles
+        """Serve typed messages at `path`. The decorated function is called for each connection, and `@chat.on` handles
         its messages.
 
         `name`: the function's without one. `dependencies` run once per connection. `sends`: a union of message classes
         that the channel sends besides those that its `Caller`s name. `options`: its wire and limits. `subprotocol`:
-        serve only who offers it, and agree on it. `origins`, `denials`, `rates`, `connects`: as of `websocket`;
-        channels are refused with `Denials.CLOSE` where nobody says otherwise. Raises RegistrationError for what can
-        never be served.
+        serve only clients that offer it, and agree on it. `origins`, `denials`, `rates`, `connects`: as of
+        `websocket`. The default of `denials` is `Denials.CLOSE`. Raises RegistrationError for a channel that can never
+        be served.
         """
         router = self._registrar
         a_path(path)
@@ -144,7 +145,7 @@ class RouteMethods:
     ) -> Callable[[Endpoint], Endpoint]:
         """Serve HTTP requests of these methods (GET by default) with dependency injection.
 
-        Raises RegistrationError for what can never be served, TypeError for an option it does not know.
+        Raises RegistrationError for an endpoint that can never be served, TypeError for an unknown option.
         """
         router = self._registrar
         a_path(path)
@@ -156,35 +157,35 @@ class RouteMethods:
         return register
 
     def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve GET requests to `path`; `options` are FastAPI's."""
+        """Serve GET requests to `path`. `options` are FastAPI's."""
         return self.api_route(path, methods=("GET",), **options)
 
     def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve PUT requests to `path`; `options` are FastAPI's."""
+        """Serve PUT requests to `path`. `options` are FastAPI's."""
         return self.api_route(path, methods=("PUT",), **options)
 
     def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve POST requests to `path`; `options` are FastAPI's."""
+        """Serve POST requests to `path`. `options` are FastAPI's."""
         return self.api_route(path, methods=("POST",), **options)
 
     def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve DELETE requests to `path`; `options` are FastAPI's."""
+        """Serve DELETE requests to `path`. `options` are FastAPI's."""
         return self.api_route(path, methods=("DELETE",), **options)
 
     def options(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve OPTIONS requests to `path`; `options` are FastAPI's."""
+        """Serve OPTIONS requests to `path`. `options` are FastAPI's."""
         return self.api_route(path, methods=("OPTIONS",), **options)
 
     def head(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve HEAD requests to `path`; `options` are FastAPI's."""
+        """Serve HEAD requests to `path`. `options` are FastAPI's."""
         return self.api_route(path, methods=("HEAD",), **options)
 
     def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve PATCH requests to `path`; `options` are FastAPI's."""
+        """Serve PATCH requests to `path`. `options` are FastAPI's."""
         return self.api_route(path, methods=("PATCH",), **options)
 
     def trace(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[Endpoint], Endpoint]:
-        """Serve TRACE requests to `path`; `options` are FastAPI's."""
+        """Serve TRACE requests to `path`. `options` are FastAPI's."""
         return self.api_route(path, methods=("TRACE",), **options)
 
     def on_event(self, event_type: str) -> Callable[[Endpoint], Endpoint]:

@@ -47,7 +47,7 @@ class WebSocketRoute(StarletteWebSocketRoute):
     """A path and an `endpoint(websocket)` without dependency injection, or a `WebSocketEndpoint` class.
 
     Takes the place of Starlette's, and ends connections by the close matrix. `middleware` is wrapped around this route
-    only. `name` (else the endpoint's) is what `url_path_for` finds it by. `terms` are those of what it is in.
+    only. `url_path_for` finds it by its `name`, else by the endpoint's. `terms` are those of the router that it is in.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class WebSocketRoute(StarletteWebSocketRoute):
             self.app = factory(self.app, *args, **kwargs)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
+        """Run the endpoint. The coroutine is its runner's own, no frame lies between."""
         if not self.terms.here(scope).door.lets_in(scope):
             return runner.refuse_origin(scope, receive, send)
         running: Coroutine[Any, Any, None] = self.app(scope, receive, send)  # type: ignore[assignment]
@@ -81,7 +81,7 @@ class WebSocketRoute(StarletteWebSocketRoute):
         return self._runner(self.endpoint, self.terms.here(scope).limits, scope, receive, send)
 
     def included(self, prefix: str, terms: Terms = NO_TERMS) -> WebSocketRoute:
-        """This route as it appears below `prefix`, within the `terms` of what includes it."""
+        """This route as it appears below `prefix`, within the `terms` of the router that includes it."""
         return type(self)(
             prefix + self.path,
             self.endpoint,
@@ -94,12 +94,12 @@ class WebSocketRoute(StarletteWebSocketRoute):
 class APIWebSocketRoute(StarletteWebSocketRoute):
     """A path and an endpoint with dependency injection (FastAPI's `APIWebSocketRoute`).
 
-    The signature is analysed here, once; what can never work raises a `RegistrationError`. Works in any Starlette
-    router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the parameters,
-    and their values are dropped. `origins` and `denials` say which pages may connect, and how others are refused;
-    None: as the app or router around. `rates` bound the messages of each connection, `connects` the handshakes of an
-    address, beside those in the `terms` of what the route is in. `receives` and `sends` are the types of its messages,
-    for documents. `name` (else the endpoint's) is what `url_path_for` finds it by. Overrides come from
+    The signature is analysed here, once. One that can never work raises a `RegistrationError`. Works in any Starlette
+    router: `Starlette(routes=[APIWebSocketRoute("/ws", endpoint)])`. `dependencies` run before those of the
+    parameters, and their values are dropped. `origins` and `denials` say which pages may connect, and how others are
+    refused. None: as the app or router around. `rates` bound the messages of each connection, `connects` the
+    handshakes of an address, beside those in the `terms` of the router around. `receives` and `sends` are the types of
+    its messages, for documents. `url_path_for` finds it by its `name`, else by the endpoint's. Overrides come from
     `dependency_overrides_provider`, else from the app around.
     """
 
@@ -143,7 +143,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         self.app: ASGIApp = self.handle
 
     def check(self, endpoint: Callable[..., Any]) -> None:
-        """Raise RegistrationError for what cannot be an endpoint."""
+        """Raise RegistrationError for an object that cannot be an endpoint."""
         check_endpoint(endpoint)
         self.terms.limits.check_plain(describe(endpoint))
 
@@ -159,7 +159,7 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         return match, child_scope
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Run the endpoint; the coroutine is its runner's own, no frame lies between."""
+        """Run the endpoint. The coroutine is its runner's own, no frame lies between."""
         terms = self.terms.here(scope)
         if not terms.door.lets_in(scope):
             return runner.refuse_origin(scope, receive, send)
@@ -174,7 +174,8 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         terms: Terms = NO_TERMS,
         options: ChannelOptions | None = None,
     ) -> APIWebSocketRoute:
-        """This route as it appears below `prefix`, behind `dependencies`, within the `terms` of what includes it.
+        """This route as it appears below `prefix`, behind `dependencies`, within the `terms` of the router that
+        includes it.
 
         `options` are for a channel that has none.
         """

@@ -44,7 +44,7 @@ logger: Final = logging.getLogger("antiphon")
 
 
 class APIRouter(RouteMethods, FastAPIInclude, Router):
-    """A group of routes with a common prefix and common dependencies (FastAPI's `APIRouter`); an ASGI app as well.
+    """A group of routes with a common prefix and common dependencies (FastAPI's `APIRouter`). An ASGI app as well.
 
         rooms = APIRouter(prefix="/rooms", dependencies=[Depends(jwt)])
 
@@ -81,13 +81,13 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
 
         `prefix`: of every path, "/chat". `dependencies`: run for every route, before its own. `routes`: routes that
         exist already. `redirect_slashes`: an HTTP path that only lacks or has a slash at its end is redirected.
-        `default`: the ASGI app for what no route matches. `default_response_class`, `route_class`: for the companion
-        HTTP routes. `dependency_overrides_provider`: the object whose `dependency_overrides` hold here, an `App`.
-        `on_startup`, `on_shutdown`: functions without parameters; `lifespan(app)`: an async context manager, in their
-        place. `channel_options`: the wire and the limits of channels that have none of their own. `rates`: of messages
-        to its routes, `connects`: of handshakes, beside those of the app and of the route. `origins`: which pages may
-        connect (`SAME`, patterns in a list, `Origins`), `denials`: how others are refused, both for routes that say
-        nothing of it. Raises TypeError, ValueError and RegistrationError for keywords and values that are none.
+        `default`: the ASGI app for scopes that no route matches. `default_response_class`, `route_class`: for the
+        companion HTTP routes. `dependency_overrides_provider`: the object whose `dependency_overrides` hold here, an
+        `App`. `on_startup`, `on_shutdown`: functions without parameters. `lifespan(app)`: an async context manager, in
+        their place. `channel_options`: the wire and the limits of channels that have none of their own. `rates`: of
+        messages to its routes, `connects`: of handshakes, beside those of the app and of the route. `origins`: which
+        pages may connect (`SAME`, patterns in a list, `Origins`), `denials`: how others are refused, both for routes
+        that say nothing of it. Raises TypeError, ValueError and RegistrationError for bad keywords and values.
         """
         check_keywords(documentation, Documentation, "APIRouter")
         check_prefix(prefix)
@@ -119,7 +119,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         name: str | None = None,
         **told: Unpack[Told],
     ) -> None:
-        """What `websocket()` does, without a decorator."""
+        """`websocket()` without a decorator."""
         check_keywords(told, Told, "websocket")
         told["dependencies"] = [*self.dependencies, *(told.get("dependencies") or ())]
         route = APIWebSocketRoute(
@@ -140,7 +140,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         name: str | None = None,
         **told: Unpack[ChannelTold],
     ) -> Channel:
-        """What `channel()` does, without a decorator; without a function, nothing runs when a client connects."""
+        """`channel()` without a decorator. Without a function, nothing runs when a client connects."""
         check_keywords(told, ChannelTold, "channel")
         own = told.get("options")
         told["options"] = own or self.channel_options
@@ -159,7 +159,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         return route.channel
 
     def add_websocket_route(self, path: str, endpoint: Callable[..., Any], name: str | None = None) -> None:
-        """What `websocket_route()` does. Neither prefix nor dependencies apply, as in FastAPI; the gate does."""
+        """`websocket_route()` without a decorator. Neither prefix nor dependencies apply, as in FastAPI. The gate
+        does."""
         check_endpoint(endpoint)
         self.routes.append(WebSocketRoute(path, endpoint, name=name, terms=self.terms))
 
@@ -171,7 +172,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         methods: Collection[str] | None = None,
         **options: Unpack[RouteOptions],
     ) -> None:
-        """What `api_route()` does, without a decorator."""
+        """`api_route()` without a decorator."""
         options["dependencies"] = [*self.dependencies, *(options.get("dependencies") or ())]
         options["response_class"] = options.get("response_class") or self.default_response_class
         self._register(
@@ -185,7 +186,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         )
 
     def add_event_handler(self, event_type: str, func: Callable[[], Any]) -> None:
-        """Call `func` at "startup" or "shutdown"; any other type is a ValueError."""
+        """Call `func` at "startup" or "shutdown". Any other type is a ValueError."""
         handlers = {"startup": self.on_startup, "shutdown": self.on_shutdown}.get(event_type)
         if handlers is None:
             raise ValueError(f"event_type must be 'startup' or 'shutdown', got {event_type!r}")
@@ -198,10 +199,10 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         prefix: str = "",
         **included: Unpack[Inclusion],
     ) -> None:
-        """Serve the routes of `router` here too, below `prefix` and behind `dependencies`; also those added later.
+        """Serve the routes of `router` here too, below `prefix` and behind `dependencies`, and those added later.
 
-        Raises RoutingError for a malformed prefix, for a cycle, and for a route whose path would be empty; TypeError
-        for what is no APIRouter.
+        Raises RoutingError for a malformed prefix, for a cycle, and for a route whose path would be empty. Raises
+        TypeError for an object that is no APIRouter.
         """
         check_keywords(included, Inclusion, "include_router")
         check_prefix(prefix)
@@ -235,7 +236,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self._register(route)
 
     def mount(self, path: str, app: ASGIApp, name: str | None = None) -> None:
-        """Hand everything below `path` to another ASGI app. Raises RoutingError for what is no path or no app."""
+        """Hand everything below `path` to another ASGI app. Raises RoutingError for a bad path or an object that is no
+        app."""
         if not isinstance(path, str) or not callable(app):
             raise RoutingError(f"mount takes a path and an ASGI app, got {path!r} and {app!r}")
         if path and not path.startswith("/"):
@@ -255,7 +257,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         name: str | None = None,
         include_in_schema: bool = True,
     ) -> None:
-        """What `route()` does, without a decorator."""
+        """`route()` without a decorator."""
         if is_leaf(endpoint):
             self.mount(path, endpoint, name)
         else:
@@ -292,11 +294,11 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         await self.dispatch(scope, receive, send)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The same; Starlette's name for it."""
+        """The same. Starlette's name for it."""
         await self.dispatch(scope, receive, send)
 
     def dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """What serves this scope, ready to be awaited."""
+        """The call that serves this scope, ready to be awaited."""
         kind = scope["type"]
         if kind == "lifespan":
             scope.setdefault("router", self)
@@ -319,7 +321,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 404 (a WebSocket on a server without denial responses: 403), or 426 where only a WebSocket is served.
 
-        What a path without a route may have meant goes into the log.
+        The log suggests the paths that a path without a route may have meant.
         """
         if scope["type"] == "websocket":
             if logger.isEnabledFor(logging.INFO):

@@ -23,36 +23,37 @@ ENVIRONMENT_PREFIX = "ANTIPHON_WS_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """What one server process allows its WebSocket connections.
+    """The limits of the WebSocket connections of one server process.
 
         Protocol = WebSocketProtocol.with_config(ServerConfig(outbox_bytes=64 << 10, max_connections=10_000))
 
-    Sizes in bytes, times in seconds; None: no limit.
+    Sizes in bytes, times in seconds. None: no limit.
     """
 
     max_message_size: int = 16 * MIB
-    """A whole received message, inflated; beyond it 1009. uvicorn's default, which FastAPI users know."""
+    """A whole received message, inflated. Beyond it 1009. uvicorn's default, which FastAPI users know."""
     inbound_bytes: int = 128 * KIB
-    """Received messages the app has not read yet; then the socket is paused. Two reads of 64 KiB keep a pipe full, and
+    """Received messages the app has not read yet. Then the socket is paused. Two reads of 64 KiB keep a pipe full, and
     ten thousand apps that read nothing cost about a gigabyte at most. Never less than one message gets through."""
     unfinished_bytes: int | None = 1024 * MIB
-    """Unfinished messages of all connections of this process, those beyond 128 KiB; then the largest of the address
-    that holds most is given up, with 1013. Room for sixty of the largest, and not for a thousand clients that begin one
-    and stop."""
+    """Unfinished messages of all connections of this process, those beyond 128 KiB. Then the largest of the address
+    that holds most is given up, with 1013. Room for sixty of the largest, and not for a thousand clients that begin
+    one and stop."""
     unread_bytes: int | None = 256 * MIB
-    """Whole messages that apps have not read, of all connections of this process: what each holds beyond
+    """Whole messages that apps have not read, of all connections of this process: the part of each beyond
     `inbound_bytes`, in memory (a text with one emoji takes four bytes for each character). Then the largest inbox of
     the address that holds most is given up, with 1013. Room for sixteen of the largest messages."""
     outbox_bytes: int = 256 * KIB
-    """Sent and not yet taken by the kernel; then `send` waits. About what a phone receives in a second."""
+    """Sent and not yet taken by the kernel. Beyond that, `send` waits. About as much as a phone receives in a
+    second."""
     send_timeout: float = 20.0
     """How long a sender waits, and how long the kernel may take nothing, before the connection is aborted: as long as a
     ping may stay unanswered by default."""
     handshake_timeout: float | None = 60.0
     """From the first byte of a request to the app's `accept`. Long, because the app may ask a database or a person's
-    identity provider; short enough for nobody to hold thousands of half-made connections."""
+    identity provider. Short enough for nobody to hold thousands of half-made connections."""
     handshake_size: int = 64 * KIB
-    """Request line and headers; beyond it 431. What nginx and Node let through several times over."""
+    """Request line and headers. Beyond it: 431. Several times the limit of nginx and Node."""
     close_timeout: float = 5.0
     """How long we wait for the peer's Close, and for our last bytes to leave."""
     ping_interval: float | None = 20.0
@@ -60,16 +61,16 @@ class ServerConfig:
     ping_timeout: float | None = 20.0
     """How long a pong may take. None: unanswered pings are not held against the peer."""
     deflate: DeflateConfig | None = field(default_factory=DeflateConfig)
-    """permessage-deflate; None refuses it. Forgets each message by default: no zlib state per connection."""
+    """permessage-deflate. None refuses it. Forgets each message by default: no zlib state per connection."""
     max_frames_per_second: int | None = None
-    """Frames of any kind from one connection, averaged over a second; beyond it 1008. Off: what is much depends on the
-    application, and a busy connection cannot take more than its turn of the event loop."""
+    """Frames of any kind from one connection, averaged over a second. Beyond it: 1008. Off: how much is too much
+    depends on the application, and a busy connection cannot take more than its turn of the event loop."""
     max_bytes_per_second: int | None = None
     """The same for bytes on the wire."""
     max_connections: int | None = None
-    """WebSockets of this process; beyond it 503 with Retry-After. Memory is the bound: count on 8 to 14 KB each."""
+    """WebSockets of this process. Beyond it 503 with Retry-After. Memory is the bound: count on 8 to 14 KB each."""
     max_connections_per_address: int | None = None
-    """WebSockets from one client address (as the socket sees it); beyond it 429. Off: behind a proxy all share one."""
+    """WebSockets from one client address (as the socket sees it). Beyond it 429. Off: behind a proxy all share one."""
     retry_after: int = 5
     """Seconds in the Retry-After header of 503 and 429."""
     stop_window: float = 2.0

@@ -68,8 +68,8 @@ class Session(asyncio.Protocol):
         self.handshake = Handshake(engine, self.pipe, self.watch, self)
 
     def eof_received(self) -> bool:
-        """asyncio's callback: the peer will send nothing more. Returns whether the transport stays open (a plain one):
-        until what came before that has been parsed."""
+        """asyncio's callback: the peer will send nothing more. Returns whether the transport stays open (a plain one),
+        until the bytes before that have been parsed."""
         pipe = self.pipe
         if pipe.finish_later():
             assert pipe.transport is not None
@@ -78,7 +78,7 @@ class Session(asyncio.Protocol):
         return False
 
     def on_finished(self) -> None:
-        """`PipeOwner`: what came before the peer's end has been parsed."""
+        """`PipeOwner`: all bytes before the peer's end have been parsed."""
         self._end_of_input()
         if self.pipe.transport is None:
             self._end_of_connection()
@@ -127,7 +127,7 @@ class Session(asyncio.Protocol):
             self._leave()
 
     def abort(self) -> None:
-        """Drop the connection and what is buffered, at once."""
+        """Drop the connection and its buffers, at once."""
         self.watch.abort()
 
     # ------------------------------------------------------------ handshake
@@ -245,7 +245,7 @@ class Session(asyncio.Protocol):
     # ------------------------------------------------------------ closing
 
     def close(self, code: int, reason: str = "", *, timeout: float | None = None) -> None:
-        """Say Close behind what is buffered, and wait for the peer's, at most `timeout` (`close_timeout`)."""
+        """Say Close behind the buffered messages, and wait for the peer's, at most `timeout` (`close_timeout`)."""
         pipe, watch = self.pipe, self.watch
         if pipe.state == Opening.WAITING_APP:
             self.refuse(403, reason)
@@ -264,7 +264,7 @@ class Session(asyncio.Protocol):
             self.close(WS_1012_SERVICE_RESTART, STOPPING)
 
     def disconnect(self, code: int, reason: str) -> None:
-        """`PipeOwner`: close for a reason of ours; abort when `send_timeout` passes first."""
+        """`PipeOwner`: close for a reason of ours. Abort when `send_timeout` passes first."""
         config = self.engine.config
         self.close(code, reason, timeout=config.send_timeout if self.pipe.handed else config.close_timeout)
 
@@ -281,7 +281,7 @@ class Session(asyncio.Protocol):
             watch.on_ping(event)
 
     def on_violation(self, error: ProtocolError) -> None:
-        """`PipeOwner`: fail the connection (RFC 6455 §7.1.7), once the app has had a turn with what came before."""
+        """`PipeOwner`: fail the connection (RFC 6455 §7.1.7), once the app has had a turn with the messages before."""
         self.pipe.parser = None
         self._violation = error
         self.engine.loop.call_soon(self._fail_for_violation)
@@ -313,11 +313,11 @@ class Session(asyncio.Protocol):
             self.abort()
 
     def on_unread(self, size: int) -> None:
-        """`PipeOwner`: what the app has not read is too much for this connection, or no longer."""
+        """`PipeOwner`: the app's unread messages are too many for this connection, or no longer."""
         self.engine.note_unread(self, self.address or "", size)
 
     def give_up_inbox(self) -> None:
-        """`Engine`: what all apps have not read is too much, and this one's is the most."""
+        """`Engine`: the unread messages of all apps are too many, and this one has the most."""
         self.pipe.overfull = False
         self.pipe.forget_inbox()
         if self.pipe.state == Phase.OPEN:

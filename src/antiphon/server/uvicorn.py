@@ -64,7 +64,7 @@ class WebSocketProtocol(Session):
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """Under the name that it has in uvicorn's own protocols; None behind the end."""
+        """Under the name that it has in uvicorn's own protocols. None behind the end."""
         return self.pipe.transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -89,11 +89,11 @@ _LAST_WAIT: Final = 0.5
 
 
 class HTTPProtocol(asyncio.Protocol):
-    """The first request of a connection, within `handshake_timeout` and `handshake_size`; uvicorn's protocol for HTTP.
+    """The first request of a connection, within `handshake_timeout` and `handshake_size`. Uvicorn's protocol for HTTP.
 
     For uvicorn's `http` setting, beside our `ws`: a WebSocket's request then reaches us as the client sent it, frames
-    behind it included, and costs one parse instead of two. What is not a WebSocket's goes on to uvicorn's own HTTP
-    protocol, untouched, which keeps the same two limits for every later request (`_LaterRequests`).
+    behind it included, and costs one parse instead of two. Other requests go on to uvicorn's own HTTP protocol,
+    untouched, which keeps the same two limits for every later request (`_LaterRequests`).
     """
 
     __slots__ = ("_addresses", "_arguments", "_config", "_data", "_dropped", "_engine", "_state", "_transport", "slot")
@@ -219,7 +219,7 @@ class HTTPProtocol(asyncio.Protocol):
         return None
 
     def eof_received(self) -> None:
-        """asyncio's callback: half a request is none; the transport closes."""
+        """asyncio's callback: half a request is not served, and the transport closes."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's callback: the client went away before its request was complete."""
@@ -227,7 +227,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._leave()
 
     def shutdown(self) -> None:
-        """uvicorn stops, and nothing was asked yet; a request that is on its way is answered."""
+        """uvicorn stops, and nothing was asked yet. A request that is on its way is answered."""
         engine = self._engine
         wait = min(_LAST_WAIT, engine.begin_stop().window)
         if self._transport is not None:

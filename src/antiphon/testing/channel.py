@@ -42,9 +42,10 @@ class RawPeer(Protocol):
 class ChannelPeer:
     """One client of a channel: `async with server.channel("/rooms/7") as ann: await ann.request(Say(text="hi"), int)`.
 
-    Messages go out under their class's tag, or the `tag` given; several tasks may ask at once. Each wait ends after the
-    `timeout` in seconds, the peer's by default, with a `ReceiveTimeout` that says what came instead; an error of the
-    channel is raised as `RemoteError`, the end of the connection as `ConnectionEnded`. `wire`: the names of the keys.
+    Messages go out under their class's tag, or the `tag` given. Several tasks may ask at once. Each wait ends after
+    the `timeout` in seconds, the peer's by default, with a `ReceiveTimeout` that shows the messages that came instead.
+    An error of the channel is raised as `RemoteError`, the end of the connection as `ConnectionEnded`. `wire`: the
+    names of the keys.
     """
 
     def __init__(self, peer: RawPeer, wire: Wire, timeout: float) -> None:
@@ -78,7 +79,7 @@ class ChannelPeer:
     async def request(
         self, message: Any = None, answer: Any = None, *, tag: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Send a request and wait for its answer, a value of the type; without a type, for its ack.
+        """Send a request and wait for its answer, a value of the type. Without a type, for its ack.
 
         Raises AssertionError for an ack in place of data, and the other way round.
         """

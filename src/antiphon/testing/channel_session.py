@@ -36,8 +36,8 @@ class RawSession(Protocol):
 class ChannelSession:
     """One client of a channel: `with client.channel("/rooms/7") as ann: ann.request(Say(text="hi"), int)`.
 
-    As `antiphon.testing.ChannelPeer`, without `await`: messages go out under their class's tag, or the `tag` given;
-    each wait ends after the `timeout` in seconds, the client's by default, with a `ReceiveTimeout`; an error of the
+    As `antiphon.testing.ChannelPeer`, without `await`. Messages go out under their class's tag, or the `tag` given.
+    Each wait ends after the `timeout` in seconds, the client's by default, with a `ReceiveTimeout`. An error of the
     channel is raised as `RemoteError`. `session` is the one below, `wire` the names of the keys.
     """
 
@@ -76,7 +76,7 @@ class ChannelSession:
     def request(
         self, message: Any = None, answer: Any = None, *, tag: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Send a request and wait for its answer, a value of the type; without a type, for its ack.
+        """Send a request and wait for its answer, a value of the type. Without a type, for its ack.
 
         Raises AssertionError for an ack in place of data, and the other way round.
         """

@@ -126,7 +126,7 @@ class Server:
         subprotocols: Sequence[str] = (),
         timeout: float = DEFAULT_TIMEOUT,
     ) -> ChannelPeer:
-        """A typed client of the channel at `path`, to be entered. `wire` is the channel's; the rest as `connect`."""
+        """A typed client of the channel at `path`, to be entered. `wire` is the channel's. The rest as `connect`."""
         peer = self.connect(path, headers=headers, subprotocols=subprotocols, timeout=timeout)
         return ChannelPeer(peer, wire, timeout)
 
@@ -169,7 +169,7 @@ class Peer(asyncio.Protocol):
     """One client. Entering connects (`HandshakeRefused` when the server will not), leaving closes with 1000."""
 
     subprotocol: str | None = None
-    """What the server chose."""
+    """The subprotocol that the server chose."""
     response: Response
     """The server's answer to the handshake."""
 
@@ -279,7 +279,7 @@ class Peer(asyncio.Protocol):
         self._write()
 
     async def ping(self, payload: bytes = b"") -> None:
-        """Send a ping; its pong will stand in `pongs`. Raises `ConnectionEnded`."""
+        """Send a ping. Its pong will stand in `pongs`. Raises `ConnectionEnded`."""
         self._open().send_ping(payload)
         self._write()
 
@@ -297,12 +297,12 @@ class Peer(asyncio.Protocol):
         return json.loads(await self.receive(timeout))
 
     async def receive_until(self, wanted: Wanted, timeout: float | None = None) -> Any:
-        """The first message that is wanted; those before it are read and dropped.
+        """The first message that is wanted. Those before it are read and dropped.
 
         `wanted`: the `type` of a JSON object (`"presence_diff"`), a class (`dict`, `str`, `bytes`), or a function of
         the message that says whether it is the one. A text that is a JSON object or array is given, and returned, as
-        its value; any other message as it is. `timeout` in seconds bounds the whole wait. Raises `ReceiveTimeout` and
-        `ConnectionEnded`, both of which say what came instead, and TypeError.
+        its value. Any other message stays as it is. `timeout` in seconds bounds the whole wait. Raises
+        `ReceiveTimeout` and `ConnectionEnded`, both of which show the messages that came instead, and TypeError.
         """
         __tracebackhide__ = True
         expectation, loop = Expectation(wanted), asyncio.get_running_loop()
@@ -358,7 +358,7 @@ class Peer(asyncio.Protocol):
         self._wire().resume_reading()
 
     def write_raw(self, data: bytes) -> None:
-        """Put these bytes on the wire, whatever they are."""
+        """Put any bytes on the wire, valid or not."""
         self._wire().write(data)
 
     def half_close(self) -> None:
@@ -378,7 +378,7 @@ class Peer(asyncio.Protocol):
 
     @property
     def close_reason(self) -> str:
-        """What the side that closed gave as its reason."""
+        """The reason of the side that closed."""
         return "" if self._connection is None else self._connection.close_reason
 
     @property
@@ -398,7 +398,7 @@ class Peer(asyncio.Protocol):
         await self.wait_closed()
 
     async def wait_closed(self, timeout: float | None = None) -> int:
-        """Wait until the TCP connection is over; return the close code. Raises TimeoutError."""
+        """Wait until the TCP connection is over. Return the close code. Raises TimeoutError."""
         wait = self._wait(timeout)
         while not self._lost:
             await self._change("the connection did not end", wait)

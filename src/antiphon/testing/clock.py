@@ -44,7 +44,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Make an `async def` test a plain one that runs in a `VirtualTimeLoop` of its own; fixtures and parameters stay.
+    """Make an `async def` test a plain one that runs in a `VirtualTimeLoop` of its own. Fixtures and parameters stay.
 
         @virtual_time
         async def test_five_minutes_pass_at_once() -> None:

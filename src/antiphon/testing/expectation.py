@@ -22,7 +22,7 @@ MOST_CHARACTERS: Final = 200
 
 
 class ReceiveTimeout(TimeoutError):
-    """No message came in time; the connection and the application are still there."""
+    """No message came in time. The connection and the application are still there."""
 
 
 class Expectation:

@@ -14,7 +14,7 @@ PATIENCE: Final = 100.0
 
 
 class RecordingSink:
-    """Keeps what a peer would have received, in order. Lives in the event loop it was made in."""
+    """Keeps the messages that a peer would have received, in order. Lives in the event loop it was made in."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -123,12 +123,12 @@ class Connection:
 
     @property
     def received(self) -> list[str | bytes]:
-        """What its sink has let through to the peer."""
+        """The messages that its sink has let through to the peer."""
         return self.sink.received
 
 
 async def eventually(condition: Callable[[], object], timeout: float = PATIENCE, what: str = "") -> None:
-    """Wait until the condition holds; AssertionError when it does not in time."""
+    """Wait until the condition holds. AssertionError when it does not in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     while not condition():

@@ -84,7 +84,7 @@ class Close:
 
 
 Event: TypeAlias = str | bytes | Ping | Pong | Close
-"""What a parser reports: `str` a text message, `bytes` a binary message, or a control frame."""
+"""The output of a parser: `str` a text message, `bytes` a binary message, or a control frame."""
 
 
 def mask(data: Buffer, key: bytes) -> bytes:

@@ -47,7 +47,7 @@ class Request:
     target: bytes
     headers: Sequence[tuple[bytes, bytes]]
     consumed: int
-    """Bytes of the input that the head took; what follows is WebSocket frames."""
+    """Bytes of the input that the head took. WebSocket frames follow."""
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of the header `name` (lower case), in order."""

@@ -20,16 +20,16 @@ MAX_PREFIX: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendConfig:
-    """What the hub tells every backend it builds."""
+    """The settings that the hub gives every backend it builds."""
 
     presence_lease: float = 10.0
-    """Seconds after which a silent process's members have left. Renewed every third of it; shorter costs traffic."""
+    """Seconds after which a silent process's members have left. Renewed every third of it. Shorter costs traffic."""
     start_timeout: float = 5.0
     """`start()` fails after this many seconds: an orchestrator should see a wrong URL at once."""
     call_timeout: float = 5.0
-    """One request to the backend; longer is trouble (`BackendUnavailable`)."""
+    """One request to the backend. Longer is trouble (`BackendUnavailable`)."""
     backoff: tuple[float, float] = (0.05, 2.0)
-    """First and longest pause between attempts to reconnect, in seconds; a backend adds jitter."""
+    """First and longest pause between attempts to reconnect, in seconds. A backend adds jitter."""
     prefix: str = "antiphon"
     """Of keys and channels in a shared store."""
 
@@ -46,8 +46,8 @@ class BackendConfig:
 class Listener(Protocol):
     """The hub, as its backend sees it. None of the methods waits, raises, or calls back into the backend.
 
-    A backend with a `loop` calls them in that loop's thread. One without (memory) calls them in the thread of whoever
-    called it and may hold its lock, except for `flush`.
+    A backend with a `loop` calls them in that loop's thread. One without (memory) calls them in the thread of its
+    caller and may hold its lock, except for `flush`.
     """
 
     def deliver(self, topic: str, entry: Entry) -> None:
@@ -60,15 +60,15 @@ class Listener(Protocol):
         """Somebody, here or elsewhere, called `control`."""
 
     def flush(self) -> None:
-        """What was told since the last flush may go out. Called after every batch, outside of the backend's locks."""
+        """The entries since the last flush may go out. Called after every batch, outside of the backend's locks."""
 
     def lost(self) -> None:
-        """From now on entries may be missed. Called once per loss; from then on calls raise `BackendUnavailable`."""
+        """From now on entries may be missed. Called once per loss. From then on calls raise `BackendUnavailable`."""
 
     def restored(self) -> None:
         """Connected again and every subscribed topic is subscribed again, before any new entry is delivered.
 
-        The hub then asks for what was missed, topic by topic, and tracks its members again.
+        The hub then asks for the missed entries, topic by topic, and tracks its members again.
         """
 
     def forgotten(self) -> None:
@@ -78,19 +78,19 @@ class Listener(Protocol):
 class Backend(Protocol):
     """One process's way to all the others.
 
-    The hub calls all methods in the thread of `loop`, between `start` and `stop`; where `loop` is None, in any
-    thread and without `start`. Async methods raise `BackendUnavailable` at once while the backend is in trouble
-    (waiting is the hub's part) and within `call_timeout` otherwise; a cancelled call leaves nothing half done here.
-    Reconnecting is the backend's own work, for as long as it takes.
+    The hub calls all methods in the thread of `loop`, between `start` and `stop`. Where `loop` is None, in any thread
+    and without `start`. Async methods raise `BackendUnavailable` at once while the backend is in trouble (waiting is
+    the hub's part) and within `call_timeout` otherwise. A cancelled call leaves nothing half done here. Reconnecting
+    is the backend's own work, for as long as it takes.
     """
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop that `start` ran in; None when any thread may call."""
+        """The loop that `start` ran in. None when any thread may call."""
 
     @property
     def in_process(self) -> bool:
-        """It keeps what `InProcessBackend` promises besides. False for all that have a connection, or suspend."""
+        """It also keeps the promises of `InProcessBackend`. False for all that have a connection, or suspend."""
         return False
 
     @property
@@ -102,18 +102,18 @@ class Backend(Protocol):
         """Connect. Raises `BackendUnavailable` (URL without password) within `start_timeout`."""
 
     async def stop(self) -> None:
-        """Let go of everything; members tracked by this process leave at once. Safe to call twice, or unstarted."""
+        """Let go of everything. Members tracked by this process leave at once. Safe to call twice, or unstarted."""
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         """Deliver the topic's entries and presence changes from now on.
 
         Returns a position such that every entry behind it will be delivered (entries before it may be, the hub drops
-        them); None without `keep`. Leaves no trace in a store for a topic never published to. Subscribing twice is
+        them). None without `keep`. Leaves no trace in a store for a topic never published to. Subscribing twice is
         subscribing once.
         """
 
     def unsubscribe(self, topic: str) -> None:
-        """Stop delivering, soon. Never fails; a later `subscribe` of the same topic is not harmed by it."""
+        """Stop delivering, soon. Never fails. A later `subscribe` of the same topic is not harmed by it."""
 
     async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
         """Append one entry to the topic's one order and deliver it to every subscribed process, this one included.
@@ -128,12 +128,13 @@ class Backend(Protocol):
         """With `since`: the entries behind it, oldest first, at most `limit`. Without: the newest `limit`.
 
         `size`: of these, the oldest that have together at most so many bytes (each counts its data and `ENTRY_COST`),
-        but one at least; `Page.rest` says how many are left. A backend may leave out more, also without `size`: no
+        but one at least. `Page.rest` says how many are left. A backend may leave out more, also without `size`: no
         answer needs to be long.
 
-        All or nothing: when the epoch differs, `since` is ahead of the head, or an entry behind `since` is no longer
-        there, the page is empty, not recovered, and its position is the head. An entry in a page may still be
-        delivered afterwards (the hub drops it), but none that is before the page's position and not in the history.
+        All or nothing. When the epoch differs, `since` is ahead of the head, or an entry behind `since` is no longer
+        there, the page is empty and not recovered. Its position is the head. An entry in a page may still be delivered
+        afterwards, and the hub drops it. No entry before the page's position may be delivered that is not in the
+        history.
         """
 
     async def track(self, topic: str, track: Track) -> None:
@@ -144,7 +145,8 @@ class Backend(Protocol):
         """
 
     async def untrack(self, topic: str, ref: str, grace: float) -> None:
-        """The connection left; with `grace` > 0 it lingers, still listed, for that many seconds. Unknown refs: nothing.
+        """The connection left. With `grace` > 0 it lingers, still listed, for that many seconds. Unknown refs:
+        nothing.
 
         The connections of a process whose lease ran out leave with no grace: the lease was their grace.
         """
@@ -166,14 +168,15 @@ class InProcessBackend(Backend, Protocol):
 
     - Any thread may call, at any time: before `start`, without it, and after `stop`. `loop` is None.
     - It is never in trouble: it does not raise `BackendUnavailable`, nor call `lost`, `restored` or `forgotten`.
-    - No method but `start` and `stop` suspends. `publish` has called `deliver` and `flush` when it returns, each
-      method that changes the members of a topic has called `presence_changed`, in the order of the versions.
-    - Entries are delivered whether their topic is subscribed or not; `subscribe` may come late, or not at all.
-    - `stop` forgets histories, and the next one begins a new epoch. What still listens hears what comes then.
+    - No method but `start` and `stop` suspends. `publish` has called `deliver` and `flush` when it returns. Each method
+      that changes the members of a topic has called `presence_changed`, in the order of the versions.
+    - Entries are delivered whether their topic is subscribed or not. `subscribe` may come late, or not at all.
+    - `stop` forgets histories, and the next one begins a new epoch. Subscribers that still listen hear the entries
+      that come then.
     """
 
     def listen(self, listener: Listener) -> None:
-        """From now on `listener` is told. Called once, when the hub is made; `start` may come later, or never."""
+        """From now on `listener` is told. Called once, when the hub is made. `start` may come later, or never."""
 
 
 def is_in_process(backend: Backend) -> TypeGuard[InProcessBackend]:

@@ -14,7 +14,7 @@ from antiphon.testing.hub_sinks import PATIENCE, Connection, eventually
 from antiphon.testing.hub_worker import Worker
 
 LEASE = 1.0
-"""Of processes that are killed or stopped: their members are gone after it, plus what the machine needs."""
+"""Of processes that are killed or stopped: their members are gone after it, plus the time that the machine needs."""
 
 STEADY_LEASE = 5.0
 """Of those who see them go, and must not be taken for dead themselves where the machine holds them up for seconds."""
@@ -61,10 +61,10 @@ class Contract:
             yield hub
 
     opened_topics: ClassVar[int] = 100_000
-    """For the test that nothing is left behind; a backend where joining is a round trip may take fewer."""
+    """For the test that nothing is left behind. A backend where joining is a round trip may take fewer."""
 
     async def residue(self, hub: Hub) -> int:
-        """How many topics the backend still remembers; override it."""
+        """How many topics the backend still remembers. Override it."""
         return 0
 
     async def settle(self, hub: Hub) -> None:

@@ -28,10 +28,10 @@ class Broker(Protocol):
     """The process in the middle, in the test's hands."""
 
     def kill(self) -> None:
-        """kill -9, with all its data; returns when it is gone."""
+        """kill -9, with all its data. Returns when it is gone."""
 
     def start(self) -> None:
-        """Start it at the same address; returns when it answers. May do nothing where it restarts by itself."""
+        """Start it at the same address. Returns when it answers. May do nothing where it restarts by itself."""
 
     def stop_answering(self) -> None:
         """SIGSTOP."""

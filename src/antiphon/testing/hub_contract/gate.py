@@ -213,7 +213,7 @@ class GateContract(Contract):
             await hub.admit(Connection(), ann(issued_at=now - 1))
 
     async def test_no_one_slips_in_during_a_revoke(self, hub: Hub) -> None:
-        """Whoever is admitted while `revoke` runs is refused, or closed."""
+        """A connection that is admitted while `revoke` runs is refused, or closed."""
         let_in: list[Connection] = []
 
         async def come_in() -> None:

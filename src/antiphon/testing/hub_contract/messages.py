@@ -25,7 +25,7 @@ class Name(enum.StrEnum):
 
 
 class MessagesContract(Contract):
-    """What is published reaches who has joined."""
+    """Published messages reach the members."""
 
     # Publishing
 

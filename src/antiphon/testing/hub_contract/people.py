@@ -16,7 +16,7 @@ from .base import GRACES, Contract, compose
 
 
 class PeopleContract(Contract):
-    """Who is there."""
+    """Presence."""
 
     async def test_several_connections_of_a_user_are_one_member(self, hub: Hub) -> None:
         tab, phone, other = Connection(), Connection(), Connection()

@@ -14,7 +14,7 @@ from .base import TTL, Contract
 
 
 class RecoveryContract(Contract):
-    """What was missed."""
+    """Recovery of missed messages."""
 
     async def test_since_brings_exactly_what_was_missed(self, hub: Hub) -> None:
         positions = [await hub.publish("kept", str(n)) for n in range(5)]

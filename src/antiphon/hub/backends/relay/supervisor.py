@@ -61,7 +61,7 @@ class Supervisor:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the workers' environment must hold for `relay://` to find this relay."""
+        """The variables that the workers' environment must hold for `relay://` to find this relay."""
         return {ENVIRONMENT: target(self.key, self.address)}
 
     @property
@@ -71,7 +71,7 @@ class Supervisor:
         return None if process is None else process.pid
 
     def start(self) -> str:
-        """Start the relay; returns its address. Workers that know `environment` may connect at once."""
+        """Start the relay. Returns its address. Workers that know `environment` may connect at once."""
         if self._thread is not None:
             raise RuntimeError("this supervisor was started already")
         self._owner = os.getpid()
@@ -85,7 +85,7 @@ class Supervisor:
         return self.address
 
     def stop(self) -> None:
-        """End the relay and leave nothing behind; idempotent, and nothing in a forked child."""
+        """End the relay and leave nothing behind. Idempotent, and nothing in a forked child."""
         if self._owner != os.getpid() or self._thread is None:
             return
         self._stopping.set()
