@@ -40,6 +40,14 @@ LOOKS_AT_IT = "Ada"
 MEASUREMENTS = {"boiler": 81.5, "cellar": 12.25, "greenhouse": 23.75, "roof": 4.5, "workshop": 18.0}
 
 
+async def told(output: asyncio.StreamReader) -> str | None:
+    """The address that a server prints."""
+    async for line in output:
+        if match := re.search(rb"running on (\S+)", line):
+            return match[1].decode()
+    return None
+
+
 @contextlib.asynccontextmanager
 async def served(*command: str) -> AsyncGenerator[str]:
     process = await asyncio.create_subprocess_exec(
@@ -49,12 +57,11 @@ async def served(*command: str) -> AsyncGenerator[str]:
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
-            async for line in process.stdout:
-                if match := re.search(rb"running on (\S+)", line):
-                    yield match[1].decode()
-                    return
-        raise RuntimeError(f"antiphon {' '.join(command)} did not start")
+        async with asyncio.timeout(60):  # of the start alone: the pictures take as long as they take
+            address = await told(process.stdout)
+        if address is None:
+            raise RuntimeError(f"antiphon {' '.join(command)} did not start")
+        yield address
     finally:
         process.terminate()
         await process.wait()
