@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
 import os
 import re
 import sys
@@ -224,19 +223,25 @@ def docstrings(tree: ast.Module | ast.ClassDef) -> Iterator[tuple[int, str]]:
     """Those of public functions, classes, methods and attributes, with the line on which each begins."""
     before: ast.stmt | None = None
     for node in tree.body:
-        name, text = "", ""
+        name, said = "", node
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            name, text = node.name, ast.get_docstring(node) or ""
-        elif isinstance(node, ast.Expr) and isinstance(before, ast.Assign | ast.AnnAssign):  # below an attribute
+            name, said = node.name, node.body[0]
+        elif isinstance(before, ast.Assign | ast.AnnAssign):  # below an attribute
             name = ast.unparse(before.targets[0] if isinstance(before, ast.Assign) else before.target)
-            value = node.value.value if isinstance(node.value, ast.Constant) else None
-            text = inspect.cleandoc(value) if isinstance(value, str) else ""
         shown = name in public() if isinstance(tree, ast.Module) else name == "__init__" or not name.startswith("_")
-        if shown and text:
-            yield getattr(node, "body", [node])[0].lineno, text
+        if shown and name and (text := text_of(said)):
+            yield said.lineno, text
         if shown and isinstance(node, ast.ClassDef):
             yield from docstrings(node)
         before = node
+
+
+def text_of(node: ast.stmt) -> str:
+    """The text that a statement is, examples with their indentation; empty for any other statement."""
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
+        return ""
+    first, *others = str(node.value.value).splitlines() or [""]
+    return "\n".join([first, *(line.removeprefix(" " * node.col_offset) for line in others)])
 
 
 # Prose
