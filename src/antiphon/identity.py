@@ -57,7 +57,7 @@ class Identity:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> NoReturn:
         """Nobody is somebody because a body or a query says so: pydantic never makes an identity."""
         raise TypeError(
-            "an Identity is never read from what a peer sends: annotate it in a route of antiphon's App or APIRouter, "
+            "an Identity is never read from a peer's data: annotate it in a route of antiphon's App or APIRouter, "
             "or take it from a scheme, Depends(jwt)"
         )
 

@@ -90,7 +90,7 @@ def tagged(kind: Any, where: str) -> Tagged:
         )
     if own is None and is_typeddict(kind):
         raise RegistrationError(
-            f"{where}: {name_of(kind)} is a TypedDict, whose values do not say what they are: give it the field "
+            f"{where}: {name_of(kind)} is a TypedDict, whose values do not carry its name: give it the field "
             f'`{TAG}: Literal["{tags.class_tag(kind)}"]`'
         )
     if own is None and tags.is_generic(kind):

@@ -40,8 +40,8 @@ IN_AN_ENDPOINT: dict[str, str] = {
     "await a(); await websocket.close(999)": "close code 999 may not be sent: use 1000-1003, 1007-1014 or 3000-4999",
     "await a(); await websocket.close('bye')": "expected a close code, an int, got str",
     "await a(); raise WebSocketException(403)": "asked for close code 403, which may not be sent",
-    "await a(); return {'a': 1}": r"returned a dict, which nobody gets: await websocket\.send_json",
-    "await a(); return 'hello'": r"returned a str, which nobody gets: await websocket\.send_text",
+    "await a(); return {'a': 1}": r"returned a dict, which no client gets: await websocket\.send_json",
+    "await a(); return 'hello'": r"returned a str, which no client gets: await websocket\.send_text",
     "await a(); hub.join('t', Theirs(websocket.scope, websocket.receive, websocket.send))": (
         r"got starlette\.websockets\.WebSocket: accept and join `antiphon\.WebSocket\(websocket\.scope, "
     ),

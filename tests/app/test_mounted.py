@@ -179,7 +179,7 @@ async def test_a_guest_whose_lifespan_nobody_enters_says_so_once(tmp_path: Path,
         for _ in range(2):
             await enter(server.url, stack)
     assert ("the guest's life began" in server.log) is entered
-    told = [line for line in server.lines if "the lifespan of what is mounted at '/ws' has not run" in line]
+    told = [line for line in server.lines if "the lifespan of the app mounted at '/ws' has not run" in line]
     assert len(told) == (0 if entered else 1), server.log
     assert all("lifespan_context(" in line for line in told)
 

@@ -80,7 +80,7 @@ async def test_models_go_out_by_alias_and_answers_come_in_as_models(cable: Cable
         await client.request("say", Say(text="x"))
         got = await client.request("got", answer=TypeAdapter(Got))
         assert got.messages[0]["text"] == "x"
-        with pytest.raises(RemoteError, match="not what was agreed on") as error:
+        with pytest.raises(RemoteError, match="not of the declared type") as error:
             await client.request("got", answer=TypeAdapter(int))
         assert error.value.code == "invalid_answer"
 

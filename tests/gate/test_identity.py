@@ -390,7 +390,7 @@ def test_a_route_of_fastapis_own_takes_the_schemes() -> None:
 def test_no_body_is_an_identity() -> None:
     """FastAPI would read one from the body, as it does any dataclass."""
     app = fastapi.FastAPI()
-    with pytest.raises(TypeError, match="never read from what a peer sends"):
+    with pytest.raises(TypeError, match="never read from a peer's data"):
 
         @app.post("/me")
         async def me(who: Identity) -> None: ...

@@ -147,7 +147,7 @@ def test_a_list_beside_the_default_lets_others_in_without_credentials() -> None:
         ("https://app.example:http", "as a browser does"),
         ("https://", "as a browser does"),
         ("https://[::g]", "as a browser does"),
-        ("https://app%2eexample", "none that a browser writes"),
+        ("https://app%2eexample", "a browser never writes this host"),
         ("https://a b", "as a browser does"),
         ("", "write 'https://app.example'"),
         ("https://xn--\u2603.example" + "a" * 300, "no such host"),

@@ -228,5 +228,5 @@ async def test_an_endpoint_of_fastapi_renews_with_the_function() -> None:
 
 
 async def test_where_nobody_was_admitted_there_is_nothing_to_renew() -> None:
-    with pytest.raises(RuntimeError, match="nobody was admitted here"):
+    with pytest.raises(RuntimeError, match="no user was admitted here"):
         await renew(HTTPConnection({"type": "websocket", "headers": []}), ann(60))

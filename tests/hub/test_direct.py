@@ -102,4 +102,4 @@ async def test_what_is_no_control_message_is_told_in_the_log(payload: bytes, cap
     hub = Hub()
     await hub.admit(Connection(), ANN)
     hub._rooms.controlled(payload)
-    assert "a control message that is none" in caplog.text
+    assert "a malformed control message" in caplog.text

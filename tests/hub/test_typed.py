@@ -309,7 +309,7 @@ async def test_what_does_not_fit_any_more_is_left_out_and_told_in_the_log(caplog
     assert [one.data for one in found] == [Said(number=2, text="a")]
     assert found.position is not None
     assert found.position.offset == 2
-    assert "does not fit what the topic declares" in caplog.text
+    assert "does not fit the types that the topic declares" in caplog.text
 
 
 async def test_code_is_told_of_lost_messages_by_none() -> None:

@@ -429,7 +429,7 @@ async def test_an_answer_that_was_not_declared_is_internal_and_the_log_says_what
         for message in (Wait(number=1), Say(), Ping()):
             with pytest.raises(RemoteError, match="internal"):
                 await peer.request(message, int)
-    assert "is not what is declared, int" in caplog.text
+    assert "is not of the declared type, int" in caplog.text
     assert "declares no answer" in caplog.text
     assert "Caller[Pong]" in caplog.text
 

@@ -297,7 +297,7 @@ def test_an_answer_that_nobody_gets_is_a_warning_once_for_each_endpoint(caplog: 
         with TestClient(app).websocket_connect(path):
             pass
     (line,) = [record.getMessage() for record in caplog.records if record.name == "antiphon"]
-    assert line.endswith("answers returned a dict, which nobody gets: await websocket.send_json(...) sends it")
+    assert line.endswith("answers returned a dict, which no client gets: await websocket.send_json(...) sends it")
 
 
 def test_an_endpoint_whose_exception_a_dependency_swallows_has_returned_nothing() -> None:

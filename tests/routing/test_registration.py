@@ -327,8 +327,8 @@ async def fetch() -> int:
 @pytest.mark.parametrize(
     ("dependency", "told"),
     [
-        (Depends(), r"'found': Depends\(\) calls the annotation, and here is none"),
-        (Depends("fetch"), "'found': Depends takes a function or class, not what it returns, and got 'fetch'"),  # type: ignore[arg-type]
+        (Depends(), r"'found': Depends\(\) calls the annotation, and the parameter has none"),
+        (Depends("fetch"), "'found': Depends takes a function or class, not the value it returns, and got 'fetch'"),  # type: ignore[arg-type]
     ],
 )
 def test_depends_without_something_to_call_says_so(dependency: Any, told: str) -> None:

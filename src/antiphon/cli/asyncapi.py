@@ -21,7 +21,9 @@ from .problem import Problem
 @click.command("asyncapi", context_settings={"show_default": True})
 @click.argument("app")
 @click.option("--version", type=click.Choice(VERSIONS), default=VERSIONS[0], help="Version of the format.")
-@click.option("--check", metavar="OLD", help="Print what breaks clients of the document OLD instead (exit code 1).")
+@click.option(
+    "--check", metavar="OLD", help="Print the changes that break clients of the document OLD instead (exit code 1)."
+)
 @click.option("--output", "-o", metavar="FILE", help="Write the document to FILE.")
 @click.option("--app-dir", default=".", metavar="DIR", help="Folder that the app's module is in.")
 @click.option("--factory", is_flag=True, help="APP is a function that returns the application.")

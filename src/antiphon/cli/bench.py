@@ -32,7 +32,7 @@ BUSY: Final = 0.9
 @click.option("-c", "--connections", type=click.IntRange(1, 100_000), default=100, metavar="N", help="Connections.")
 @click.option("--ramp", type=Seconds(), default=0.0, metavar="SECONDS", help="Spread the handshakes over so long.")
 @click.option("--duration", type=Seconds(), default=10.0, metavar="SECONDS", help="Measure for so long.")
-@click.option("--listen", is_flag=True, help="Send nothing; count what comes.")
+@click.option("--listen", is_flag=True, help="Send nothing, and count the messages that come.")
 @click.option("--size", type=click.IntRange(1, 16 << 20), default=32, metavar="BYTES", help="Length of a message.")
 @click.option("--message", metavar="TEXT", help="Send this text instead.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="Messages a second, of all.")

@@ -209,7 +209,7 @@ class _Session:
             if not self._terminal.interactive:
                 await self._silence()
             if line is not None:
-                raise Problem(f"{line}; what came before was sent")
+                raise Problem(f"{line}; the lines before it were sent")
         finally:
             await client.close()
 

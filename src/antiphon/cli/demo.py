@@ -32,10 +32,13 @@ USUAL_PORT: Final = 8000
 )
 @click.option("--workers", type=click.IntRange(1), default=1, help="Processes; the chat is one all the same.")
 @click.option("--state", metavar="PATH", help="File that hands messages over a restart.  [default: one of the demo]")
-@click.option("--no-state", is_flag=True, help="A restart ends what was said.")
+@click.option("--no-state", is_flag=True, help="A restart ends the conversation.")
 @click.option("--open", "open_browser", is_flag=True, help="Open it in a browser.")
 @click.option(
-    "--log-level", type=click.Choice(["warning", "info", "debug"]), default="info", help="What is worth a line."
+    "--log-level",
+    type=click.Choice(["warning", "info", "debug"]),
+    default="info",
+    help="Lowest level of the lines to log.",
 )
 def command(host: str, port: int, workers: int, open_browser: bool, log_level: str, **state: Any) -> None:
     """Serve a chat room: rooms, people, history, and connections that come back.

@@ -31,7 +31,7 @@ LARGEST: Final = 64 << 20
 
 @click.command("client", context_settings={"show_default": True})
 @click.argument("source")
-@click.option("--language", type=click.Choice(list(WRITERS)), required=True, help="What the client is written in.")
+@click.option("--language", type=click.Choice(list(WRITERS)), required=True, help="Language of the client.")
 @click.option("-o", "--output", default=".", metavar="DIR", help="Folder to write to; made where it is missing.")
 @click.option("--prefix", default="", help="Stands before the names of all types, for two clients in one program.")
 @click.option("--app-dir", default=".", metavar="DIR", help="Folder that the app's module is in.")

@@ -45,7 +45,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
     "--log-level",
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
     default="info",
-    help="What is worth a line.",
+    help="Lowest level of the lines to log.",
 )
 @click.option("--access-log/--no-access-log", default=True, help="One line per HTTP request and handshake.")
 @click.option("--mask", "masked", multiple=True, metavar="NAME", help="A query parameter to log as *** (repeatable).")

@@ -173,7 +173,7 @@ class _Server(uvicorn.Server):
             await self._cut_off()
 
     async def _cut_off(self) -> None:
-        logger.info("Forced to stop: what was still running is cut off")
+        logger.info("Forced to stop: everything still running is cut off")
         # Everything left is cancelled where it stands; each would tell its own traceback of that.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
         for connection in tuple(self.server_state.connections):

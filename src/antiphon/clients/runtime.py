@@ -219,7 +219,7 @@ class Client(Generic[E]):
             except LookupError:
                 continue
             except ValidationError as error:
-                logger.warning("an event is not what was agreed on, and is left out: %s", error)
+                logger.warning("an event is not of the declared type, and is left out: %s", error)
 
     def decode(self, event: Any) -> E:
         """The value that an iteration gives for an event. LookupError leaves it out. So does ValidationError, with a

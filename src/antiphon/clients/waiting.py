@@ -89,7 +89,7 @@ class Pending:
         try:
             return self._adapter.validate_json(json.dumps(data))
         except ValidationError as error:
-            raise RemoteError("invalid_answer", "the answer is not what was agreed on", error.errors()) from error
+            raise RemoteError("invalid_answer", "the answer is not of the declared type", error.errors()) from error
 
 
 @dataclass(frozen=True, slots=True)

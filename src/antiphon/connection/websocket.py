@@ -161,7 +161,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
         renewing: Renewing | None = self.scope.get(RENEWING_KEY)
         if renewing is None:
             raise RuntimeError(
-                "renew() on a connection that nobody was admitted to: let a dependency admit(websocket, identity) first"
+                "renew() on a connection without an admitted user: let a dependency admit(websocket, identity) first"
             )
         self._life.require_open("renew")
         await renewing(self, identity)

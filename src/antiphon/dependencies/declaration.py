@@ -76,14 +76,16 @@ def completed(found: Declared, where: str) -> Depends:
         target = found.type
     if target is Identity:
         raise ParameterDeclarationError(
-            f"{where}: Depends would make an Identity of the query, and everybody would be who they like: annotate "
-            "Identity alone, behind a dependency that finds out who it is"
+            f"{where}: Depends would read the Identity from the query, so every client could be any user: "
+            "annotate Identity alone, behind a dependency that identifies the user"
         )
     if target is Any:
-        raise ParameterDeclarationError(f"{where}: Depends() calls the annotation, and here is none: Depends(function)")
+        raise ParameterDeclarationError(
+            f"{where}: Depends() calls the annotation, and the parameter has none: write Depends(function)"
+        )
     if not callable(target):
         raise ParameterDeclarationError(
-            f"{where}: Depends takes a function or class, not what it returns, and got {target!r}"
+            f"{where}: Depends takes a function or class, not the value it returns, and got {target!r}"
         )
     return dataclasses.replace(depends, dependency=target)
 

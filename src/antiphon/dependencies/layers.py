@@ -209,8 +209,9 @@ class LayerAnalysis(Analysis):
         for injection in self._shape(call).injections:
             if injection.what is Injected.YIELDED:
                 raise RegistrationError(
-                    f"{describe(call)}: parameter {injection.name!r} is what the connection function yields, and this "
-                    "runs before it; only handlers, and what they depend on for each message, can have it"
+                    f"{describe(call)}: parameter {injection.name!r} gets the object that the connection "
+                    "function yields, and this runs before it: only handlers, and their dependencies for each message, "
+                    "can have it"
                 )
         return super()._step(call, scopes, life, limit=limit, extra=extra)
 
@@ -258,9 +259,9 @@ class LayerAnalysis(Analysis):
             handler, name = describe(draft.source.call), getattr(call, "__name__", describe(call))
             warn_about(
                 draft.source.call,
-                f"{handler} depends on {name}, and so does the connection: all messages share what it has yielded, for "
-                f'as long as the connection lasts. Say which is meant: Depends({name}, scope="message") for each '
-                'message anew, scope="connection" for one',
+                f"{handler} depends on {name}, and so does the connection: all messages share the value it has "
+                "yielded, for as long as the connection lasts. Say which you mean: "
+                f'Depends({name}, scope="message") for each message anew, scope="connection" for one',
             )
 
     def _call_step(

@@ -254,7 +254,7 @@ class Analysis:
     def _check_scope(depends: Depends, call: Call) -> None:
         if depends.scope == "message":
             raise DependencyScopeError(
-                f'{describe(call)} has the scope "message", and only what a handler of a channel depends on runs for '
+                f'{describe(call)} has the scope "message", and only the dependencies of a channel\'s handler run for '
                 "each message"
             )
 

@@ -243,7 +243,7 @@ def _validator(info: FieldInfo, where: str) -> Validate:
         except (PydanticUserError, NameError, TypeError) as error:
             raise RegistrationError(
                 f"{where}: a value of type {info.annotation!r} can be neither injected nor validated; "
-                f"Depends(function) gives what function returns ({str(error).splitlines()[0]})"
+                f"Depends(function) gives the value that function returns ({str(error).splitlines()[0]})"
             ) from error
     validate = adapter.validator.validate_python
 

@@ -78,7 +78,7 @@ async def renew(connection: HTTPConnection, identity: Identity) -> Identity:
     """
     before: Identity | None = connection.scope.get(IDENTITY_KEY)
     if before is None:
-        raise RuntimeError("nobody was admitted here: let a dependency admit(connection, identity) first")
+        raise RuntimeError("no user was admitted here: let a dependency admit(connection, identity) first")
     if isinstance(identity, Identity) and identity.user != before.user:
         logger.info("%s: another user's identity renews nothing: 3003", shown(connection.scope.get("path", "")))
         note_refusal(connection.scope, Refusal.OTHER_USER)

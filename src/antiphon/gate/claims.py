@@ -195,7 +195,7 @@ def check_seconds(name: str, at: object) -> None:
     if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):
         raise InvalidToken(f"{name}: expected a number of Unix seconds")
     if not 0 <= at < LATEST:
-        raise InvalidToken(f"{name}: expected Unix seconds; these are none, or milliseconds")
+        raise InvalidToken(f"{name}: expected Unix seconds; this is another number, perhaps milliseconds")
 
 
 def _scopes(scopes: object, name: str) -> frozenset[str]:

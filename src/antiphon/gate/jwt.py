@@ -75,7 +75,7 @@ class JWT(WebSocketBearer):
         if jwks_url is not None or isinstance(found, JWKS):
             if secrets := sorted(set(names) - PUBLIC):
                 raise ValueError(
-                    f"algorithms: {', '.join(secrets)} verify with a secret, and what is published is none"
+                    f"algorithms: {', '.join(secrets)} verify with a secret, and published keys are not secret"
                 )
             self._keys = found if isinstance(found, JWKS) else JWKS(found)
         else:

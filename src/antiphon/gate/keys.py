@@ -86,7 +86,7 @@ def check_algorithms(algorithms: object) -> tuple[str, ...]:
         raise TypeError(f'algorithms: expected at least one, as ["RS256"], got {algorithms!r}')
     for name in names:
         if isinstance(name, str) and name.lower() == "none":
-            raise ValueError('algorithms: "none" would let in whoever writes a token; it is never verified')
+            raise ValueError('algorithms: "none" would let in everybody who writes a token: it is never verified')
         if name not in KNOWN:
             raise ValueError(f"algorithms: {name!r} is none of {', '.join(sorted(KNOWN))}")
     return names

@@ -51,8 +51,9 @@ class Limits:
         for rate in self.connects:
             if rate.in_bytes or rate.per is not Per.ADDRESS:
                 raise RegistrationError(
-                    f"connects={rate!r}: handshakes are counted per=ADDRESS, and not in bytes. Who it is is not known "
-                    "yet; dependencies=[Depends(rate)] counts per=USER, behind the dependency that finds that out"
+                    f"connects={rate!r}: handshakes are counted per=ADDRESS, and not in bytes. The user is not "
+                    "known yet: dependencies=[Depends(rate)] counts per=USER, behind the dependency that identifies "
+                    "the user"
                 )
 
     def __bool__(self) -> bool:

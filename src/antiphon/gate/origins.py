@@ -196,7 +196,7 @@ def _read_pattern(text: object) -> Site | _Wild:
         raise ValueError(_what_is_wrong(text))
     site = _site(scheme, _in_ascii(host, text), None if any_port else port)
     if site is None or read_origin(str(site)) != site:
-        raise ValueError(f"origin {text!r}: its host is none that a browser writes, or its port not one of 0 to 65535")
+        raise ValueError(f"origin {text!r}: a browser never writes this host, or the port is not one of 0 to 65535")
     return _Wild(*site[:2], below, site.port, any_port) if below or any_port else site
 
 

@@ -37,7 +37,7 @@ def read_rate(text: object) -> Spelled:
         raise ValueError(f"a rate counts messages, without a unit, or B, kB, KiB, MB, MiB, {RIGHT}; got {text!r}")
     amount = float(found["amount"]) * SIZES.get(size, 1)
     if not 0 < amount < math.inf:
-        raise ValueError(f"a rate is more than nothing; got {text!r}. Who may send nothing needs no rate: close()")
+        raise ValueError(f"a rate is more than nothing; got {text!r}. To let a client send nothing, close() it")
     return Spelled(amount, SECONDS[unit], bool(size))
 
 

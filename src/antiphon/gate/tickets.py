@@ -100,7 +100,7 @@ class Tickets(WebSocketBearer):
         """
         if isinstance(who, Identity):
             if session is not None or expires_at is not None or scopes or claims is not None:
-                raise TypeError("tickets.issue(identity): the identity says all; replace() what is to be another")
+                raise TypeError("tickets.issue(identity): the identity says all: change its fields with replace()")
             identity = who
         else:
             identity = Identity(
@@ -152,7 +152,7 @@ def _pack(identity: Identity) -> bytes:
     if len(packed) > MOST_BYTES:
         raise ValueError(
             f"tickets.issue(): {len(packed)} bytes of claims; a ticket says at most {MOST_BYTES}: "
-            "put in what finds the rest"
+            "put in a key by which you find the rest"
         )
     return packed
 

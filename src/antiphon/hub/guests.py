@@ -55,8 +55,8 @@ class Guest:
         if not self.accepted:
             scope = getattr(self.websocket, "scope", {})
             logger.info(
-                "%s refused: %d %s, by hub.revoke() or hub.close_connections() in the handshake. Who was revoked "
-                "needs a new token",
+                "%s refused: %d %s, by hub.revoke() or hub.close_connections() in the handshake. "
+                "A revoked user needs a new token",
                 shown(scope.get("path", "")), code, shown(reason),
             )  # fmt: skip
             life = getattr(self.websocket, "life", None)

@@ -138,7 +138,9 @@ def _declared(topic: str, raw: bytes, messages: MessageSet[Any]) -> Any:
     try:
         return messages.decode(raw)
     except InvalidMessage as error:
-        logger.warning("a message of topic %r does not fit what the topic declares, and is left out: %s", topic, error)
+        logger.warning(
+            "a message of topic %r does not fit the types that the topic declares, and is left out: %s", topic, error
+        )
         return None
 
 

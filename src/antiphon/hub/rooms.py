@@ -212,7 +212,7 @@ class Rooms:
         try:
             parcel = unwrap(room.topic, entry, room.options.framing)
         except (BadEnvelope, UnicodeDecodeError) as error:
-            logger.warning("topic %r: a message that is none came from the backend: %s", room.topic, shown(error))
+            logger.warning("topic %r: a malformed message came from the backend: %s", room.topic, shown(error))
             return
         self.spread(room, parcel)
 
@@ -232,7 +232,7 @@ class Rooms:
         try:
             self.commands.get(payload[:1], self._close)(payload)
         except (ValueError, KeyError, TypeError, struct.error) as error:
-            logger.warning("a control message that is none came from the backend: %s", shown(error))
+            logger.warning("a malformed control message came from the backend: %s", shown(error))
 
     def _close(self, payload: bytes) -> None:
         command = from_json(payload)

@@ -186,8 +186,8 @@ class TopicTable:
                 raise RegistrationError(f"topics[{pattern!r}]: Topics({declared.pattern.text!r}) has its options")
         if _BRACES.search(pattern) and "*" not in pattern:
             text = (
-                f"topics[{pattern!r}] is the options of this one topic: the wildcard of a pattern is *, and what has "
-                "placeholders is Topics(...)"
+                f"topics[{pattern!r}] is the options of this one topic: the wildcard of a pattern is *, and a pattern "
+                "with placeholders is Topics(...)"
             )
             warnings.warn(text, RegistrationWarning, stacklevel=4)
 

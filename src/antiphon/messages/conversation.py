@@ -434,7 +434,7 @@ class Conversation:
 
 def _undeclared(action: Action, result: Any) -> str:
     raise UndeclaredMessage(
-        f"{action.shape.label} declares no answer and returned a {type(result).__name__}: annotate what it returns"
+        f"{action.shape.label} declares no answer and returned a {type(result).__name__}: annotate its return type"
     )
 
 

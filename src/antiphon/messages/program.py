@@ -115,7 +115,7 @@ def yielded_type(blueprint: Blueprint) -> Any:
         return None
     declared = returned(call)
     if isinstance(declared, Unresolved):
-        raise RegistrationError(f"{blueprint.label} yields what is unknown, {declared.text!r}: {declared.error}")
+        raise RegistrationError(f"{blueprint.label} yields an unknown type, {declared.text!r}: {declared.error}")
     bare = tags.bare(declared)
     if get_origin(bare) not in (
         collections.abc.AsyncIterator,
@@ -128,7 +128,7 @@ def yielded_type(blueprint: Blueprint) -> Any:
         return None
     if found in SCALARS or get_origin(found) in (Union, types.UnionType, Literal):
         raise RegistrationError(
-            f"{blueprint.label} yields {found!r}, which nobody can tell from a parameter of the query: yield an object "
+            f"{blueprint.label} yields {found!r}, which cannot be told from a parameter of the query: yield an object "
             "of a class of yours"
         )
     return found

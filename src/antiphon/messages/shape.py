@@ -275,8 +275,8 @@ def _check_fields(kind: Any, wire: Wire, where: str) -> None:
         )
     if wire.ref in tags.fields_of(kind, tags.Direction.IN):
         raise RegistrationError(
-            f"{where}: the field {wire.ref!r} of {name} has the name of what a request is known by; rename it, or "
-            "nest the fields: Wire(content='data')"
+            f"{where}: the field {wire.ref!r} of {name} has the name of the key that identifies a request; rename it, "
+            "or nest the fields: Wire(content='data')"
         )
 
 
@@ -309,7 +309,7 @@ def _answer(
 ) -> tuple[AnswerKind, Codec | None, tuple[Outgoing, ...]]:
     declared = returned(call)
     if isinstance(declared, Unresolved):
-        raise RegistrationError(f"{label} returns what is unknown, {declared.text!r}: {declared.error}")
+        raise RegistrationError(f"{label} returns an unknown type, {declared.text!r}: {declared.error}")
     made = call_kind(call)
     bare = tags.bare(declared)
     origin = get_origin(bare) or bare
@@ -318,7 +318,7 @@ def _answer(
     where = f"{label}: what it returns"
     if made is CallKind.ASYNC_GENERATOR or origin in _STREAMS:
         if kind is HandlerKind.BYTES:
-            raise RegistrationError(f"{label}: nobody asks for a stream with a binary message: send with a Caller")
+            raise RegistrationError(f"{label}: a binary message cannot ask for a stream: send with a Caller")
         items = (get_args(bare) or (Any,))[0] if declared is not inspect.Parameter.empty else Any
         return AnswerKind.STREAM, codec_of(items, where), ()
     if declared in (inspect.Parameter.empty, None, type(None), NoReturn):
@@ -328,7 +328,7 @@ def _answer(
     if all(tags.is_message_class(one) and event_problem(one, wire) is None for one in members):
         return AnswerKind.EVENT, codec, tuple(one for member in members for one in outgoing_of(member, wire, where))
     if kind is HandlerKind.BYTES:
-        raise RegistrationError(f"{label}: nobody asks for an answer to a binary message: send with a Caller")
+        raise RegistrationError(f"{label}: a binary message cannot ask for an answer: send with a Caller")
     return AnswerKind.VALUE, codec, ()
 
 

@@ -74,7 +74,7 @@ class PydanticCodec:
             return codec.escaped(codec.encode_json(plain))
         except (PydanticSerializationError, TypeError, ValueError):
             raise UndeclaredMessage(
-                f"a value of {type(value).__name__} is not what is declared, {shown_type(self.annotation)}: {error}"
+                f"a value of {type(value).__name__} is not of the declared type, {shown_type(self.annotation)}: {error}"
             ) from None
 
 

@@ -165,7 +165,7 @@ class Working:
         if result is None:
             return frames.ack(ref)
         raise UndeclaredMessage(
-            f"{self.label} declares no answer and returned a {type(result).__name__}: annotate what it returns"
+            f"{self.label} declares no answer and returned a {type(result).__name__}: annotate its return type"
         )
 
     async def _tell_interrupted(self, error: BaseException | None) -> None:

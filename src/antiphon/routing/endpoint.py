@@ -146,7 +146,7 @@ def _tell_of_answer(endpoint: Callable[..., Any], result: object) -> None:
     kind = type(result).__name__
     if _is_first(f"{name} returned {kind}"):
         send = {"str": "send_text", "bytes": "send_bytes"}.get(kind, "send_json")
-        logger.warning("%s returned a %s, which nobody gets: await websocket.%s(...) sends it", name, kind, send)
+        logger.warning("%s returned a %s, which no client gets: await websocket.%s(...) sends it", name, kind, send)
 
 
 def _is_first(mistake: str) -> bool:

@@ -74,8 +74,8 @@ def warn_of_missed(scope: Scope, entering: str) -> None:
     """Log that what serves this scope has a lifespan nobody has entered, where that is because it is mounted."""
     if "app" in scope or "app_root_path" in scope:
         logger.warning(
-            "the lifespan of what is mounted at '%s' has not run, for nobody runs that of a mounted app: enter it in "
-            "the lifespan of the app around it, with `async with %s: yield`",
+            "the lifespan of the app mounted at '%s' has not run, because a server runs that of the outermost app "
+            "alone: enter it in the lifespan of the app around it, with `async with %s: yield`",
             shown(scope.get("root_path", "")),
             entering,
         )

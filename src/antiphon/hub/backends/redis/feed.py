@@ -164,7 +164,7 @@ class Feed:
                 self._received(message[1], message[2])
             except Exception:
                 # Anybody may publish anything to our channels; the messages behind it are still to be heard.
-                log.warning("a message that is none came over channel %r", message[1], exc_info=True)
+                log.warning("a malformed message came over channel %r", message[1], exc_info=True)
         elif kind == b"subscribe":
             future = self._confirmations.popleft()
             if future is not None and not future.done():

@@ -378,7 +378,7 @@ class _Link(asyncio.Protocol):
         if self._transport is None or self.closed:
             raise BackendUnavailable("not connected to the relay")
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
-            raise BackendUnavailable("the relay does not read what it is sent")
+            raise BackendUnavailable("the relay does not read its requests")
         self._number += 1
         op, *arguments = words
         data = frame(op, self._number, *arguments)

@@ -99,7 +99,7 @@ class WorkerHandshake:
         """What to send now. Raises NotTrusted."""
         nonces = self._nonce + answer[:NONCE]
         if not hmac.compare_digest(answer[NONCE:ANSWER], _proof(self._key, b"relay", nonces)):
-            raise NotTrusted("who answers there does not know the relay's key")
+            raise NotTrusted("the process that answers there does not know the relay's key")
         return _proof(self._key, b"worker", nonces)
 
 
