@@ -47,6 +47,18 @@ def test_the_navigation_has_every_page_of_the_documentation_once(site: ModuleTyp
     assert documentation <= set(pages)
 
 
+LEAD_EVERYWHERE = {"docs/index.md", "docs/glossary.md", "docs/benchmarks/README.md"}
+"""Pages that are lists themselves."""
+
+
+@pytest.mark.parametrize(
+    "page", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")), ids=lambda page: page
+)
+def test_a_page_ends_with_the_pages_to_read_next(page: str) -> None:
+    last = (ROOT / page).read_text().rstrip().rpartition("\n\n")[2]
+    assert page in LEAD_EVERYWHERE or re.search(r"(?:^|[ \n])(?:Next|See also): \[?\w.*\]\(", last, re.DOTALL), last
+
+
 def test_the_reference_describes_every_public_name_in_one_place(site: ModuleType) -> None:
     site.lay_out()
     described: dict[str, str] = {}
