@@ -17,7 +17,7 @@ from antiphon.types import Scope
 
 from .include import select
 
-logger = logging.getLogger("antiphon")
+logger: Final = logging.getLogger("antiphon")
 
 NO_HANDSHAKE: Final = (
     "only a WebSocket is served here, and this request asks for none (426). If a client has asked for one, a proxy "
