@@ -147,7 +147,7 @@ def test_to_ask_before_anybody_can_know_is_a_mistake() -> None:
         app.add_api_websocket_route("/b", _plain, dependencies=[Depends(requires("a")), Depends(bearer)])
 
     for claimed in (Depends(), Depends(Identity)):
-        with pytest.raises(RegistrationError, match="everybody would be who they like"):
+        with pytest.raises(RegistrationError, match="every client could be any user"):
 
             @app.websocket("/d")
             async def query(websocket: WebSocket, who: Annotated[Identity, claimed]) -> None: ...
