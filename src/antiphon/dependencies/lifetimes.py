@@ -32,7 +32,7 @@ class AsyncLife:
     def __init__(self, label: str, call: Callable[..., Any], values: dict[str, Any]) -> None:
         self.label: Final = label
         self.generator: Final[AsyncGenerator[Any, None]] = call(**values)
-        self.entered = False
+        self.entered: bool = False
         """It has yielded, and is to be left."""
 
     async def enter(self) -> Any:

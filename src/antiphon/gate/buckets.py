@@ -68,7 +68,8 @@ class Buckets(Table):
         if found is None:
             if is_over or len(self._young) >= self._half:
                 self._old, self._young, self._began = self._young, {}, now
-                self.turn += 1
+                table: Table = self
+                table.turn += 1
             found = self._young[key] = self._old.pop(key) if key in self._old else Bucket()
         return found
 
