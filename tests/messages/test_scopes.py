@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
+from typing_extensions import TypedDict
 
 from antiphon import App, Caller, Denials, Depends, Header, HTTPException, Hub, MessageRouter, WebSocket
 from antiphon.testing import HandshakeRefused, RemoteError, Server
@@ -22,7 +23,17 @@ class Said(BaseModel):
     text: str
 
 
-class Player:
+class Shoot(TypedDict):
+    at: int
+
+
+class Named(Protocol):
+    """A protocol that is not checkable at run time."""
+
+    name: str
+
+
+class Player(Named):
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -192,6 +203,21 @@ async def test_what_handlers_read_from_the_handshake_refuses_it_once() -> None:
         async with server.channel("/rooms/7?name=ann&limit=3", headers={"agent": "a"}) as peer:
             assert await peer.request(Say(), list[Any]) == [7, "ann", "in 7", 3, "a", "x"]
             assert await peer.request(None, str, tag="again") == "ann"
+
+
+async def test_the_connections_object_is_told_from_a_message_that_is_no_class_to_compare_with() -> None:
+    app = App()
+
+    @app.channel("/shots")
+    async def shots() -> AsyncIterator[Player]:
+        yield Player("ann")
+
+    @shots.on
+    async def shoot(message: Shoot, player: Named) -> str:
+        return f"{player.name} {message['at']}"
+
+    async with Server(app) as server, server.channel("/shots") as peer:
+        assert await peer.request({"at": 7}, str, tag="shoot") == "ann 7"
 
 
 async def test_overrides_hold_for_both_layers() -> None:

@@ -363,8 +363,12 @@ class LayerAnalysis(Analysis):
             return False
         if annotation == self._yielded:
             return True
-        classes = isinstance(annotation, type) and isinstance(self._yielded, type)
-        return classes and annotation is not object and issubclass(self._yielded, annotation)
+        if annotation is object or not (isinstance(annotation, type) and isinstance(self._yielded, type)):
+            return False
+        try:
+            return issubclass(self._yielded, annotation)
+        except TypeError:  # a TypedDict, or a protocol that is not checkable at run time
+            return annotation in self._yielded.__mro__
 
     def _reader(self, call: Call, parameter: Parameter, found: Declared, where: str) -> Any:
         source = self._targets.get(id(call))
