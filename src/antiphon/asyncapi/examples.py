@@ -58,7 +58,7 @@ def _head(payload: Schema) -> dict[str, Any]:
     return {
         name: schema.get("const", 1)
         for name, schema in properties.items()
-        if name in demanded and ("const" in schema or schema.get("description", "").startswith("WireNames the request"))
+        if name in demanded and ("const" in schema or schema.get("description", "").startswith("Names the request"))
     }
 
 

@@ -14,7 +14,7 @@ from .draft07 import Schema
 REF: Final[Schema] = {
     "type": ["integer", "string"],
     "maxLength": 64,
-    "description": "WireNames the request; the answer has the same.",
+    "description": "Names the request; the answer has the same.",
 }
 
 

@@ -13,7 +13,7 @@ Schema = Mapping[str, Any]
 
 FLAT: Final = {"tag": "type", "ref": "ref", "content": None}
 OURS: Final = frozenset({"reply", "item", "end", "error", "cancel", "joined", "message", "heartbeat"})
-"""Types of frames that the runtimes handle themselves."""
+"""Types of frames that the runtimes handle themselves, where no class of the application is behind them."""
 
 
 class UnusableDocument(ValueError):
@@ -53,6 +53,8 @@ class EventShape:
     tag: str
     schema_name: str
     schema: Schema
+    is_placed: bool
+    """It comes as the data of a topic's `message`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +173,7 @@ def _calls(channel: Mapping[str, Any], key: str, operation: Mapping[str, Any]) -
             errors[code] = one["payload"]["properties"].get("detail", {"type": "null"})
     for message in messages:
         tag = _tag(message["payload"])
-        if tag is None or tag in OURS:
+        if tag is None or tag == "cancel":
             continue
         yield CallShape(
             name=key.rpartition(".")[2] if len(messages) == 1 else tag,
@@ -189,16 +191,19 @@ def _calls(channel: Mapping[str, Any], key: str, operation: Mapping[str, Any]) -
 def _events(channel: Mapping[str, Any], operation: Mapping[str, Any]) -> Iterator[EventShape]:
     if operation["action"] != "send":
         return
-    seen: set[str] = set()
+    seen: set[tuple[str, bool]] = set()
     for message in _messages(channel, operation["messages"]):
         extension = message.get("x-antiphon", {})
         schema = message["payload"]
-        if extension.get("framing") == "event":
+        is_placed = extension.get("framing") == "event"
+        if is_placed:
             schema = schema["properties"]["data"]
         tag = _tag(schema)
-        if tag is not None and tag not in OURS and tag not in seen:
-            seen.add(tag)
-            yield EventShape(tag=tag, schema_name=extension.get("schema") or _pascal(tag), schema=schema)
+        is_ours = tag in OURS and extension.keys().isdisjoint(("schema", "topic"))
+        if tag is not None and not is_ours and (tag, is_placed) not in seen:
+            seen.add((tag, is_placed))
+            name = extension.get("schema") or _pascal(tag)
+            yield EventShape(tag=tag, schema_name=name, schema=schema, is_placed=is_placed)
 
 
 def _tag(schema: Schema) -> str | None:

@@ -1,4 +1,4 @@
-"""TypeNames for generated types: each once, none that the file has already. Pure."""
+"""Names for generated types: each once, none that the file has already. Pure."""
 
 from __future__ import annotations
 

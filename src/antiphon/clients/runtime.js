@@ -482,7 +482,7 @@ export class Client {
             this.#refused = false;
         if (type === "auth_expiring")
             void this.#renew(event.expires_in);
-        if (type === "heartbeat")
+        if (type === "heartbeat" && Object.keys(event).every((key) => key === "type" || key === "interval"))
             return this.#beats(event.interval);
         if (ANSWERS.has(type) && event.ref != null)
             return this.#answered(event, data.length);

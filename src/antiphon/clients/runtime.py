@@ -438,8 +438,8 @@ class Client(Generic[E]):
             self._attempts.heard()
         if tag == "auth_expiring":
             self._renewal.begin(event.get("expires_in"))
-        if tag == "heartbeat":
-            return
+        if tag == "heartbeat" and event.keys() <= {"type", "interval"}:
+            return  # with fields it is the application's
         if tag in ("reply", "item", "end", "error") and event.get("ref") is not None:
             self._answered(tag, event, len(data))
             return
@@ -450,7 +450,7 @@ class Client(Generic[E]):
         came_back = tag == "joined" and self._places.joined(event)
         position = self._places.position(topic) if tag == "message" else None
         self._inbox.put(Unread(event, len(data), None if position is None else topic, position or ""))
-        if self.tells_recovered and (came_back or tag == "resync"):
+        if self.tells_recovered and (came_back or (tag == "resync" and isinstance(topic, str))):
             recovered = tag == "joined" and event.get("recovered") is True
             self._inbox.put(Unread(Recovered(str(event.get("topic")), recovered), 0))
 

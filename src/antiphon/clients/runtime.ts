@@ -511,7 +511,7 @@ export class Client<Events extends object = Record<string, any>> {
     this.#settle(type === "joined" || type === "message" || type === "resync" ? event.topic : undefined);
     if (type !== "error") this.#refused = false;
     if (type === "auth_expiring") void this.#renew(event.expires_in);
-    if (type === "heartbeat") return this.#beats(event.interval);
+    if (type === "heartbeat" && Object.keys(event).every((key) => key === "type" || key === "interval")) return this.#beats(event.interval);
     if (ANSWERS.has(type as string) && event.ref != null) return this.#answered(event, (data as string).length);
     if (type === "message" && this.#known(event)) return;
     if (type === "joined") this.#joined(event);

@@ -29,10 +29,10 @@ class TypedClient(Client[T]):
     def decode(self, event: Any) -> T:
         if isinstance(event, Recovered):
             return cast(T, event)
-        inner = event.get("data") if isinstance(event, dict) and event.get("type") == "message" else event
+        inner = event["data"] if _is_of_topic(event, "message", "data") else event
         tag = inner.get("type") if isinstance(inner, dict) else None
-        if not isinstance(tag, str):
-            raise LookupError("an event without a type")
+        if not isinstance(tag, str) or _is_of_topic(event, "joined", "recovered"):
+            raise LookupError("an event without a type, or the hub's")
         return cast(T, self.events[tag].validate_json(json.dumps(inner)))
 
     def detail(self, code: str, detail: Any) -> Any:
@@ -51,6 +51,11 @@ class TypedClient(Client[T]):
     async def tell(self, type: str, fields: Any = None, *, queue: bool | None = None) -> None:
         """Sends a message that nobody answers. Raises as `send`."""
         await self.send({"type": type} | self.content(fields) | {"type": type}, queue=queue)
+
+
+def _is_of_topic(event: Any, tag: str, field: str) -> bool:
+    """Whether the hub sent this about a topic; an application may have events of the same type."""
+    return isinstance(event, dict) and event.get("type") == tag and isinstance(event.get("topic"), str) and field in event
 
 
 def address_of(base: str, path: str, parts: Mapping[str, object], query: Mapping[str, object]) -> str:

@@ -187,19 +187,17 @@ class Writer:
         parameters = {one.name: one.schema for one in shape.parameters}
         required = [one.name for one in shape.parameters if one.required]
         taken = self._object({"properties": parameters, "required": required}, "")
-        events = [f"  {_key(one.tag)}: {self._named(one.schema_name, one.schema)};" for one in shape.events]
         errors = {"invalid": FAULTS}
         for call in shape.calls:
             errors |= {code: self.type(schema) for code, schema in call.errors.items()}
-        known = ["  joined: TopicJoined;", "  message: TopicMessage;"] if shape.resume else []
+        events = self._events(shape)
         self._texts.setdefault("TopicMessage", TOPICS)
         return "\n".join(
             [
                 f"export interface {name}Parameters {taken}",
                 "",
                 f"export interface {name}Events {{",
-                *events,
-                *known,
+                *[f"  {_key(tag)}: {' | '.join(types)};" for tag, types in events.items()],
                 '  "*": unknown;',
                 "}",
                 "",
@@ -209,6 +207,22 @@ class Writer:
                 "",
             ]
         )
+
+    def _events(self, shape: ClientShape) -> dict[str, list[str]]:
+        """By the type that a listener names: what it may get."""
+        events: dict[str, list[str]] = {}
+        placed: list[str] = []
+        for one in shape.events:
+            kind = self._named(one.schema_name, one.schema)
+            if one.is_placed:
+                placed.append(kind)
+            if not (one.is_placed and one.tag in UNDER_MESSAGE):
+                events.setdefault(one.tag, []).append(kind)
+        if placed or shape.resume:
+            data = f"<{' | '.join(placed)}>" if placed else ""
+            events.setdefault("joined", []).append("TopicJoined")
+            events.setdefault("message", []).append(f"TopicMessage{data}")
+        return {tag: list(dict.fromkeys(kinds)) for tag, kinds in events.items()}
 
     def _address(self, shape: ClientShape) -> str:
         query = [one.name for one in shape.parameters if not one.in_path]
@@ -313,13 +327,16 @@ class Writer:
 FAULTS: Final = "readonly { readonly loc: readonly (string | number)[]; readonly type: string; readonly msg: string }[]"
 """The detail of the error `invalid`, which every channel has."""
 
+UNDER_MESSAGE: Final = frozenset({"joined", "message", "presence_diff", "resync", "heartbeat"})
+"""Types of the hub's own events: data of that type comes to the listeners of `message` only, as the runtime has it."""
+
 TOPICS: Final = """/** A message of a topic, and where it stands in its history. */
-export interface TopicMessage {
+export interface TopicMessage<Data = unknown> {
   readonly type: "message";
   readonly topic: string;
   readonly offset?: number;
   readonly epoch?: string;
-  readonly data: unknown;
+  readonly data: Data;
 }
 
 /** A topic was joined: what was missed follows (recovered), or its newest history. */
