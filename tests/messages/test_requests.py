@@ -506,6 +506,9 @@ async def test_binary_messages_and_unknown_ones_have_their_handlers() -> None:
         assert (await peer.receive_json())["code"] == "muted"
         await peer.send('{"type":"what","ref":1,"x":"\\ud800"}')
         assert await peer.receive() == '{"type":"reply","ref":1,"data":{"type":"what","ref":1,"x":"\\ud800"}}'
+        for reserved in ("reply", "error", "auth"):
+            await peer.send(f'{{"type":"{reserved}","ref":2}}')
+            assert (await peer.receive_json())["code"] == "unknown_type", "not the fallback's: it may hold a token"
 
 
 async def test_a_stopping_server_lets_what_is_in_line_answer_and_ends_streams() -> None:

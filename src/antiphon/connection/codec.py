@@ -110,11 +110,12 @@ def _decode_slowly(data: str | bytes) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as exc:
-        raise InvalidJSON(exc.msg, exc.doc, exc.pos) from None
+        what = "the text begins with a byte order mark" if text.startswith("\ufeff") else exc.msg
+        raise InvalidJSON(what, exc.doc, exc.pos) from None
     except RecursionError:
         raise InvalidJSON("the message is nested too deeply", text, 0) from None
-    except ValueError as exc:  # an integer with more digits than Python converts
-        raise InvalidJSON(str(exc), text, 0) from None
+    except ValueError:  # an integer with more digits than Python converts; its words are for who runs Python
+        raise InvalidJSON("a number has too many digits", text, 0) from None
 
 
 def check_text(data: str) -> str:

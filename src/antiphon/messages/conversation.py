@@ -26,7 +26,7 @@ from antiphon.gate.admission import Verify
 from antiphon.gate.rates import OverRate, Rate, TooFast
 from antiphon.shown import shown
 from antiphon.status import WS_1008_POLICY_VIOLATION, WS_1011_INTERNAL_ERROR, WS_1012_SERVICE_RESTART
-from antiphon.tags import AUTH
+from antiphon.tags import AUTH, RESERVED
 from antiphon.types import ACCEPTED_KEY, STOPPING
 
 from . import errors
@@ -206,7 +206,7 @@ class Conversation:
             if tag == AUTH and (verify := program.renewal.verifier(self._websocket)) is not None:
                 await self._renew(verify, data, ref, found, value)
                 return
-            if (action := program.fallback) is None:
+            if (action := program.fallback) is None or tag in RESERVED:
                 await self._refuse_as(errors.UNKNOWN_TYPE, ref)
                 return
         if action.rate is not None and not await self._is_in_time(action.rate, data, ref):
