@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, get_args, get_origin
 
-from pydantic import PydanticUndefinedAnnotation, PydanticUserError, RootModel, TypeAdapter, ValidationError
+from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import is_typeddict
 
@@ -78,7 +78,7 @@ class Tagged:
 
 def tagged(kind: Any, where: str) -> Tagged:
     """The class as a message. Raises RegistrationError, which begins with `where`, for what can be none."""
-    if not tags.is_message_class(kind) or (isinstance(kind, type) and issubclass(kind, RootModel)):
+    if not tags.is_message_class(kind) or tags.is_root_model(kind):
         raise RegistrationError(
             f"{where}: a message is a pydantic model, a dataclass or a TypedDict, and not {name_of(kind)}"
         )

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from typing_extensions import is_typeddict
 
 AUTH: Final = "auth"
@@ -68,6 +68,13 @@ def is_message_class(annotation: Any) -> bool:
     kind = bare(annotation)
     cls = get_origin(kind) or kind
     return isinstance(cls, type) and (issubclass(cls, BaseModel) or dataclasses.is_dataclass(cls) or is_typeddict(cls))
+
+
+def is_root_model(annotation: Any) -> bool:
+    """Whether it is a class of messages that is written as what it holds, without names of fields."""
+    kind = bare(annotation)
+    cls = get_origin(kind) or kind
+    return isinstance(cls, type) and issubclass(cls, RootModel)
 
 
 def is_generic(annotation: Any) -> bool:

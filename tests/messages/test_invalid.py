@@ -142,7 +142,10 @@ async def test_neither_the_input_nor_anything_internal_stands_in_an_error() -> N
             assert "hunter2" not in text
             assert "secret" not in text
             assert len(text) < 1000
-        for said, words in (("1" * 5000, "a number has too many digits"), ("\ufeff{}", "begins with a byte order mark")):
+        for said, words in (
+            ("1" * 5000, "a number has too many digits"),
+            ("\ufeff{}", "begins with a byte order mark"),
+        ):
             await peer.send(said)
             text = await peer.receive()
             assert isinstance(text, str)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
 from antiphon import (
@@ -27,6 +27,12 @@ from antiphon.messages.shape import AnswerKind
 from antiphon.routing.channel import ChannelRoute
 
 T = TypeVar("T")
+
+
+class Rows(RootModel[list[int]]): ...
+
+
+class Muted(MessageError): ...
 
 
 class Say(BaseModel):
@@ -108,6 +114,14 @@ async def _sends_untagged(message: Say, caller: Caller[Named]) -> None: ...
 async def _sends_reserved(message: Say, caller: Caller[Reply]) -> None: ...
 async def _sends_numbers(message: Say, caller: Caller[int]) -> None: ...
 async def _two_tags(message: Two) -> None: ...
+async def _rows(message: Rows) -> None: ...
+async def _sends_rows(message: Say, caller: Caller[Rows]) -> None: ...
+async def _stream_of_nothing(message: Say) -> int:  # type: ignore[misc]
+    yield 1
+
+
+def _session_of() -> int: ...  # type: ignore[empty-body]
+async def _session(message: Say, session: int = Depends(_session_of, scope="session")) -> None: ...  # type: ignore[arg-type]
 async def _player(message: Say, player: Player) -> None: ...
 
 
@@ -138,6 +152,12 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (_say, {"concurrent": 0}, "concurrent is a number of 1 or more"),
     (_say, {"timeout": -1}, "timeout is a positive number"),
     (_player, {}, "parameter 'player'"),
+    (_rows, {}, "Rows is no object"),
+    (_rows, {"tag": "rows"}, "Rows is no object"),
+    (_sends_rows, {}, "Rows is no object"),
+    (_stream_of_nothing, {}, "async generator, so it returns an AsyncIterator"),
+    (_session, {}, "the scope 'session', which is none of \"function\""),
+    (_say, {"timeout": float("nan")}, "timeout is a positive number"),
 ]
 
 
@@ -148,6 +168,11 @@ def test_a_handler_that_can_never_work_is_refused(handler: Callable[..., Any], s
         chat.on(said.pop("tag", None), **said)(handler)
     assert handler.__name__ in str(caught.value)
     chat.on("fine")(_no_message)
+
+
+def test_an_error_that_stands_alone_is_no_list_of_them() -> None:
+    with pytest.raises(RegistrationError, match=r"errors= takes a list of subclasses of MessageError, not <class"):
+        channel().on("say", errors=Muted)  # type: ignore[call-overload]
 
 
 def test_one_tag_has_one_handler() -> None:
@@ -266,7 +291,13 @@ def test_a_wire_whose_names_clash_is_refused(names: dict[str, str]) -> None:
         Wire(**names)
 
 
-@pytest.mark.parametrize("options", [{"concurrent": 0}, {"streams": -1}, {"timeout": 0}, {"max_message_size": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrent": 0}, {"streams": -1}, {"timeout": 0}, {"timeout": float("nan")}, {"max_message_size": 0},
+        {"on_invalid": "reply"}, {"on_error": "close"},
+    ],
+)  # fmt: skip
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         ChannelOptions(**options)
@@ -293,6 +324,14 @@ def test_a_generator_that_both_layers_name_without_a_scope_warns() -> None:
         chat.on(shared)
     chat.on(each)
     chat.on(once)
+
+
+def test_a_number_of_streams_is_not_the_handlers() -> None:
+    async def numbers(message: Say) -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.warns(RegistrationWarning, match=r"numbers is a stream, for which concurrent= does nothing"):
+        channel().on(concurrent=2)(numbers)
 
 
 def test_a_dependency_of_a_message_has_no_place_in_a_connection() -> None:

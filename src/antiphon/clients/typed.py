@@ -32,7 +32,7 @@ class TypedClient(Client[T]):
         inner = event["data"] if _is_of_topic(event, "message", "data") else event
         tag = inner.get("type") if isinstance(inner, dict) else None
         if not isinstance(tag, str) or _is_of_topic(event, "joined", "recovered"):
-            raise LookupError("an event without a type, or the hub's")
+            raise LookupError("an event without a type")
         return cast(T, self.events[tag].validate_json(json.dumps(inner)))
 
     def detail(self, code: str, detail: Any) -> Any:
@@ -55,7 +55,9 @@ class TypedClient(Client[T]):
 
 def _is_of_topic(event: Any, tag: str, field: str) -> bool:
     """Whether the hub sent this about a topic; an application may have events of the same type."""
-    return isinstance(event, dict) and event.get("type") == tag and isinstance(event.get("topic"), str) and field in event
+    return (
+        isinstance(event, dict) and event.get("type") == tag and isinstance(event.get("topic"), str) and field in event
+    )
 
 
 def address_of(base: str, path: str, parts: Mapping[str, object], query: Mapping[str, object]) -> str:

@@ -11,13 +11,13 @@ import enum
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, get_args
 
 from pydantic import AliasChoices, AliasPath, Discriminator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from antiphon.exceptions import ParameterDeclarationError
+from antiphon.exceptions import DependencyScopeError, ParameterDeclarationError
 
 from .limits import Limit, SupportsSemaphore
 
@@ -176,6 +176,14 @@ class File(Form):  # type: ignore[misc]
         self, default: Any = PydanticUndefined, *, media_type: str = "multipart/form-data", **options: Any
     ) -> None:
         super().__init__(default, media_type=media_type, **options)
+
+
+def check_scope(scope: object, what: str) -> None:
+    """Raises DependencyScopeError for a scope of `what` that there is not."""
+    known = get_args(DependsScope)
+    if scope is not None and scope not in known:
+        names = ", ".join(f'"{one}"' for one in known)
+        raise DependencyScopeError(f"{what} has the scope {scope!r}, which is none of {names}")
 
 
 @dataclass(frozen=True)

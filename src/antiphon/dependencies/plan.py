@@ -40,7 +40,7 @@ from .inspection import (
     warn_about,
 )
 from .limits import SupportsSemaphore
-from .params import Depends, LifeScope, Location, Security
+from .params import Depends, LifeScope, Location, Security, check_scope
 from .uploads import forms_are_readable
 from .values import BodyReader, FieldReader, Reader, build_reader
 
@@ -315,6 +315,7 @@ class Analysis:
     def _target(self, depends: Depends) -> Call:
         original = depends.dependency
         assert original is not None
+        check_scope(depends.scope, describe(original))
         return self._overrides.get(original, original) if self._overrides and _hashable(original) else original
 
     def _shape(self, call: Call) -> Shape:

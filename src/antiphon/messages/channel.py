@@ -6,7 +6,7 @@ Owns what was registered, and that each registration is looked at there and then
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, overload
 
@@ -85,6 +85,8 @@ class HandlerMethods:
         if tag is not None and not isinstance(tag, str):
             self._add(Registered(call=tag))
             return tag
+        if isinstance(errors, str) or not isinstance(errors, Iterable):
+            raise RegistrationError(f"errors= takes a list of subclasses of MessageError, not {errors!r}")
         said = Registered(
             call=_nothing,
             tag=tag,

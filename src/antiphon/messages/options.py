@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 
 from antiphon.connection import OnInvalid
@@ -101,6 +102,10 @@ class ChannelOptions:
     def __post_init__(self) -> None:
         if self.denials is not None and not isinstance(self.denials, Denials):
             raise ValueError(f"denials is Denials.HTTP or Denials.CLOSE, not {self.denials!r}")
+        for name, kind in (("on_invalid", OnInvalid), ("on_error", OnError)):
+            if not isinstance(value := getattr(self, name), kind):
+                known = " or ".join(map(str, kind))
+                raise ValueError(f"{name} is {known}, not {value!r}")
         for name, least in (("concurrent", 1), ("streams", 0), ("invalid_limit", 0), ("max_message_size", 1)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
@@ -117,5 +122,5 @@ class ChannelOptions:
 
 def check_timeout(timeout: float | None, name: str = "timeout") -> None:
     """Raises ValueError for what is neither None nor a positive number of seconds."""
-    if timeout is not None and (not isinstance(timeout, int | float) or timeout <= 0):
+    if timeout is not None and (not isinstance(timeout, int | float) or not 0 < timeout < math.inf):
         raise ValueError(f"{name} is a positive number of seconds or None, not {timeout!r}")

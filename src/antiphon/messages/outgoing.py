@@ -109,6 +109,8 @@ def outgoing_of(annotation: Any, wire: Wire, where: str) -> list[Outgoing]:
 def event_problem(member: Any, wire: Wire) -> str | None:
     """What keeps a message class from being sent as an event; None when nothing does."""
     name = shown_type(tags.bare(member))
+    if tags.is_root_model(member) and wire.content is None:
+        return f"{name} is no object, and fields stand beside the tag; nest them, Wire(content='data')"
     own = tags.literal_tags(member, wire.tag, tags.Direction.OUT)
     if own == ():
         if wire.content is None:

@@ -17,7 +17,7 @@ from pydantic import Discriminator
 from pydantic.fields import FieldInfo
 
 from antiphon import tags
-from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, describe, returned
+from antiphon.dependencies.inspection import CallKind, Unresolved, call_kind, describe, returned, warn_about
 from antiphon.dependencies.layers import CallPlan
 from antiphon.dependencies.plan import Plan
 from antiphon.exceptions import RegistrationError
@@ -160,6 +160,8 @@ def describe_handler(registered: Registered, plan: CallPlan, options: ChannelOpt
     call, wire = registered.call, options.wire
     label = describe(call)
     answer, reply, events = _answer(call, label, registered.kind, wire)
+    if registered.concurrent is not None and answer is AnswerKind.STREAM:
+        warn_about(call, f"{label} is a stream, for which concurrent= does nothing: ChannelOptions(streams=) bounds it")
     concurrent = options.concurrent if registered.concurrent is None else registered.concurrent
     return HandlerShape(
         name=getattr(call, "__name__", type(call).__name__),
@@ -233,12 +235,13 @@ def _incoming(kind: Any, outer: tuple[Any, ...], registered: Registered, wire: W
     codec = codec_of(Annotated[(kind, *outer)] if outer else kind, where)
     name = shown_type(tags.bare(kind))
     own: tuple[str, ...] | None = None
-    if tags.is_message_class(kind):
+    is_bare = tags.is_root_model(kind) and wire.content is None
+    if tags.is_message_class(kind) and not is_bare:
         _check_fields(kind, wire, where)
         own = tags.literal_tags(kind, wire.tag, tags.Direction.IN) or None
     elif tags.bare(kind) is type(None):
         raise RegistrationError(f"{where} is the message, which is always there, and never None")
-    elif registered.tag is None:
+    elif registered.tag is None and not is_bare:
         raise RegistrationError(f"{where}: {name} has no name to be the tag: give one, @chat.on('tag')")
     elif wire.content is None and not _is_mapping(kind):
         raise RegistrationError(
@@ -319,6 +322,11 @@ def _answer(
     if made is CallKind.ASYNC_GENERATOR or origin in _STREAMS:
         if kind is HandlerKind.BYTES:
             raise RegistrationError(f"{label}: a binary message cannot ask for a stream: send with a Caller")
+        if origin not in (*_STREAMS, inspect.Parameter.empty, Any):
+            raise RegistrationError(
+                f"{label} is an async generator, so it returns an AsyncIterator[...] of its items, not "
+                f"{shown_type(bare)}"
+            )
         items = (get_args(bare) or (Any,))[0] if declared is not inspect.Parameter.empty else Any
         return AnswerKind.STREAM, codec_of(items, where), ()
     if declared in (inspect.Parameter.empty, None, type(None), NoReturn):
