@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, Field, create_model
 
-from antiphon import APIRouter, App, Framing, Hub, RegistrationError, Topic, UndeclaredTopic, WebSocket
+from antiphon import APIRouter, App, Framing, Hub, Query, RegistrationError, Topic, UndeclaredTopic, WebSocket
 from antiphon.asyncapi import VERSIONS
 from antiphon.asyncapi.serving import document_of
 from antiphon.routing.channel import ChannelRoute
@@ -171,6 +171,19 @@ def test_credentials_come_from_security_dependencies() -> None:
     assert schemes["APIKeyCookie"]["in"] == "cookie"
     assert document["operations"]["torture.say"]["security"] == [{"$ref": "#/components/securitySchemes/HTTPBearer"}]
     assert "security" not in document["operations"]["feed.send"]
+
+
+def test_a_parameter_that_handlers_read_too_has_the_bounds_of_whoever_has_them() -> None:
+    app = App()
+
+    @app.channel("/lots")
+    async def lots(bidder: Annotated[str, Query(max_length=20)]) -> None: ...
+
+    @lots.on("bid")
+    async def bid(bidder: str) -> None: ...
+
+    query = content(app)["channels"]["lots"]["bindings"]["ws"]["query"]
+    assert query["properties"] == {"bidder": {"type": "string", "maxLength": 20}}
 
 
 def test_routes_that_tell_nothing_are_not_in_it() -> None:

@@ -98,7 +98,8 @@ def _properties(location: Location, plan: Plan, schemas: Schemas) -> tuple[dict[
         if reader.location is not location or getattr(reader.info, "include_in_schema", True) is False:
             continue
         for name, schema, demanded in _keys(reader, schemas):
-            properties.setdefault(name, schema)
+            if properties.setdefault(name, schema).items() < schema.items():
+                properties[name] = schema  # the same, and demands more
             if demanded and name not in required:
                 required.append(name)
     return (properties, required) if properties else None
