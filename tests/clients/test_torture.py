@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,5 @@ async def test_in_python_everything_arrives_as_it_was(tmp_path: Path, other_pyth
     async with run(APP) as server:
         command = (str(other_python), "use.py", server.http_url, json.dumps(SENT), json.dumps(SHORT))
         judged_equal(await output(*command, cwd=tmp_path))
+    text = (tmp_path / "client.py").read_text()
+    assert len(re.findall(r"^    price: decimal\.Decimal$", text, re.MULTILINE)) >= 2, "in both directions: no float"

@@ -82,7 +82,8 @@ class Models:
             values = schema.get("enum", [schema.get("const")])
             literals = [value for value in values if value is None or isinstance(value, str | int)]
             return f"Literal[{', '.join(repr(value) for value in literals)}]" if len(literals) == len(values) else "Any"
-        for key in ("anyOf", "oneOf", "allOf"):
+        meant = schema.get("x-antiphon", {}).get("format")
+        for key in () if meant in FORMATS else ("anyOf", "oneOf", "allOf"):
             if key in schema and (key != "allOf" or len(schema[key]) == 1):
                 return " | ".join(dict.fromkeys(self.type(one, hint) for one in schema[key]))
         kind = schema.get("type")
@@ -97,7 +98,7 @@ class Models:
             if schema.get("properties"):
                 return self.model(schema.get("title") or hint, schema)
             return f"dict[str, {self.type(schema.get('additionalProperties', {}), hint)}]"
-        wanted = schema.get("format") or schema.get("x-antiphon", {}).get("format")
+        wanted = schema.get("format") or meant
         return FORMATS.get(str(wanted)) or SCALARS.get(str(kind), "Any")
 
     def _declared(self, name: str, schema: Schema) -> str:
