@@ -5,12 +5,16 @@ Knows nothing of tokens, tickets or how somebody proves to be somebody.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 __all__ = ["Identity"]
+
+MILLISECONDS: Final = 1e12
+"""From here on Unix seconds are meant as milliseconds: as those they are of 2001 and later, as seconds of 33658."""
 
 IDENTITY_KEY: Final = "antiphon.identity"
 """Key in the scope under which the `Identity` of a connection stands."""
@@ -49,6 +53,10 @@ class Identity:
             at = getattr(self, name)
             if at is not None and (isinstance(at, bool) or not isinstance(at, int | float) or at != at):
                 raise TypeError(f"an Identity's {name} is a number of Unix seconds, or None; got {at!r}")
+            if at is not None and MILLISECONDS <= at < math.inf:
+                raise ValueError(
+                    f"an Identity's {name} is in Unix seconds, and {at!r} are milliseconds: divide by 1000"
+                )
         if isinstance(self.scopes, str):
             raise TypeError(f"an Identity's scopes are a set of names; got the str {self.scopes!r}: split it")
         object.__setattr__(self, "scopes", frozenset(self.scopes))

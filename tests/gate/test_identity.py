@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import math
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -431,6 +433,23 @@ def test_a_router_of_ours_in_an_app_of_fastapis_is_guarded_alike() -> None:
 def test_an_identity_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Identity(user="ada").user = "eve"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["expires_at", "issued_at"])
+def test_milliseconds_are_no_time_of_an_identity(name: str) -> None:
+    """A page's `Date.now()`: as seconds, it would never expire, and no revocation would reach it."""
+    now = time.time()
+    with pytest.raises(ValueError, match=f"{name} is in Unix seconds, and .* are milliseconds"):
+        Identity(user="ada", **{name: now * 1000})  # type: ignore[arg-type]
+    assert Identity(user="ada", expires_at=math.inf).expires_at == math.inf
+    assert Identity(user="ada", expires_at=99_999_999_999).expires_at
+
+
+async def test_milliseconds_revoke_nobody() -> None:
+    """As seconds, they would refuse every token that is ever issued."""
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match=r"issued_before: expected Unix seconds, and .* are milliseconds"):
+            await hub.revoke(user="ada", issued_before=time.time() * 1000)
 
 
 def test_an_error_of_the_users_own_stays_it() -> None:

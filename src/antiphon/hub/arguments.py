@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard
 
 from antiphon.exceptions import RegistrationWarning
-from antiphon.identity import IDENTITY_KEY, Identity
+from antiphon.identity import IDENTITY_KEY, MILLISECONDS, Identity
 from antiphon.status import check_close_code, cut_reason
 from antiphon.tagged import MessageSet, name_of
 from antiphon.types import DECLARED_EXTENSION, Sink, SupportsSink
@@ -60,8 +60,9 @@ logger: Final = logging.getLogger("antiphon.hub")
 class Warnings:
     """What the users of one hub have been warned of: each thing once, whatever the number of topics."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_options: bool = True) -> None:
         self._warned: set[str] = set()
+        self._has_options = has_options
 
     def of_what_is_not_kept(
         self, topic: str, options: TopicOptions, since: object, history: int, presence: object = None
@@ -84,6 +85,8 @@ class Warnings:
         """Warn who asks, by `what`, for the history of a topic that keeps none."""
         if what not in self._warned:
             text = f"{what} for topic {topic!r}, which keeps none: give it TopicOptions(history=100) in Hub(topics=)"
+            if not self._has_options:
+                text += ". This hub has options for no topic; where another one was meant, App(hub=hub) takes it"
             warnings.warn(text, RegistrationWarning, stacklevel=stacklevel)
             self._warned.add(what)
 
@@ -193,6 +196,8 @@ def read_revocation(
         raise ValueError("expected a user, a session, or issued_before for everybody; got none of them")
     if issued_before is not None:
         issued_before = check_number("issued_before", issued_before, float)
+        if issued_before >= MILLISECONDS:
+            raise ValueError(f"issued_before: expected Unix seconds, and {issued_before!r} are milliseconds")
     seconds = check_number("lifetime", lifetime, float)
     if not 0 < seconds <= MAX_SECONDS:
         raise ValueError(f"lifetime: expected seconds, more than 0 and at most ten years; got {lifetime!r}")
