@@ -238,6 +238,21 @@ async def test_the_subprotocol_is_answered_before_the_first_message() -> None:
         assert found == ["ada", offered, ", ".join(offered) or None, answer]
 
 
+@pytest.mark.parametrize(
+    ("offered", "answer"),
+    [
+        (["eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl", "bearer"], "bearer"),
+        (["eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl"], None),
+        ([encoded(TOKEN), "v1"], "v1"),
+    ],
+)
+async def test_a_token_is_not_answered_before_the_first_message(offered: list[str], answer: str | None) -> None:
+    """A page that has the two in the wrong order: the token would stand in the answer's header."""
+    async with Server(app_with(WebSocketBearer([FIRST_MESSAGE()], known))) as server:
+        async with server.connect("/ws", subprotocols=offered) as peer:
+            assert peer.subprotocol == answer
+
+
 async def test_an_accept_that_comes_too_late_says_what_is_lost(no_token_in_logs: Watch) -> None:
     accept = {"subprotocol": "v1", "headers": [(b"x-a", b"b")]}
     async with Server(app_with(WebSocketBearer([FIRST_MESSAGE()], known), **accept)) as server:

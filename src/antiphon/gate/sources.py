@@ -16,6 +16,7 @@ import anyio
 from starlette.requests import HTTPConnection
 
 from antiphon.connection import WebSocket, WebSocketState
+from antiphon.connection.denials import subprotocol_to_answer
 from antiphon.masking import keep_secret
 from antiphon.security import get_authorization_scheme_param
 from antiphon.types import ACCEPTED_KEY, ANSWER_KEY, Scope
@@ -147,7 +148,7 @@ class FIRST_MESSAGE(TokenSource):
 
     Accepts the connection and waits for `timeout` seconds. A message that comes later, is binary, is larger than a
     token or is no token is answered with Close 3000. The endpoint's own `accept()` then does nothing. `subprotocol` is
-    answered if the client offers it. None: the first that it offers. Stands last among the sources.
+    answered if the client offers it. None: the first of them that is no token. Stands last among the sources.
     """
 
     timeout: float = 10.0
@@ -199,7 +200,7 @@ class FIRST_MESSAGE(TokenSource):
         offered = scope.get("subprotocols") or ()
         answer = self.subprotocol if self.subprotocol in offered else scope.get(ANSWER_KEY)
         if answer is None:
-            answer = next(iter(offered), None)
+            answer = subprotocol_to_answer(offered)
         await websocket.accept(answer)
         scope[ACCEPTED_KEY] = answer or ""
 
