@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -374,7 +375,7 @@ class App(RouteMethods):
         """
         if self.middleware_stack is not None:
             raise RuntimeError("Cannot add middleware after an application has started")
-        if not callable(middleware_class) or isinstance(middleware_class, App | Router):
+        if not callable(middleware_class) or _is_app(middleware_class):
             raise TypeError(f"add_middleware takes a class, called with the app, got {middleware_class!r}")
         self.user_middleware.insert(0, Middleware(middleware_class, *args, **kwargs))
 
@@ -439,6 +440,13 @@ def _check_layers(middleware: Sequence[Middleware], handlers: Collection[Any]) -
         _check("middleware", layer, Middleware, "Middleware(factory, ...) in a list")
     for key in handlers:
         check_key(key)
+
+
+def _is_app(middleware: object) -> bool:
+    """Whether it is made already: an app, or a middleware around one. What makes an app of one is no coroutine."""
+    if isinstance(middleware, type) or inspect.isroutine(middleware):
+        return False
+    return isinstance(middleware, App | Router) or inspect.iscoroutinefunction(type(middleware).__call__)
 
 
 def _check(name: str, value: object, kind: type, expected: str) -> None:

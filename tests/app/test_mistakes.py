@@ -16,6 +16,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from antiphon import APIRouter, App, Depends, Hub, Position, Request, WebSocket, WebSocketException
@@ -108,6 +109,23 @@ AT_REGISTRATION: dict[str, tuple[Mistake, str]] = {
     ),
     "their endpoint": (lambda: FastAPI().websocket("/")(asks_hub), r"take it from `websocket\.app\.state\.hub`"),
     "class": (lambda: App(hub=Hub), r"takes a Hub, as in Hub\('redis://localhost'\)"),  # type: ignore[arg-type]
+    "app option": (lambda: App(origin=[]), r"keyword argument 'origin': did you mean origins=\?"),  # type: ignore[call-arg]
+    "route option": (
+        lambda: App().websocket("/ws", rate=[])(serves),  # type: ignore[call-arg]
+        r"keyword argument 'rate': did you mean rates=\?",
+    ),
+    "hub's class": (
+        lambda: App().websocket("/ws")(hub_as_default),
+        "'hub' has the class Hub as its default: annotate it, `hub: Hub`",
+    ),
+    "websocket's class": (
+        lambda: App().websocket("/ws")(websocket_as_default),
+        "'websocket' has the class WebSocket as its default: annotate it, `websocket: WebSocket`",
+    ),
+    "wrapped middleware": (
+        lambda: App().add_middleware(GZipMiddleware(App())),  # type: ignore[arg-type]
+        "add_middleware takes a class, called with the app, got <starlette.*GZipMiddleware object",
+    ),
     "middleware": (lambda: App(middleware=[BaseHTTPMiddleware]), r"takes Middleware\(factory, \.\.\.\)"),  # type: ignore[list-item]
 }
 
@@ -119,6 +137,12 @@ def lambda_like(websocket: WebSocket) -> None: ...
 
 
 async def asks_request(request: Request) -> None: ...
+
+
+async def hub_as_default(websocket: WebSocket, hub=Hub) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def websocket_as_default(websocket=WebSocket) -> None: ...  # type: ignore[no-untyped-def]
 
 
 async def asks_hub(hub: Hub) -> None: ...

@@ -420,6 +420,7 @@ async def test_a_unix_socket_in_use_is_left_alone_and_a_dead_one_replaced(folder
         (["--host", "no.such.host.invalid"], 1, "--host no.such.host.invalid"),
         (["--ssl-keyfile", "main.py"], 2, "without --ssl-certfile"),
         (["--reload", "--workers", "2"], 2, "--reload serves with one process"),
+        (["--metrics-path", "/numbers"], 2, "--metrics-path is given without --metrics"),
         (["--app-dir", "nowhere"], 1, "is not a folder"),
         (["--env-file", "broken.env"], 1, "broken.env, line 2: expected KEY=VALUE"),
         (["--fd", "99"], 1, "--fd 99"),

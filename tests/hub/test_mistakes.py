@@ -124,3 +124,13 @@ async def test_a_pattern_is_no_topic_and_braces_are_no_pattern() -> None:
     ) as caught:
         Hub(topics={"room/{id}": TopicOptions()})
     assert caught[0].filename == __file__
+
+
+async def test_a_hub_without_any_options_says_that_another_may_be_meant() -> None:
+    """A module has a hub with options, and `App()` was not given it."""
+    with pytest.warns(RegistrationWarning, match=r"keeps none.* another one was meant, App\(hub=hub\) takes it"):
+        async with Hub().join("t", Connection(), history=5):
+            pass
+    with pytest.warns(RegistrationWarning, match=r"in Hub\(topics=\)$"):
+        async with Hub(topics={"kept": TopicOptions(history=9)}).join("t", Connection(), history=5):
+            pass

@@ -24,6 +24,7 @@ from .serving import Config, WsEngine, log_config, serve
 from .state import choose
 from .workers import forked
 
+DEFAULT_METRICS_PATH = "/metrics"
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -73,7 +74,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--no-state", is_flag=True, help="A restart ends all histories.")
 @click.option("--limit-concurrency", type=click.IntRange(1), metavar="N", help="More connections than this get 503.")
 @click.option("--metrics", is_flag=True, help="Show Prometheus the numbers of all workers, at --metrics-path.")
-@click.option("--metrics-path", default="/metrics", metavar="PATH", help="Where --metrics shows them.")
+@click.option("--metrics-path", default=DEFAULT_METRICS_PATH, metavar="PATH", help="Where --metrics shows them.")
 @click.option(
     "--timeout-graceful-shutdown",
     type=click.IntRange(0),
@@ -124,6 +125,8 @@ def configure(target: Target, **options: Any) -> Config:
     if options["reload"] and (options["workers"] or 1) > 1:
         raise WrongUsage("--reload serves with one process", "leave out --workers while developing")
     metrics_path = _metrics_path(options["metrics_path"]) if options["metrics"] else None
+    if metrics_path is None and options["metrics_path"] != DEFAULT_METRICS_PATH:
+        raise WrongUsage("--metrics-path is given without --metrics, and would show nothing", "give both, or none")
     sizes = {"ws_max_size": options["ws_max_size"]} if options["ws_max_size"] else {}
     return Config(
         str(target),

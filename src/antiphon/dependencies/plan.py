@@ -432,7 +432,10 @@ class Analysis:
             raise ParameterDeclarationError(
                 f"{where} has a {name} as its default: annotate it, `{parameter.name}: {name}`"
             )
-        if inspect.isroutine(default):
+        if isinstance(default, type) and issubclass(default, (HTTPConnection, *self._source.resources)):
+            name = default.__name__
+            warn_about(call, f"{where} has the class {name} as its default: annotate it, `{parameter.name}: {name}`")
+        elif inspect.isroutine(default):
             text = (
                 f"{where} has {describe(default)} as its default, which no request calls: Depends({default.__name__})"
             )

@@ -205,12 +205,13 @@ def _read(document: Any, max_keys: int) -> list[VerifyingKey]:
         raise NotFetched('the answer is no JWKS, {"keys": [...]} (RFC 7517 §5)')
     if len(given) > max_keys:
         raise NotFetched(f"the JWKS has {len(given)} keys, and {max_keys} are the most")
-    keys = []
+    keys, why = [], ""
     for jwk in given:
         try:
             keys.append(key_of(jwk if isinstance(jwk, Mapping) else None, PUBLIC))
         except UnusableKey as reason:
             logger.debug("a key of a JWKS is left out: %s", shown(reason))
+            why = why or f": {shown(reason)}"
     if not keys:
-        raise NotFetched(f"none of the {len(given)} keys of the JWKS verifies signatures")
+        raise NotFetched(f"none of the {len(given)} keys of the JWKS verifies signatures{why}")
     return keys

@@ -143,7 +143,7 @@ class Hub:
         self._pages = Pages(self._access)
         self._joining = Joining(self._rooms, self._access, self._pages, check_heartbeat(heartbeat))
         self._serial = itertools.count(1)
-        self._warned = Warnings()
+        self._warned = Warnings(bool(topics))
         self._door = HubDoor(self._rooms, self._access, self._lifecycle, self._serial)
         self._published = 0
         if is_in_process(self._backend):
