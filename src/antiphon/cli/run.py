@@ -18,7 +18,7 @@ from . import sockets as listening
 from .certificates import check_certificate
 from .forks import ForkServer
 from .loading import Target, check_exists, load, locate
-from .parameters import Seconds
+from .parameters import Proxies, Seconds
 from .problem import Problem, WrongUsage
 from .serving import Config, WsEngine, log_config, serve
 from .state import choose
@@ -66,7 +66,9 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--lifespan", type=click.Choice(["auto", "on", "off"]), default="auto", help="ASGI lifespan.")
 @click.option("--root-path", default="", metavar="PATH", help="Where a proxy mounts the application.")
 @click.option("--proxy-headers/--no-proxy-headers", default=True, help="Believe X-Forwarded-* of trusted proxies.")
-@click.option("--forwarded-allow-ips", metavar="LIST", help="Trusted proxies, comma separated.  [default: local]")
+@click.option(
+    "--forwarded-allow-ips", type=Proxies(), metavar="LIST", help="Trusted proxies, comma separated.  [default: local]"
+)
 @click.option("--ssl-keyfile", type=_FILE, help="Private key (PEM); with --ssl-certfile serves https and wss.")
 @click.option("--ssl-certfile", type=_FILE, help="Certificate (PEM).")
 @click.option("--ssl-keyfile-password", help="Password of the private key.")
