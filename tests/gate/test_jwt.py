@@ -248,6 +248,7 @@ async def test_a_time_that_is_none_is_refused(claim: str, value: Any) -> None:
         ({}, {"issuer": "us"}, "iss: the token does not have it; its issuer has to write it"),
         ({"exp": None}, {}, "exp: the token does not have it; its issuer has to write it"),
         ({"sub": None}, {}, "sub: the token does not have it; its issuer has to write it"),
+        ({"sub": "\ud800"}, {}, "sub: expected characters of Unicode, got a lone surrogate"),
         ({"sub": ""}, {}, "sub: expected a str that is not empty"),
         ({"sub": True}, {}, "sub: expected a str that is not empty"),
         ({"sub": ["ada"]}, {}, "sub: expected a str that is not empty"),

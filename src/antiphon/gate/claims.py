@@ -185,6 +185,10 @@ def _user(user: object, name: str) -> str:
         return str(user)  # what databases count, and many issuers write as it is
     if not isinstance(user, str) or not user:
         raise InvalidToken(f"{name}: expected a str that is not empty")
+    try:
+        user.encode()
+    except UnicodeEncodeError:  # JSON may write one half of a pair, which no message or backend takes
+        raise InvalidToken(f"{name}: expected characters of Unicode, got a lone surrogate") from None
     return user
 
 
