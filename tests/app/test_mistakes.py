@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 
 from antiphon import APIRouter, App, Depends, Hub, Position, Request, WebSocket, WebSocketException
 from antiphon.endpoints import WebSocketEndpoint
+from antiphon.gate import Identity
 from antiphon.hub import TopicOptions
 from antiphon.testclient import TestClient
 
@@ -113,6 +114,10 @@ AT_REGISTRATION: dict[str, tuple[Mistake, str]] = {
     "route option": (
         lambda: App().websocket("/ws", rate=[])(serves),  # type: ignore[call-arg]
         r"keyword argument 'rate': did you mean rates=\?",
+    ),
+    "a decorator that is none": (
+        lambda: App().websocket("/ws")(Identity(user="ada")),  # type: ignore[type-var]
+        "a WebSocket endpoint is a function, not a Identity: a decorator may have made it",
     ),
     "hub's class": (
         lambda: App().websocket("/ws")(hub_as_default),

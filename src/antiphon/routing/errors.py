@@ -78,10 +78,13 @@ def check_injectable(endpoint: Callable[..., Any]) -> None:
 
 
 def check_endpoint(endpoint: Callable[..., Any]) -> None:
-    """Raise for a function that cannot be a WebSocket endpoint because it cannot be awaited.
+    """Raise for what cannot be a WebSocket endpoint because it cannot be called, or not be awaited.
 
     A function without `async` may still return something to await: a lambda, or one annotated with a return type.
     """
+    if not callable(endpoint):
+        given = type(endpoint).__name__
+        raise RegistrationError(f"a WebSocket endpoint is a function, not a {given}: a decorator may have made it")
     kind = call_kind(endpoint)
     if kind in GENERATORS:
         raise RegistrationError(f"a WebSocket endpoint must be an `async def` without `yield`: {describe(endpoint)}")
