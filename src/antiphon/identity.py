@@ -13,8 +13,8 @@ from typing import Any, Final, NoReturn
 
 __all__ = ["Identity"]
 
-MILLISECONDS: Final = 1e12
-"""From here on Unix seconds are meant as milliseconds: as those they are of 2001 and later, as seconds of 33658."""
+MILLISECONDS: Final = 1.5e12
+"""From here on Unix seconds are meant as milliseconds: as those they are of 2017 and later, as seconds of 49503."""
 
 IDENTITY_KEY: Final = "antiphon.identity"
 """Key in the scope under which the `Identity` of a connection stands."""
