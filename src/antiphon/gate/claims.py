@@ -142,7 +142,7 @@ class ClaimsReader:
         expected = self._expected
         scopes, user = value(expected.scopes_claim), value(expected.user_claim)
         return checked_identity(
-            user=user if type(user) is str and user else _user(user, expected.user_claim),
+            user=user if type(user) is str and user and user.isascii() else _user(user, expected.user_claim),
             session=session,
             issued_at=issued_at,
             # The token is taken until then, and so the connection lasts until then.
