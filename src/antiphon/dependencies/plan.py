@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from .inspection import (
     Parameter,
     Unresolved,
     call_kind,
+    check_default,
     check_place,
     describe,
     parameters,
@@ -401,7 +401,8 @@ class Analysis:
         info, location = field_info(found, parameter, where, is_path=is_path)
         if location is Location.QUERY and (forgotten := self._forgotten(parameter)) is not None:
             warn_about(call, f"{where} has no annotation, and so is read from the query: annotate it with {forgotten}")
-        self._check_default(call, parameter, found, where)
+        if found.marker is None:
+            check_default(call, parameter, (HTTPConnection, *self._source.resources), where)
         if self._source.kind is Kind.WEBSOCKET and location in _BODIES:
             location = Location.BODY  # that nothing is sent for: the default serves
             if info.is_required():
@@ -421,25 +422,6 @@ class Analysis:
         )
         check_type(location, info.annotation, where)
         return reader
-
-    def _check_default(self, call: Call, parameter: Parameter, found: Declared, where: str) -> None:
-        """A default that was meant to be injected: a resource of one's own, or a function without its `Depends`."""
-        default = parameter.default
-        if found.marker is not None:
-            return
-        if isinstance(default, self._source.resources):
-            name = type(default).__name__
-            raise ParameterDeclarationError(
-                f"{where} has a {name} as its default: annotate it, `{parameter.name}: {name}`"
-            )
-        if isinstance(default, type) and issubclass(default, (HTTPConnection, *self._source.resources)):
-            name = default.__name__
-            warn_about(call, f"{where} has the class {name} as its default: annotate it, `{parameter.name}: {name}`")
-        elif inspect.isroutine(default):
-            text = (
-                f"{where} has {describe(default)} as its default, which no request calls: Depends({default.__name__})"
-            )
-            warn_about(call, text)
 
     def _forgotten(self, parameter: Parameter) -> str | None:
         """Which annotation somebody forgot: FastAPI reads such a parameter from the query, and so do we."""
