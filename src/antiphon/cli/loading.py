@@ -127,8 +127,6 @@ def _importable(error: ImportError) -> list[str]:
     module = sys.modules.get(error.name or "")
     if name is None or module is None:
         return []
-    if error.name == "antiphon" and importlib.util.find_spec(f"antiphon.{name[1].lower()}") is not None:
-        return [f"did you mean antiphon.{name[1].lower()}?"]
     return _meant(name[1], [key for key in dir(module) if not key.startswith("_")], prefix=f"{error.name}.")
 
 

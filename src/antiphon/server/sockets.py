@@ -30,11 +30,11 @@ _PROBES = 3
 def peek(transport: asyncio.BaseTransport, size: int) -> bytes:
     """What has come and was not read yet, up to so many bytes; they stay there."""
     theirs = transport.get_extra_info("socket")
-    if theirs is None:  # closed meanwhile
+    if theirs is None:
         return b""
     try:
         ours = socket.socket(theirs.family, theirs.type, theirs.proto, theirs.fileno())
-    except OSError:
+    except (OSError, ValueError):  # closed just now
         return b""
     try:
         return ours.recv(size, socket.MSG_PEEK)
