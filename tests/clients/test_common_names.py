@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.clients.test_generated import generated
 from tests.commands import run
@@ -99,3 +101,50 @@ async def test_in_python(tmp_path: Path) -> None:
         {"type": "joined", "name": "d"},
     ]
     assert told == "", "a warning about the hub's own events"
+
+
+ONE_CLASS = """
+from pydantic import BaseModel
+from antiphon import App, WebSocket
+
+class Bid(BaseModel):
+    lot: str
+    cents: int
+
+class Word(BaseModel):
+    text: str
+
+app = App()
+
+@app.channel("/auction", sends=Bid | Word)
+async def auction(websocket: WebSocket):
+    await websocket.accept()
+    yield
+
+@auction.on
+async def place(message: Bid) -> list[Bid]:
+    return [message]
+
+@auction.on
+async def say(message: Word) -> Bid:
+    return Bid(lot=message.text, cents=1)
+"""
+
+
+async def test_a_class_that_is_request_event_and_answer_has_one_name(tmp_path: Path) -> None:
+    (tmp_path / "one_class.py").write_text(ONE_CLASS)
+    await generated("typescript", tmp_path, app=tmp_path / "one_class.py")
+    await generated("python", tmp_path, app=tmp_path / "one_class.py")
+    typescript, python = ((tmp_path / f"client.{suffix}").read_text() for suffix in ("ts", "py"))
+    assert re.findall(r"interface ((?:Bid|Word)\w*)", typescript) == ["Bid", "Word"]
+    assert '  bid: Bid & { readonly type: "bid" };' in typescript
+    assert "Promise<readonly Bid[]>" in typescript
+    models: dict[str, Any] = {}
+    exec(python, models)
+    fields = {"lot": "7", "cents": 1}
+    event = models["Auction"].events["bid"].validate_python({"type": "bid", **fields})
+    assert isinstance(event, models["Bid"])
+    assert event.model_dump() == {"type": "bid", **fields}
+    assert models["Bid"].model_validate(fields).model_dump() == fields
+    assert "def bid(self, message: Bid," in python
+    assert "-> list[Bid]:" in python

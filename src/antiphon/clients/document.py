@@ -223,6 +223,17 @@ def _pascal(text: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split(r"\W|_", text) if part)
 
 
+def untagged(schema: Schema) -> Iterator[tuple[str, Schema]]:
+    """Each constant that may be an object's tag, and the schema without it."""
+    properties, required = schema.get("properties", {}), schema.get("required", ())
+    for key, one in properties.items():
+        if key in required and isinstance(one, Mapping) and isinstance(one.get("const"), str):
+            rest = {name: other for name, other in properties.items() if name != key}
+            left = [name for name in required if name != key]
+            bare = {name: value for name, value in schema.items() if name not in ("properties", "required")}
+            yield key, {**bare, **({"properties": rest} if rest else {}), **({"required": left} if left else {})}
+
+
 def class_name(text: str) -> str:
     """`chat_room` as the name of a class."""
     name = _pascal(text)

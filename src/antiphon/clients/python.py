@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from .document import AnswerForm, CallShape, ClientShape, Schema, class_name, clients_of, schemas_of
+from .document import AnswerForm, CallShape, ClientShape, Schema, class_name, clients_of, schemas_of, untagged
 from .naming import TypeNames
 from .served import runtime_py
 
@@ -38,6 +38,9 @@ def python(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     shapes = clients_of(document)
     models = Models(document, prefix)
     names = {shape.name: models.names.new(class_name(shape.name)) for shape in shapes}
+    for call in (call for shape in shapes for call in shape.calls):
+        if call.fields is not None:  # before events, which have the tag besides
+            models.model(call.schema_name, call.fields)
     classes = [_client(shape, names[shape.name], models) for shape in shapes]
     runtime = runtime_py().replace("\nimport asyncio\n", f"\n{IMPORTS}import asyncio\n", 1)
     runtime = runtime.replace("\nfrom pydantic import", f"\n{MODELS}from pydantic import", 1)
@@ -61,16 +64,29 @@ class Models:
     @property
     def rebuilt(self) -> list[str]:
         """What makes references to later models good."""
-        found = re.findall(r"^class (\w+)\(BaseModel\)", "\n".join(self.texts), re.MULTILINE)
+        found = re.findall(r"^class (\w+)\(", "\n".join(self.texts), re.MULTILINE)
         return ["\n".join(f"{name}.model_rebuild()" for name in found)]
 
     def model(self, wanted: str, schema: Schema) -> str:
         """The name of a model of this shape: an earlier one's, or a new one's."""
         key = _shape(wanted, schema)
+        if key not in self._known and (name := self._with_tag(wanted, schema)) is not None:
+            self._known[key] = name
         if key not in self._known:
             self._known[key] = name = self.names.new(class_name(wanted))
             self.texts.append(self._declared(name, schema))
         return self._known[key]
+
+    def _with_tag(self, wanted: str, schema: Schema) -> str | None:
+        """Where an earlier model has this shape, but for the tag that travels with it: a model of that kind."""
+        for tag, bare in untagged(schema):
+            base = self._known.get(_shape(wanted, bare))
+            if base is not None and any(text.startswith(f"class {base}(") for text in self.texts):
+                name = self.names.new(f"{class_name(wanted)}Event")
+                field = self._field(name, tag, schema["properties"][tag], required=True)
+                self.texts.append(f"class {name}({base}):\n    {field}\n")
+                return name
+        return None
 
     def type(self, schema: Any, hint: str) -> str:
         """A type for a schema; what is not of the subset is Any. `hint` names a model that has no name."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from .document import AnswerForm, CallShape, ClientShape, Schema, class_name, clients_of, schemas_of
+from .document import AnswerForm, CallShape, ClientShape, Schema, class_name, clients_of, schemas_of, untagged
 from .naming import TypeNames
 from .served import runtime_js, runtime_ts, runtime_types
 
@@ -255,12 +255,20 @@ class Writer:
         """The name of a type of this shape: of an earlier one with the same name and shape, or a new one."""
         text = self._declared("?", schema)
         wanted = class_name(name)
-        for known, declared in self._texts.items():
-            if declared == text.replace("?", known, 1) and self._names.is_of(known, wanted):
-                return known
+        if known := self._known(text, wanted):
+            return known
+        for tag, bare in untagged(schema):  # the tag travels with it, and is no part of it elsewhere
+            if known := self._known(self._declared("?", bare), wanted):
+                return f"{known} & {{ readonly {_key(tag)}: {json.dumps(schema['properties'][tag]['const'])} }}"
         given = self._names.new(wanted)
         self._texts[given] = text.replace("?", given, 1)
         return given
+
+    def _known(self, text: str, wanted: str) -> str | None:
+        for known, declared in self._texts.items():
+            if declared == text.replace("?", known, 1) and self._names.is_of(known, wanted):
+                return known
+        return None
 
     def _declared(self, name: str, schema: Schema) -> str:
         comment = _comment(schema.get("description", ""), "")
