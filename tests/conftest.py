@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.patience import PATIENCE
 
+pytest_plugins = ["tests.browser.fixtures"]  # one browser for all tests of a process, whatever folder they are in
+
 settings.register_profile("patient", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
 settings.load_profile("patient")
 

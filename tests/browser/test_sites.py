@@ -18,7 +18,7 @@ from tests.examples.test_behind_nginx import NGINX, nginx
 from tests.patience import PATIENCE
 from tests.serving import serve
 
-from .conftest import CHROMIUM
+from .fixtures import FLAGS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -87,7 +87,7 @@ async def context(chromium: str, tmp_path: Path) -> AsyncGenerator[BrowserContex
         context = await playwright.chromium.launch_persistent_context(
             profile,
             executable_path=chromium,
-            args=CHROMIUM["FLAGS"],
+            args=FLAGS,
             ignore_https_errors=True,
             timeout=PATIENCE * 1000,
         )

@@ -13,10 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from tests.browser.conftest import CHROMIUM
-from tests.browser.conftest import browser as browser
-from tests.browser.conftest import chromium as chromium
-from tests.browser.conftest import running as running
+from tests.browser.fixtures import FLAGS
 from tests.commands import ROOT, run
 from tests.patience import PATIENCE
 from tests.serving import ServedProcess
@@ -49,7 +46,7 @@ async def driver(request: pytest.FixtureRequest, server: ServedProcess, browser:
 async def launched(path: str, **options: object) -> AsyncGenerator[Browser]:
     async with async_playwright() as playwright:
         launch = playwright.chromium.launch
-        browser = await launch(executable_path=path, args=CHROMIUM["FLAGS"], timeout=PATIENCE * 1000, **options)  # type: ignore[arg-type]
+        browser = await launch(executable_path=path, args=FLAGS, timeout=PATIENCE * 1000, **options)  # type: ignore[arg-type]
         yield browser
         await browser.close()
 

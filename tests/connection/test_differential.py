@@ -16,6 +16,7 @@ from starlette.websockets import WebSocketState
 
 from antiphon.connection import WebSocket
 from antiphon.types import Message
+from tests.search import some
 
 
 @dataclass
@@ -78,7 +79,7 @@ openings = st.sampled_from(
 
 
 @given(openings, st.lists(steps, max_size=12))
-@settings(max_examples=400)
+@settings(max_examples=some(160))
 async def test_raw_receive_and_send_do_what_starlettes_do(opening: list[Step], program: list[Step]) -> None:
     ours, theirs = Run(None), Run(None)
     current: Step

@@ -9,12 +9,19 @@ import pytest
 from websockets.asyncio.client import connect
 
 from antiphon import App, WebSocket, WebSocketDisconnect
+from antiphon.connection import life
 from antiphon.types import Message
 from tests.connection.clients import RawClient
 from tests.patience import PATIENCE
 from tests.serving import HOST, UVICORN_PROTOCOLS, Served, serve
 
 BURST = 50
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message stays at work for as long as a busy machine takes. The simulation has the moments to the tick."""
+    monkeypatch.setattr(life, "HANDLING_SECONDS", PATIENCE)
 
 
 def chat_app(log: list[str]) -> App:
@@ -42,7 +49,7 @@ def chat_app(log: list[str]) -> App:
 
 
 @pytest.fixture(params=[*UVICORN_PROTOCOLS, "antiphon.server:WebSocketProtocol"])
-async def chat(request: pytest.FixtureRequest) -> AsyncGenerator[tuple[Served, list[str]]]:
+async def chat(request: pytest.FixtureRequest, patient: None) -> AsyncGenerator[tuple[Served, list[str]]]:
     log: list[str] = []
     async with serve(chat_app(log), ws=request.param) as server:
         yield server, log
@@ -95,6 +102,7 @@ async def test_an_endpoint_that_goes_on_sending_learns_of_the_end(ws: str) -> No
             await ended
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("reply", ["send_text", "send"])
 @pytest.mark.parametrize("ws", [*UVICORN_PROTOCOLS, "antiphon.server:WebSocketProtocol"])
 async def test_a_loop_over_receive_gets_to_the_disconnect_message_behind_a_burst(ws: str, reply: str) -> None:

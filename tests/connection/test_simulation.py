@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.connection import simulation
+from tests.search import some
+
+LIVES = some(20)
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +27,11 @@ def quick_collections() -> Iterator[None]:
 @pytest.mark.parametrize("block", range(5))
 def test_random_lives_keep_every_promise(block: int) -> None:
     happened = 0
-    for seed in range(block * 50, block * 50 + 50):
+    for seed in range(block * LIVES, (block + 1) * LIVES):
         world = simulation.run(seed)
         assert not world.faults, f"seed {seed}:\n" + "\n".join(world.faults)
         happened += len(world.trace)
-    assert happened > 50 * 100, "these lives prove little"
+    assert happened > LIVES * 100, "these lives prove little"
 
 
 def test_the_same_seed_gives_the_same_life() -> None:

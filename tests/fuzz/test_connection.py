@@ -14,6 +14,7 @@ from antiphon.wire.deflate import Deflate
 from antiphon.wire.errors import ProtocolError
 from antiphon.wire.frames import Event
 from tests.fuzz.strategies import agreements, binaries, close_codes, configs, splits, texts
+from tests.search import some
 
 BIG = WireConfig(max_message_size=1 << 20)
 
@@ -49,7 +50,7 @@ def send(connection: WireConnection, what: str, value: object) -> Event:
 
 
 @given(data=st.data(), server=st.none() | configs, client=configs)
-@settings(max_examples=200)
+@settings(max_examples=some(80))
 def test_a_whole_life_of_a_connection(
     data: st.DataObject, server: deflate.DeflateConfig | None, client: deflate.DeflateConfig
 ) -> None:
@@ -90,7 +91,7 @@ def test_what_is_compressed_is_inflated_under_any_agreement(
 
 
 @given(agreement=agreements, fragments=st.lists(st.binary(max_size=60), min_size=1), limit=st.integers(1, 2000))
-@settings(max_examples=300)
+@settings(max_examples=some(120))
 def test_inflating_noise_raises_typed_errors_only_and_keeps_the_limit(
     agreement: deflate.Agreement, fragments: list[bytes], limit: int
 ) -> None:
@@ -135,7 +136,7 @@ def shake_as_client(data: bytes) -> None:
 
 
 @given(data=heads)
-@settings(max_examples=300)
+@settings(max_examples=some(120))
 def test_any_head_is_a_handshake_a_refusal_or_a_wish_for_more(data: bytes) -> None:
     refused = refusal(lambda: shake_as_server(data))
     if refused is not None:

@@ -13,6 +13,7 @@ from antiphon.wire.deflate import Agreement, Deflate, DeflateConfig
 from antiphon.wire.errors import Violation
 from antiphon.wire.frames import Event, Role
 from tests.fuzz.strategies import any_frames, binaries, masks, splits, streams, texts
+from tests.search import some
 from tests.wire.twins import Twin, native_twin, pure_twin, violation
 
 LIMIT = 300
@@ -51,7 +52,7 @@ def steps(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @given(data=st.data(), inflates=st.booleans(), forgets=st.booleans())
-@settings(max_examples=400)
+@settings(max_examples=some(160))
 def test_any_split_gives_the_same_events_from_both_twins(
     twins: list[Twin], data: st.DataObject, inflates: bool, forgets: bool
 ) -> None:
@@ -72,7 +73,7 @@ def test_any_split_gives_the_same_events_from_both_twins(
 
 
 @given(stream=st.one_of(st.binary(max_size=300), any_frames()), role=st.sampled_from(Role))
-@settings(max_examples=300)
+@settings(max_examples=some(120))
 def test_noise_gives_the_same_outcome_from_both_twins_and_raises_nothing(
     twins: list[Twin], stream: bytes, role: Role
 ) -> None:

@@ -19,11 +19,11 @@ from tests.serving import Served, serve
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts the process's files in /proc")
 
-MANY = 8_000
-WARM = 2_000
+MANY = 4_000
+WARM = 1_000
 AT_ONCE = 50
-BLOCKS = 2_000
-"""Objects that come and go with caches; one object left behind for each handshake would be 6 000."""
+BLOCKS = 1_000
+"""Objects that come and go with caches; one object left behind for each handshake would be 3 000."""
 
 
 async def verify(token: str) -> Identity:

@@ -10,12 +10,9 @@ import pytest
 from playwright.async_api import Browser, expect
 from websockets.asyncio.client import connect
 
-from tests.browser.conftest import browser, chromium, running
 from tests.commands import run
 from tests.howto.printing import printed
 from tests.patience import PATIENCE
-
-__all__ = ["browser", "chromium", "running"]
 
 
 @pytest.mark.asyncio(loop_scope="session")

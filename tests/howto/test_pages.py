@@ -13,13 +13,10 @@ import pytest
 from playwright.async_api import Browser, expect
 from websockets.asyncio.client import connect
 
-from tests.browser.conftest import browser, chromium, running
 from tests.commands import ROOT, run
 from tests.howto.printing import PAGES, printed
 from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
-
-__all__ = ["browser", "chromium", "running"]
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -17,7 +17,8 @@ from tests.serving import serve_process
 
 FOLDER = Path(__file__).parent
 COUNT = 2000
-WINDOW, GRACE, CLOSE_TIMEOUT = 1.0, 2.0, 1.0
+WINDOW, CLOSE_TIMEOUT = 1.0, 1.0
+GRACES = (2.0, 30.0)
 ARGUMENTS = (
     *("--ws", "antiphon.server:WebSocketProtocol", "--lifespan", "off", "--log-level", "info"),
     *("--ws-ping-interval", "1000"),  # raw clients answer no pings
@@ -38,9 +39,24 @@ loops = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @loops
 @pytest.mark.usefixtures("many_files")
 async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012(loop: str) -> None:
+    for grace in GRACES:
+        try:
+            heard = await stop_a_storm(loop, grace)
+            break
+        except* asyncio.IncompleteReadError:
+            # Given up by a server that had not the time to tell all: none where the machine does much else.
+            if grace == GRACES[-1]:
+                raise
+    # The last has its moment at the end of the window, however busy the machine is. That they are spread evenly is
+    # what tests/server/test_stop.py shows, on the plan itself.
+    assert max(heard) > 0.9 * WINDOW
+
+
+async def stop_a_storm(loop: str, grace: float) -> list[float]:
+    """Seconds from SIGTERM until each heard of it."""
     environment = {
         "ANTIPHON_WS_STOP_WINDOW": str(WINDOW),
-        "ANTIPHON_WS_STOP_GRACE": str(GRACE),
+        "ANTIPHON_WS_STOP_GRACE": str(grace),
         "ANTIPHON_WS_CLOSE_TIMEOUT": str(CLOSE_TIMEOUT),
     }
     async with (
@@ -67,16 +83,15 @@ async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012(lo
             await raw.ended()
             return heard
 
-        heard = await asyncio.gather(*(hear(raw) for raw in raws))
+        async with asyncio.TaskGroup() as listeners:
+            hearing = [listeners.create_task(hear(raw)) for raw in raws]
         # How long that may take at most is what tests/server/test_stop.py shows, where the machine's load is not on
         # the clock; those here who read nothing and end nothing would hold it up for ever.
         async with asyncio.timeout(PATIENCE):
             await served.process.wait()
-    # The last has its moment at the end of the window, however busy the machine is. That they are spread evenly is
-    # what tests/server/test_stop.py shows, on the plan itself.
-    assert max(heard) > 0.9 * WINDOW
     assert "Traceback" not in served.log
     assert served.process.returncode in (0, -signal.SIGTERM)
+    return [one.result() for one in hearing]
 
 
 @loops

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.conftest import browser, chromium, running
 from tests.commands import run
 from tests.deploying.proxies import NGINX, Proxy, proxy
 from tests.deploying.test_proxies import status
@@ -25,8 +24,6 @@ from tests.serving import ServedProcess, somebody_listens
 
 from .printed import STEP_4, STEP_5, STEP_6, blocks, printed
 from .test_steps import say
-
-__all__ = ["browser", "chromium", "running"]
 
 
 def shell(text: str, folder: Path) -> None:

@@ -17,13 +17,10 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.browser.conftest import browser, chromium, running
 from tests.commands import antiphon, run
 from tests.patience import PATIENCE
 
 from .printed import STEP_4, STEP_5, STEP_6, printed
-
-__all__ = ["browser", "chromium", "running"]
 
 
 async def visit(browser: Browser, port: int, name: str) -> Page:

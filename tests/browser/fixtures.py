@@ -6,17 +6,21 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright, expect
 
 from tests.commands import ROOT
 from tests.patience import PATIENCE
 
-expect.set_options(timeout=PATIENCE * 1000)
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 CHROMIUM = runpy.run_path(str(ROOT / "scripts" / "chromium.py"))
+FLAGS = [*CHROMIUM["FLAGS"], "--force-device-scale-factor=0.25"]
+"""With a small surface to paint: without a GPU, a blinking caret alone takes a tenth of a core at full size. Pages
+see a ratio of 1 and the size that they are given."""
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +37,12 @@ def _found(which: str) -> str:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running() -> AsyncGenerator[Browser]:
+    from playwright.async_api import async_playwright, expect  # not with each run of a few tests: it takes a while
+
+    expect.set_options(timeout=PATIENCE * 1000)
     async with async_playwright() as playwright:
         path = _found("find_headless")
-        running = await playwright.chromium.launch(
-            executable_path=path, args=CHROMIUM["FLAGS"], timeout=PATIENCE * 1000
-        )
+        running = await playwright.chromium.launch(executable_path=path, args=FLAGS, timeout=PATIENCE * 1000)
         yield running
         await running.close()
 
