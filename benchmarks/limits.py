@@ -19,5 +19,5 @@ def verdict(figures: Mapping[str, tuple[float, float]]) -> int:
     print()
     for name, (figure, limit) in figures.items():
         note = "clearly worse" if name in clearly_worse else "over its limit" if figure > limit else ""
-        print(f"{name:34}{figure:8.2f}   limit {limit:g}   {note}".rstrip())
+        print(f"{name:34}{figure:8.2f}   limit {limit:.3g}   {note}".rstrip())
     return int(bool(clearly_worse) and "--check" in sys.argv)

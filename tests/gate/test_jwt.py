@@ -145,6 +145,17 @@ async def test_a_document_of_keys_is_taken_as_it_is() -> None:
     assert "no key for RS256 has the name 'e'" in await refused(scheme, signed("RS256", headers={"kid": "e"}))
 
 
+async def test_keys_without_a_name_are_for_names_that_no_key_has() -> None:
+    document = {"keys": [jwk("ES256", "e"), jwk("RS256", None), jwk("RS256", "r", name="another")]}
+    scheme = JWT(keys=document, algorithms=["RS256", "ES256"])
+    for headers in (None, {"kid": "new"}):
+        assert (await identity(scheme, signed("RS256", headers=headers))).user == "ada"
+    assert "no key for RS256 has the name 'e'" in await refused(scheme, signed("RS256", headers={"kid": "e"}))
+    assert "signature" in await refused(scheme, signed("RS256", headers={"kid": "r"}))
+    assert "no key for ES256 has the name 'new'" in await refused(scheme, signed("ES256", headers={"kid": "new"}))
+    assert (await identity(scheme, signed("RS256", name="another"))).user == "ada"  # every key is tried
+
+
 async def test_at_most_eight_keys_are_tried_for_a_token_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
     decode = pyjwt.PyJWT.decode_complete

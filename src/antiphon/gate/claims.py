@@ -24,10 +24,10 @@ from antiphon.identity import Identity, checked_identity
 from antiphon.shown import shown
 
 from .challenge import InvalidToken
-from .keys import VerifyingKey
+from .keys import SignatureHeader, VerifyingKey
 
 USUAL: Final = 256
-"""Characters of a header that is remembered: an algorithm and the name of a key."""
+"""Characters of what is remembered: a header (an algorithm and the name of a key), the scopes of a signed token."""
 
 NO_SCOPES: Final[frozenset[str]] = frozenset()
 LATEST: Final = 10**11
@@ -45,14 +45,6 @@ class Expected:
     required: tuple[str, ...]
     user_claim: str
     scopes_claim: str
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureHeader:
-    """What a token says of its own signature, before anybody has verified that."""
-
-    algorithm: str
-    kid: str | None
 
 
 def header_reader(algorithms: tuple[str, ...]) -> Callable[[str], SignatureHeader]:
@@ -99,27 +91,34 @@ class ClaimsReader:
         self._required: Final = [*dict.fromkeys([*expected.required, expected.user_claim])]
         # What a subject and a session may be is said below; PyJWT's versions differ over it.
         verifier = jwt.PyJWT({"require": self._required, "verify_sub": False, "verify_jti": False})
-        self._decoded: Final = partial(
-            verifier.decode_complete, audience=expected.audience, issuer=expected.issuer, leeway=expected.leeway
-        )
+        self._decode: Final = verifier.decode_complete
 
     def verified(self, token: str, header: SignatureHeader, keys: Sequence[VerifyingKey]) -> Identity:
         """The identity of a token that one of the keys has signed. Raises `InvalidToken`."""
-        for place, key in enumerate(keys, 1):
+        expected = self._expected
+        for key in keys:
             try:
-                return self._identity(self._decoded(token, key.value, algorithms=[header.algorithm])["payload"])
+                decoded = self._decode(
+                    token,
+                    key.value,
+                    [header.algorithm],
+                    audience=expected.audience,
+                    issuer=expected.issuer,
+                    leeway=expected.leeway,
+                )
+                return self._identity(decoded["payload"])
             except jwt.InvalidSignatureError:
-                if place == len(keys):
-                    raise InvalidToken(
-                        "the signature is not that of a key we know; "
-                        "give JWT() the issuer's key, if the token is genuine"
-                    ) from None
+                continue
             except jwt.PyJWTError as error:
                 expired = isinstance(error, jwt.ExpiredSignatureError)
                 reason = Refusal.TOKEN_EXPIRED if expired else Refusal.TOKEN_INVALID
                 raise InvalidToken(self._said_of(error), reason=reason) from None
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 raise InvalidToken(f"the token is malformed ({type(error).__name__})") from None
+        if keys:
+            raise InvalidToken(
+                "the signature is not that of a key we know; give JWT() the issuer's key, if the token is genuine"
+            )
         raise InvalidToken(
             f"kid: no key for {header.algorithm} {_of_name(header.kid)}; "
             "give JWT() the issuer's key, if the token is genuine"
@@ -142,13 +141,13 @@ class ClaimsReader:
         expected = self._expected
         scopes, user = value(expected.scopes_claim), value(expected.user_claim)
         return checked_identity(
-            user=user if type(user) is str and user and user.isascii() else _user(user, expected.user_claim),
-            session=session,
-            issued_at=issued_at,
+            user if type(user) is str and user and user.isascii() else _user(user, expected.user_claim),
+            session,
+            issued_at,
             # The token is taken until then, and so the connection lasts until then.
-            expires_at=None if expires_at is None else expires_at + expected.leeway,
-            scopes=NO_SCOPES if scopes is None else _scopes(scopes, expected.scopes_claim),
-            claims=MappingProxyType(claims),
+            None if expires_at is None else expires_at + expected.leeway,
+            NO_SCOPES if scopes is None else _scopes(scopes, expected.scopes_claim),
+            MappingProxyType(claims),
         )
 
     def _said_of(self, error: jwt.PyJWTError) -> str:
@@ -205,7 +204,12 @@ def check_seconds(name: str, at: object) -> None:
 def _scopes(scopes: object, name: str) -> frozenset[str]:
     """One str with spaces between (RFC 8693 §4.2), or a list of names."""
     if isinstance(scopes, str):
-        return frozenset(scopes.split())
+        return _of_words(scopes) if len(scopes) <= USUAL else frozenset(scopes.split())
     if isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes):
         return frozenset(scopes)
     raise InvalidToken(f"{name}: expected names with spaces between, or a list of them")
+
+
+@lru_cache(maxsize=64)
+def _of_words(scopes: str) -> frozenset[str]:
+    return frozenset(scopes.split())

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from antiphon.shown import shown
@@ -21,7 +21,7 @@ from .challenge import CannotVerify
 from .fetching import NotFetched, check_url, fetched
 
 if TYPE_CHECKING:
-    from .keys import KeyRing, VerifyingKey
+    from .keys import KeyRing, SignatureHeader, VerifyingKey
 
 __all__ = ["JWKS", "Fetch"]
 
@@ -74,6 +74,8 @@ class JWKS:
         self._clock = clock
         self._known: tuple[KeyRing, float] | None = None
         """The keys, and when they came."""
+        self._fresh_until = -float("inf")
+        """Until then a known key is used without a look at anything else."""
         self._tried_at = -float("inf")
         self._failure = ""
         self._flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]
@@ -89,15 +91,12 @@ class JWKS:
         """The address as logs have it: a query may hold a secret."""
         return shown(self.url.partition("?")[0])
 
-    def at_hand(self, algorithm: str, kid: str | None) -> list[VerifyingKey]:
+    def at_hand(self, header: SignatureHeader) -> Sequence[VerifyingKey]:
         """`candidates` where nothing has to be fetched; else none."""
-        if self._known is None:
-            return []
-        ring, since = self._known
-        age = self._clock() - since
-        return ring.candidates(algorithm, kid) if age < self._refresh and age <= self._stale else []
+        known = self._known
+        return () if known is None or self._clock() >= self._fresh_until else known[0].candidates(header)
 
-    async def candidates(self, algorithm: str, kid: str | None) -> list[VerifyingKey]:
+    async def candidates(self, header: SignatureHeader) -> Sequence[VerifyingKey]:
         """The keys that may have signed a token. None where there is no such key. Raises `CannotVerify`."""
         ring = self._ring()
         if ring is None:
@@ -107,13 +106,13 @@ class JWKS:
                 raise CannotVerify(f"the keys of {self._shown} are not to be had", retry_after=self._cooldown)
         elif self._known is not None and self._clock() - self._known[1] >= self._refresh and self._may_try():
             self._flight()  # nobody waits
-        found = ring.candidates(algorithm, kid)
-        if not found and kid is not None:
+        found = ring.candidates(header)
+        if not found and header.kid is not None:
             await self._updated()
-            found = (self._ring() or ring).candidates(algorithm, kid)
+            found = (self._ring() or ring).candidates(header)
             if not found and self._failure:
                 raise CannotVerify(
-                    f"kid: '{shown(kid, 64)}' is new, and the keys of {self._shown} are not to be had",
+                    f"kid: '{shown(header.kid, 64)}' is new, and the keys of {self._shown} are not to be had",
                     retry_after=self._cooldown,
                 )
         return found
@@ -168,7 +167,9 @@ class JWKS:
         if self._failure:
             logger.info("the keys of %s are there again: %d", self._shown, len(keys))
         self._failure = ""
-        self._known = KeyRing(keys), self._clock()
+        now = self._clock()
+        self._known = KeyRing(keys), now
+        self._fresh_until = now + min(self._refresh, self._stale)
 
     async def _fetched(self) -> list[VerifyingKey]:
         """Fetch and read. Raises `NotFetched`, whatever is wrong with what came."""

@@ -106,14 +106,15 @@ class JWT(WebSocketBearer):
         # What a token needs is at hand in here: the scheme's own attributes are slow to read, for it has a
         # `__getattr__` (benchmarks/jwt_micro.py).
         check_shape, header_of, verified, keys = self._check_shape, self._header_of, self._claims.verified, self._keys
+        published = keys if isinstance(keys, JWKS) else None
+        at_hand = keys.at_hand if isinstance(keys, JWKS) else keys.candidates
 
         async def identity_of(token: str) -> Identity:
             check_shape(token)
             header = header_of(token)
-            if not isinstance(keys, JWKS):
-                found = keys.candidates(header.algorithm, header.kid)
-            elif not (found := keys.at_hand(header.algorithm, header.kid)):
-                found = await keys.candidates(header.algorithm, header.kid)
+            found = at_hand(header)
+            if not found and published is not None:
+                found = await published.candidates(header)
             return verified(token, header, found)
 
         return identity_of

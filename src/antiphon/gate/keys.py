@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jwt
 from cryptography import x509
@@ -51,30 +51,40 @@ class VerifyingKey:
     kid: str | None = None
 
 
+class SignatureHeader(NamedTuple):
+    """What a token says of its own signature, before anybody has verified that."""
+
+    algorithm: str
+    kid: str | None
+
+
 class KeyRing:
-    """Keys by their names (`kid`, RFC 7515 §4.1.4)."""
+    """Keys by their names (`kid`, RFC 7515 §4.1.4). A token costs one look-up (benchmarks/jwt_micro.py)."""
 
     def __init__(self, keys: Iterable[VerifyingKey]) -> None:
         self.keys: tuple[VerifyingKey, ...] = tuple(keys)
-        self._named: dict[str, list[VerifyingKey]] = {}
-        self._quick: dict[tuple[str, str], list[VerifyingKey]] = {}
+        self._names: frozenset[str] = frozenset(key.kid for key in self.keys if key.kid is not None)
+        self._named: dict[tuple[str, str | None], list[VerifyingKey]] = {}
+        """By algorithm and name. All keys have the name None, too: that of a token without one."""
+        self._nameless: dict[str, list[VerifyingKey]] = {}
         for key in self.keys:
-            if key.kid is not None:
-                self._named.setdefault(key.kid, []).append(key)
-        for kid, named in self._named.items():
-            for algorithm in {name for key in named for name in key.algorithms}:
-                self._quick[kid, algorithm] = self._fitting(named, algorithm)
+            for algorithm in key.algorithms:
+                for kid in {key.kid, None}:
+                    _add(self._named.setdefault((algorithm, kid), []), key)
+                if key.kid is None:
+                    _add(self._nameless.setdefault(algorithm, []), key)
 
-    def candidates(self, algorithm: str, kid: str | None) -> list[VerifyingKey]:
+    def candidates(self, header: SignatureHeader) -> Sequence[VerifyingKey]:
         """The keys that may have signed: those of that name, else those without one; for a token without, all."""
-        if kid is None:
-            return self._fitting(self.keys, algorithm)
-        if (found := self._quick.get((kid, algorithm))) is not None:
-            return found
-        return self._fitting(self._named.get(kid) or [key for key in self.keys if key.kid is None], algorithm)
+        found = self._named.get(header)
+        if found is None:
+            return () if header.kid in self._names else self._nameless.get(header.algorithm, ())
+        return found
 
-    def _fitting(self, keys: Iterable[VerifyingKey], algorithm: str) -> list[VerifyingKey]:
-        return [key for key in keys if algorithm in key.algorithms][:MOST_TRIED]
+
+def _add(keys: list[VerifyingKey], key: VerifyingKey) -> None:
+    if len(keys) < MOST_TRIED:
+        keys.append(key)
 
 
 def check_algorithms(algorithms: object) -> tuple[str, ...]:
