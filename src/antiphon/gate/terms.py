@@ -55,9 +55,11 @@ class Terms:
 
     def here(self, scope: Scope) -> Terms:
         """These within those of the app and the routers that serve this connection, whether or not they are in it."""
-        outer: Terms = scope.get(TERMS_KEY, NO_TERMS)
-        if outer is NO_TERMS or self is NO_TERMS:
-            return self.within(outer)
+        outer: Terms | None = scope.get(TERMS_KEY)
+        if outer is None:
+            return self
+        if self is NO_TERMS:
+            return outer
         known = self._here.get(outer)
         if known is None:
             known = self._here[outer] = self.within(outer)

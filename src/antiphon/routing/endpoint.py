@@ -91,7 +91,10 @@ def run(
 
     An endpoint that takes the connection alone has a coroutine of its own, which is smaller (benchmarks: idle).
     """
-    websocket: WebSocket = limits.websocket(scope, receive, send)
+    if limits is NO_LIMITS:
+        websocket: WebSocket = WebSocket(scope, receive, send)
+    else:
+        websocket = limits.websocket(scope, receive, send)
     if plan.connection_only is None or limits.connects:
         return _run_solved(endpoint, plan, websocket, provider, limits)
     return _run_alone(endpoint, plan.connection_only, websocket)

@@ -198,7 +198,7 @@ _OURS: Final = (WebSocketRoute, APIWebSocketRoute)
 
 def is_foreign(route: object) -> bool:
     """A WebSocket route of Starlette's or FastAPI's own, which knows nothing of terms."""
-    return isinstance(route, StarletteWebSocketRoute) and not isinstance(route, _OURS)
+    return not isinstance(route, _OURS) and isinstance(route, StarletteWebSocketRoute)
 
 
 def _is_function(endpoint: Callable[..., Any]) -> bool:

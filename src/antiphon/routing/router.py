@@ -309,7 +309,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         if route is not None:
             scope["route"] = route
             scope.update(child_scope)
-            if kind == "websocket":
+            if kind == "websocket" and (self.terms is not NO_TERMS or is_foreign(route)):
                 return _serve(route, self.terms.here(scope), scope, receive, send)
             return route.handle(scope, receive, send)
         if kind == "http" and self.redirect_slashes:
