@@ -212,6 +212,11 @@ BAD: dict[str, tuple[bytes | Callable[[asyncio.StreamWriter], Awaitable[None]], 
         lambda writer: endless(writer, b"HTTP/1.1 200 OK\r\n", b"X: " + b"y" * 9000 + b"\r\n"),
         "more than 262144 bytes|overflow",
     ),
+    "another protocol": (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", "HTTP 101"),
+    "endless hints": (
+        lambda writer: endless(writer, b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 999),
+        "more than 262144 bytes",
+    ),
     "silence": (silence, "no whole answer within 0.3 s"),
     "a dripping head": (drip_head, "no whole answer within 0.3 s"),
     "a dripping body": (drip_body, "no whole answer within 0.3 s"),
@@ -245,6 +250,8 @@ GOOD: dict[str, bytes] = {
     + b"".join(b"1\r\n%c\r\n" % byte for byte in document("a"))
     + b"0\r\n\r\n",
     "until the end": response(document("a"), length=False),
+    "after hints": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nContent-Encoding: br\r\n\r\n"
+    + response(document("a")),
     "by HTTP/1.0": response(document("a"), length=False).replace(b"1.1", b"1.0", 1),
     "beside others": response(
         json.dumps(

@@ -128,6 +128,9 @@ class _Answer:
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
+        if 100 <= status < 200 and status != 101:  # the answer is still to come (RFC 9110 §15.2)
+            self._headers.clear()
+            return
         if 300 <= status < 400:
             target = shown(self._headers.get(b"location", b""), 200)
             raise NotFetched(f"HTTP {status}, a redirect to '{target}', which is not followed: name the last address")
@@ -143,4 +146,4 @@ class _Answer:
         self.body += data
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        self.complete = self._begun
