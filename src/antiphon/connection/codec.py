@@ -143,6 +143,8 @@ def check_bytes(data: bytes | bytearray | memoryview) -> bytes:
 
 def check_headers(headers: Iterable[tuple[bytes, bytes]] | None) -> list[tuple[bytes, bytes]]:
     """The headers as a list, if ASGI and HTTP can take them. Raises TypeError, or ValueError for a line break."""
+    if headers is None:
+        return []
     if isinstance(headers, Mapping):
         raise TypeError('headers are pairs of bytes, [(b"name", b"value")], not a mapping')
     pairs = list(headers or ())

@@ -71,6 +71,8 @@ MISTAKES: Final[Mapping[tuple[WebSocketState, str], str]] = {
 
 def check_method(state: WebSocketState, message_type: str) -> None:
     """Raise RuntimeError for a method that cannot be meant in this state, in words about the method."""
+    if state is CONNECTING:
+        return  # all methods can be meant
     mistake = MISTAKES.get((state, message_type))
     if mistake is not None:
         raise RuntimeError(f"{mistake} ({unexpected(SENDS[state], message_type)})")

@@ -273,7 +273,7 @@ class Session(asyncio.Protocol):
         pipe, watch = self.pipe, self.watch
         if isinstance(event, Close):
             if pipe.state <= Phase.CLOSING:
-                watch.do(closing.closed_by_peer(Phase(pipe.state), event))
+                watch.do(closing.closed_by_peer(closing.PHASES[pipe.state], event))
                 watch.end_transport()  # servers close first: RFC 6455 §7.1.1
         elif isinstance(event, Pong):
             watch.on_pong(event)

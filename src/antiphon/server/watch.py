@@ -76,7 +76,7 @@ class Watch:
         """The TCP connection ends. Without a Close frame before, that is the end (1006)."""
         pipe = self._pipe
         if pipe.state >= Phase.OPEN:
-            self.do(closing.eof(Phase(pipe.state)))
+            self.do(closing.eof(closing.PHASES[pipe.state]))
         else:
             move(pipe, Phase.GONE)
             self.finish(WS_1006_ABNORMAL_CLOSURE, "", ClosedBy.NOBODY)

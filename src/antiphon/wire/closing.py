@@ -30,8 +30,14 @@ class Phase(enum.IntEnum):
     """The TCP connection has ended, too."""
 
 
+PHASES: Final = tuple(Phase)
+"""By their numbers: a look costs a tenth of calling the enum (connect)."""
+
+
 class Happening(enum.Enum):
     """What moves a connection from phase to phase."""
+
+    __hash__ = object.__hash__  # Enum's own is two calls in Python (connect)
 
     CLOSE_SENT = "we send a Close frame"
     CLOSE_RECEIVED = "a Close frame comes"
