@@ -208,6 +208,27 @@ async def test_a_stopped_hub_leaves_no_members_and_no_lease(server: RedisServer)
     assert server.channels() == []
 
 
+async def test_a_part_of_a_page_looks_at_little_more_than_it_sends(server: RedisServer, hub: Hub) -> None:
+    """Redis is busy as long for an entry that is looked at as for one that is sent."""
+    keep = Keep(100, 60)
+    for size in [100] * 30 + [20_000] * 40:
+        await hub.publish("kept", "x" * size)
+    looked: list[int] = []
+    async with Redis.from_url(server.url) as client, client.monitor() as monitor:
+        page = await hub.backend.history("kept", keep, None, None, 64 << 10)
+        counts = [len(page.entries)]
+        while page.rest:
+            page = await hub.backend.history("kept", keep, page.position, None, 64 << 10)
+            counts.append(len(page.entries))
+        await client.echo("over")
+        while not (command := (await monitor.next_command())["command"]).startswith("ECHO"):
+            if command.startswith("LRANGE"):
+                first, last = command.split()[-2:]
+                looked.append(int(last) - int(first) + 1)
+    assert sum(counts) == 70 and len(counts) > 10
+    assert sum(looked) <= 2 * 70
+
+
 async def test_histories_whose_time_is_over_are_swept_away(server: RedisServer) -> None:
     topics = {"brief*": TopicOptions(history=10, ttl=0.2)}
     async with Hub(server.url, topics=topics, presence_lease=LEASE) as hub:

@@ -2,7 +2,9 @@
 -- {epoch, offset behind the part, recovered (0 or 1), {entry, ...}, entries of the page behind the part}.
 -- ARGV: word, topic, since offset or '', since epoch, limit or '', size (bytes), what an entry counts besides its data
 
-local BATCH = 64  -- entries looked at a time: one read more than is sent, at most
+-- Entries looked at a time, at most. No command tells their sizes, and to read one costs as much as to send it: never
+-- more are looked at than were small enough before.
+local BATCH = 16
 
 local topic, since, since_epoch, limit = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local size, cost = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -15,7 +17,8 @@ local function part(missed, count)
   local entries, bytes = {}, 0
   while #entries < count do
     local from = #entries - missed
-    local batch = redis.call('LRANGE', ring, from, from + math.min(BATCH, count - #entries) - 1)
+    local few = math.min(math.max(#entries, 1), BATCH, count - #entries)
+    local batch = redis.call('LRANGE', ring, from, from + few - 1)
     if #batch == 0 then
       return entries
     end
