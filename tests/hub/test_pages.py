@@ -12,6 +12,7 @@ from antiphon.hub import BackendUnavailable, Framing, Hub, Overflow, Position, T
 from antiphon.hub.backends.base import BackendConfig
 from antiphon.hub.backends.memory import MemoryBackend
 from antiphon.hub.pages import AT_ONCE
+from antiphon.hub.passage import HELD, PART, ROOM
 from antiphon.hub.records import Keep, Page
 from antiphon.hub.store import Store
 from antiphon.testing.hub_sinks import Connection, eventually
@@ -22,6 +23,7 @@ LONG = TopicOptions(history=100, outbox_bytes=OUTBOX)
 TOPICS = {
     "lossy": TopicOptions(history=100, outbox_bytes=OUTBOX, overflow=Overflow.DROP_OLDEST),
     "event": TopicOptions(history=100, outbox_bytes=OUTBOX, framing=Framing.EVENT),
+    "wide*": TopicOptions(history=100),
     "*": LONG,
 }
 
@@ -178,6 +180,64 @@ async def test_a_peer_that_takes_all_of_a_long_page_takes_no_long_turn(remote: R
                     before = len(connection.received)
                     await asyncio.sleep(0)
                 assert numbers(connection) == list(range(100))
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_of_many_who_have_their_page_at_once_only_some_take_it_in_a_turn_of_the_loop(
+    remote: Remote, local: bool
+) -> None:
+    async with Hub(backend=None if local else remote, topics=TOPICS) as hub, contextlib.AsyncExitStack() as stack:
+        for topic in ("wide", "wider"):
+            await fill(hub, topic, 20)
+        await stack.enter_async_context(hub.join("wide", Connection()))
+        remote.answering.clear()
+        crowd, other = [Connection() for _ in range(100)], Connection()
+        joins = [asyncio.create_task(stack.enter_async_context(hub.join("wide", c, history=20))) for c in crowd]
+        joins.append(asyncio.create_task(stack.enter_async_context(hub.join("wider", other, history=20))))
+        if not local:
+            await eventually(lambda: remote.asked == 2)
+        remote.answering.set()
+        before, most, behind = 0, 0, 0
+        while before < 100:
+            await asyncio.sleep(0)
+            now = sum(bool(one.received) for one in crowd)
+            most, before = max(most, now - before), now
+            behind = behind or bool(other.received) * now
+        assert most <= ROOM // 3, "20 kB count 3"
+        assert 0 < behind < 100, "who is in another topic waits for all of this one"
+        await asyncio.gather(*joins)
+        assert all(numbers(connection) == list(range(20)) for connection in (*crowd, other))
+
+
+async def test_pages_that_are_too_many_to_be_kept_while_they_wait_are_asked_for_again(remote: Remote) -> None:
+    async with Hub(backend=remote, topics=TOPICS) as hub, contextlib.AsyncExitStack() as stack:
+        positions = await fill(hub, "t")
+        await stack.enter_async_context(hub.join("t", Connection()))
+        passage = hub._pages.passage
+        for _ in range(ROOM // PART):
+            await passage.enter("t")
+        crowd = [Connection() for _ in range(90)]
+        joins = [
+            asyncio.create_task(stack.enter_async_context(hub.join("t", one, since=positions[n])))
+            for n, one in enumerate(crowd)
+        ]
+        await eventually(lambda: len(passage._waiting.get("t", ())) == 90)
+        assert len(passage._held) == HELD
+        assert remote.asked == 90
+        for join in joins[:10]:
+            join.cancel()
+        await asyncio.wait(joins[:10])
+        for _ in range(ROOM // PART):
+            passage.leave()
+        await asyncio.gather(*joins[10:])
+        await eventually(lambda: len(crowd[10].received) == 89)
+        for n, one in enumerate(crowd[10:], 10):
+            await eventually(lambda n=n, one=one: numbers(one) == list(range(n + 1, 100)))  # type: ignore[misc]
+        assert all(membership.recovered for membership in [join.result() for join in joins[10:]])
+        assert remote.asked >= 90 + 90 - HELD
+        assert not passage._held
+        assert not passage._waiting
+        await eventually(lambda: passage._free == ROOM)
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -5,7 +5,6 @@ Everything here runs in the loop of the receiver's sink.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 
 from antiphon.heartbeat import Hearts
@@ -19,6 +18,7 @@ from .events import Recovery
 from .membership import JoinRequest, Membership
 from .message import Parcel, joined, resync
 from .pages import Pages
+from .passage import Held, Passage, weight_of
 from .records import Change, Page, Position
 from .rooms import Room, Rooms
 from .subscription import QueueSink
@@ -83,33 +83,63 @@ class Joining:
     ) -> None:
         """Hold what comes, find out what was missed, hand over both. README: gap-free joining."""
         local.hold(receiver)
-        tracked = False
+        joiner = _Joiner(membership, receiver, request, room, local, greeted)
         try:
-            position = room.position if room.opened else await self._open(room)
+            joiner.heard = room.position if room.opened else await self._open(room)
             page = None
             if request.wants_page and room.keep is not None:
-                page = await self._page(membership, room, request, position)
-                position = page.end
+                page = await self._page(joiner)
             if request.track is not None:
-                tracked = True
+                joiner.tracked = True
                 await self._access.track(membership.topic, request.track)
             if request.watch:
                 await self._show_members(local)
-            local.station.drain()
-            if receiver.local is None:
-                # Somebody left meanwhile, perhaps before the backend knew of the presence.
-                self._disown(membership, request, tracked)
-                return
-            membership.position = position
-            first = [joined(membership.topic, position, membership.recovered, self._heartbeat)] if greeted else []
-            owed = [local.watch(receiver)] if request.watch else []
-            self._release(receiver, room, first, page, owed, position)
-            if greeted and self._hearts is not None:
-                self._hearts.add(receiver.sink)
+            if page is None:
+                self._settle(joiner, page)
+            elif (passage := self._pages.passage).admits(weight := weight_of(page)):
+                try:
+                    self._settle(joiner, page)
+                finally:
+                    passage.leave(weight)
+            else:
+                held, page = passage.hold(page), None
+                await self._settle_in_turn(joiner, passage, held, weight)
         except BaseException:
             self._remove(receiver)
-            self._disown(membership, request, tracked)
+            self._disown(joiner)
             raise
+
+    async def _settle_in_turn(self, joiner: _Joiner, passage: Passage, held: Held, weight: int) -> None:
+        """Of a thousand who have waited for the same answer, not all take it in one turn of the loop."""
+        try:
+            await passage.enter(joiner.room.topic, weight)
+            try:
+                self._settle(joiner, held.page or await self._page(joiner))
+            finally:
+                passage.leave(weight)
+        finally:
+            held.drop()
+
+    def _settle(self, joiner: _Joiner, page: Page | None) -> None:
+        """Hand over the page, and what came meanwhile."""
+        membership, receiver, local = joiner.membership, joiner.receiver, joiner.local
+        local.station.drain()
+        if receiver.local is None:
+            # Somebody left meanwhile, perhaps before the backend knew of the presence.
+            self._disown(joiner)
+            return
+        if page is not None and joiner.request.since is not None:
+            messages = len(page.entries) + page.rest if membership.recovered else 0
+            self._rooms.tell(Recovery(topic=local.name, recovered=membership.recovered, messages=messages))
+        position = joiner.heard if page is None else page.end
+        membership.position = position
+        first = []
+        if joiner.greeted:
+            first.append(joined(membership.topic, position, membership.recovered, self._heartbeat))
+        owed = [local.watch(receiver)] if joiner.request.watch else []
+        self._release(receiver, joiner.room, first, page, owed, position)
+        if joiner.greeted and self._hearts is not None:
+            self._hearts.add(receiver.sink)
 
     def _release(
         self,
@@ -142,20 +172,21 @@ class Joining:
 
     async def _go_on(self, room: Room, receiver: LocalReceiver, replay: Replay) -> None:
         """Hand over the next part of a long page. README: long pages."""
-        backlog = receiver.backlog
+        backlog, passage = receiver.backlog, self._pages.passage
         while backlog is not None and backlog.replay is replay:
+            await passage.enter(room.topic)
             try:
-                async with self._pages.turn():
-                    if backlog.replay is replay and not await self._supply(room, backlog, replay):
-                        return
-                    # A turn of the loop for the others: this peer may take all of its page at once.
-                    await asyncio.sleep(0)
-                    return
+                if backlog.replay is replay:
+                    await self._supply(room, backlog, replay)
+                return
             except BackendUnavailable:
-                await self._access.back()
+                pass
+            finally:
+                passage.leave()
+            await self._access.back()
 
-    async def _supply(self, room: Room, backlog: Backlog, replay: Replay) -> bool:
-        """False: the rest is not there any more. Raises `BackendUnavailable`."""
+    async def _supply(self, room: Room, backlog: Backlog, replay: Replay) -> None:
+        """Nothing, if the rest is not there any more. Raises `BackendUnavailable`."""
         size, shelf = self._pages.size(room.options), self._rooms.shelf
         found = shelf.run(room.topic, replay.position, replay.rest, size)
         if not found:
@@ -163,13 +194,11 @@ class Joining:
             behind = replay.position
             needed = Position(behind.offset + 1, behind.epoch)
             page = await self._pages.first(room.topic, room.keep, behind, None, size, needed)
-            if not page.recovered or not page.entries:
-                return False
-            entries = page.entries[: replay.rest]
-            backlog.supply(replay, shelf.take(room.topic, entries, room.options.framing), len(entries))
+            if page.recovered and page.entries:
+                entries = page.entries[: replay.rest]
+                backlog.supply(replay, shelf.take(room.topic, entries, room.options.framing), len(entries))
         else:
             backlog.supply(replay, [parcel for parcel in found if parcel is not None], len(found))
-        return True
 
     def _cut(self, receiver: LocalReceiver, replay: Replay) -> None:
         """What was asked for last did not come, and will not."""
@@ -178,10 +207,10 @@ class Joining:
             backlog.cut(replay, resync(local.name))
             local.station.account(local, backlog, replay.rest)
 
-    def _disown(self, membership: Membership, request: JoinRequest, tracked: bool) -> None:
-        if tracked and request.track is not None:
-            self._access.forget(membership.topic, request.track.ref, 0.0)
-            self._access.flush_departures_soon(membership.topic)
+    def _disown(self, joiner: _Joiner) -> None:
+        if joiner.tracked and joiner.request.track is not None:
+            self._access.forget(joiner.membership.topic, joiner.request.track.ref, 0.0)
+            self._access.flush_departures_soon(joiner.membership.topic)
 
     async def _show_members(self, local: LocalTopic) -> None:
         """Watchers know the members, as they are now or later. Raises `BackendUnavailable`."""
@@ -215,15 +244,39 @@ class Joining:
         room.opened = True
         return position if position is None else room.promise(position)
 
-    async def _page(self, membership: Membership, room: Room, request: JoinRequest, needed: Position | None) -> Page:
+    async def _page(self, joiner: _Joiner) -> Page:
         """The first part of what the joiner asked for."""
+        room, request = joiner.room, joiner.request
         assert room.keep is not None
         since, size = request.since, self._pages.size(room.options)
         if since is not None:
-            page = await self._pages.first(room.topic, room.keep, since, None, size, needed)
-            membership.recovered = page.recovered
-            messages = len(page.entries) + page.rest
-            self._rooms.tell(Recovery(topic=room.topic, recovered=page.recovered, messages=messages))
+            page = await self._pages.first(room.topic, room.keep, since, None, size, joiner.heard)
+            joiner.membership.recovered = page.recovered
         if since is None or (not page.recovered and request.history):
-            page = await self._pages.first(room.topic, room.keep, None, request.history, size, needed)
+            page = await self._pages.first(room.topic, room.keep, None, request.history, size, joiner.heard)
         return page
+
+
+class _Joiner:
+    """Who is on the way into a topic, and what is known so far."""
+
+    __slots__ = ("greeted", "heard", "local", "membership", "receiver", "request", "room", "tracked")
+
+    def __init__(
+        self,
+        membership: Membership,
+        receiver: LocalReceiver,
+        request: JoinRequest,
+        room: Room,
+        local: LocalTopic,
+        greeted: bool,
+    ) -> None:
+        self.membership = membership
+        self.receiver = receiver
+        self.request = request
+        self.room = room
+        self.local = local
+        self.greeted = greeted
+        self.heard: Position | None = None
+        """From behind here, everything comes by itself."""
+        self.tracked = False

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from .backend_access import BackendAccess
 from .errors import BackendUnavailable
+from .passage import Passage
 from .records import Keep, Page, Position
 from .topics import TopicOptions
 
@@ -76,9 +77,10 @@ class Pages:
         """Bytes of a part for one receiver: no more than may wait for it."""
         return min(self.part_bytes, max(options.outbox_bytes // 2, 1))
 
-    def turn(self) -> asyncio.Semaphore:
-        """Held by whoever passes on the next part of a long page, until the loop has turned once."""
-        return self._asked().replaying
+    @property
+    def passage(self) -> Passage:
+        """Of this event loop."""
+        return self._asked().passage
 
     async def _call(self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None) -> Page:
         return await self._access.history(topic, keep, since, limit, size)
@@ -122,7 +124,7 @@ class _Asked:
     def __init__(self) -> None:
         self.answers: dict[_Key, asyncio.Future[Page]] = {}
         self.turns = asyncio.Semaphore(AT_ONCE)
-        self.replaying = asyncio.Semaphore(AT_ONCE // 2)
+        self.passage = Passage()
 
 
 def _fail(answer: asyncio.Future[Page], error: Exception) -> None:
