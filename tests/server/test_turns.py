@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
+import os
 import random
+import socket
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +16,12 @@ from typing import Any
 import pytest
 
 from antiphon.events import ProtocolViolated
-from antiphon.server import Engine, ServerConfig, Session
+from antiphon.server import Engine, HTTPProtocol, ServerConfig, Session
 from antiphon.server.backend import Pipe
 from antiphon.server.bounds import ARRIVALS
 from antiphon.types import CARRIER_EXTENSION, PreparedMessage
 from tests.patience import PATIENCE
+from tests.serving import HOST
 
 from .raw import PING, PONG, TEXT, Recorder, close_frame, frame, opened, request, serving, until
 from .simulated_line import Habits, MemoryLine
@@ -106,6 +110,37 @@ async def test_while_somebody_connects_in_each_turn_of_the_loop_more_than_one_tu
     assert before < after < 20000, "its share, once"
     await until(lambda: parser.frames == 20000)
     line.leave()
+
+
+async def test_connections_with_more_than_one_turns_work_wait_while_a_server_takes_in_who_connects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("antiphon.server.uvicorn.Engine", functools.partial(Engine, work_clock=lambda: 1.0))
+    sessions: list[Pipe] = []
+    parsed: list[int] = []
+    """When each of the newcomers was taken in."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        await sleeper(scope, receive, send)
+
+    class Counting(HTTPProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            if sessions and sessions[0].parser is not None:
+                parsed.append(sessions[0].parser.frames)
+
+    async with serving(app, http=Counting, lifespan="off") as served, contextlib.AsyncExitStack() as stack:
+        raw = await stack.enter_async_context(opened(served.port))
+        parser = sessions[0].parser
+        assert parser is not None
+        sent = os.write(raw.socket.fileno(), frame(PONG) * 60_000) // len(frame(PONG))
+        assert sent > 30_000, "the kernel did not take enough"
+        for _ in range(30):  # taken in when this task lets the loop run
+            stack.enter_context(socket.create_connection((HOST, served.port)))
+        await until(lambda: len(parsed) == 30)
+        assert parsed[-1] - parsed[1] <= 256, "but for what came meanwhile"
+        await until(lambda: parser.frames >= sent)
 
 
 async def test_of_many_pings_in_one_turn_the_first_and_the_last_are_answered() -> None:
