@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from antiphon.events import ConnectionRefused
 from antiphon.server import HTTPProtocol, ServerConfig
+from antiphon.server.bounds import REQUESTS
 
 from .raw import TEXT, Recorder, connect, echo, frame, request, serving, until
 
@@ -279,3 +281,61 @@ async def test_another_websocket_protocol_behind_our_http_one_still_works() -> N
         async with websockets.connect(f"{served}/") as client:
             await client.send("x")
             assert await client.recv() == "x"
+
+
+async def test_of_many_requests_at_once_a_turn_of_the_loop_takes_in_some() -> None:
+    came: list[Any] = []
+    begun: list[str] = []
+
+    class Counting(HTTPProtocol):
+        __slots__ = ()
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            came.append(transport)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(scope["path"])
+        await both(scope, receive, send)
+
+    async with serving(app, http=Counting, lifespan="off") as served, contextlib.AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(connect(served.port)) for _ in range(120)]
+        await until(lambda: len(came) == 120)
+        for number, raw in enumerate(crowd):
+            path = f"/{number}"
+            asked = request(path) if number % 2 else f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            os.write(raw.socket.fileno(), asked)  # before the loop can turn
+        most, before = 0, 0
+        while before < 60:
+            await asyncio.sleep(0)
+            most, before = max(most, len(begun) - before), len(begun)
+        for raw in crowd[100:]:
+            raw.reset()
+        for number, raw in enumerate(crowd[:100]):
+            assert (await raw.read_head()).split()[1] == (b"101" if number % 2 else b"200")
+        assert most <= 2 * REQUESTS, "two turns of the loop, where this task's is between them"
+        await crowd[1].send(frame(TEXT, b"x"))
+        assert await crowd[1].frame() == (TEXT, b"x")
+
+
+@pytest.mark.parametrize("end", ["reset", "stop"])
+async def test_a_request_whose_turn_has_not_come_may_be_reset_or_meet_a_stop(end: str) -> None:
+    async with serving(both, **OURS) as served, contextlib.AsyncExitStack() as stack:
+        assert served.server is not None
+        state = served.server.server_state
+        crowd = [await stack.enter_async_context(connect(served.port)) for _ in range(60)]
+        await until(lambda: len(state.connections) == 60)
+        for raw in crowd:
+            os.write(raw.socket.fileno(), request())
+        if end == "reset":
+            for raw in crowd[20:]:
+                raw.reset()
+        else:
+            served.server.should_exit = True
+        for raw in crowd[: 20 if end == "reset" else 60]:
+            head = await raw.read_head()
+            assert head.split()[1] in ((b"101",) if end == "reset" else (b"101", b"503"))
+        if end == "reset":
+            async with connect(served.port) as raw:
+                await raw.send(request())
+                assert (await raw.read_head()).split()[1] == b"101"

@@ -27,6 +27,7 @@ from antiphon.wire.handshake import header_lines
 from . import backend
 from .backend import Flusher, Pipe, Turns, Twin
 from .config import ServerConfig
+from .doorway import Doorway
 from .keepalive import ping_times
 from .limits import Admission, Hoard
 from .scope import ASGI_SPEC_VERSION, SharedAddresses, SharedHeaders, SharedTargets, path_with_query
@@ -121,6 +122,7 @@ class Engine:
         self.twin: Final[Twin] = backend.twin
         self.flusher: Final[Flusher] = self.twin.Flusher(self.loop)
         self.turns: Final[Turns] = self.twin.Turns(self.loop, work_clock)
+        self.doorway: Final = Doorway(self.loop)
         self.headers: Final = SharedHeaders()
         self.targets: Final = SharedTargets(root_path)
         self.addresses: Final = SharedAddresses()

@@ -96,7 +96,18 @@ class HTTPProtocol(asyncio.Protocol):
     untouched, which keeps the same two limits for every later request (`_LaterRequests`).
     """
 
-    __slots__ = ("_addresses", "_arguments", "_config", "_data", "_dropped", "_engine", "_state", "_transport", "slot")
+    __slots__ = (
+        "_addresses",
+        "_arguments",
+        "_config",
+        "_data",
+        "_dropped",
+        "_engine",
+        "_state",
+        "_transport",
+        "_waits",
+        "slot",
+    )
 
     def __init__(
         self,
@@ -118,6 +129,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._dropped = 0  # bytes of empty lines before the request
         self._addresses: Addresses = (None, None)
         self._transport: asyncio.Transport | None = None
+        self._waits = False  # for its turn, with a whole request
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's callback: a client has connected."""
@@ -147,12 +159,32 @@ class HTTPProtocol(asyncio.Protocol):
         if data and data[0] not in _MAY_BE_HTTP and data != b"\r":
             self._refuse(400, "this is not HTTP")
         elif end >= 0:
-            self._answer(data, end)
+            self._admit(data, end)
         elif len(data) > self._engine.config.handshake_size:
             ours = self._config.ws_protocol_class if self._speaks_websocket() else WebSocketProtocol
             self._hand_over(ours)  # which refuses it
         elif len(data) + self._dropped > self._engine.config.handshake_size:
             self._refuse(431, "too many empty lines before the request")
+
+    def _admit(self, data: bytes, end: int) -> None:
+        """Now, or in its turn when too many have come at once. The line is short: it needs no deadline."""
+        doorway = self._engine.doorway
+        if self._waits:
+            return
+        if doorway.admits():
+            self._answer(data, end)
+        else:
+            self._waits = True
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._engine.deadlines.leave(self)
+            doorway.wait(self)
+
+    def on_turn(self) -> None:
+        """`Doorway`: its turn has come."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._answer(self._data, self._data.find(b"\r\n\r\n"))
 
     def _answer(self, data: bytes, end: int) -> None:
         """Lead a request whose head is whole to who answers it."""
