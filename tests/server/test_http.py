@@ -13,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from antiphon.events import ConnectionRefused
 from antiphon.server import HTTPProtocol, ServerConfig
-from antiphon.server.bounds import REQUESTS
+from antiphon.server.doorway import REQUESTS
 
 from .raw import TEXT, Recorder, connect, echo, frame, request, serving, until
 

@@ -53,9 +53,6 @@ ARRIVALS: Final = 0.004
 """Seconds for which connections with more than one turn's work wait while somebody connects in each turn of the loop.
 libuv accepts one connection in each, so that a turn with little work lets the next one in soon."""
 
-REQUESTS: Final = 8
-"""Requests of new connections taken in by one turn of the loop: with what their endpoints do first, some 3 ms."""
-
 NEWS: Final = 0.004
 """Seconds of one turn of the loop for what has just come, all connections together; what comes then waits, too."""
 

@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-from .bounds import REQUESTS
+REQUESTS: Final = 8
+"""Requests of new connections taken in by one turn of the loop: with what their endpoints do first, some 3 ms."""
 
 
 class Waiting(Protocol):

@@ -130,8 +130,7 @@ class Engine:
         self.admission: Final = Admission(self.config.max_connections, self.config.max_connections_per_address)
         self.ping_times: Final = ping_times(self.config.ping_interval, self.config.ping_timeout, self.deadlines.tick)
         self.retry_headers: Final = ((b"retry-after", b"%d" % self.config.retry_after),)
-        self.refused: Final[Counter[int]] = Counter()
-        """How many handshakes were turned away, by HTTP status."""
+        self.refused: Final[Counter[int]] = Counter()  # handshakes that were turned away, by HTTP status
         self.stopping: bool = False
         self.unfinished: Final[Hoard[Stoppable]] = Hoard(self.config.unfinished_bytes)
         self.unread: Final[Hoard[Stoppable]] = Hoard(self.config.unread_bytes)
