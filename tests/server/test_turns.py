@@ -18,7 +18,7 @@ import pytest
 from antiphon.events import ProtocolViolated
 from antiphon.server import Engine, HTTPProtocol, ServerConfig, Session
 from antiphon.server.backend import Pipe
-from antiphon.server.bounds import ARRIVALS
+from antiphon.server.bounds import ARRIVALS, CROWD
 from antiphon.types import CARRIER_EXTENSION, PreparedMessage
 from tests.patience import PATIENCE
 from tests.serving import HOST
@@ -141,6 +141,25 @@ async def test_connections_with_more_than_one_turns_work_wait_while_a_server_tak
         await until(lambda: len(parsed) == 30)
         assert parsed[-1] - parsed[1] <= 256, "but for what came meanwhile"
         await until(lambda: parser.frames >= sent)
+
+
+async def test_of_many_who_send_much_and_are_reset_not_everything_is_parsed() -> None:
+    """Their sockets are not read while they wait for a turn, and tell nothing."""
+    sessions: list[Pipe] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        await sleeper(scope, receive, send)
+
+    async with serving(app, http=HTTPProtocol, lifespan="off") as served, contextlib.AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(opened(served.port)) for _ in range(CROWD + 36)]
+        parsers: list[Any] = [session.parser for session in sessions]
+        sent = sum(os.write(raw.socket.fileno(), frame(PONG) * 10_000) // len(frame(PONG)) for raw in crowd)
+        await until(lambda: all(parser.frames for parser in parsers))
+        for raw in crowd:
+            raw.reset()
+        await until(lambda: all(session.close_code == 1006 for session in sessions))
+        assert sum(parser.frames for parser in parsers) < 0.9 * sent
 
 
 async def test_of_many_pings_in_one_turn_the_first_and_the_last_are_answered() -> None:

@@ -174,6 +174,8 @@ cdef class Reading:
         elif self._chunk is not None and not self.reading_paused:
             chunk = self._chunk
             self._chunk = None
+            if self.turns.is_crowded() and self.owner.drop_if_gone():
+                return 0
             self.work_at(chunk, self._at)
         return self.go_on()
 

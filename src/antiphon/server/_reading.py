@@ -250,6 +250,8 @@ class Reading:
             self._chunk = None
         elif self._chunk is not None and not self.reading_paused:
             chunk, self._chunk = self._chunk, None
+            if self.turns.crowded and self.owner.drop_if_gone():
+                return
             self._work_at(chunk, self._at)
         self._go_on()
 

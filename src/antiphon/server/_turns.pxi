@@ -10,6 +10,8 @@ cdef double NEWS = bounds.NEWS
 cdef double SETTLED = bounds.SETTLED
 cdef Py_ssize_t LARGE = bounds.LARGE
 cdef Py_ssize_t STEPS = bounds.STEPS
+cdef Py_ssize_t CROWD = bounds.CROWD
+cdef Py_ssize_t THRONG = bounds.THRONG
 cdef unsigned int SAMPLED = bounds.SAMPLED
 cdef Py_ssize_t SMALL = bounds.SMALL
 cdef Py_ssize_t HELD = bounds.HELD
@@ -43,6 +45,17 @@ cdef class Turns:
     @property
     def spent(self):
         return self.taken >= NEWS
+
+    @property
+    def crowded(self):
+        return self.is_crowded()
+
+    @property
+    def thronged(self):
+        return len(self.waiting) > THRONG
+
+    cdef bint is_crowded(self):
+        return len(self.waiting) > CROWD
 
     cdef double begin(self, Py_ssize_t size) except? -2.0:
         if size <= SMALL:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from .bounds import ARRIVALS, NEWS, READING, SAMPLED, SETTLED, SHARE, SMALL, STEPS, WRITES
+from .bounds import ARRIVALS, CROWD, NEWS, READING, SAMPLED, SETTLED, SHARE, SMALL, STEPS, THRONG, WRITES
 
 
 class Turning(Protocol):
@@ -98,6 +98,16 @@ class Turns:
         else:
             self._swollen.append(pipe)
         self._schedule()
+
+    @property
+    def crowded(self) -> bool:
+        """So many wait that a peer that is gone loses its turn."""
+        return len(self._waiting) > CROWD
+
+    @property
+    def thronged(self) -> bool:
+        """So many wait that one that has closed does, too."""
+        return len(self._waiting) > THRONG
 
     def arrival(self) -> None:
         """Somebody has connected. Others may be behind, of whom a loop takes in one in each of its turns."""

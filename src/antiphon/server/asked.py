@@ -43,6 +43,9 @@ class PipeOwner(Protocol):
     def on_finished(self) -> None:
         """What the peer said before its end (`finish_later`) has been parsed."""
 
+    def drop_if_gone(self) -> bool:
+        """Many wait for a turn, and it is this one's. Whether the connection was ended because its peer is gone."""
+
     def on_violation(self, error: ProtocolError) -> None:
         """The peer broke the protocol. The reader has been woken for what came before."""
 

@@ -63,6 +63,11 @@ LARGE: Final = 128 << 10
 """So many bytes of a message may be inflated beside those of others; what is larger goes on when those before it are
 whole. A hundred that grow together would need room for a hundred."""
 
+CROWD: Final = 64
+THRONG: Final = 512
+"""So many wait for a turn that peers which are gone, and those which have closed, lose theirs. An unread socket does
+not tell of its end, and clients that send, close and come again would be more and more."""
+
 STEPS: Final = 64
 """Turns of connections in one turn of the loop, for a clock that stands still."""
 

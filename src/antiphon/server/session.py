@@ -30,6 +30,7 @@ from .engine import Engine
 from .errors import TOLD_OF_THE_END
 from .handshake import Handshake
 from .limits import FrameRate, limit_behind
+from .sockets import PeerState, look_at_peer
 from .state import APP_MAY_SEND, Opening, move
 from .watch import Watch
 
@@ -84,6 +85,18 @@ class Session(asyncio.Protocol):
             self._end_of_connection()
         else:
             self.pipe.transport.close()
+
+    def drop_if_gone(self) -> bool:
+        """`PipeOwner`: many wait for a turn. Nobody else should wait for a peer that sent much and is gone."""
+        transport = self.pipe.transport
+        if transport is None:
+            self._end_of_connection()
+            return True
+        state = look_at_peer(transport)
+        if state is PeerState.GONE or (state is PeerState.FINISHED and self.engine.turns.thronged):
+            self.abort()
+            return True
+        return False
 
     def _end_of_input(self) -> None:
         """A WebSocket without a Close frame is lost (1006)."""
