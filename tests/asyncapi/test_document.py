@@ -7,7 +7,8 @@ import runpy
 import sys
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from enum import IntEnum
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field, create_model
@@ -21,6 +22,13 @@ from tests.asyncapi import programs
 from tests.asyncapi.judges import complaints, judged
 from tests.asyncapi.programs import Hit, Node, Said, Say, State, Typing, chat, rooms_of, torture
 from tests.commands import EXAMPLES
+
+T = TypeVar("T")
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
 
 
 def content(app: Any, version: str = VERSIONS[0], **options: Any) -> dict[str, Any]:
@@ -133,6 +141,38 @@ def test_schemas_have_the_names_of_their_classes_and_one_each() -> None:
     text = json.dumps(schemas)
     assert '"prefixItems"' not in text
     assert '"discriminator"' not in text
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    friends: list[Pet] = []
+
+
+Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Book(BaseModel, Generic[T]):
+    pages: list[T]
+    by_level: dict[Level, T] = {}
+
+
+def test_a_union_in_a_generic_class_has_the_name_of_its_members_and_their_tags_are_required() -> None:
+    app = App()
+
+    @app.websocket("/x", receives=Book[Pet], sends=Book[Pet])
+    async def x(websocket: WebSocket) -> None: ...
+
+    made = content(app)
+    schemas = made["components"]["schemas"]
+    assert set(schemas) >= {"Cat", "Dog-Input", "Dog-Output"}
+    assert schemas["Cat"]["required"] == schemas["Dog-Input"]["required"] == ["kind"]
+    assert {one["payload"]["title"] for one in messages(made, "x").values()} == {"Book[Cat | Dog]"}
+    names = messages(made, "x")["Book_Cat_Dog_.received"]["payload"]["properties"]["by_level"]["propertyNames"]
+    assert names == {"enum": ["1", "2"]}
 
 
 def test_two_classes_of_one_name_are_told_apart_by_what_is_around_them() -> None:

@@ -53,9 +53,34 @@ SENT: dict[str, Any] = {
     "nested": {"left": {"left": POINT, "right": None}, "right": [{"left": POINT, "right": [POINT]}]},
     "userName": "bob",
     "class": "y",
+    "bigger": "1",
+    "by_level": {"2": "high"},
+    "pet": {"kind": "cat", "name": "kitty"},
+    "pets": {"left": {"kind": "cat", "name": "a"}, "right": [{"kind": "dog", "friends": []}]},
+    "tree": {"a": [1, {"b": None}, "x"]},
+    "trees": [{"a": {"b": []}}],
     "blob": "_w==",
 }
-LEFT_OUT = ("nothing", "many", "names", "by_color", "by_number", "loose", "maybe", "userName", "class", "blob")
+LEFT_OUT = frozenset(
+    [
+        "nothing",
+        "many",
+        "names",
+        "by_color",
+        "by_number",
+        "loose",
+        "maybe",
+        "userName",
+        "class",
+        "blob",
+        "bigger",
+        "by_level",
+        "pet",
+        "pets",
+        "tree",
+        "trees",
+    ]
+)
 SHORT = {key: value for key, value in SENT.items() if key not in LEFT_OUT}
 REMOTE = ["wrong", "leaf", "blue"]
 
@@ -85,7 +110,7 @@ export async function main(base: string, full: EverythingInput, short: Everythin
 USE_PY = """
 from __future__ import annotations
 import asyncio, json, sys
-from client import EverythingInput, Circle, Fail, RemoteError, Repeat, Seen, Square, Torture
+from client import Cat, EverythingInput, Circle, Fail, RemoteError, Repeat, Seen, Square, Torture
 
 async def main(base: str, full: str, short: str) -> list[object]:
     seen: list[object] = []
@@ -95,6 +120,7 @@ async def main(base: str, full: str, short: str) -> list[object]:
             answer = await torture.everything(EverythingInput.model_validate_json(text))
             seen.append(answer.model_dump(mode="json", by_alias=True))
         everything = EverythingInput.model_validate_json(full)
+        everything.pet = Cat(name="kitty")  # its kind is a constant
         async with torture.repeat(Repeat(everything=everything, times=2)) as items:
             async for item in items:
                 seen.append(item.model_dump(mode="json", by_alias=True))

@@ -11,6 +11,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, Field, PlainSerializer, WithJsonSchema, computed_field
+from typing_extensions import TypeAliasType
 
 from antiphon import App, Caller, ChannelOptions, MessageError
 
@@ -49,6 +50,20 @@ class Square(BaseModel):
     side: float
 
 
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+    name: str
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    friends: list[Annotated[Cat | Dog, Field(discriminator="kind")]] = []
+
+
+Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+Tree = TypeAliasType("Tree", "dict[str, Tree] | list[Tree] | str | int | None")
+
+
 @dataclass
 class Point:
     x: int
@@ -83,6 +98,12 @@ class Everything(BaseModel):
     nested: Pair[Pair[Point]]
     user_name: str = Field(default="ann", alias="userName")
     class_: str = Field(default="x", alias="class")
+    bigger: BigInt = 2**60
+    by_level: dict[Level, str] = {}
+    pet: Pet = Dog()
+    pets: Pair[Pet] | None = None
+    tree: Tree = None
+    trees: list[dict[str, Tree]] = []
     blob: Annotated[bytes, Field(json_schema_extra={"contentEncoding": "base64"})] = b""
 
     model_config = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}

@@ -73,7 +73,7 @@ def visit(schema: Any, see: Callable[[Mapping[str, Any]], None]) -> None:
     for key, value in schema.items():
         if key in NAMED and isinstance(value, Mapping):
             inner: list[Any] = list(value.values())
-        elif key in MANY or (key == "items" and isinstance(value, list)):
+        elif key in MANY or key == "prefixItems" or (key == "items" and isinstance(value, list)):
             inner = list(value)
         else:
             inner = [value] if key in ONE or key == "items" else []

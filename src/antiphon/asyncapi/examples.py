@@ -62,6 +62,13 @@ def _head(payload: Schema) -> dict[str, Any]:
     }
 
 
+def _is_of(value: Any, schema: Schema) -> bool:
+    """Whether a default has the type it is sent in: of a field with a serializer or a decoder it may be another."""
+    kinds = schema.get("type")
+    allowed = kinds if isinstance(kinds, list) else [kinds]
+    return kinds is None or any(isinstance(value, _TYPES.get(str(kind), object)) for kind in allowed)
+
+
 class _Maker:
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
@@ -75,9 +82,10 @@ class _Maker:
         for key in ("examples", "enum"):
             if schema.get(key):
                 return schema[key][0]
-        for key in ("const", "default"):
-            if key in schema:
-                return schema[key]
+        if "const" in schema:
+            return schema["const"]
+        if "default" in schema and _is_of(schema["default"], schema):
+            return schema["default"]
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 return self._first(schema[key], depth)
@@ -174,6 +182,16 @@ class _Maker:
     def _null(self, schema: Schema, depth: int) -> Any:
         return None
 
+
+_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+}
 
 _KINDS: Final[Mapping[str, Any]] = {
     "object": _Maker._object,

@@ -12,7 +12,7 @@ from antiphon.dependencies import topics_of
 from antiphon.routing.route import APIWebSocketRoute
 
 from .draft07 import Schema
-from .schemas import Mode
+from .schemas import Mode, qualified
 from .section import Section
 from .topics import author_examples, doc_of, events_of
 
@@ -45,7 +45,7 @@ def _message(section: Section, kind: Any, mode: Mode) -> str:
     schema = section.schemas.of(kind, adapter, mode)
     direction = tags.Direction.IN if mode == "validation" else tags.Direction.OUT
     own = tags.literal_tags(kind, TAG, direction) if tags.is_message_class(kind) else None
-    name = str(own[0] if own else getattr(kind, "__name__", "message"))
+    name = own[0] if own else qualified(str(getattr(kind, "__name__", "message")))
     payload = _tag_demanded(section.schemas.resolved(schema), own, mode)
     named = section.schemas.name(schema)
     key = f"{name}.received" if mode == "validation" else name

@@ -5,16 +5,17 @@ A document is described twice: the first time only to learn which types there ar
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import DefsRef, GenerateJsonSchema, JsonSchemaMode
 
-from .draft07 import Schema, draft07
+from .draft07 import Schema, draft07, visit
 
 Mode = Literal["validation", "serialization"]
 
@@ -69,7 +70,7 @@ class Draft07(GenerateJsonSchema):
         made = super().get_defs_ref(core_mode_ref)
         choices = self._prioritized_defsref_choices[made]
         core_ref, mode = core_mode_ref
-        name = DefsRef(self.normalize_name(_qualified(str(core_ref))).replace("__", "_"))
+        name = DefsRef(re.sub("_{2,}", "_", self.normalize_name(qualified(str(core_ref)))))
         title = "Input" if mode == "validation" else "Output"
         choices[:2] = [name, DefsRef(f"{name}-{title}")]
         return made
@@ -83,10 +84,34 @@ def _loose(schema: Schema) -> Schema:
     }
 
 
-def _qualified(core_ref: str) -> str:
-    """`package.module.Outer.Inner:123[...]` as `Outer.Inner[...]`."""
-    parts = re.split(r"([\][,])", core_ref)
-    return "".join(_without_module(part.rsplit(":", 1)[0]) for part in parts)
+MEMBERS_SHOWN: Final = 3
+"""Of a union inside a generic class's name."""
+
+
+def qualified(text: str) -> str:
+    """`package.module.Outer.Inner:123[...]` as `Outer.Inner[...]`, a union as `A | B`, and nothing of `Annotated`."""
+    head, bracket, rest = text.partition("[")
+    if not bracket or head.startswith(("'", '"')):
+        return _without_module(text.rsplit(":", 1)[0])
+    kind = _without_module(head.rsplit(":", 1)[0])
+    inner = [qualified(one) for one in _arguments(rest.rpartition("]")[0])]
+    if kind in ("Annotated", "Union", "Optional"):
+        members = inner[:1] if kind == "Annotated" else inner
+        more = len(members) - MEMBERS_SHOWN
+        return " | ".join([*members[:MEMBERS_SHOWN], *([f"{more} more"] if more > 0 else [])])
+    return f"{kind}[{', '.join(inner)}]"
+
+
+def _arguments(text: str) -> list[str]:
+    """What stands between commas, of which those in brackets or quotes are none."""
+    found, depth = [""], 0
+    for part in re.findall(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", text, re.DOTALL):
+        depth += (part in "[({") - (part in "])}")
+        if part == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += part
+    return [one.strip() for one in found]
 
 
 def _without_module(name: str) -> str:
@@ -95,6 +120,59 @@ def _without_module(name: str) -> str:
         if ".".join(words[:count]) in sys.modules:
             return ".".join(words[count:]).rpartition("<locals>.")[2]
     return words[-1]
+
+
+def _mend(schema: Schema, named: Mapping[str, Any]) -> None:
+    """What pydantic's schemas leave out, or say otherwise than it validates."""
+    if isinstance(schema.get("discriminator"), Mapping):
+        _demand_tags(schema, named)
+    if "$ref" in schema.get("propertyNames", ()):
+        keys = named.get(schema["propertyNames"]["$ref"][len(PLACE) :], {})
+        values = keys.get("enum", [keys["const"]] if "const" in keys else [])
+        if any(not isinstance(value, str) for value in values):  # names in JSON are text
+            schema["propertyNames"] = {"enum": [json.dumps(value).strip('"') for value in values]}
+
+
+def _demand_tags(union: Schema, named: Mapping[str, Any]) -> None:
+    """The field that tells a union's members apart is required in each of them: pydantic takes none without it."""
+    key = union["discriminator"]["propertyName"]
+    for choice in union.get("oneOf", ()):
+        member = named.get(choice["$ref"][len(PLACE) :], {}) if "$ref" in choice else choice
+        required = member.get("required", [])
+        if key in member.get("properties", {}) and key not in required:
+            member["required"] = [name for name in member["properties"] if name in (key, *required)]
+
+
+def _same_both_ways(named: Mapping[str, Any]) -> dict[str, str]:
+    """New names for classes that `_mend` has made the same in both directions: one class, one name."""
+    stems = {name.removesuffix("-Input") for name in named if name.endswith("-Input")}
+    stems = {stem for stem in stems if f"{stem}-Output" in named and stem not in named}
+    while True:  # they may refer to each other: all are taken for the same until one is not
+        same = {f"{stem}-{way}": stem for stem in stems for way in ("Input", "Output")}
+        left = {
+            stem for stem in stems if _renamed(named[f"{stem}-Input"], same) == _renamed(named[f"{stem}-Output"], same)
+        }
+        if left == stems:
+            return same
+        stems = left
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """The same with references to other names."""
+    if isinstance(value, list):
+        return [_renamed(one, names) for one in value]
+    if not isinstance(value, dict):
+        return value
+    ref = value.get("$ref")
+    if isinstance(ref, str) and ref[len(PLACE) :] in names:
+        value = {**value, "$ref": PLACE + names[ref[len(PLACE) :]]}
+    return {key: _renamed(one, names) for key, one in value.items()}
+
+
+def _titled(schema: Schema) -> Schema:
+    """A generic class's title as its author would write it."""
+    title = schema.get("title", "")
+    return {**schema, "title": qualified(title)} if "[" in title else schema
 
 
 class Schemas:
@@ -122,8 +200,15 @@ class Schemas:
             (index, key[1], self._wanted[key]) for index, key in enumerate(keys)
         ]
         found, rest = TypeAdapter.json_schemas(inputs, schema_generator=Draft07, ref_template=PLACE + "{model}")
-        self._made = {key: draft07(found[index, key[1]]) for index, key in enumerate(keys)}
-        self._named = {name: draft07(schema) for name, schema in rest.get("$defs", {}).items()}
+        named = rest.get("$defs", {})
+        parts: list[Any] = []
+        for schema in (*found.values(), *named.values()):
+            visit(schema, parts.append)
+        for one in parts:
+            _mend(one, named)
+        same = _same_both_ways(named)
+        self._made = {key: _renamed(draft07(found[index, key[1]]), same) for index, key in enumerate(keys)}
+        self._named = {same.get(name, name): _renamed(_titled(draft07(schema)), same) for name, schema in named.items()}
 
     def resolved(self, schema: Schema) -> Schema:
         """The schema itself where this is a reference to one."""

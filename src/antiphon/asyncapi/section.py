@@ -99,4 +99,4 @@ def told(text: str) -> dict[str, str]:
 
 def fit(name: str) -> str:
     """The name as a key, which takes no spaces and no slashes."""
-    return re.sub(r"[^\w.\-]", "_", name, flags=re.ASCII) or "_"
+    return re.sub(r"[^\w.\-]+", "_", name, flags=re.ASCII) or "_"

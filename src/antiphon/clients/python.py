@@ -27,8 +27,14 @@ MEMBERS: Final = frozenset(
 ) | frozenset(("close", "events", "details", "detail", "content", "tell", "tells_recovered"))
 """Of the class `Client`: a message of such a name gets a `_` behind it."""
 
-IMPORTS: Final = "import datetime\nimport decimal\nimport uuid\n"
-MODELS: Final = "from pydantic import ConfigDict, Field\n"
+IMPORTS: Final = "import datetime\nimport decimal\nimport typing\nimport uuid\n"
+MODELS: Final = "from pydantic import Field\nfrom typing_extensions import TypeAlias, TypeAliasType\n"
+EARLY: Final = """if typing.TYPE_CHECKING:
+    {name}: TypeAlias = {shown}
+else:
+    {name} = TypeAliasType({name!r}, {shown})
+"""
+"""A type that names itself: Pyright knows it in the first form alone, pydantic in the second."""
 CALL: Final = "timeout: float | None = -1, queue: bool | None = None"
 HOW: Final = "timeout=timeout, queue=queue"
 
@@ -44,7 +50,7 @@ def python(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     classes = [_client(shape, names[shape.name], models) for shape in shapes]
     runtime = runtime_py().replace("\nimport asyncio\n", f"\n{IMPORTS}import asyncio\n", 1)
     runtime = runtime.replace("\nfrom pydantic import", f"\n{MODELS}from pydantic import", 1)
-    text = "\n\n".join([runtime, *models.texts, *models.rebuilt, *classes])
+    text = "\n\n".join([runtime, *models.texts, *models.aliases, *models.rebuilt, *classes])
     return {"client.py": re.sub(r"\n{4,}", "\n\n\n", re.sub(r"\n+(?=class )", "\n\n\n", text))}
 
 
@@ -55,11 +61,21 @@ class Models:
         words = set(re.findall(r"[A-Za-z_]\w*", f"{_code(runtime_py())} {MODELS} {IMPORTS}"))
         self.names: TypeNames = TypeNames(prefix, taken={*words, *dir(builtins), *keyword.kwlist})
         self.texts: list[str] = []
+        self._aliases: dict[str, str] = {}
         self._known: dict[str, str] = {}
         self._named = {name: self.names.new(class_name(name)) for name in schemas_of(document)}
         self._known |= {_shape(name, schema): self._named[name] for name, schema in schemas_of(document).items()}
         for name, schema in schemas_of(document).items():
-            self.texts.append(self._declared(self._named[name], schema))
+            self._declare(self._named[name], schema)
+
+    @property
+    def aliases(self) -> Iterator[str]:
+        """Types that are no classes, for behind these. One that names itself or a later one is read when it is used."""
+        waiting = dict(self._aliases)
+        for name, shown in self._aliases.items():
+            is_early = any(re.search(rf"\b{other}\b", shown) for other in waiting)
+            del waiting[name]
+            yield EARLY.format(name=name, shown=repr(shown)) if is_early else f"{name} = {shown}\n"
 
     @property
     def rebuilt(self) -> list[str]:
@@ -74,7 +90,7 @@ class Models:
             self._known[key] = name
         if key not in self._known:
             self._known[key] = name = self.names.new(class_name(wanted))
-            self.texts.append(self._declared(name, schema))
+            self._declare(name, schema)
         return self._known[key]
 
     def _with_tag(self, wanted: str, schema: Schema) -> str | None:
@@ -117,14 +133,14 @@ class Models:
         wanted = schema.get("format") or meant
         return FORMATS.get(str(wanted)) or SCALARS.get(str(kind), "Any")
 
-    def _declared(self, name: str, schema: Schema) -> str:
+    def _declare(self, name: str, schema: Schema) -> None:
         if not schema.get("properties"):
-            return f"{name} = {self.type(schema, name)}\n"
-        lines = [f"class {name}(BaseModel):", *_docstring(schema.get("description", ""), "    ")]
-        lines.append("    model_config = ConfigDict(populate_by_name=True, protected_namespaces=())")
+            self._aliases[name] = self.type(schema, name)
+            return
+        lines = [f"class {name}(GeneratedModel):", *_docstring(schema.get("description", ""), "    ")]
         for key, one in schema["properties"].items():
             lines.append("    " + self._field(name, key, one, required=key in schema.get("required", ())))
-        return "\n".join([*lines, ""])
+        self.texts.append("\n".join([*lines, ""]))
 
     def _field(self, owner: str, key: str, schema: Schema, *, required: bool) -> str:
         shown = self.type(schema, f"{owner}_{key}")
@@ -137,7 +153,7 @@ class Models:
             default = repr(schema["const"])
         elif required:
             return f"{attribute}: {shown}" + (f" = Field({alias})" if alias else "")
-        elif isinstance(schema, Mapping) and isinstance(schema.get("default"), bool | int | str) and shown in PLAIN:
+        elif isinstance(schema, Mapping) and type(schema.get("default")).__name__ == shown and shown in PLAIN:
             default = repr(schema["default"])
         else:
             shown, default = (shown if shown.endswith("None") or shown == "Any" else f"{shown} | None"), "None"

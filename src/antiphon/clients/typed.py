@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast, get_origin
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from .runtime import Client, Recovered
 
 T = TypeVar("T", covariant=True)
+
+
+class GeneratedModel(BaseModel):
+    """A class of messages, or of their parts."""
+
+    model_config = ConfigDict(populate_by_name=True, protected_namespaces=())
+
+    def model_post_init(self, context: Any, /) -> None:
+        """A constant is sent also where nobody named it: the server may tell classes apart by it."""
+        for name, field in type(self).model_fields.items():
+            if isinstance(field.default, str) and get_origin(field.annotation) is Literal:
+                self.model_fields_set.add(name)
 
 
 class TypedClient(Client[T]):

@@ -326,10 +326,11 @@ class Writer:
 
     def _of_object(self, schema: Schema, indent: str) -> str:
         more = schema.get("additionalProperties")
-        rest = "" if more is None or more is False else f"Readonly<Record<string, {self.type(more, indent)}>>"
+        # No Record: a type may name itself in an index signature only.
+        rest = "" if more is None or more is False else f"{{ readonly [key: string]: {self.type(more, indent)} }}"
         if schema.get("properties"):
             return self._object(schema, indent) + (f" & {rest}" if rest else "")
-        return rest or "Readonly<Record<string, unknown>>"
+        return rest or "{ readonly [key: string]: unknown }"
 
 
 FAULTS: Final = "readonly { readonly loc: readonly (string | number)[]; readonly type: string; readonly msg: string }[]"
@@ -372,7 +373,11 @@ def _key(name: str) -> str:
 
 
 def _grouped(text: str) -> str:
-    return f"({text})" if " " in text and not text.startswith("{") else text
+    """In parentheses where it is more than one word or one object."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "x", text)
+    while (shorter := re.sub(r"{[^{}]*}", "x", bare)) != bare:
+        bare = shorter
+    return f"({text})" if " " in bare else text
 
 
 def _comment(text: str, indent: str, call: CallShape | None = None) -> list[str]:
