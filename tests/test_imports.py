@@ -21,6 +21,7 @@ VOCABULARY = frozenset(
         "shown",
         "masking",
         "tags",
+        "rawbytes",
         "tagged",
         "heartbeat",
         "identity",

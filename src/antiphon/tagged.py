@@ -17,6 +17,7 @@ from typing_extensions import is_typeddict
 
 from . import tags
 from .exceptions import InvalidMessage, RegistrationError, UndeclaredMessage
+from .rawbytes import check_no_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -100,7 +101,9 @@ def tagged(kind: Any, where: str) -> Tagged:
     found = own or (tags.class_tag(kind),)
     for problem in filter(None, map(tags.problem_of, found)):
         raise RegistrationError(f"{where}: {name_of(kind)}: {problem}")
-    return Tagged(kind, found, own is not None, _adapter(kind, where))
+    adapter = _adapter(kind, where)
+    check_no_bytes(adapter, where)
+    return Tagged(kind, found, own is not None, adapter)
 
 
 def _adapter(kind: Any, where: str) -> TypeAdapter[Any]:

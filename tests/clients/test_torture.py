@@ -61,27 +61,9 @@ SENT: dict[str, Any] = {
     "trees": [{"a": {"b": []}}],
     "blob": "_w==",
 }
-LEFT_OUT = frozenset(
-    [
-        "nothing",
-        "many",
-        "names",
-        "by_color",
-        "by_number",
-        "loose",
-        "maybe",
-        "userName",
-        "class",
-        "blob",
-        "bigger",
-        "by_level",
-        "pet",
-        "pets",
-        "tree",
-        "trees",
-    ]
-)
-SHORT = {key: value for key, value in SENT.items() if key not in LEFT_OUT}
+LEFT_OUT = ("nothing", "many", "names", "by_color", "by_number", "loose", "maybe", "userName", "class", "blob")
+DEFAULTED = ("bigger", "by_level", "pet", "pets", "tree", "trees")
+SHORT = {key: value for key, value in SENT.items() if key not in (*LEFT_OUT, *DEFAULTED)}
 REMOTE = ["wrong", "leaf", "blue"]
 
 USE_TS = """

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from typing_extensions import TypedDict
 
 from antiphon import (
+    APIRouter,
     App,
     Caller,
     Channel,
@@ -18,6 +19,7 @@ from antiphon import (
     Depends,
     MessageError,
     MessageRouter,
+    Path,
     RegistrationError,
     RegistrationWarning,
     WebSocket,
@@ -25,6 +27,7 @@ from antiphon import (
 )
 from antiphon.messages.shape import AnswerKind
 from antiphon.routing.channel import ChannelRoute
+from antiphon.routing.include import flatten
 
 T = TypeVar("T")
 
@@ -352,6 +355,53 @@ def test_handlers_stay_what_they_are() -> None:
     chat = channel()
     assert chat.on(_say) is _say
     assert chat.on("other")(_no_message) is _no_message
+
+
+def test_a_caller_of_nothing_is_told_and_one_of_anything_is_not(recwarn: pytest.WarningsRecorder) -> None:
+    async def bare(caller: Caller) -> None: ...  # type: ignore[type-arg]
+    async def meant(caller: Caller[Any]) -> None: ...
+
+    with pytest.warns(RegistrationWarning, match=r"bare: parameter 'caller' is a Caller that names nothing"):
+        channel().on("bare")(bare)
+    channel().on("meant")(meant)
+    assert not recwarn
+
+
+def test_a_path_parameter_without_a_placeholder_is_told_also_of_channels() -> None:
+    app = App()
+    with pytest.warns(RegistrationWarning, match=r"room: parameter 'tea' is read from the path, and '/x' has no {tea}"):
+
+        @app.channel("/x")
+        async def room(websocket: WebSocket, tea: Annotated[str, Path()]) -> AsyncIterator[None]:
+            yield
+
+    den = app.add_channel("/den")
+
+    @den.on("say")
+    async def say(tea: Annotated[str, Path()]) -> None: ...
+
+    with pytest.warns(RegistrationWarning, match=r"say: parameter 'tea' is read from the path, and '/den' has no"):
+        next(route for route in app.routes if isinstance(route, ChannelRoute) and route.channel is den).program()
+
+
+def test_a_path_parameter_may_be_in_the_prefix_of_a_router() -> None:
+    router = APIRouter()
+
+    @router.channel("/x")
+    async def room(websocket: WebSocket, tea: Annotated[str, Path()]) -> AsyncIterator[None]:
+        yield
+
+    app = App()
+    app.include_router(router, prefix="/{tea}")
+    next(route for route in flatten(app.routes) if isinstance(route, ChannelRoute)).program()
+
+
+def test_a_parameter_that_is_always_its_default_is_told() -> None:
+    with pytest.warns(RegistrationWarning, match=r"room: parameter 'pages' .*so it always has its default"):
+
+        @App().channel("/x")
+        async def room(websocket: WebSocket, pages: list[int] | None = None) -> AsyncIterator[None]:
+            yield
 
 
 class Strict(BaseModel):

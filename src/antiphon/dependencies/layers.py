@@ -353,6 +353,13 @@ class LayerAnalysis(Analysis):
                 kind = hints.class_of(found.type)
                 if kind is not None and (maker := self._made.get(kind)) is not None:
                     self._made_for.append((where, found.type))
+                    if getattr(kind, "__parameters__", ()) and found.type is kind:
+                        name = kind.__name__
+                        warn_about(
+                            call,
+                            f"{where} is a {name} that names nothing: write {name}[...] with the classes it is for, or "
+                            f"{name}[Any]",
+                        )
                     return Depends(maker, scope="connection")
                 if self._is_yielded(found.type):
                     return Injection(parameter.name, Injected.YIELDED, object, EMPTY)

@@ -410,6 +410,12 @@ class Analysis:
                     f"{where} of type {found.type!r} would be read from a body, and a WebSocket has none; "
                     "mark it with Query(), Header(), Cookie() or Depends()"
                 )
+            if call is self._source.call:  # a dependency may serve HTTP routes, too
+                warn_about(
+                    call,
+                    f"{where} of type {found.type!r} would be read from a body, and a WebSocket has none, so it always "
+                    "has its default: mark it with Query(), Header() or Cookie()",
+                )
         convert = location is Location.HEADER and getattr(found.marker, "convert_underscores", True)
         reader = build_reader(
             name=parameter.name,

@@ -7,6 +7,7 @@ from typing import Any
 
 from antiphon.hub import Topics
 
+from .inspection import describe
 from .params import Location
 from .plan import Call, Plan, path_names
 from .values import FieldReader
@@ -18,7 +19,8 @@ def unfilled(plan: Plan) -> Iterator[tuple[Call, str]]:
     for step in (*plan.steps, plan.endpoint):
         for reader in step.readers:
             if isinstance(reader, FieldReader) and reader.location is Location.PATH and names.isdisjoint(reader.keys):
-                yield step.call, reader.keys[0]
+                known = step.label == describe(step.call)
+                yield step.call if known else plan.endpoint.call, reader.keys[0]
 
 
 def topics_of(plan: Plan) -> tuple[Topics[Any], ...]:

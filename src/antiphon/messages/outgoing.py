@@ -15,7 +15,7 @@ from antiphon import tags
 from antiphon.exceptions import RegistrationError, UndeclaredMessage
 
 from .options import Wire
-from .typecodec import Codec, codec_of, shown_type
+from .typecodec import Codec, codec_of, sent_codec_of, shown_type
 
 
 class Outgoing:
@@ -126,7 +126,9 @@ def event_problem(member: Any, wire: Wire) -> str | None:
 def _outgoing(member: Any, wire: Wire, where: str) -> Outgoing:
     own = tags.literal_tags(member, wire.tag, tags.Direction.OUT) or ()
     tag = own[0] if own else tags.class_tag(member)
-    return Outgoing(tag, own or (tag,), codec_of(member, where), wire, writes_tag=bool(own) and wire.content is None)
+    return Outgoing(
+        tag, own or (tag,), sent_codec_of(member, where), wire, writes_tag=bool(own) and wire.content is None
+    )
 
 
 def check_distinct(outgoing: Iterable[Outgoing], where: str) -> tuple[Outgoing, ...]:

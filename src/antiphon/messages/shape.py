@@ -26,7 +26,7 @@ from antiphon.gate.rates import Rate
 from .errors import MessageError, is_error_class
 from .options import ChannelOptions, Wire
 from .outgoing import Outgoing, check_distinct, event_problem, outgoing_of
-from .typecodec import Codec, codec_of, shown_type
+from .typecodec import Codec, codec_of, sent_codec_of, shown_type
 
 
 class AnswerKind(enum.Enum):
@@ -189,7 +189,7 @@ def _errors(errors: tuple[Any, ...], label: str) -> tuple[type[MessageError], ..
             raise RegistrationError(f"{label}: errors= takes subclasses of MessageError, not {error!r}")
         if codes.setdefault(error.code, error) is not error:
             raise RegistrationError(f"{label}: two errors have the code {error.code!r}")
-        codec_of(error, label)
+        sent_codec_of(error, label)
     return tuple(codes.values())
 
 
@@ -328,10 +328,10 @@ def _answer(
                 f"{shown_type(bare)}"
             )
         items = (get_args(bare) or (Any,))[0] if declared is not inspect.Parameter.empty else Any
-        return AnswerKind.STREAM, codec_of(items, where), ()
+        return AnswerKind.STREAM, sent_codec_of(items, where), ()
     if declared in (inspect.Parameter.empty, None, type(None), NoReturn):
         return AnswerKind.ACK, None, ()
-    codec = codec_of(declared, where)
+    codec = sent_codec_of(declared, where)
     members = [one for one in tags.members(declared) if tags.bare(one) is not type(None)]
     if all(tags.is_message_class(one) and event_problem(one, wire) is None for one in members):
         return AnswerKind.EVENT, codec, tuple(one for member in members for one in outgoing_of(member, wire, where))

@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from antiphon.connection import codec
 from antiphon.connection.typed import adapter_of, failures
 from antiphon.exceptions import InvalidMessage, RegistrationError, UndeclaredMessage
+from antiphon.rawbytes import check_no_bytes
 from antiphon.tags import bare, members
 
 
@@ -91,6 +92,13 @@ def codec_of(annotation: Any, where: str) -> PydanticCodec:
         raise RegistrationError(f"{where}: {exc}") from None
     except (PydanticUserError, PydanticUndefinedAnnotation) as exc:  # a name in a field's annotation that is not there
         raise RegistrationError(f"{where}: {shown_type(annotation)} cannot be validated: {exc.message}") from None
+
+
+def sent_codec_of(annotation: Any, where: str) -> PydanticCodec:
+    """As `codec_of`, of what is written. Raises RegistrationError also for bytes that would be written as text."""
+    made = codec_of(annotation, where)
+    check_no_bytes(made.adapter, where)
+    return made
 
 
 def shown_type(annotation: Any) -> str:

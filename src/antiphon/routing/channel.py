@@ -28,6 +28,7 @@ from antiphon.types import ANSWER_KEY, DECLARED_EXTENSION, WRITE_KEY, Receive, S
 
 from . import endpoint as runner
 from .context import NOTHING, Overrides, OverridesProvider, overrides_of
+from .errors import warn_of_missing_path_parameters
 from .route import APIWebSocketRoute
 
 MOST_VARIANTS: Final = 16
@@ -163,7 +164,7 @@ class ChannelRoute(APIWebSocketRoute):
         return made
 
     def _made(self, overrides: Mapping[Any, Any], limits: Limits) -> Runnable:
-        return Runnable(
+        made = Runnable(
             self.channel.blueprint,
             tuple(self.channel.registered()),
             path=self.path_format,
@@ -172,6 +173,9 @@ class ChannelRoute(APIWebSocketRoute):
             overrides=overrides,
             limits=limits,
         )
+        if self.dependency_overrides_provider is not None and not overrides:  # it is an app's: no prefix comes
+            warn_of_missing_path_parameters(made.plan, [one.call for one in made.described])
+        return made
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As the base; a channel with a subprotocol serves only who offers it."""

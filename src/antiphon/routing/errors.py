@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.convertors import CONVERTOR_TYPES
@@ -95,12 +95,13 @@ def check_endpoint(endpoint: Callable[..., Any]) -> None:
         raise RegistrationError(f"a WebSocket endpoint must be an `async def`, but {describe(endpoint)} is a `def`")
 
 
-def warn_of_missing_path_parameters(plan: Plan) -> None:
-    """Warn of `Path()` parameters that the path does not have.
+def warn_of_missing_path_parameters(plan: Plan, handlers: Iterable[Callable[..., Any]] = ()) -> None:
+    """Warn of `Path()` parameters that the path does not have, also those that the connection reads for `handlers`.
 
     Not an error: an app that is mounted below `/{tenant}` may read `tenant`.
     """
-    for call, name in unfilled(plan):
+    for reading, name in unfilled(plan):
+        call = next((one for one in (reading, *handlers) if name in inspect.signature(one).parameters), reading)
         warn_about(
             call,
             f"{describe(call)}: parameter {name!r} is read from the path, and {plan.source.path!r} has no {{{name}}}",
