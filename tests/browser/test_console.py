@@ -27,6 +27,7 @@ class Say(BaseModel):
 
     text: Annotated[str, Field(max_length=20)]
     loud: bool = False
+    mood: str | None = None
 
 
 class Count(BaseModel):
@@ -97,9 +98,11 @@ async def test_messages_are_sent_answered_streamed_cancelled_and_marked(browser:
         await expect(page.locator("#fields .fault").first).to_contain_text("at most 20 characters")
         await page.get_by_label("text").fill("hello")
         await page.get_by_label("loud").check()
+        await page.get_by_label("mood").fill("fine")
         await page.get_by_label("text").press("Control+Enter")
         await expect(log.filter(has_text="to say")).to_have_count(2)
         await expect(log.filter(has_text='"text": "HELLO"')).to_have_count(2)  # what was sent, and what came
+        await expect(log.filter(has_text='"mood": "fine"')).to_have_count(1)
         await expect(page.locator("#fields .fault").first).to_be_empty()
         await expect(page.locator("#position")).to_contain_text("Position in room/7: 1-")
         await page.get_by_role("button", name="count", exact=True).click()

@@ -28,6 +28,8 @@ function resolved(schema, depth = 0) {
   if (!schema || typeof schema !== "object" || depth > 9) return {};
   if (schema.$ref) return resolved(at(schema.$ref), depth + 1);
   if (schema.allOf?.length === 1) return { ...resolved(schema.allOf[0], depth + 1), ...schema, allOf: undefined };
+  const some = schema.anyOf?.filter((one) => one.type !== "null"); // what may be null is left out when it is empty
+  if (some?.length === 1) return { ...resolved(some[0], depth + 1), ...schema, anyOf: undefined };
   return schema;
 }
 
