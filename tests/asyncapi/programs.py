@@ -157,6 +157,8 @@ class Left(TypedDict):
 class Everything(BaseModel):
     """Every kind of field."""
 
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     identity: UUID
     at: datetime
     day: date

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 
 import pytest
 from pydantic import BaseModel, Field, create_model
@@ -173,6 +173,21 @@ def test_a_union_in_a_generic_class_has_the_name_of_its_members_and_their_tags_a
     assert {one["payload"]["title"] for one in messages(made, "x").values()} == {"Book[Cat | Dog]"}
     names = messages(made, "x")["Book_Cat_Dog_.received"]["payload"]["properties"]["by_level"]["propertyNames"]
     assert names == {"enum": ["1", "2"]}
+
+
+def test_unions_that_begin_alike_have_short_names_that_differ() -> None:
+    tags: list[Any] = [Literal[f"k{number}"] for number in range(40)]
+    kinds = [create_model(f"K{number}", kind=(tag, ...)) for number, tag in enumerate(tags)]
+    first, second = (Annotated[Union[*some], Field(discriminator="kind")] for some in (kinds[:30], kinds[:-1]))
+
+    app = App()
+
+    @app.websocket("/x", sends=create_model("Both", first=(Book[first], ...), second=(Book[second], ...)))  # type: ignore[valid-type]
+    async def x(websocket: WebSocket) -> None: ...
+
+    made = [name for name in content(app)["components"]["schemas"] if name.startswith("Book")]
+    assert len(set(made)) == 2
+    assert max(map(len, made)) < 40
 
 
 def test_two_classes_of_one_name_are_told_apart_by_what_is_around_them() -> None:

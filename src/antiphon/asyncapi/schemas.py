@@ -5,6 +5,7 @@ A document is described twice: the first time only to learn which types there ar
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -73,6 +74,9 @@ class Draft07(GenerateJsonSchema):
         name = DefsRef(re.sub("_{2,}", "_", self.normalize_name(qualified(str(core_ref)))))
         title = "Input" if mode == "validation" else "Output"
         choices[:2] = [name, DefsRef(f"{name}-{title}")]
+        if len(made) > LONGEST_NAME and "[" in core_ref:  # two unions may begin alike
+            whole = hashlib.sha256(re.sub(r":\d+", "", core_ref).encode()).hexdigest()[:6]
+            choices[2:2] = [DefsRef(f"{name}{whole}"), DefsRef(f"{name}{whole}-{title}")]
         return made
 
 
@@ -84,6 +88,8 @@ def _loose(schema: Schema) -> Schema:
     }
 
 
+LONGEST_NAME: Final = 60
+"""Of what pydantic makes where a short name has two owners: a digest is shorter."""
 MEMBERS_SHOWN: Final = 3
 """Of a union inside a generic class's name."""
 
