@@ -38,6 +38,10 @@ def chat() -> App:
     async def count() -> AsyncIterator[int]:
         yield 1
 
+    @chat.on("length")
+    async def length(message: Say) -> int:
+        return len(message.text)
+
     return app
 
 
@@ -56,6 +60,13 @@ def test_without_await_too() -> None:
         ann.request(Say(text="hi"))
         assert ann.receive_until("presence_diff")["joins"] == {"ann": ["ann"]}
         assert ann.receive_as(Said) == Said(text="hi")
+
+
+async def test_an_answer_with_data_that_nobody_expected_says_how_to_get_it() -> None:
+    async with Server(chat()) as server, server.channel("/tea?name=ann") as ann:
+        with pytest.raises(AssertionError, match=r"got 2: pass its type, as in request\(message, int\)"):
+            await ann.request({"type": "length", "text": "hi"})
+        assert await ann.request({"type": "length", "text": "hi"}, int) == 2
 
 
 async def test_a_request_that_is_answered_with_a_stream_says_so() -> None:
