@@ -146,12 +146,13 @@ def description(text: str) -> str:
         found = f"{found} {sentence}".strip()
         if len(found) > 40:
             break
-    return found.removesuffix(":")
+    return found.removesuffix(":").replace('"', "'")  # the theme writes it between double quotes as it is
 
 
 def mended(html: str) -> str:
-    """What the generator writes and no screen reader can name: line anchors, open boxes of a list, empty headers."""
-    html = re.sub(r'<a id="(__codelineno-[\w-]+)"[^>]*></a>', r'<span id="\1"></span>', html)
+    """Without what no screen reader can name: anchors of lines (a page had some twice), open boxes, empty headers."""
+    html = re.sub(r'<a id="__codelineno-[^>]*></a>', "", html)
+    html = re.sub(r'<span id="__span-[^"]*"', "<span", html)
     html = html.replace('<input type="checkbox" disabled', '<input type="checkbox" aria-label="to do" disabled')
     return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import itertools
 import re
 import shutil
 import threading
@@ -46,7 +47,17 @@ AXE = """async (rules) => {
     const found = await axe.run(document, { runOnly: rules, resultTypes: ["violations"] });
     return [found.violations.map(({ id, nodes }) => [id, nodes[0].html]), found.passes.length];
 }"""
-MADE_FROM = ("*.md", "*.toml", "docs/**/*", "examples/**/*", "src/**/*.py", "src/**/*.md", "scripts/site.py")
+MADE_FROM = (
+    "*.md",
+    "*.toml",
+    "docs/**/*",
+    "examples/**/*",
+    "src/**/*.py",
+    "src/**/*.md",
+    "benchmarks/*.md",
+    "tests/*.md",
+    "scripts/site.py",
+)
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +90,7 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.asyncio(loop_scope="session")
-async def test_axe_finds_nothing_in_either_scheme_and_a_phone_is_wide_enough(
-    browser: Browser, address: str, path: str
-) -> None:
+async def test_axe_finds_nothing_in_either_scheme(browser: Browser, address: str, path: str) -> None:
     axe = (tools() / "axe-core" / "axe.min.js").read_text()
     backgrounds = []
     for scheme, rules in RULES.items():
@@ -94,14 +103,49 @@ async def test_axe_finds_nothing_in_either_scheme_and_a_phone_is_wide_enough(
         assert violations == [], scheme
         assert passes == 1 if scheme == "dark" else passes > 10
         backgrounds.append(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert len(set(backgrounds)) == len(backgrounds)
-    await page.set_viewport_size({"width": 360, "height": 740})
-    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
-    wide = (
-        "document.querySelector('article').append(Object.assign(document.createElement('hr'), {style: 'width: 400px'}))"
-    )
-    await page.evaluate(wide)
-    assert await page.evaluate("document.documentElement.scrollWidth") > 360
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_every_page_fits_a_phone_and_all_its_text_can_be_read_in_either_scheme(
+    browser: Browser, site: Path, address: str
+) -> None:
+    given = articles(site)
+    given["wide"] = '<article><hr style="width: 400px"></article>'
+    given["faint"] = '<article><p class="faint" style="color: #888">hm</p></article>'
+    given["dim"] = '<article><p class="dim" style="color: #555">hm</p></article>'
+    page = await (await browser.new_context(viewport={"width": 390, "height": 844})).new_page()
+    await page.goto(f"{address}/index.html")
+    found = await page.evaluate((ROOT / "tests/browser/every_page.js").read_text(), given)
+    assert [fault.rpartition(":")[0] for fault in found["faults"]] == [
+        "wide",
+        "faint: contrast 3.54 in default",
+        "dim: contrast 2.62 in slate",
+    ]
+    assert found["kinds"] > 200
+
+
+def articles(site: Path) -> dict[str, str]:
+    """By page, without pictures: the theme bounds their width, and each would be fetched."""
+    found = {}
+    for path in sorted(site.rglob("*.html")):
+        [article] = re.findall("<article.*</article>", path.read_text(), re.DOTALL)
+        found[str(path.relative_to(site))] = re.sub("<img[^>]*>", "", article)
+    return found
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_keyboard_scrolls_a_table_that_is_too_wide_and_no_other(browser: Browser, address: str) -> None:
+    page = await (await browser.new_context(viewport={"width": 390, "height": 844})).new_page()
+    await page.goto(f"{address}/docs/hub.html")
+    wide = page.locator("article [tabindex='0']:has(table)")
+    await expect(wide).not_to_have_count(0)
+    await wide.first.focus()
+    await page.keyboard.press("ArrowRight")
+    await page.wait_for_function("document.activeElement.scrollLeft > 0")
+    await page.set_viewport_size({"width": 1600, "height": 844})
+    await expect(wide).to_have_count(0)
 
 
 @pytest.mark.asyncio(loop_scope="session")
@@ -152,11 +196,11 @@ class Head(HTMLParser):
 
 def test_every_page_has_a_language_a_title_of_its_own_a_description_and_one_main_part(site: Path) -> None:
     titles: dict[str, Path] = {}
-    for path in sorted((site / "docs").rglob("*.html")):
+    for path in sorted(site.rglob("*.html")):
         text = path.read_text()
         head = Head(text)
         [title] = re.findall(r"<title>(.*?)</title>", text)
-        assert title not in titles, f"{path} and {titles[title]}"
+        assert title not in titles, f"{path} and {titles[title]}: {title}"
         titles[title] = path
         assert head.attribute("html", "lang") == ["en"], path
         [description] = head.attribute("meta", "content", name="description")
@@ -164,4 +208,14 @@ def test_every_page_has_a_language_a_title_of_its_own_a_description_and_one_main
         assert 20 < len(description) < 300, f"{path}: {description}"
         assert len(head.attribute("main", "class")) == len(re.findall(r"<h1\b", text)) == 1, path
         assert all(head.attribute("img", "alt")), path
-    assert len(titles) > 60
+    assert len(titles) > 100
+
+
+def test_no_page_skips_a_level_of_headings_or_has_an_anchor_twice(site: Path) -> None:
+    for path in sorted(site.rglob("*.html")):
+        head = Head(path.read_text())
+        levels = [int(tag[1]) for tag, _ in head.tags if re.fullmatch("h[1-6]", tag)]
+        steps = list(itertools.pairwise(levels))
+        assert all(next <= before + 1 for before, next in steps), f"{path}: {levels}"
+        ids = [str(given["id"]) for _, given in head.tags if given.get("id")]
+        assert len(ids) == len(set(ids)), f"{path}: {sorted({one for one in ids if ids.count(one) > 1})}"
