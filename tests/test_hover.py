@@ -1,9 +1,10 @@
-"""The examples that an editor shows for a public name run, and the names that are used most have one."""
+"""The examples that an editor shows for a public name run, and each class and function has one."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import builtins
 import importlib
 import inspect
 import logging
@@ -115,7 +116,13 @@ def names() -> dict[str, Any]:
     app = antiphon.App(hub=antiphon.Hub(topics=[rooms]))
     given |= {"app": app, "hub": hub, "jwt": jwt, "rooms": rooms, "chat": app.add_channel("/chat"), "SECRET": "x" * 32}
     app.add_websocket_route("/echo", echo)
-    others = {"application": lambda: None, "fastapi_app": app, "router": app.router, "handler": logging.StreamHandler()}
+    others = {
+        "logging": logging,
+        "application": lambda: None,
+        "fastapi_app": app,
+        "router": app.router,
+        "handler": logging.StreamHandler(),
+    }
     return given | others | {"sessions": {}, "verify": None, "websocket": None, "returning": False}
 
 
@@ -129,7 +136,7 @@ def test_the_example_of_a_name_runs(name: str, example: str) -> None:
     given = names()
     code = compile(example, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     if code.co_flags & inspect.CO_COROUTINE:  # it takes a connection: its names at least are there
-        assert set(code.co_names) - {"print"} <= {*given, *attributes(example)}
+        assert set(code.co_names) <= {*given, *dir(builtins), *attributes(example)}
         return
     try:
         exec(code, given)
@@ -147,9 +154,33 @@ def attributes(example: str) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.ExceptHandler) and node.name:
             found.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {str(node.module), *(one.name for one in node.names)}
     return found
 
 
 @pytest.mark.parametrize("name", USED_MOST)
 def test_a_name_that_is_used_most_has_an_example(name: str) -> None:
     assert examples(found(name)), f"help({name}) shows none"
+
+
+def test_every_class_and_function_has_an_example_of_its_own_or_of_the_class_it_inherits_from() -> None:
+    ours = {name: found(name) for name in public_names()}
+    classes = {value for value in ours.values() if isinstance(value, type)}
+    lacking = [name for name, value in ours.items() if lacks(value, classes) and not name.startswith(MADE_BY_OTHERS)]
+    assert lacking == []
+
+
+MADE_BY_OTHERS: Final = (
+    "antiphon.hub.backends.",  # the parts of a backend: docs/howto/write-a-backend.md is their example
+    "antiphon.testing.hub_contract.",  # and its suite
+)
+
+
+def lacks(value: object, classes: set[type]) -> bool:
+    if not isinstance(value, type | types.FunctionType) or not (value.__module__ or "").startswith("antiphon"):
+        return False  # a constant, or somebody else's
+    if isinstance(value, type):
+        shown = [value, *(base for base in value.__mro__[1:] if base in classes)]
+        return not getattr(value, "_is_protocol", False) and not any(map(examples, shown))
+    return not examples(value)

@@ -41,6 +41,15 @@ class WebSocketEndpoint(StarletteWebSocketEndpoint):
     """Set `encoding` to "text", "bytes" or "json", and override `on_connect`, `on_receive`, `on_disconnect`.
 
     Register the class with `websocket_route`. `on_disconnect` always runs, with the close code.
+
+        from antiphon.endpoints import WebSocketEndpoint
+
+        @app.websocket_route("/echo")
+        class Echo(WebSocketEndpoint):
+            encoding = "text"
+
+            async def on_receive(self, websocket: WebSocket, data: str) -> None:
+                await websocket.send_text(data)
     """
 
     async def dispatch(self) -> None:

@@ -28,7 +28,16 @@ __all__ = [
 
 
 class Refusal(enum.Enum):
-    """Why the gate refused somebody. The values are labels of a metric: few, fixed, and nobody's name."""
+    """Why the gate refused somebody. The values are labels of a metric: few, fixed, and nobody's name.
+
+    For example:
+
+        from antiphon.events import AccessRefused, Event, Refusal
+
+        def observe(event: Event) -> None:
+            if isinstance(event, AccessRefused) and event.reason is Refusal.RATE:
+                print("too fast:", event.path)
+    """
 
     ORIGIN = "origin"
     """A page of a site that may not connect."""
@@ -56,7 +65,18 @@ class Refusal(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events."""
+    """Base of all events.
+
+    For example:
+
+        from antiphon.events import ConnectionClosed, Event
+
+        def observe(event: Event) -> None:
+            if isinstance(event, ConnectionClosed):
+                print(event.path, event.code, event.duration)
+
+        config = ServerConfig(observers=(observe,))
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +163,14 @@ Observer: TypeAlias = Callable[[Event], None]
 
 
 class Observers:
-    """Several observers as one: each is told of every event, in order, and only once where it is named twice."""
+    """Several observers as one: each is told of every event, in order, and only once where it is named twice.
+
+    For example:
+
+        from antiphon.events import Observers
+
+        hub = Hub(observer=Observers(print, logging.info))
+    """
 
     def __init__(self, *observers: Observer) -> None:
         self._each: tuple[Observer, ...] = tuple(dict.fromkeys(one for given in observers for one in each_of(given)))

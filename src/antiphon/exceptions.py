@@ -99,6 +99,11 @@ class WebSocketDisconnected(WebSocketDisconnect, StarletteWebSocketDisconnected)
 
     Both a `WebSocketDisconnect` (so `except WebSocketDisconnect` always ends a loop) and a `RuntimeError` (which
     Starlette raises here). `code` and `reason` are those of the real end. `message` names the call that was attempted.
+
+        try:
+            await websocket.send_text("hi")
+        except WebSocketDisconnected as gone:
+            print(gone.code, gone.reason)
     """
 
     def __init__(self, message: str, *, code: int, reason: str | None = None) -> None:
@@ -110,12 +115,25 @@ class WebSocketDisconnected(WebSocketDisconnect, StarletteWebSocketDisconnected)
 
 
 class NotAccepted(RuntimeError):
-    """`receive_*` or `send_*` was called before `accept()`: a programming error, not a disconnect."""
+    """`receive_*` or `send_*` was called before `accept()`: a programming error, not a disconnect.
+
+    For example:
+
+        try:
+            await websocket.send_text("hi")
+        except NotAccepted:
+            await websocket.accept()
+    """
 
 
 class PeerError(Exception):
     """The peer sent a message that the endpoint did not ask for. Uncaught it closes with `close_code`, without a
-    traceback."""
+    traceback.
+
+        @app.exception_handler(PeerError)
+        async def refuse(websocket: WebSocket, error: PeerError) -> None:
+            await websocket.close(error.close_code, "mind the protocol")
+    """
 
     close_code: int
     close_reason: str
@@ -127,7 +145,15 @@ class PeerError(Exception):
 
 
 class TryAgainLater(Exception):
-    """Something the endpoint needs is away for now. Uncaught it closes with 1013, before accept with 503."""
+    """Something the endpoint needs is away for now. Uncaught it closes with 1013, before accept with 503.
+
+    For example:
+
+        from antiphon.exceptions import TryAgainLater
+
+        async def database() -> None:
+            raise TryAgainLater("the database is away")
+    """
 
 
 class WrongEncoding(PeerError, RuntimeError):
@@ -159,6 +185,11 @@ class InvalidJSON(PeerError, json.JSONDecodeError):
     """The peer sent a message that is not JSON. Closes with 1007.
 
     As `json.JSONDecodeError` it has `msg` (the fault), `doc` (the message) and `pos` (the character where).
+
+        try:
+            await websocket.receive_json()
+        except InvalidJSON as error:
+            await websocket.send_text(f"{error.msg} at {error.pos}")
     """
 
     close_code = 1007
@@ -193,6 +224,11 @@ class InvalidMessage(PeerError, ValueError):
     """The peer sent a message that is not JSON or does not fit the declared type. Closes with 1007.
 
     `errors()` lists its faults, as pydantic does, without the peer's input.
+
+        try:
+            await websocket.receive_as(Say)
+        except InvalidMessage as error:
+            await websocket.send_json(error.errors())
     """
 
     close_code = 1007
@@ -219,6 +255,11 @@ class UndeclaredMessage(TypeError):
 
     A value that is not of the type a handler's annotation promises, or an event of a class that no `Caller`, no typed
     topic and no `sends=` of the channel names.
+
+        try:
+            await rooms(room="7").publish(Say(text="hi"))  # declared are Said and Typing
+        except UndeclaredMessage as error:
+            print(error)
     """
 
 
@@ -257,6 +298,12 @@ class ParameterErrors(_Failures):
     Base of `RequestValidationError` and `WebSocketRequestValidationError`, as routes raise it. Uncaught it is a 422
     for HTTP routes, a denial or Close 1008 for WebSockets. `body` is the body that failed, for HTTP routes. The `ctx`
     of an error may hold an exception: encode with a fallback. `endpoint` names the function they were for.
+
+        from antiphon.exceptions import ParameterErrors
+
+        @app.exception_handler(ParameterErrors)
+        async def refuse(websocket: WebSocket, error: ParameterErrors) -> None:
+            await websocket.close(1008, str(error.errors()[0]["msg"]))
     """
 
     def __str__(self) -> str:
@@ -284,11 +331,26 @@ class ResponseValidationError(_Failures):
     (FastAPI's name).
 
     `errors()` lists every failure, `body` is the returned value, `endpoint` names the function.
+
+        from antiphon.exceptions import ResponseValidationError
+
+        @app.exception_handler(ResponseValidationError)
+        async def report(request: Request, error: ResponseValidationError) -> Response:
+            print(error.errors())
+            return Response(status_code=500)
     """
 
 
 class RegistrationError(RuntimeError):
-    """An endpoint or a dependency has a signature that can never be served. Raised when it is registered."""
+    """An endpoint or a dependency has a signature that can never be served. Raised when it is registered.
+
+    For example:
+
+        try:
+            app.websocket("/chat")(print)
+        except RegistrationError as error:
+            print(error)
+    """
 
 
 class ParameterDeclarationError(RegistrationError, AssertionError):
@@ -305,17 +367,35 @@ class DependencyScopeError(RegistrationError):
 
 class RegistrationWarning(UserWarning):
     """A declaration has an effect that its author hardly means. It is told where it is registered, else at its first
-    use, once."""
+    use, once.
+
+        import warnings
+
+        warnings.simplefilter("error", RegistrationWarning)  # in a test: none may be overlooked
+    """
 
 
 class GeneratorError(RuntimeError):
-    """A dependency with `yield` yielded twice, or not at all."""
+    """A dependency with `yield` yielded twice, or not at all.
+
+    For example:
+
+        async def session() -> AsyncIterator[str]:
+            yield "one"
+            yield "two"  # GeneratorError: a dependency yields once
+    """
 
 
 class MissingIdentity(HTTPException):
     """A parameter is annotated `Identity`, and nobody has said who it is: 401, after accept Close 3000.
 
     `note` is for the log: whose parameter it is. `is_mistake`: the route has no dependency that could say it.
+
+        from antiphon.exceptions import MissingIdentity
+
+        @app.exception_handler(MissingIdentity)
+        async def log_in_first(websocket: WebSocket, error: MissingIdentity) -> None:
+            await websocket.close(3000, "log in")
     """
 
     def __init__(self, note: str, *, is_mistake: bool = False) -> None:
@@ -325,4 +405,12 @@ class MissingIdentity(HTTPException):
 
 
 class MissingResourceError(RuntimeError):
-    """An endpoint asks by annotation for an object that this application does not have."""
+    """An endpoint asks by annotation for an object that this application does not have.
+
+    For example:
+
+        app = App()  # without hub=
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, hub: Hub) -> None: ...  # MissingResourceError when a client comes
+    """

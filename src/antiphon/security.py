@@ -48,14 +48,29 @@ __all__ = [
 
 class HTTPBasicCredentials(BaseModel):
     """The credentials that `HTTPBasic` found: `username`, `password`. Compare with `secrets.compare_digest` on the
-    encoded values."""
+    encoded values.
+
+        import secrets
+
+        from antiphon.security import HTTPBasicCredentials
+
+        def is_ann(login: HTTPBasicCredentials) -> bool:
+            return login.username == "ann" and secrets.compare_digest(login.password.encode(), b"sesame")
+    """
 
     username: str
     password: str
 
 
 class HTTPAuthorizationCredentials(BaseModel):
-    """An `Authorization` header, split at its first space into `scheme` and `credentials`."""
+    """An `Authorization` header, split at its first space into `scheme` and `credentials`.
+
+    For example:
+
+        from antiphon.security import HTTPAuthorizationCredentials
+
+        given = HTTPAuthorizationCredentials(scheme="Bearer", credentials="sesame")
+    """
 
     scheme: str
     credentials: str
@@ -91,7 +106,14 @@ class _Scheme(SecurityBase):
 
 
 def get_authorization_scheme_param(authorization_header_value: str | None) -> tuple[str, str]:
-    """Scheme and the rest of an `Authorization` header. A missing part is an empty string (FastAPI's helper)."""
+    """Scheme and the rest of an `Authorization` header. A missing part is an empty string (FastAPI's helper).
+
+    For example:
+
+        from antiphon.security import get_authorization_scheme_param
+
+        scheme, token = get_authorization_scheme_param("Bearer sesame")
+    """
     scheme, _, credentials = (authorization_header_value or "").partition(" ")
     return scheme, credentials.strip()
 
@@ -106,6 +128,14 @@ class HTTPBase(_Scheme):
     The header's scheme is not compared with `scheme`, which only names the challenge. As FastAPI. `scheme_name` (else
     the class's name) and `description` are for OpenAPI pages. With `auto_error=False` missing credentials give None
     instead of the 401.
+
+        from antiphon.security import HTTPAuthorizationCredentials, HTTPBase
+
+        scheme = HTTPBase(scheme="Token")
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, token: Annotated[HTTPAuthorizationCredentials, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -132,6 +162,14 @@ class HTTPBearer(HTTPBase):
 
     `bearerFormat`, `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import HTTPAuthorizationCredentials, HTTPBearer
+
+        scheme = HTTPBearer()
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, token: Annotated[HTTPAuthorizationCredentials, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -154,6 +192,14 @@ class HTTPDigest(HTTPBase):
 
     `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import HTTPAuthorizationCredentials, HTTPDigest
+
+        scheme = HTTPDigest()
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, login: Annotated[HTTPAuthorizationCredentials, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -172,6 +218,14 @@ class HTTPBasic(HTTPBase):
     tried to log in. Passwords are read as UTF-8, of which the ASCII that FastAPI takes is a part.
     `realm` is named in the challenge. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import HTTPBasic, HTTPBasicCredentials
+
+        scheme = HTTPBasic()
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, login: Annotated[HTTPBasicCredentials, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -232,6 +286,14 @@ class APIKeyQuery(_APIKey):
 
     `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import APIKeyQuery
+
+        scheme = APIKeyQuery(name="key")
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, key: Annotated[str, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -249,6 +311,14 @@ class APIKeyHeader(_APIKey):
 
     `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import APIKeyHeader
+
+        scheme = APIKeyHeader(name="X-Key")
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, key: Annotated[str, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def _where(self, connection: HTTPConnection) -> Mapping[str, str]:
@@ -260,6 +330,14 @@ class APIKeyCookie(_APIKey):
 
     `name` is the key's name there. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import APIKeyCookie
+
+        scheme = APIKeyCookie(name="session")
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, key: Annotated[str, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def _where(self, connection: HTTPConnection) -> Mapping[str, str]:
@@ -271,6 +349,14 @@ class OAuth2(_Scheme):
 
     `flows` are OpenAPI's, by name. `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import OAuth2
+
+        scheme = OAuth2()
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, header: Annotated[str, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -300,6 +386,14 @@ class OAuth2PasswordBearer(_OAuth2Bearer):
     `tokenUrl`, `refreshUrl` and `scopes` (names and their descriptions) are kept for OpenAPI pages. Nothing is
     fetched. `scheme_name` (else the class's name) and `description` are for OpenAPI pages. With `auto_error=False`
     missing credentials give None instead of the 401.
+
+        from antiphon.security import OAuth2PasswordBearer
+
+        scheme = OAuth2PasswordBearer(tokenUrl="/token")
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, token: Annotated[str, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -323,6 +417,14 @@ class OAuth2AuthorizationCodeBearer(_OAuth2Bearer):
     `authorizationUrl`, `tokenUrl`, `refreshUrl` and `scopes` (names and their descriptions) are kept for OpenAPI
     pages. Nothing is fetched. `scheme_name` (else the class's name) and `description` are for OpenAPI pages. With
     `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import OAuth2AuthorizationCodeBearer
+
+        scheme = OAuth2AuthorizationCodeBearer("https://login.example/authorize", "https://login.example/token")
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, token: Annotated[str, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -351,6 +453,14 @@ class OpenIdConnect(_Scheme):
 
     `openIdConnectUrl`, `scheme_name` (else the class's name) and `description` are for OpenAPI pages.
     With `auto_error=False` missing credentials give None instead of the 401.
+
+        from antiphon.security import OpenIdConnect
+
+        scheme = OpenIdConnect(openIdConnectUrl="https://login.example/.well-known/openid-configuration")
+
+        @app.websocket("/live")
+        async def live(websocket: WebSocket, header: Annotated[str, Depends(scheme)]) -> None:
+            await websocket.accept()
     """
 
     def __init__(
@@ -373,6 +483,12 @@ class OAuth2PasswordRequestForm:
 
     Needs python-multipart. The form's fields are attributes: `grant_type` ("password" or None), `username`,
     `password`, `client_id`, `client_secret`. `scopes` is the form's `scope`, split at spaces.
+
+        from antiphon.security import OAuth2PasswordRequestForm
+
+        @app.post("/token")
+        async def token(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> dict[str, str]:
+            return {"access_token": form.username, "token_type": "bearer"}
     """
 
     def __init__(

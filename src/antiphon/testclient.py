@@ -56,7 +56,17 @@ TURNS_TO_NOTICE = 10
 class WebSocketDenialResponse(  # type: ignore[misc]  # both bases can be pickled, each in its way
     starlette.testclient.WebSocketDenialResponse, WebSocketDisconnect
 ):
-    """The handshake was refused with an HTTP response: `status_code`, `headers`, `content`, `json()` as of httpx."""
+    """The handshake was refused with an HTTP response: `status_code`, `headers`, `content`, `json()` as of httpx.
+
+    For example:
+
+        def test_a_stranger_is_refused(client: TestClient) -> None:
+            try:
+                with client.websocket_connect("/live"):
+                    pass
+            except WebSocketDenialResponse as refused:
+                assert refused.status_code == 401
+    """
 
     code = 1006
     reason = ""
@@ -72,6 +82,11 @@ class WebSocketTestSession:
     has heard, has closed by itself, or its endpoint is over) and cancels any other. An exception that the application
     ended with, a `WebSocketDisconnect` included, is raised in the test: by the `receive_*` that waits for it, or at the
     end of the block.
+
+        def test_echo(client: TestClient) -> None:
+            with client.websocket_connect("/echo") as session:
+                session.send_text("hi")
+                assert session.receive_text() == "hi"
     """
 
     __test__ = False

@@ -86,7 +86,12 @@ class StopListener(Protocol):
 
 
 class Overflow(enum.Enum):
-    """The policy of a full outbox for one message more."""
+    """The policy of a full outbox for one message more.
+
+    For example:
+
+        hub = Hub(topics={"prices": TopicOptions(overflow=Overflow.CONFLATE, conflate_by="symbol")})
+    """
 
     DISCONNECT = "disconnect"
     DROP_OLDEST = "drop-oldest"
@@ -95,7 +100,13 @@ class Overflow(enum.Enum):
 
 
 class ClosedBy(enum.Enum):
-    """The side that ended a connection."""
+    """The side that ended a connection.
+
+    For example:
+
+        if (await websocket.wait_closed()).by is ClosedBy.NOBODY:
+            print("the connection was lost")
+    """
 
     PEER = "peer"
     US = "us"
@@ -108,6 +119,13 @@ class PreparedMessage:
 
     `payload` is a `str` (sent as a text frame) or `bytes` (a binary frame) and never changes. The other attributes are
     caches that a server fills on first need. A reader of None encodes and stores.
+
+        from antiphon.types import PreparedMessage, SupportsSink
+
+        def tell(receivers: list[SupportsSink]) -> None:
+            news = PreparedMessage("hello")  # encoded once
+            for receiver in receivers:
+                receiver.sink.offer(news, 1 << 20)
     """
 
     __slots__ = ("deflated", "frame", "payload")

@@ -64,7 +64,7 @@ def test_without_await_too() -> None:
 
 async def test_an_answer_with_data_that_nobody_expected_says_how_to_get_it() -> None:
     async with Server(chat()) as server, server.channel("/tea?name=ann") as ann:
-        with pytest.raises(AssertionError, match=r"got 2: pass its type, as in request\(message, int\)"):
+        with pytest.raises(AssertionError, match=r"got 2: pass its type: request\(message, int\)"):
             await ann.request({"type": "length", "text": "hi"})
         assert await ann.request({"type": "length", "text": "hi"}, int) == 2
 

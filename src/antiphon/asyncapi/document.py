@@ -34,7 +34,12 @@ VERSIONS: Final = ("3.0.0", "3.1.0")
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """The head of a document: the `title`, `version` and `description` of the API."""
+    """The head of a document: the `title`, `version` and `description` of the API.
+
+    For example:
+
+        info = Info(title="Chat", version="2.0", description="Rooms, with history.")
+    """
 
     title: str = "Antiphon"
     version: str = "0.1.0"
@@ -42,7 +47,12 @@ class Info:
 
 
 class Document:
-    """The document of the channels that `routes` serves, always of their state now."""
+    """The document of the channels that `routes` serves, always of their state now.
+
+    For example:
+
+        document = Document(app.routes, Info(title="Chat"))
+    """
 
     def __init__(self, routes: Sequence[BaseRoute], info: Info | None = None, prefix: str = "") -> None:
         """`info`: its head. `prefix` stands before every address: where the routes are mounted."""

@@ -26,6 +26,8 @@ class DocumentApp(Resource):
     """An ASGI app that answers with a document, for `add_route(path, it)` of ours, Starlette and FastAPI.
 
     `document`: the one that it shows, made anew when routes were added. Raises RuntimeError for scopes other than http.
+
+        app.add_route("/live.json", DocumentApp(Document(app.routes)))
     """
 
     def __init__(self, document: Document) -> None:

@@ -49,6 +49,13 @@ class Client(Generic[E]):
     `retry`: close codes from 4000 after which it still comes back. `address` may be a function that is called for each
     attempt. `positions`: the `positions` of an earlier client, by topic. `additional_headers` go with each handshake.
     Other keywords are those of `websockets.connect`. Belongs to the loop it was entered in.
+
+        from antiphon.clients.runtime import Client
+
+        async with Client("ws://localhost:8000/rooms/tea") as client:
+            await client.send({"text": "hello"})
+            async for event in client:
+                print(event)
     """
 
     tells_recovered = False

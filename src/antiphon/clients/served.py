@@ -72,6 +72,10 @@ class ReadOnlyText(Resource):
 
     Browsers keep the `text` and ask each time whether it has changed. `media_type` is its Content-Type. Raises
     RuntimeError for a scope other than http.
+
+        from antiphon.clients import ReadOnlyText
+
+        app.add_route("/robots.txt", ReadOnlyText("User-agent: *", "text/plain"))
     """
 
     def __init__(self, text: str, media_type: str) -> None:

@@ -12,7 +12,16 @@ MOST_TOPICS: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A `topic` was joined once more. `recovered`: everything missed was told (True), or not: load the state again."""
+    """A `topic` was joined once more. `recovered`: everything missed was told (True), or not: load the state again.
+
+    For example:
+
+        from antiphon.clients.runtime import Recovered
+
+        async for event in chat:  # a generated client
+            if isinstance(event, Recovered) and not event.recovered:
+                print("load the state again")
+    """
 
     topic: str
     recovered: bool

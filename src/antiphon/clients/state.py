@@ -11,7 +11,17 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientState:
-    """Where a client stands, by its `name`. A new object at each change."""
+    """Where a client stands, by its `name`. A new object at each change.
+
+    For example:
+
+        from antiphon.clients.runtime import Client, ClientState
+
+        def show(state: ClientState) -> None:
+            print(state.name, state.attempt)
+
+        Client("ws://localhost:8000/rooms/tea").watch(show)
+    """
 
     name: Literal["connecting", "open", "waiting", "closed", "unauthorized"]
     """The last two are for good. `unauthorized` means that a new token did not help (Close 3000, HTTP 401)."""

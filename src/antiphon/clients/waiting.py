@@ -21,6 +21,14 @@ class RemoteError(Exception):
     """An error that the server answered: its `code`, its `message` for people, its `detail` (None where it has none).
 
     Codes of our own are `closed`, `timeout`, `busy`, `too_slow`, `invalid_answer`.
+
+        from antiphon.clients.runtime import Client, RemoteError
+
+        async with Client("ws://localhost:8000/chat") as client:
+            try:
+                await client.request("say", {"text": ""})
+            except RemoteError as error:
+                print(error.code, error.message, error.detail)
     """
 
     def __init__(self, code: str, message: str, detail: Any = None) -> None:

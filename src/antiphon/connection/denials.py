@@ -30,7 +30,12 @@ _OFFERED_KEY: Final = "antiphon.offered"
 
 
 class Denials(enum.Enum):
-    """How a dependency, validation, the endpoint or the gate refuses a handshake."""
+    """How a dependency, validation, the endpoint or the gate refuses a handshake.
+
+    For example:
+
+        app = App(denials=Denials.CLOSE)  # a page reads why it was refused
+    """
 
     HTTP = "http"
     """With an HTTP response: the connection never opens. A page gets Close 1006 and no reason, as browsers have it."""

@@ -14,6 +14,8 @@ class ConnectionOptions:
     `App(connection_options=...)` sets them. Without an `App`, `scope["antiphon.connection_options"]` does, and a
     subclass of `WebSocket` with its attribute `options`. On antiphon's own server `ServerConfig` decides about
     `send_timeout`.
+
+        app = App(connection_options=ConnectionOptions(send_timeout=5, overflow=Overflow.DROP_NEWEST))
     """
 
     send_timeout: float = 20.0

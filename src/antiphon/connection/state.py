@@ -47,6 +47,9 @@ class Closed:
 
     `code` is 1006 when it was lost, 1005 when a Close frame carried no code (RFC 6455 §7.1.5). `reason` is the Close
     frame's, or empty. `by` says who sent that frame first.
+
+        closed = await websocket.wait_closed()
+        print(closed.code, closed.reason, closed.by)
     """
 
     code: int

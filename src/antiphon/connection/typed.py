@@ -35,7 +35,13 @@ INVALID_SECONDS: Final = 60.0
 
 
 class OnInvalid(enum.Enum):
-    """The policy of `iter_as` for a message that is not JSON or does not fit the type."""
+    """The policy of `iter_as` for a message that is not JSON or does not fit the type.
+
+    For example:
+
+        async for message in websocket.iter_as(Say, on_invalid=OnInvalid.REPLY):
+            print(message.text)
+    """
 
     CLOSE = "close"
     """Raise `InvalidMessage`, which closes with 1007 unless the endpoint catches it. The iteration is over."""

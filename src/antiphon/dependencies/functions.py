@@ -47,7 +47,14 @@ def Security(
     scope: DependsScope | None = None,
     max_concurrency: int | None = None,
 ) -> Any:
-    """`Depends` that also demands OAuth2 scopes, which everything below it finds in `SecurityScopes` (FastAPI's)."""
+    """`Depends` that also demands OAuth2 scopes, which everything below it finds in `SecurityScopes` (FastAPI's).
+
+    For example:
+
+        @app.websocket("/orders")
+        async def orders(websocket: WebSocket, who: Annotated[Identity, Security(jwt, scopes=["orders:read"])]) -> None:
+            await websocket.accept()
+    """
     return params.Security(dependency, use_cache=use_cache, scope=scope, scopes=scopes, max_concurrency=max_concurrency)
 
 
@@ -108,6 +115,10 @@ def Body(
     """Read a parameter from the JSON body of an HTTP request (FastAPI's `Body`). A WebSocket has none.
 
     Several, or `embed=True`: each is one key of the object. `options` and errors as for `Query`.
+
+        @app.post("/say")
+        async def say(text: Annotated[str, Body(embed=True)]) -> int:
+            return len(text)  # of {"text": "hi"}: 2
     """
     return params.Body(default, embed=embed, media_type=media_type, **options)
 
@@ -118,7 +129,14 @@ def Form(
     media_type: str = "application/x-www-form-urlencoded",
     **options: Unpack[ParamOptions],
 ) -> Any:
-    """Read a parameter from the form of an HTTP request (FastAPI's `Form`). Needs python-multipart."""
+    """Read a parameter from the form of an HTTP request (FastAPI's `Form`). Needs python-multipart.
+
+    For example:
+
+        @app.post("/login")
+        async def login(name: Annotated[str, Form()]) -> str:
+            return name
+    """
     return params.Form(default, media_type=media_type, **options)
 
 
@@ -128,5 +146,9 @@ def File(
     """Read uploaded files of an HTTP request (FastAPI's `File`): as `UploadFile`, or their content as `bytes`.
 
     Needs python-multipart.
+
+        @app.post("/pictures")
+        async def keep(picture: Annotated[bytes, File()]) -> int:
+            return len(picture)
     """
     return params.File(default, media_type=media_type, **options)

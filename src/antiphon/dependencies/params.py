@@ -225,7 +225,16 @@ class Security(Depends):
 
 
 class SecurityScopes:
-    """The OAuth2 scopes demanded on the way to a dependency. Injected by annotation."""
+    """The OAuth2 scopes demanded on the way to a dependency. Injected by annotation.
+
+    For example:
+
+        from antiphon.security import SecurityScopes
+
+        async def user(needed: SecurityScopes) -> None:
+            if "orders:read" in needed.scopes:
+                raise HTTPException(403)
+    """
 
     def __init__(self, scopes: Sequence[str] | None = None) -> None:
         self.scopes: list[str] = list(scopes or ())
@@ -233,6 +242,15 @@ class SecurityScopes:
 
 
 class SecurityBase:
-    """Base of the security schemes. A scheme is run once per set of scopes rather than once per connection."""
+    """Base of the security schemes. A scheme is run once per set of scopes rather than once per connection.
+
+    For example:
+
+        from antiphon.security import SecurityBase
+
+        class Badge(SecurityBase):
+            async def __call__(self, connection: Request) -> str | None:
+                return connection.headers.get("x-badge")
+    """
 
     scheme_name: str

@@ -18,6 +18,11 @@ class UploadFile(StarletteUploadFile):
 
     Needs the package python-multipart. The parameter gets the object that Starlette's form parser has made. It is
     closed with the response. `filename` and `headers` are the form part's, `size` is in bytes.
+
+        @app.post("/pictures")
+        async def keep(picture: UploadFile) -> str | None:
+            print(len(await picture.read()))
+            return picture.filename
     """
 
     @classmethod

@@ -75,6 +75,8 @@ async def renew(connection: HTTPConnection, identity: Identity) -> Identity:
 
     Raises RuntimeError where no user was admitted, `WebSocketException` 3003 for another user's identity, and the
     errors of `admit`.
+
+        await renew(websocket, Identity(user="ann", expires_at=time.time() + 900))
     """
     before: Identity | None = connection.scope.get(IDENTITY_KEY)
     if before is None:

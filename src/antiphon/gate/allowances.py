@@ -21,7 +21,12 @@ _told: set[str] = set()
 
 
 class Per(enum.Flag):
-    """The owner of a bucket. `Per.USER | Per.TOPIC`: each user in each topic."""
+    """The owner of a bucket. `Per.USER | Per.TOPIC`: each user in each topic.
+
+    For example:
+
+        posting = Rate("2/second", per=Per.USER | Per.TOPIC)
+    """
 
     CONNECTION = enum.auto()
     """Each connection, of any user."""

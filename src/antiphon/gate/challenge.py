@@ -48,6 +48,11 @@ class InvalidToken(HTTPException):
     A `verify` function raises it. After accept it closes with 3000. `note` is for the log alone: one short line on the
     token's fault, without the token. The peer is told `detail`. `reason` is the label under which it is counted
     (`AccessRefused`).
+
+        async def verify(token: str) -> Identity:
+            if token != "sesame":
+                raise InvalidToken("not the word")  # for the log
+            return Identity(user="ann")
     """
 
     def __init__(self, note: str, *, detail: str = "Invalid token", reason: Refusal = Refusal.TOKEN_INVALID) -> None:

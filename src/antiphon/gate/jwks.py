@@ -42,6 +42,9 @@ class JWKS:
     `http://` is for this machine, or with `plain_http=True` for a network of yours. `fetch` fetches in place of ours,
     for a proxy or a client certificate: an async function of the address. `clock` gives seconds, for tests. Raises
     TypeError and ValueError for arguments that cannot work.
+
+        keys = JWKS("https://login.example.com/.well-known/jwks.json", refresh=600, timeout=2)
+        jwt = JWT(keys=keys, algorithms=["RS256"], audience="live")
     """
 
     def __init__(

@@ -83,7 +83,12 @@ def _site(scheme: str, host: str, port: str | None) -> Site | None:
 
 
 class Foreign(enum.Enum):
-    """The treatment of a page of another site that is not listed."""
+    """The treatment of a page of another site that is not listed.
+
+    For example:
+
+        app = App(origins=Origins(allowed=["https://app.example"], foreign=Foreign.WITHOUT_CREDENTIALS))
+    """
 
     REFUSE = "refuse"
     WITHOUT_CREDENTIALS = "without-credentials"

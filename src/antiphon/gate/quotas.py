@@ -35,7 +35,12 @@ SHARES_KEY: Final = "antiphon.quota_shares"
 
 
 class Over(enum.Enum):
-    """The policy of a `Quota` for a connection too many."""
+    """The policy of a `Quota` for a connection too many.
+
+    For example:
+
+        one_screen = Quota(connections_per_user=1, over=Over.REPLACE)
+    """
 
     REFUSE = "refuse"
     """429 with Retry-After. Close 1013 where a page is to read it, as behind `FIRST_MESSAGE`."""
@@ -44,7 +49,12 @@ class Over(enum.Enum):
 
 
 class WhileAway(enum.Enum):
-    """The policy of a `Quota` while the hub's backend cannot be asked."""
+    """The policy of a `Quota` while the hub's backend cannot be asked.
+
+    For example:
+
+        strict = Quota(connections_per_user=5, while_away=WhileAway.CLOSED)
+    """
 
     OPEN = "open"
     """Each process counts its own connections alone."""

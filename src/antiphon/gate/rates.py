@@ -36,7 +36,12 @@ TOO_FAST: Final = "too fast"
 
 
 class OverRate(enum.Enum):
-    """The treatment of a message that is too much."""
+    """The treatment of a message that is too much.
+
+    For example:
+
+        app = App(rates=[Rate("20/second", over=OverRate.CLOSE)])  # or `CLOSE` alone
+    """
 
     WAIT = "wait"
     """It waits until it is not, and nothing is read meanwhile: the peer is slowed down (backpressure). Close 3008 where
@@ -60,6 +65,12 @@ class TooFast(WebSocketException):
     """`Rate.spend` says that it is too much. On a channel error `rate_limited`. Uncaught elsewhere Close 1008.
 
     `retry_after` is in seconds.
+
+        posting = Rate("2/second", over=REPLY)
+        try:
+            await posting.spend(websocket)
+        except TooFast as error:
+            await websocket.send_text(f"wait {error.retry_after:.0f} s")
     """
 
     def __init__(self, retry_after: float) -> None:

@@ -20,6 +20,12 @@ def note_refusal(scope: Scope, reason: Refusal) -> None:
     """Tell the server's observers and the app's hub's that the connection of this scope was refused something.
 
     Each is told once, also where it observes both. Called in the connection's event loop. Never raises.
+
+        from antiphon.events import Refusal
+
+        async def open_hours(websocket: WebSocket) -> None:
+            note_refusal(websocket.scope, Refusal.SCOPE)
+            raise HTTPException(403, "we open at nine")
     """
     event = AccessRefused(path=scope.get("path", ""), reason=reason)
     for observer in observers_of(scope):

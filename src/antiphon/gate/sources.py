@@ -37,7 +37,13 @@ FIRST_KEY: Final = "antiphon.first_message"
 
 
 class TokenSource(ABC):
-    """A place where a token may be. `HEADER`, `SUBPROTOCOL`, `COOKIE(name)`, `QUERY(name)`, `FIRST_MESSAGE()`."""
+    """A place where a token may be. `HEADER`, `SUBPROTOCOL`, `COOKIE(name)`, `QUERY(name)`, `FIRST_MESSAGE()`.
+
+    For example:
+
+        places: list[TokenSource] = [HEADER, SUBPROTOCOL, COOKIE("session")]
+        logged_in = WebSocketBearer(places)
+    """
 
     @property
     @abstractmethod
@@ -100,7 +106,12 @@ allowed there, and Kubernetes' form takes them.
 
 @dataclass(frozen=True, slots=True)
 class COOKIE(TokenSource):
-    """The cookie of this `name`. Browsers send it from pages of any site: let `origins` stand before it."""
+    """The cookie of this `name`. Browsers send it from pages of any site: let `origins` stand before it.
+
+    For example:
+
+        logged_in = WebSocketBearer([COOKIE("session")])
+    """
 
     name: str
 
@@ -123,6 +134,8 @@ class QUERY(TokenSource):
     """The query parameter of this `name`. Addresses end up in logs and histories: for tokens that live seconds.
 
     antiphon's logs mask its values under any name.
+
+        invited = WebSocketBearer([QUERY("invite")])
     """
 
     name: str
@@ -149,6 +162,8 @@ class FIRST_MESSAGE(TokenSource):
     Accepts the connection and waits for `timeout` seconds. A message that comes later, is binary, is larger than a
     token or is no token is answered with Close 3000. The endpoint's own `accept()` then does nothing. `subprotocol` is
     answered if the client offers it. None: the first of them that is no token. Stands last among the sources.
+
+        logged_in = WebSocketBearer([FIRST_MESSAGE(timeout=5)])  # {"type": "auth", "token": "…"}
     """
 
     timeout: float = 10.0

@@ -34,7 +34,12 @@ RECOVERED_BYTES: Final = 256 << 10
 
 
 class OnOutage(Enum):
-    """The policy of a call on the hub while the backend cannot be reached."""
+    """The policy of a call on the hub while the backend cannot be reached.
+
+    For example:
+
+        hub = Hub("redis://localhost", on_outage=OnOutage.WAIT, outage_timeout=10)
+    """
 
     RAISE = "raise"
     """`BackendUnavailable`, at once."""

@@ -6,13 +6,26 @@ from antiphon.exceptions import PeerError, TryAgainLater
 
 
 class HubError(Exception):
-    """Base of everything the hub raises on its own account."""
+    """Base of everything the hub raises on its own account.
+
+    For example:
+
+        try:
+            await hub.publish("news", "hello")
+        except HubError as error:
+            print(error)
+    """
 
 
 class InvalidTopic(HubError, ValueError):
     """A topic name that is empty, too long, or holds characters a name must not hold.
 
     `topic` is the given name, `fault` is its fault.
+
+        try:
+            await hub.publish("", "hello")
+        except InvalidTopic as error:
+            print(error.topic, error.fault)
     """
 
     def __init__(self, topic: object, fault: str) -> None:
@@ -36,7 +49,15 @@ class InvalidPosition(PeerError, HubError, ValueError):
 
 
 class UnencodableData(HubError, TypeError):
-    """Data (or presence info) that has no form on the wire. Raised before anything is sent."""
+    """Data (or presence info) that has no form on the wire. Raised before anything is sent.
+
+    For example:
+
+        try:
+            await hub.publish("news", {"number": print})
+        except UnencodableData as error:
+            print(error)
+    """
 
 
 class UnencodableCharacters(PeerError, UnencodableData):
@@ -53,7 +74,15 @@ class UndeclaredTopic(HubError, RuntimeError):
 
 
 class UnknownBackend(HubError, ValueError):
-    """A hub URL whose scheme names no backend, or one that the backend cannot read."""
+    """A hub URL whose scheme names no backend, or one that the backend cannot read.
+
+    For example:
+
+        try:
+            Hub("reddis://localhost")
+        except UnknownBackend as error:
+            print(error)
+    """
 
 
 class UnsupportedBackend(HubError, RuntimeError):
@@ -61,7 +90,17 @@ class UnsupportedBackend(HubError, RuntimeError):
 
 
 class Revoked(HubError):
-    """An identity that `hub.revoke` has taken back: 401 at the door, 3000 once the connection is accepted."""
+    """An identity that `hub.revoke` has taken back: 401 at the door, 3000 once the connection is accepted.
+
+    For example:
+
+        from antiphon.hub import Revoked
+
+        try:
+            await hub.admit(websocket, Identity(user="ann", issued_at=0))
+        except Revoked as error:
+            print(error)
+    """
 
 
 class HubNotRunning(HubError, RuntimeError):
@@ -72,6 +111,13 @@ class AlreadyJoined(HubError, RuntimeError):
     """A connection joined a topic in which it is already: it would get every message twice.
 
     Raised on entering the second membership. The first one stays.
+
+        async with hub.join("news", websocket):
+            try:
+                async with hub.join("news", websocket):
+                    print("never reached")
+            except AlreadyJoined:
+                print("the first membership stays")
     """
 
 
@@ -80,6 +126,11 @@ class BackendUnavailable(HubError, TryAgainLater, ConnectionError):
 
     `message` is for a log. `uncertain` is True when the request had left before the connection broke: it may or may not
     have been done.
+
+        try:
+            await hub.publish("news", "hello")
+        except BackendUnavailable as away:
+            print(away.uncertain)  # True: it may have been published
     """
 
     def __init__(self, message: str, *, uncertain: bool = False) -> None:
@@ -88,7 +139,17 @@ class BackendUnavailable(HubError, TryAgainLater, ConnectionError):
 
 
 class SlowSubscriber(HubError):
-    """A `hub.subscribe` loop did not keep up and the topic's policy is `Overflow.DISCONNECT`."""
+    """A `hub.subscribe` loop did not keep up and the topic's policy is `Overflow.DISCONNECT`.
+
+    For example:
+
+        try:
+            async with hub.subscribe("news") as messages:
+                async for message in messages:
+                    await asyncio.sleep(10)
+        except SlowSubscriber:
+            print("subscribe again, with the last position")
+    """
 
 
 def _shown(value: object) -> str:

@@ -95,7 +95,19 @@ class BackendCalled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendLost(Event):
-    """The connection to the backend broke."""
+    """The connection to the backend broke.
+
+    For example:
+
+        from antiphon.events import Event
+        from antiphon.hub.events import BackendLost
+
+        def observe(event: Event) -> None:
+            if isinstance(event, BackendLost):
+                print("the backend is away")
+
+        hub = Hub("redis://localhost", observer=observe)
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubStats:
-    """Figures of a hub: the present state, and counters since it was made. This process only."""
+    """Figures of a hub: the present state, and counters since it was made. This process only.
+
+    For example:
+
+        stats = hub.stats()
+        print(stats.connected, stats.connections, stats.published)
+    """
 
     backend: str
     """Its URL, without password."""

@@ -58,6 +58,10 @@ class Membership(OnlyAsyncWith):
 
     Made by `hub.join(...)`. Use it as `async with`. The block's end leaves, and so does the end of the connection,
     whichever is first.
+
+        async with hub.join("news", websocket, history=20) as membership:
+            print(membership.position, membership.recovered)
+            await websocket.wait_closed()
     """
 
     __slots__ = (
@@ -141,6 +145,10 @@ class Subscription(Membership, Generic[D_co]):
 
     The iteration ends when the block or the hub does. Raises `SlowSubscriber` when the loop falls behind by more than
     `outbox_bytes` under `Overflow.DISCONNECT`.
+
+        async with hub.subscribe("news", history=20) as messages:
+            async for message in messages:
+                print(message.data)
     """
 
     __slots__ = ("_queue",)

@@ -26,7 +26,15 @@ D = TypeVar("D", default=Any)
 
 
 class MessageKind(Enum):
-    """The kind of news in a `Message`."""
+    """The kind of news in a `Message`.
+
+    For example:
+
+        async with hub.subscribe("news") as messages:
+            async for message in messages:
+                if message.kind is MessageKind.RESYNC:
+                    print("messages may be missing: load the state again")
+    """
 
     MESSAGE = "message"
     """`data` was published."""
@@ -45,6 +53,10 @@ class Message(Generic[D_co]):
 
     `data` is the published value: str, bytes, or the JSON form of anything else. `kind` tells published messages from
     the hub's own news. `offset` and `epoch` say where it stands in the topic's history.
+
+        async with hub.subscribe("news") as messages:
+            async for message in messages:
+                print(message.topic, message.data, message.offset)
     """
 
     topic: str
@@ -61,7 +73,13 @@ class Message(Generic[D_co]):
 
 
 class History(list[Message[D]]):
-    """A list of `messages` of a topic, oldest first, with its `position`, and `recovered`."""
+    """A list of `messages` of a topic, oldest first, with its `position`, and `recovered`.
+
+    For example:
+
+        history = await hub.history("news", limit=10)
+        print([message.data for message in history], history.position)
+    """
 
     def __init__(self, messages: Iterable[Message[D]], position: Position | None, recovered: bool) -> None:
         super().__init__(messages)

@@ -76,7 +76,14 @@ def _invalid(fault: str) -> ValueError:
 
 
 class Keep(NamedTuple):
-    """How much history a topic keeps. The hub passes it with every call. A backend need not remember it."""
+    """How much history a topic keeps. The hub passes it with every call. A backend need not remember it.
+
+    For example:
+
+        from antiphon.hub.backends import Keep
+
+        keep = Keep(size=100, ttl=300.0)
+    """
 
     size: int
     """Newest entries kept. At least 1."""
@@ -85,7 +92,14 @@ class Keep(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One published message as the backend sees it."""
+    """One published message as the backend sees it.
+
+    For example:
+
+        from antiphon.hub.backends import Entry
+
+        entry = Entry(data=b"hello", position=Position(offset=42, epoch="9f"))
+    """
 
     data: bytes
     """Opaque. Delivered unchanged."""
@@ -94,7 +108,14 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A contiguous part of a topic's history."""
+    """A contiguous part of a topic's history.
+
+    For example:
+
+        from antiphon.hub.backends import Page
+
+        nothing_missed = Page(entries=[], position=Position(offset=42, epoch="9f"), recovered=True)
+    """
 
     entries: Sequence[Entry]
     """In the order published."""
@@ -112,7 +133,14 @@ class Page(NamedTuple):
 
 
 class Track(NamedTuple):
-    """One connection's presence in a topic."""
+    """One connection's presence in a topic.
+
+    For example:
+
+        from antiphon.hub.backends import Track
+
+        track = Track(ref="c1", user="ann", meta=b'{"name":"Ann"}')
+    """
 
     ref: str
     """Names the connection's membership. Never used twice, by any process."""
@@ -143,7 +171,14 @@ class Note(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A member's state after a change. Empty `metas` means it left."""
+    """A member's state after a change. Empty `metas` means it left.
+
+    For example:
+
+        from antiphon.hub.backends import Change
+
+        ann_left = Change(version=8, user="ann", metas=())
+    """
 
     version: int
     """Grows with every change of a topic, also across the topic's being forgotten meanwhile."""
@@ -156,7 +191,14 @@ class Change(NamedTuple):
 
 
 class Roster(NamedTuple):
-    """All members of a topic. Contains every change up to `version` and none behind it."""
+    """All members of a topic. Contains every change up to `version` and none behind it.
+
+    For example:
+
+        from antiphon.hub.backends import Roster
+
+        roster = Roster(version=7, members={"ann": (b'{"name":"Ann"}',)})
+    """
 
     version: int
     members: Mapping[str, tuple[bytes, ...]]

@@ -60,7 +60,12 @@ def check_member(name: str, value: object, kind: type[Enum]) -> None:
 
 
 class Framing(Enum):
-    """The form of a published message on a socket."""
+    """The form of a published message on a socket.
+
+    For example:
+
+        hub = Hub(topics={"room/*": TopicOptions(history=100, framing=Framing.EVENT)})
+    """
 
     RAW = "raw"
     """The data itself: str as a text frame, bytes as a binary frame, anything else as JSON text."""

@@ -12,7 +12,13 @@ from antiphon.heartbeat import check_heartbeat
 
 
 class OnError(enum.Enum):
-    """The policy for an exception of a handler that has no answer for the client."""
+    """The policy for an exception of a handler that has no answer for the client.
+
+    For example:
+
+        @app.channel("/strict", options=ChannelOptions(on_error=OnError.CLOSE))
+        async def strict(websocket: WebSocket) -> None: ...
+    """
 
     REPLY = "reply"
     """Error `internal`, one traceback in the log, and the next message."""
@@ -22,7 +28,12 @@ class OnError(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
-    """The names of the keys that a channel's messages have in common. Raises ValueError for names that clash."""
+    """The names of the keys that a channel's messages have in common. Raises ValueError for names that clash.
+
+    For example:
+
+        app = App(channel_options=ChannelOptions(wire=Wire(tag="event", content="data")))
+    """
 
     tag: str = "type"
     """Says which message it is."""

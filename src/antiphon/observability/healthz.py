@@ -26,6 +26,11 @@ def healthz_app(*hubs: Hub) -> Resource:
     `app.add_route("/healthz", healthz_app(app.hub))`, in an app of ours, of Starlette or of FastAPI. Asks nobody over
     the network: a backend that is away is known from its broken connection. Only a hub that nobody has used yet (of a
     mounted app) is started. The URLs in the body carry no passwords.
+
+        from antiphon.observability.healthz import healthz_app
+
+        app.add_route("/livez", healthz_app())  # this process answers
+        app.add_route("/healthz", healthz_app(app.hub))  # and it reaches its backend
     """
 
     return ReadOnly(lambda _: _answer(hubs))

@@ -45,6 +45,13 @@ class Metrics:
     `Metrics(registry).watch(hub)` makes it the hub's observer (beside one it already has) and exposes `hub.stats()`.
     Processes that are given the same `folder` show the sum of all of them, whichever is asked, those that have ended
     included. Without one, each shows itself.
+
+        from prometheus_client import CollectorRegistry
+
+        from antiphon.observability.prometheus import Metrics
+
+        metrics = Metrics(CollectorRegistry())
+        metrics.watch(hub)
     """
 
     def __init__(
@@ -177,6 +184,12 @@ def metrics_app(*hubs: Hub, registry: CollectorRegistry | None = None) -> Resour
     """An ASGI app that shows these hubs, in this process: `app.add_route("/metrics", metrics_app(app.hub))`.
 
     It knows nothing of the server: `antiphon run --metrics` shows connections too, and all workers together.
+
+        from prometheus_client import CollectorRegistry
+
+        from antiphon.observability.prometheus import metrics_app
+
+        app.add_route("/metrics", metrics_app(app.hub, registry=CollectorRegistry()))
     """
     metrics = Metrics(registry)
     for hub in hubs:
@@ -185,7 +198,14 @@ def metrics_app(*hubs: Hub, registry: CollectorRegistry | None = None) -> Resour
 
 
 def both(first: Observer, second: Observer) -> Observer:
-    """An observer that tells two, and one that is both once."""
+    """An observer that tells two, and one that is both once.
+
+    For example:
+
+        from antiphon.observability.prometheus import both
+
+        hub = Hub(observer=both(print, logging.info))
+    """
     return Observers(first, second)
 
 

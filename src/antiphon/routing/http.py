@@ -111,6 +111,13 @@ class APIRoute(Route):
     value becomes JSON, through `response_model` or the return annotation if there is one, as pydantic writes it. An
     object that pydantic does not know becomes a JSON object of its attributes. Overrides come from
     `dependency_overrides_provider`, else from the app around.
+
+        from antiphon.routing import APIRoute
+
+        async def read(number: int) -> int:
+            return number
+
+        app = App(routes=[APIRoute("/items/{number}", read, methods=["GET"])])
     """
 
     def __init__(

@@ -50,7 +50,14 @@ class Includable(Protocol):
 
 
 class IncludedRouter(BaseRoute):
-    """A router included in another. It is a route itself, so that it keeps its place among its neighbours."""
+    """A router included in another. It is a route itself, so that it keeps its place among its neighbours.
+
+    For example:
+
+        live = APIRouter()
+        app.include_router(live, prefix="/live")
+        included = [route for route in app.routes if type(route).__name__ == "IncludedRouter"]
+    """
 
     def __init__(
         self,

@@ -48,6 +48,13 @@ class WebSocketRoute(StarletteWebSocketRoute):
 
     Takes the place of Starlette's, and ends connections by the close matrix. `middleware` is wrapped around this route
     only. `url_path_for` finds it by its `name`, else by the endpoint's. `terms` are those of the router that it is in.
+
+        from antiphon.routing import WebSocketRoute
+
+        async def echo(websocket: WebSocket) -> None:
+            await websocket.accept()
+
+        app = App(routes=[WebSocketRoute("/echo", echo)])
     """
 
     def __init__(
@@ -101,6 +108,13 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
     handshakes of an address, beside those in the `terms` of the router around. `receives` and `sends` are the types of
     its messages, for documents. `url_path_for` finds it by its `name`, else by the endpoint's. Overrides come from
     `dependency_overrides_provider`, else from the app around.
+
+        from antiphon.routing import APIWebSocketRoute
+
+        async def echo(websocket: WebSocket, room: str) -> None:
+            await websocket.accept()
+
+        app = App(routes=[APIWebSocketRoute("/rooms/{room}", echo)])
     """
 
     def __init__(

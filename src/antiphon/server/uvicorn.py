@@ -39,6 +39,10 @@ class WebSocketProtocol(Session):
 
     Limits beside uvicorn's own are those of `ServerConfig`: from the environment (`ServerConfig.from_environ`), or from
     a class made with `with_config`.
+
+        import uvicorn
+
+        config = uvicorn.Config("main:app", ws=WebSocketProtocol)
     """
 
     __slots__ = ()
@@ -94,6 +98,10 @@ class HTTPProtocol(asyncio.Protocol):
     For uvicorn's `http` setting, beside our `ws`: a WebSocket's request then reaches us as the client sent it, frames
     behind it included, and costs one parse instead of two. Other requests go on to uvicorn's own HTTP protocol,
     untouched, which keeps the same two limits for every later request (`_LaterRequests`).
+
+        import uvicorn
+
+        config = uvicorn.Config("main:app", http=HTTPProtocol, ws=WebSocketProtocol)
     """
 
     __slots__ = (

@@ -46,6 +46,10 @@ class ChannelPeer:
     the `timeout` in seconds, the peer's by default, with a `ReceiveTimeout` that shows the messages that came instead.
     An error of the channel is raised as `RemoteError`, the end of the connection as `ConnectionEnded`. `wire`: the
     names of the keys.
+
+        async def test_an_answer(server: Server) -> None:
+            async with server.channel("/chat") as ann:
+                assert await ann.request(Say(text="hi"), int) == 2
     """
 
     def __init__(self, peer: RawPeer, wire: Wire, timeout: float) -> None:

@@ -39,6 +39,10 @@ class ChannelSession:
     As `antiphon.testing.ChannelPeer`, without `await`. Messages go out under their class's tag, or the `tag` given.
     Each wait ends after the `timeout` in seconds, the client's by default, with a `ReceiveTimeout`. An error of the
     channel is raised as `RemoteError`. `session` is the one below, `wire` the names of the keys.
+
+        def test_an_answer(client: TestClient) -> None:
+            with client.channel("/chat") as ann:
+                assert ann.request(Say(text="hi"), int) == 2
     """
 
     __test__ = False

@@ -36,7 +36,17 @@ NOT_CONNECTED: Final = "the client is not connected: use it as `async with serve
 
 
 class HandshakeRefused(Exception):
-    """The app or the server answered the handshake with an HTTP response instead of a WebSocket."""
+    """The app or the server answered the handshake with an HTTP response instead of a WebSocket.
+
+    For example:
+
+        async def test_a_stranger_is_refused(server: Server) -> None:
+            try:
+                async with server.connect("/live"):
+                    pass
+            except HandshakeRefused as refused:
+                assert refused.status == 401
+    """
 
     def __init__(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
         super().__init__(f"the handshake was refused with HTTP {status}: {body.decode(errors='replace')[:200]}")
@@ -50,7 +60,18 @@ class HandshakeRefused(Exception):
 
 
 class ConnectionEnded(Exception):
-    """The connection has ended, as the client sees it: 1005 is a Close without code, 1006 no Close at all."""
+    """The connection has ended, as the client sees it: 1005 is a Close without code, 1006 no Close at all.
+
+    For example:
+
+        async def test_the_end(server: Server) -> None:
+            async with server.connect("/echo") as peer:
+                await server.stop()
+                try:
+                    await peer.receive()
+                except ConnectionEnded as ended:
+                    assert ended.code == 1012
+    """
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code} {reason}".rstrip())
@@ -166,7 +187,15 @@ class Server:
 
 
 class Peer(asyncio.Protocol):
-    """One client. Entering connects (`HandshakeRefused` when the server will not), leaving closes with 1000."""
+    """One client. Entering connects (`HandshakeRefused` when the server will not), leaving closes with 1000.
+
+    For example:
+
+        async def test_echo(server: Server) -> None:
+            async with server.connect("/echo") as peer:
+                await peer.send("hi")
+                assert await peer.receive() == "hi"
+    """
 
     subprotocol: str | None = None
     """The subprotocol that the server chose."""

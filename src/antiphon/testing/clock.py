@@ -32,7 +32,13 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """`asyncio.Runner(loop_factory=VirtualTimeLoop)`: `time()` starts at 0.0, and only timers move it."""
+    """`asyncio.Runner(loop_factory=VirtualTimeLoop)`: `time()` starts at 0.0, and only timers move it.
+
+    For example:
+
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(asyncio.sleep(3600))  # at once
+    """
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()

@@ -151,7 +151,7 @@ class Correspondence:
             raise AssertionError("expected one answer, and a stream began: read it with stream()")
         if kind is None or kind is type(None):
             if frame.get(name) is not None:
-                raise AssertionError(f"expected no data, got {frame[name]!r}: pass its type, as in request(message, int)")
+                raise AssertionError(f"expected no data, got {frame[name]!r}: pass its type: request(message, int)")
             return None
         if name not in frame:
             raise AssertionError(f"expected {kind!r}, got an answer without data")

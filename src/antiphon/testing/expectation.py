@@ -22,7 +22,17 @@ MOST_CHARACTERS: Final = 200
 
 
 class ReceiveTimeout(TimeoutError):
-    """No message came in time. The connection and the application are still there."""
+    """No message came in time. The connection and the application are still there.
+
+    For example:
+
+        def test_silence(client: TestClient) -> None:
+            with client.websocket_connect("/echo") as session:
+                try:
+                    session.receive_text(timeout=0.1)
+                except ReceiveTimeout as silence:
+                    print(silence)
+    """
 
 
 class Expectation:

@@ -14,7 +14,16 @@ PATIENCE: Final = 100.0
 
 
 class RecordingSink:
-    """Keeps the messages that a peer would have received, in order. Lives in the event loop it was made in."""
+    """Keeps the messages that a peer would have received, in order. Lives in the event loop it was made in.
+
+    For example:
+
+        from antiphon.testing.hub_contract import RecordingSink
+
+        async def test_a_delivery() -> None:
+            sink = RecordingSink()
+            print(sink.received, sink.closed)
+    """
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -128,7 +137,15 @@ class Connection:
 
 
 async def eventually(condition: Callable[[], object], timeout: float = PATIENCE, what: str = "") -> None:
-    """Wait until the condition holds. AssertionError when it does not in time."""
+    """Wait until the condition holds. AssertionError when it does not in time.
+
+    For example:
+
+        from antiphon.testing.hub_contract import eventually
+
+        async def test_everybody_left() -> None:
+            await eventually(lambda: hub.stats().connections == 0)
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     while not condition():

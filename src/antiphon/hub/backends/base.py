@@ -20,7 +20,14 @@ MAX_PREFIX: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendConfig:
-    """The settings that the hub gives every backend it builds."""
+    """The settings that the hub gives every backend it builds.
+
+    For example:
+
+        from antiphon.hub.backends import BackendConfig
+
+        config = BackendConfig(prefix="shop", call_timeout=2)
+    """
 
     presence_lease: float = 10.0
     """Seconds after which a silent process's members have left. Renewed every third of it. Shorter costs traffic."""

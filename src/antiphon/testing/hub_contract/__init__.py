@@ -31,7 +31,18 @@ from .slow import SlowReceiversContract  # noqa: E402
 
 
 class HubContract(MessagesContract, RecoveryContract, SlowReceiversContract, PeopleContract):
-    """One process."""
+    """One process.
+
+    For example:
+
+        from antiphon.testing.hub_contract import HubContract
+        import pytest
+
+        class TestMine(HubContract):
+            @pytest.fixture
+            def url(self) -> str:
+                return "mine://"
+    """
 
 
 __all__ = [

@@ -45,6 +45,14 @@ class Supervisor:
 
     `with Supervisor() as relay:` (workers get `relay.environment`), or `start()` and `stop()`. The relay ends when this
     process does, however it does: it watches a pipe of which this process holds the only other end.
+
+        import subprocess
+
+        from antiphon.hub.backends.relay import Supervisor
+
+        def serve() -> None:
+            with Supervisor() as relay:
+                subprocess.run(["gunicorn", "main:app", "-w", "4"], env=relay.environment, check=True)
     """
 
     def __init__(self, state: str | None = None) -> None:
