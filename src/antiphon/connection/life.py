@@ -1,6 +1,6 @@
-"""How far one connection is, and how it ended: the states, what they allow, and the errors for the rest.
+"""The state of one connection, and its end: the states, the calls they allow, and the errors for the rest.
 
-The one place where an end is noted. Knows nothing of payloads, or of who sends.
+The one place where an end is noted. Knows nothing of payloads, or of senders.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Life:
         self.on_over: Callable[[], None] | None = None
         """Called when the connection is over, by those ways that tell unasked."""
 
-    # What is known
+    # State
 
     @property
     def closed(self) -> Closed | None:
@@ -94,7 +94,7 @@ class Life:
     def is_handling(self) -> bool:
         """Whether the endpoint is at work on a message that came before the peer's end.
 
-        A send to the peer is then dropped, not an error: what the peer said last still reaches everybody, and the end
+        A send to the peer is then dropped, not an error: the peer's last words still reach everybody, and the end
         is told in its turn, by the next receive.
         """
         if self.client_state is not CONNECTED or self.clock() - self.read_at >= HANDLING_SECONDS:
@@ -102,17 +102,17 @@ class Life:
         closed = self.closed
         return closed is None or closed.by is not ClosedBy.US
 
-    # What is allowed
+    # Allowed calls
 
     def expected_receives(self) -> Mapping[str, WebSocketState]:
-        """What may come now, and the states that follow. Raises WebSocketDisconnected behind the disconnect."""
+        """The messages that may come now, and the next states. Raises WebSocketDisconnected after a disconnect."""
         expected = OPEN_RECEIVES if self.client_state is CONNECTED else RECEIVES[self.client_state]
         if not expected:
             raise self.gone("receive")
         return expected
 
     def expected_sends(self, kind: str) -> Mapping[str, WebSocketState] | None:
-        """What the state allows, if `kind` is among it; None for a Close that the endpoint need not give any more."""
+        """The allowed sends, if `kind` is among them; None for a Close that the endpoint need not give any more."""
         expected = OPEN_SENDS if self.application_state is CONNECTED else SENDS[self.application_state]
         if not expected:
             if kind == "websocket.close" and self.ended_by_foreign:
@@ -142,12 +142,12 @@ class Life:
     # The end
 
     def end(self, closed: Closed) -> None:
-        """The connection is over: tell whoever waits, and note it."""
+        """The connection is over: tell those that wait, and note it."""
         self.way.end(closed)
         self.on_ended(closed)
 
     def end_by_foreign(self, code: int, reason: str) -> None:
-        """`foreign.Receiver`: close behind what is buffered, for somebody else than the endpoint."""
+        """`foreign.Receiver`: close behind the buffer, for another than the endpoint."""
         if self.application_state is CONNECTED and not self.has_ended():
             self.application_state = DISCONNECTED
             self.ended_by_foreign = True
@@ -157,7 +157,7 @@ class Life:
     def refuse_by_foreign(self, code: int, reason: str) -> bool:
         """Refuse the handshake, for somebody else than the endpoint; False where it was answered before.
 
-        Who asks sends the answer, in the task `answering`.
+        The caller sends the answer, in the task `answering`.
         """
         if self.application_state is not CONNECTING or self.has_ended():
             return False
@@ -209,7 +209,7 @@ class Life:
         return WebSocketDisconnected(text, code=closed.code, reason=closed.reason)
 
     def lost(self) -> WebSocketDisconnect:
-        """A send has failed: note it, and what to raise."""
+        """A send has failed: note it. Returns the exception to raise."""
         self.application_state = DISCONNECTED
         self.end(LOST)
         closed = self.closed or LOST

@@ -1,4 +1,4 @@
-"""What the app, a router and a route say of who may come in, the nearest first; and the check of a handshake by it.
+"""The terms of admission of the app, a router and a route, the nearest first, and the check of a handshake by them.
 
 A `Door` is made when a route is registered, and costs a connection without an `Origin` one look at its headers.
 """
@@ -45,7 +45,7 @@ REASON: Final = "this origin may not connect"
 
 
 class Door:
-    """What a route says of who may come in. `within` adds what is said around it. Raises RegistrationError."""
+    """A route's terms of admission. `within` adds those around it. Raises RegistrationError."""
 
     __slots__ = ("denials", "origins")
 
@@ -59,7 +59,7 @@ class Door:
         self.denials: Denials | None = denials
 
     def within(self, outer: Door) -> Door:
-        """This door in what `outer` stands for: what this one does not say, the outer one does."""
+        """This door within `outer`, whose terms hold where this one has none."""
         return Door(self.origins if self.origins is not None else outer.origins, self.denials or outer.denials)
 
     def lets_in(self, scope: Scope, denials: Denials | None = None) -> bool:
@@ -102,7 +102,7 @@ def check_origin(origins: Origins | None, scope: Scope, *more_apps: Any) -> bool
 
 
 class _Known:
-    """What is kept of an app."""
+    """The kept part of an app."""
 
     def __init__(self, app: Any, notices: Notices | None = None) -> None:
         self.trust: Final = trust_of([app])
@@ -125,7 +125,7 @@ def _known_of(app: Any) -> _Known:
 
 
 def explanation(path: str, arrival: Arrival, origins: Origins | None, trusted: str) -> str:
-    """The line that ends the search: which origin came, what is allowed, and what to set."""
+    """The line that ends the search: the origin that came, those allowed, and the option to set."""
     ours = str(arrival.ours) if arrival.ours is not None else "an address that its Host does not tell"
     option = "origins= of the App, router, route or OriginMiddleware"
     if arrival.origin is None:

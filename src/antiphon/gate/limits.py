@@ -1,6 +1,6 @@
-"""What a route lets in: the rates that the app, its routers and the route name, and how a connection keeps to them.
+"""The rates of a route, from the app, its routers and the route itself, and how a connection keeps to them.
 
-Owns what the log is told of who is too fast. What is written is checked here; how much is too much is `rates.py`'s.
+Owns the log lines about clients that are too fast. Declarations are checked here; `rates.py` does the counting.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .refusals import note_refusal
 logger: Final = logging.getLogger("antiphon")
 
 TELL_EVERY: Final = 60.0
-"""Seconds between two log lines of one rate at one path: what any client brings about must not fill a disk."""
+"""Seconds between two log lines of one rate at one path: a client must not be able to fill a disk."""
 
 
 class Limits:
     """Rates for messages (`rates`) and for handshakes (`connects`), as the app, a router or a route was given them.
 
-    Raises TypeError for what is no `Rate`, RegistrationError for one that cannot work there.
+    Raises TypeError for another type, RegistrationError for one that cannot work there.
     """
 
     __slots__ = ("_told", "connects", "rates", "replying", "unanswered")
@@ -60,13 +60,13 @@ class Limits:
         return bool(self.rates or self.connects)
 
     def __add__(self, other: Limits) -> Limits:
-        """These, and behind them those of what is inside: all of them hold."""
+        """These, and behind them the inner ones: all of them hold."""
         if not self and not other:
             return self
         return Limits([*self.rates, *other.rates], [*self.connects, *other.connects])
 
     def check_plain(self, label: str) -> None:
-        """Raise RegistrationError for what a plain endpoint cannot do."""
+        """Raise RegistrationError for options that a plain endpoint cannot follow."""
         for rate in self.replying:
             raise RegistrationError(
                 f"{label}: {rate!r} answers with an error, and only a channel has a form for one: put it on the "
@@ -76,7 +76,7 @@ class Limits:
     # One message
 
     def excess(self, scope: Scope, rate: Rate, data: str | bytes) -> Excess | None:
-        """What becomes of a message by a handler's rate; None: it is counted, and may pass."""
+        """The treatment of a message by a handler's rate; None: it is counted, and may pass."""
         share, cost, now = rate.share(scope), rate.cost_of(data), now_of()
         lack = share.take(now, cost)
         if lack <= 0:
@@ -105,13 +105,13 @@ class Limits:
     # One connection
 
     def websocket(self, scope: Scope, receive: Receive, send: Send) -> WebSocket[Any]:
-        """The connection as its endpoint gets it. A rate that would reply closes: who could reply has `unanswered`."""
+        """The connection as its endpoint gets it. A rate that would reply closes here."""
         if not self.rates:
             return WebSocket(scope, receive, send)
         return PacedWebSocket(scope, receive, send, pace=RoutePace(self, scope))
 
     def refusal(self, scope: Scope) -> HTTPException | None:
-        """What a handshake that is one too many is refused with; None: it is counted, and may go on."""
+        """The refusal of a handshake that is one too many; None: it is counted, and may go on."""
         if not self.connects:
             return None
         now, shares = now_of(), [(rate, rate.share(scope)) for rate in self.connects]
@@ -175,7 +175,7 @@ class RoutePace:
 
 
 def excess_of(rate: Rate, lack: float, *, replies: bool = True) -> Excess:
-    """What becomes of a message that lacks so many seconds; `replies`: somebody can answer it."""
+    """The treatment of a message that lacks so many seconds; `replies`: the caller can answer it."""
     if rate.over is OverRate.CLOSE or (rate.over is OverRate.REPLY and not replies):
         return Excess(lack, WS_1008_POLICY_VIOLATION, TOO_FAST)
     if rate.over is OverRate.WAIT and lack > rate.longest_wait:
@@ -184,7 +184,7 @@ def excess_of(rate: Rate, lack: float, *, replies: bool = True) -> Excess:
 
 
 def check_rate(rate: Rate, where: str) -> None:
-    """Raise RegistrationError for a rate of messages that cannot do what it says."""
+    """Raise RegistrationError for a rate of messages that cannot work as declared."""
     if Per.TOPIC in rate.per:
         raise RegistrationError(
             f"{where}: nobody knows the topic of a message before its handler does; ask by hand, "
@@ -210,7 +210,7 @@ def _rates(given: object, name: str) -> tuple[Rate, ...]:
 
 
 def route_path_of(scope: Scope) -> str:
-    """As the route was written: what clients make of it has no bound."""
+    """As the route was written: the paths of clients have no bound."""
     path: str = getattr(scope.get("route"), "path_format", "")
     return path
 

@@ -1,4 +1,4 @@
-"""Reading what callers of the hub pass: the exact types the parts below rely on, or a typed error. Pure."""
+"""Reading the arguments of the hub's callers: the exact types the parts below rely on, or a typed error. Pure."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def read_count(name: str, value: Any) -> int:
 
 
 def read_position(since: object) -> Position | None:
-    """A position, of whatever backend it may be.
+    """A position, of any backend.
 
-    Raises TypeError for what is no Position, `InvalidPosition` for one of parts that are none: those of a
+    Raises TypeError for another type, `InvalidPosition` for one of parts that are none: those of a
     `Position(**message)` are a peer's.
     """
     if since is None:
@@ -58,7 +58,7 @@ logger: Final = logging.getLogger("antiphon.hub")
 
 
 class Warnings:
-    """What the users of one hub have been warned of: each thing once, whatever the number of topics."""
+    """The warnings given to the users of one hub: each once, however many topics there are."""
 
     def __init__(self, has_options: bool = True) -> None:
         self._warned: set[str] = set()
@@ -67,9 +67,9 @@ class Warnings:
     def of_what_is_not_kept(
         self, topic: str, options: TopicOptions, since: object, history: int, presence: object = None
     ) -> None:
-        """Tell of what a joiner asks for and a topic with these options does not have.
+        """Tell of features that a joiner asks for and a topic with these options does not have.
 
-        Who asks for history gets none: a warning. A presence may be there for `hub.presence` alone: a log line.
+        Missing history is a warning. A presence may be there for `hub.presence` alone: a log line.
         """
         if options.keep is None and (since is not None or history):
             self.of_history_not_kept(topic, "history=" if history else "since=", stacklevel=4)
@@ -82,7 +82,7 @@ class Warnings:
             )
 
     def of_history_not_kept(self, topic: str, what: str, stacklevel: int = 3) -> None:
-        """Warn who asks, by `what`, for the history of a topic that keeps none."""
+        """Warn the caller that asks, by `what`, for the history of a topic that keeps none."""
         if what not in self._warned:
             text = f"{what} for topic {topic!r}, which keeps none: give it TopicOptions(history=100) in Hub(topics=)"
             if not self._has_options:
@@ -92,7 +92,7 @@ class Warnings:
 
 
 class OnlyAsyncWith:
-    """Says what to do with a membership where it is awaited, entered without `async`, or dropped."""
+    """Tells how to use a membership that is awaited, entered without `async`, or dropped."""
 
     __slots__ = ()
 
@@ -128,7 +128,7 @@ def refuse_second(topic: str, sink: Sink, sinks: set[int]) -> None:
 
 
 def read_sink(websocket: SupportsSink) -> Sink:
-    """What to deliver to. Raises TypeError."""
+    """The receiver. Raises TypeError."""
     sink = getattr(websocket, "sink", None)
     if sink is None:
         kind = f"{type(websocket).__module__}.{type(websocket).__qualname__}"
@@ -155,7 +155,7 @@ def check_declared(topic: str, messages: MessageSet[Any] | None, websocket: obje
 
 
 def read_close(code: object, reason: object) -> tuple[int, str]:
-    """A code that may go on the wire, and the reason cut to what fits beside it (RFC 6455 §5.5).
+    """A code that may go on the wire, and the reason cut to the room beside it (RFC 6455 §5.5).
 
     Raises TypeError, ValueError.
     """
@@ -165,7 +165,7 @@ def read_close(code: object, reason: object) -> tuple[int, str]:
 
 
 def read_user(user: object) -> str | None:
-    """Who somebody is, in words; None and "" are nobody. Raises `UnencodableData`."""
+    """A user's name as text; None and "" are nobody. Raises `UnencodableData`."""
     if user is None:
         return None
     name = str.__str__(user) if isinstance(user, str) else str(user)
@@ -177,7 +177,7 @@ def read_user(user: object) -> str | None:
 
 
 def need_user(user: object) -> str:
-    """The same of somebody who has to be named. Raises ValueError."""
+    """The same where a name is required. Raises ValueError."""
     name = read_user(user)
     if name is None:
         raise ValueError("user: expected a name; an empty one is nobody's")
@@ -187,7 +187,7 @@ def need_user(user: object) -> str:
 def read_revocation(
     user: str | None, session: object, issued_before: object, lifetime: object
 ) -> tuple[str | None, float | None, float]:
-    """What is revoked besides a user. Raises TypeError, ValueError."""
+    """The session, the time and the lifetime of a revocation. Raises TypeError, ValueError."""
     if session is not None and not isinstance(session, str):
         raise TypeError(f"session: expected a str, got {type(session).__name__}")
     if session == "":
@@ -210,7 +210,7 @@ def has_sink(websocket: object) -> TypeGuard[SupportsSink]:
 
 
 def user_in(presence: object) -> str | None:
-    """Who the presence of a connection says it is. Raises `UnencodableData`."""
+    """The user that the presence of a connection names. Raises `UnencodableData`."""
     if isinstance(presence, str):
         return read_user(presence)
     if isinstance(presence, Mapping):
@@ -219,7 +219,7 @@ def user_in(presence: object) -> str | None:
 
 
 def user_of(websocket: object) -> str | None:
-    """The authenticated user of an ASGI connection: its identity's, else as Starlette's users tell who they are."""
+    """The authenticated user of an ASGI connection: its identity's, else the name that Starlette's user has."""
     scope = getattr(websocket, "scope", None)
     if isinstance(scope, Mapping) and isinstance(identity := scope.get(IDENTITY_KEY), Identity):
         return read_user(identity.user)

@@ -1,4 +1,4 @@
-"""The hub's end of the way to the backend: the right loop, what to do in trouble, and putting things right after it."""
+"""The hub's end of the way to the backend: the right loop, the policy in trouble, and the repairs after it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ P = ParamSpec("P")
 
 
 RECOVERED_BYTES: Final = 256 << 10
-"""Of what a room missed, passed on at a time."""
+"""Of messages that a room missed, passed on at a time."""
 
 
 class OnOutage(Enum):
@@ -49,7 +49,7 @@ class OnOutage(Enum):
 
 
 class BackendAccess:
-    """Calls to the backend, from any loop, and what this process has to keep there."""
+    """Calls to the backend, from any loop, and this process's state there."""
 
     def __init__(self, backend: Backend, rooms: Rooms, on_outage: OnOutage, outage_timeout: float) -> None:
         self.backend = backend
@@ -71,7 +71,7 @@ class BackendAccess:
         self.recovered_bytes = RECOVERED_BYTES
         self._up = asyncio.Event()
         self._up_in: asyncio.AbstractEventLoop | None = None
-        """The loop of those who wait for `_up`."""
+        """The loop of the callers that wait for `_up`."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._attendance = Attendance(backend, self.once, self)
         rooms.on_lost = self._lost
@@ -80,7 +80,7 @@ class BackendAccess:
 
     @property
     def accepting(self) -> bool:
-        """The backend is there, and takes what it is given."""
+        """The backend is there, and takes writes."""
         return self.connected and not self.backend.refusing
 
     @property
@@ -108,7 +108,7 @@ class BackendAccess:
             raise
 
     def _wait_here(self) -> None:
-        """Who waits since before the stop in this loop waits on. In another one, nobody waits for what is over."""
+        """Callers that wait since before the stop in this loop wait on. In another loop, nobody waits any more."""
         loop, before, up = asyncio.get_running_loop(), self._up_in, self._up
         if before is not loop:
             self._up, self._up_in = asyncio.Event(), loop
@@ -128,20 +128,20 @@ class BackendAccess:
         self._attendance.clear()
 
     def abandon(self) -> None:
-        """It does not run any more, whatever became of its loop."""
+        """It does not run any more, even if its loop is gone."""
         if self.running and not self.in_process:
             self._rooms.lost()
         self.running = False
         self.connected = self.in_process
 
     def spawn(self, work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> asyncio.Task[None]:
-        """Do it beside what runs now. Backend trouble in it is not an error: it is put right later."""
+        """Do it beside the running calls. Backend trouble in it is not an error: it is put right later."""
         task = asyncio.get_running_loop().create_task(_quietly(work, *args, **kwargs))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # What the hub asks the backend: in the backend's loop, and in trouble as the option says. All of them raise
+    # The hub's calls to the backend: in the backend's loop, and in trouble as the option says. All of them raise
     # `BackendUnavailable`. They are plain functions, so that the way there is one coroutine shorter.
 
     def publish(self, topic: str, data: bytes, keep: Keep | None) -> Coroutine[Any, Any, Position | None]:
@@ -173,7 +173,7 @@ class BackendAccess:
         return await self._at_home(self._attempt(name, method, *args, **kwargs))
 
     async def at_once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same for who has another way while the backend is away, and does not wait for it."""
+        """The same for callers that have another way while the backend is away, and do not wait for it."""
         if not self.ready:
             await self.wake()
         return await self._at_home(self.once(name, method, *args, **kwargs))
@@ -198,7 +198,7 @@ class BackendAccess:
             home.call_soon_threadsafe(self._unsubscribe, topic)
 
     async def track(self, topic: str, track: Track) -> None:
-        """Whoever calls this calls `forget` in the end, also when this fails."""
+        """The caller calls `forget` in the end, also when this fails."""
         await self.flush_departures(topic)
         self._attendance.join(topic, track)
         await self.call("track", self.backend.track, topic, track)
@@ -209,7 +209,7 @@ class BackendAccess:
         self._attendance.forget(topic, ref, grace if self.running or self.in_process else None)
 
     async def flush_departures(self, topic: str) -> None:
-        """Tell the backend who left, before anything later is said or asked about who is in the topic.
+        """Tell the backend which members left, before anything later is said or asked about the topic's members.
 
         Trouble is no error here: it is told again until it is done.
         """
@@ -225,7 +225,7 @@ class BackendAccess:
         if self.in_process:
             await self.flush_departures(topic)
         elif self._attendance.untold(topic):
-            # Not shield: a hub that is stopped meanwhile cancels the work, not who waits for it.
+            # Not shield: a hub that is stopped meanwhile cancels the work, not its callers.
             await asyncio.wait([self.spawn(self.flush_departures, topic)])
 
     def flush_departures_soon(self, topic: str) -> None:
@@ -323,7 +323,7 @@ class BackendAccess:
                 return
 
     async def _recover_room(self, room: Room, generation: int) -> None:
-        """Deliver what was missed, part by part, then what came meanwhile; or tell that there is a gap."""
+        """Deliver the missed messages, part by part, then those that came meanwhile; or tell of a gap."""
         assert room.keep is not None
         page, reported = Page((), Position(0, ""), False, 1), False
         while page.rest:
@@ -345,7 +345,7 @@ class BackendAccess:
         held = tuple(one for one in room.held or () if one.position is not None and not room.reached(one.position))
         if not page.recovered or (held and not _follows(held[0], room)):
             self._rooms.spread(room, resync(room.topic))
-            room.last = None  # the gap is told: whatever comes next is none
+            room.last = None  # the gap is told: the next message is none
         self._release_held(room, held)
         if not page.recovered and not held:
             room.last = page.position

@@ -1,4 +1,4 @@
-"""What is held back for one receiver, and what happens when that is too much: the four overflow policies over a `Sink`.
+"""Messages held back for one receiver, and the four overflow policies for too many of them, over a `Sink`.
 
 Knows nothing of topics or sockets; hub/README.md shows the flow. Used only off the fast path: a receiver that takes
 every message has no backlog here.
@@ -19,7 +19,7 @@ from .records import Position
 TOO_SLOW: Final = "too slow: outbox full"
 
 HOLDS_BACK: Final = frozenset({Overflow.DROP_OLDEST, Overflow.CONFLATE})
-"""Policies that need to take back what waits. A sink gives nothing back, so half of the bound waits here instead."""
+"""Policies that take back waiting messages. A sink gives nothing back, so half of the bound waits here instead."""
 
 
 def sink_limit(policy: Overflow, limit: int) -> int:
@@ -48,7 +48,7 @@ class Replay:
 class Backlog:
     """The messages one receiver is owed, or may still get.
 
-    The *page* of history comes first, then what is *owed* besides: both are never dropped and wait for room. *Pending*
+    The *page* of history comes first, then messages *owed* besides: both are never dropped and wait for room. *Pending*
     messages are live: bounded in bytes, and the policy applies to them. While `waiting`, every message has to come
     through `put`, to keep the order.
     """
@@ -83,7 +83,7 @@ class Backlog:
         self._armed = False
         self._page: deque[Parcel] = deque()
         self.replay: Replay | None = None
-        """What of the page is still to be asked for."""
+        """The part of the page that is still to be asked for."""
         self._owed: deque[Parcel] = deque()
         self._pending: OrderedDict[object, Parcel] = OrderedDict()
         self._pending_bytes = 0
@@ -99,7 +99,7 @@ class Backlog:
 
     @property
     def pending(self) -> Iterable[Parcel]:
-        """What is held back and not owed."""
+        """Messages held back and not owed."""
         return self._pending.values()
 
     def hold(self) -> None:
@@ -114,10 +114,10 @@ class Backlog:
         rest: Replay | None = None,
         owed: Iterable[Parcel] = (),
     ) -> None:
-        """End `hold`: first the page and its rest, then what is owed, then what came meanwhile and is `wanted`."""
+        """End `hold`: first the page and its rest, then messages owed, then the new ones that are `wanted`."""
         self._page.extend(page)
         self.replay = rest
-        self._owed.extendleft(reversed(tuple(owed)))  # a resync that came meanwhile speaks of what is behind it
+        self._owed.extendleft(reversed(tuple(owed)))  # a resync that came meanwhile speaks of messages behind it
         for key in [key for key, parcel in self._pending.items() if not wanted(parcel)]:
             self._pending_bytes -= self._pending.pop(key).size
         self._held = False
@@ -166,7 +166,7 @@ class Backlog:
             self._wait(parcel)
 
     def flush(self) -> None:
-        """Give the sink what it takes."""
+        """Give the sink as much as it takes."""
         limit = sink_limit(self.policy, self.limit)
         # Half of it for a page, so that page and live messages together are never twice the bound.
         if self._hand_over(self._page, max(limit // 2, 1)):
@@ -200,12 +200,12 @@ class Backlog:
                 self._pending_bytes -= parcel.size
 
     def close(self) -> None:
-        """The receiver has left. What was lost can still be read."""
+        """The receiver has left. The number of lost messages can still be read."""
         self.clear()
         self._idle = _nothing  # it knows the receiver, which knows us: no garbage for the collector
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Forget the waiting messages."""
         self._held = False
         self._page.clear()
         self.replay = None
@@ -215,7 +215,7 @@ class Backlog:
 
     def _wait(self, parcel: Parcel) -> None:
         if parcel.kind is MessageKind.RESYNC:
-            # Never lost, and it makes what waits worthless.
+            # Never lost, and it makes waiting messages worthless.
             self.dropped += len(self._pending)
             self._pending.clear()
             self._pending_bytes = 0
@@ -223,7 +223,7 @@ class Backlog:
             if self.replay is not None:
                 self.dropped += self.replay.rest
                 self.replay = None
-                self.flush()  # the sink may be empty: what waited did not wait for it
+                self.flush()  # the sink may be empty: the messages did not wait for it
         else:
             self._wait_bounded(parcel)
         if not self._held and self.waiting:

@@ -1,4 +1,4 @@
-"""Local delivery in one event loop: who receives which topic here, and the hot loop over them.
+"""Local delivery in one event loop: the receivers of each topic here, and the hot loop over them.
 
 Only the loop's thread touches a station; others append to its mailbox. Knows nothing of backends; the hub decides what
 is delivered and when.
@@ -109,7 +109,7 @@ class LocalTopic:
         """Receivers that take messages straight into their sink; None: to be built again."""
         self.slow: list[LocalReceiver] = []
         self.audience: Audience[LocalReceiver] | None = None
-        """Those who are told of the members, once there are any."""
+        """The receivers that are told of the members, once there are any."""
 
     def backlog(self, receiver: LocalReceiver) -> Backlog:
         if receiver.backlog is None:
@@ -165,7 +165,7 @@ class LocalTopic:
         if receiver.local is not self or receiver.knows(parcel):
             return 1
         behind, position = receiver.behind, parcel.position
-        # What was on its way when the data was lost, of the old epoch, says nothing about a page of the new one.
+        # Messages on their way when the data was lost are of the old epoch. They say nothing about a new page.
         if behind is not None and position is not None:
             if behind.epoch == position.epoch:
                 receiver.behind = None
@@ -191,7 +191,7 @@ class LocalTopic:
         return 1 if backlog.disconnected or backlog.dropped > lost else 0
 
     def tell(self, receiver: LocalReceiver, parcel: Parcel) -> None:
-        """One message for this receiver alone, behind what it is owed."""
+        """One message for this receiver alone, behind those it is owed."""
         if not receiver.off_the_fast_path and receiver.offer(parcel, self.limit):
             return
         self._apply(receiver, parcel, fresh=False)
@@ -240,12 +240,12 @@ class LocalTopic:
     # Presence
 
     def watch(self, receiver: LocalReceiver) -> Parcel:
-        """From now on the receiver is told changes; returns what it is owed first: all members."""
+        """From now on the receiver is told changes; returns the state it is owed first: all members."""
         assert self.audience is not None, "the members are asked for before they are shown"
         return self.audience.watch(receiver)
 
     def see(self) -> Audience[LocalReceiver]:
-        """Those who are told of the members, from now on if not before."""
+        """The receivers that are told of the members, from now on if not before."""
         if self.audience is None:
             self.audience = Audience(self.name, self.station.loop, self.tell, _has_more_to_take)
         return self.audience
@@ -284,7 +284,7 @@ class Station:
         self._scheduled = False
 
     def put(self, handler: Callable[[A, B], None], first: A, second: B) -> bool:
-        """Call one of the handlers below in the loop's thread, behind what was put before. From any thread.
+        """Call one of the handlers below in the loop's thread, behind earlier calls. From any thread.
 
         In the loop's own thread it waits for `drain`. False: the loop was closed.
         """
@@ -302,7 +302,7 @@ class Station:
         return True
 
     def drain(self) -> None:
-        """Handle the mailbox. A call from within goes on behind what is being handled."""
+        """Handle the mailbox. A call from within is handled behind the current one."""
         self._scheduled = False
         if self._draining:
             return
@@ -313,7 +313,7 @@ class Station:
                 try:
                     handler(first, second)
                 except Exception:
-                    # A sink or an observer that breaks its contract; what waits behind it concerns others.
+                    # A sink or an observer that breaks its contract; the calls behind it concern others.
                     logger.exception("a delivery failed")
         finally:
             self._draining = False
@@ -374,7 +374,7 @@ class Station:
         return int(identity), int(serial)
 
     def account(self, local: LocalTopic, backlog: Backlog, lost: int) -> None:
-        """Count what a policy did."""
+        """Count the messages that a policy dropped, or the receiver that it closed."""
         fullness = backlog.sink.buffered + backlog.pending_bytes
         if self.counters.fill(fullness) and self.observer is not None:
             self.observer(OutboxHighWater(topic=local.name, bytes=fullness))

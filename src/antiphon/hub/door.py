@@ -1,4 +1,4 @@
-"""What the hub does for the gate: who is in, who was revoked, what is given out once or in shares over all processes.
+"""The hub's services for the gate: guests, revocations, and values given out once or in shares over all processes.
 
 gate/README.md has the design. The gate comes here through `hub.door`, applications through `Hub`.
 """
@@ -26,7 +26,7 @@ from .rooms import Rooms
 from .shares import EVICTED, Shares
 
 CLOSE: Final = (WS_3000_UNAUTHORIZED, "revoked")
-"""How the sockets of who was revoked are closed: get a new token, and come back once."""
+"""The close of revoked connections: get a new token, and come back once."""
 
 
 class HubDoor:
@@ -44,12 +44,12 @@ class HubDoor:
         rooms.commands[EVICTED] = self._shares.evicted
         rooms.commands[SENT] = self._send
 
-    # Who is in
+    # Guests
 
     async def admit(self, websocket: SupportsSink | None, identity: Identity) -> None:
         """As `Hub.admit`."""
         if self._lifecycle.startable:
-            await self._lifecycle.wake()  # what was revoked is read in the start
+            await self._lifecycle.wake()  # the start reads the revocations
         if websocket is None:
             self._check(identity)
         else:
@@ -59,7 +59,7 @@ class HubDoor:
     async def _enter(self, websocket: SupportsSink, sink: Sink, identity: Identity) -> None:
         """In first, and then the look: a revocation that this does not see finds the guest.
 
-        Who was known by another identity still is where this one is refused: all is as it was.
+        If this identity is refused, a guest known by another one stays known by it.
         """
         station = self._rooms.stations.get(sink.loop)
         known = None if station is None else station.guests.with_sink(sink)
@@ -87,7 +87,7 @@ class HubDoor:
                 "log in again for a new token"
             )
 
-    # Who is out
+    # Revocations
 
     async def revoke(self, user: str | None, session: str | None, before: float | None, lifetime: float) -> None:
         """As `Hub.revoke`, of arguments that were read."""
@@ -105,10 +105,10 @@ class HubDoor:
         for station in tuple(self._rooms.stations.values()):
             station.put(station.send, direct, None)
 
-    # What is given out
+    # Values given out
 
     async def put(self, feature: str, key: str, value: bytes, ttl: float) -> None:
-        """Keep it for who asks first. Does not wait for a backend that is away, whatever `on_outage` says.
+        """Keep it for the first that asks. Does not wait for a backend that is away, under any `on_outage`.
 
         Raises `BackendUnavailable`, `UnsupportedBackend`, `HubNotRunning`.
         """
@@ -116,7 +116,7 @@ class HubDoor:
         await self._access.at_once("put", gate_of(self._access.backend, feature).put, key, value, ttl)
 
     async def take(self, feature: str, key: str) -> bytes | None:
-        """What was put, once. Raises as `put`."""
+        """The value that was put, once. Raises as `put`."""
         self._lifecycle.check()
         return await self._access.at_once("take", gate_of(self._access.backend, feature).take, key)
 

@@ -26,12 +26,12 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _encode_ascii: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=to_jsonable_python).encode
 
 MAX_DATA: Final = 8 << 20
-"""Bytes of one message. A quarter of what the relay and Redis let wait for one process: a message that no process could
+"""Bytes of a message. The relay and Redis let four times as many wait for one process: a message that no process could
 ever be given would cut all of them off, again and again."""
 
 
 class PayloadForm(IntEnum):
-    """What kind of data was published."""
+    """The kind of the published data."""
 
     TEXT = 1
     BINARY = 2
@@ -43,7 +43,7 @@ class BadEnvelope(HubError, ValueError):
 
 
 class Envelope(NamedTuple):
-    """A message and what the receiving hubs need to know about it."""
+    """A message and its description for the receiving hubs."""
 
     form: PayloadForm
     payload: bytes
@@ -55,9 +55,9 @@ class Envelope(NamedTuple):
 
 
 def encode(data: object, messages: MessageSet[Any] | None = None) -> tuple[PayloadForm, bytes]:
-    """What was published, as it travels; `messages`: what the topic declares.
+    """The published data as it travels; `messages`: those that the topic declares.
 
-    Raises `UnencodableData`, or `UndeclaredMessage` for what the topic does not carry, before anything is sent.
+    Raises `UnencodableData`, or `UndeclaredMessage` for one that the topic does not carry, before anything is sent.
     """
     form, payload = _encode(data) if messages is None else (PayloadForm.JSON, _encode_message(data, messages))
     if len(payload) > MAX_DATA:
@@ -94,7 +94,7 @@ def _encode_message(message: object, messages: MessageSet[Any]) -> bytes:
 
 
 def _encode_escaped(data: object) -> bytes:
-    """JSON in ASCII, for what came out of a peer's JSON with lone surrogates in it: they go on as they came."""
+    """JSON in ASCII, for values of a peer's JSON with lone surrogates in it: they go on as they came."""
     try:
         return _encode_ascii(data).encode()
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
@@ -112,14 +112,14 @@ def encode_json(data: object) -> bytes:
 
 
 def _bounded(payload: bytes, data: object) -> bytes:
-    """The payload, unless what it holds is more than a reader takes."""
+    """The payload, unless it holds more than a reader takes."""
     if _endless(payload) and _endless(_STRING.sub(b" ", payload)):
         raise UnencodableData(f"{type(data).__name__} holds an integer of more than {_DIGITS} digits")
     return payload
 
 
 def _endless(payload: bytes) -> bool:
-    """Whether there are too many digits in a row; in linear time, whatever is in it."""
+    """Whether there are too many digits in a row; in linear time for any text."""
     return _TOO_MANY in payload.translate(_AS_ZEROS)
 
 
@@ -131,7 +131,7 @@ def decode(form: PayloadForm, payload: bytes) -> Any:
 
 
 def decode_json(payload: bytes) -> Any:
-    """What `encode_json` wrote, also what is nested deeper than pydantic reads (but writes)."""
+    """The value that `encode_json` wrote, also one nested deeper than pydantic reads (but writes)."""
     try:
         return from_json(payload)
     except ValueError:

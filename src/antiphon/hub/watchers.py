@@ -1,6 +1,6 @@
-"""Who in one event loop watches the members of a topic: what they know, and what a change means to them.
+"""The receivers in one event loop that watch a topic's members: their knowledge, and the effect of a change on it.
 
-Pure. Knows neither sinks nor backlogs; `audience.Audience` asks what to send, and to whom.
+Pure. Knows neither sinks nor backlogs; `audience.Audience` asks for the diffs and their receivers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ R = TypeVar("R", bound=Hashable)
 
 
 class Known:
-    """The members as they were at some time, for all who have been told nothing since."""
+    """The members at some time, for all watchers that have been told nothing since."""
 
     def __init__(self, members: dict[str, Listed]) -> None:
         """They are not changed any more."""
@@ -30,7 +30,7 @@ class Known:
         return Diff(joins=self._members)
 
     def missed(self, replica: Replica[Listed], serial: int) -> Diff[Listed]:
-        """What has changed since. The same object until `serial` changes, which it does with the replica."""
+        """The changes since then. The same object until `serial` changes, which it does with the replica."""
         if self._serial != serial:
             self._missed = Replica(0, self._members).replace(0, replica.members)
             self._serial = serial
@@ -38,7 +38,7 @@ class Known:
 
 
 class Notice:
-    """What those are to be told who know all that was told before."""
+    """The news for watchers that know everything told before."""
 
     def __init__(self, diff: Diff[Listed], before: Mapping[str, Listed | None], members: Mapping[str, Listed]) -> None:
         """`before`: how the members in `diff` were; None: not there. `members`: all of them, as they are now."""
@@ -48,7 +48,7 @@ class Notice:
 
     @cached_property
     def known(self) -> Known:
-        """The members as those know them who are not told. To be asked for before anything else is heard."""
+        """The members as known to watchers that are not told. To be asked for before anything else is heard."""
         members = dict(self._members)
         for user, listed in self._before.items():
             if listed:
@@ -69,12 +69,12 @@ class Watchers(Generic[R]):
         self._serial = 0
         """Grows with every change of the replica."""
         self._before: dict[str, Listed | None] = {}
-        """How those members were when watchers were told last who have changed since; None: not there."""
+        """The members that have changed since watchers were told last, as they were then; None: not there."""
         self._now: Known | None = None
         """The replica, for newcomers; None: to be made again."""
         self._here: dict[R, None] = {}
         self._known: dict[R, Known] = {}
-        """Watchers that know something else than what was told last: they came later, or have more to take first."""
+        """Watchers whose knowledge is not the last told: they came later, or have more to take first."""
         self._asking: list[list[Change]] = []
 
     @property
@@ -95,7 +95,7 @@ class Watchers(Generic[R]):
         self._asking = [one for one in self._asking if one is not came]
 
     def refresh(self, roster: Roster, came: list[Change], *, first: bool = False) -> bool:
-        """Now the members are this roster, and what came since it was asked for. `first`: also when nobody watches.
+        """Replace the members by this roster and the changes since it was asked for. `first`: also when nobody watches.
 
         True: there is something to `tell`.
         """
@@ -132,7 +132,7 @@ class Watchers(Generic[R]):
         return True
 
     def tell(self) -> Notice | None:
-        """All that has changed since they were told last. For each who is `here`: what is `due`, or `fall_behind`."""
+        """All changes since they were told last. For each receiver that is `here`, call `due` or `fall_behind`."""
         if self._replica is None or not self._before:
             return None
         before, self._before = self._before, {}
@@ -149,12 +149,12 @@ class Watchers(Generic[R]):
         return Notice(diff, before, now)
 
     def here(self, notice: Notice) -> Iterator[R]:
-        """Those whom this concerns, but for those who go meanwhile."""
+        """The receivers that this concerns, except those that leave meanwhile."""
         concerned = self._here if notice.diff else self._known
         return (receiver for receiver in tuple(concerned) if receiver in self._here)
 
     def due(self, receiver: R, notice: Notice) -> Diff[Listed]:
-        """What this watcher does not know, and is told now. It may be nothing."""
+        """The changes unknown to this watcher, which is told now. There may be none."""
         known = self._known.pop(receiver, None)
         return notice.diff if known is None else self._missed(known)
 
@@ -164,15 +164,15 @@ class Watchers(Generic[R]):
             self._known[receiver] = notice.known
 
     def add(self, receiver: R) -> Diff[Listed]:
-        """From now on it watches. Returns what it has to know first: all members. After `refresh`.
+        """From now on it watches. Returns its first knowledge: all members. After `refresh`.
 
-        The same object for all who come before the next change.
+        The same object for all that come before the next change.
         """
         self._here[receiver] = None
         return self._know_all(receiver).all
 
     def catch_up(self, receiver: R) -> Diff[Listed] | None:
-        """What a watcher that was behind has missed. The same object for all who missed the same."""
+        """The changes that a watcher behind the others has missed. The same object for all that missed the same."""
         known = self._known.get(receiver)
         if known is None:
             return None
@@ -180,7 +180,7 @@ class Watchers(Generic[R]):
         return self._missed(known)
 
     def forget(self) -> None:
-        """Who comes now shares nothing with those who came before."""
+        """Newcomers share nothing with those that came before."""
         self._now = None
 
     def remove(self, receiver: R) -> None:
@@ -192,7 +192,7 @@ class Watchers(Generic[R]):
         return known.missed(self._replica, self._serial)
 
     def _know_all(self, receiver: R) -> Known:
-        """It knows what there is, whether the others have been told of it or not."""
+        """It knows all members, whether the others have been told of them or not."""
         assert self._replica is not None, "nobody knows the members yet"
         if self._now is None:
             self._now = Known(dict(self._replica.members))

@@ -1,7 +1,7 @@
 """One connection of a channel: reads its messages, one after the other, and sees to it that each is answered.
 
-Owns the connection's line, what becomes of a message that cannot be handled, and of an exception that nobody expected.
-What runs beside the line is `requests.py`'s. The loop is written out for the quick way (benchmarks/channel_micro.py):
+Owns the connection's line, and the answers to messages that cannot be handled and to unexpected exceptions.
+`requests.py` owns those beside the line. The loop is written out for the quick way (benchmarks/channel_micro.py):
 a handler that needs nothing but itself costs no coroutine of ours. Knows nothing of paths or close codes of endpoints.
 """
 
@@ -56,7 +56,7 @@ class Conversation:
         self._kept = kept
         self._yielded = yielded
         self._bound: dict[Action, Bound] | None = None
-        """What is the same for all messages of an action; made with the first."""
+        """The part that all messages of an action share; made with the first."""
         self._requests: Requests | None = None
         self._invalid: InvalidLimit | None = None
         self._reading = False
@@ -64,7 +64,7 @@ class Conversation:
         self._stopping = False
 
     async def begin(self) -> bool:
-        """Accept the connection, if that is left to us, and hear of what comes beside the line: the server's stop, the
+        """Accept the connection, if that is left to us, and hear of events beside the line: the server's stop, the
         end of the client's time. The heart beats. False: there is no connection to serve."""
         websocket, renewal = self._websocket, self._program.renewal
         if websocket.application_state is WebSocketState.CONNECTING and websocket.refused is None:
@@ -81,7 +81,7 @@ class Conversation:
         return True
 
     async def end(self) -> None:
-        """The line is over: end what runs beside it."""
+        """The line is over: end the requests beside it."""
         self._websocket.listen_for_stop(None)
         if self._requests is not None:
             await self._requests.end()
@@ -89,7 +89,7 @@ class Conversation:
     async def line(self) -> None:
         """Handle messages until the connection is over. Raises `WebSocketDisconnect` when it ends.
 
-        An idle connection waits in this frame: what can be looked up is not kept in it, nor is the last message
+        An idle connection waits in this frame: it keeps nothing that can be looked up, nor the last message
         (benchmarks/channel_micro.py).
         """
         program, websocket = self._program, self._websocket
@@ -144,7 +144,7 @@ class Conversation:
         await self._close(WS_1012_SERVICE_RESTART, STOPPING)
 
     def defers_stop(self) -> bool:
-        """`types.StopListener`: what is in line, and what runs beside it, is answered before the Close."""
+        """`types.StopListener`: requests in line and beside it are answered before the Close."""
         requests = self._requests
         if self._reading and (requests is None or not requests.owes_answers()):
             return False
@@ -157,10 +157,10 @@ class Conversation:
         """The line is idle, and the last request beside it was answered."""
         self._websocket.sink.disconnect(WS_1012_SERVICE_RESTART, STOPPING)
 
-    # What comes
+    # Incoming messages
 
     async def _may_be_read(self, data: str | bytes) -> bool:
-        """Whether a message is one of text that is not too large; what becomes of others."""
+        """Whether a message is text of an allowed size. Others are answered here."""
         program = self._program
         most = program.options.max_message_size
         if most is not None and len(data) > most // 4:
@@ -182,7 +182,7 @@ class Conversation:
         return True
 
     async def _look_closer(self, data: str, error: ValidationError) -> None:
-        """What the quick parser refused: lone surrogates, and what is no message."""
+        """Messages that the quick parser refused: those with lone surrogates, and those that are none."""
         try:
             tag, ref, value = self._program.frames.look_closer(data, error)
         except Unreadable as exc:
@@ -226,7 +226,7 @@ class Conversation:
                 await self._work(action, message, ref)
 
     async def _renew(self, verify: Verify, data: str, ref: Ref | None, found: dict[str, Any], value: Any) -> None:
-        """In line: what the client says behind its new token, it says as who it is then."""
+        """In line: messages behind the new token belong to the new identity."""
         renewal, frames = self._program.renewal, self._program.frames
         if ref is not None and self._requests is not None and self._requests.has(ref):
             await self._refuse_as(errors.DUPLICATE_REF, None)
@@ -250,7 +250,7 @@ class Conversation:
         elif self._requests is not None:
             self._requests.cancel(ref)
 
-    # What is done with it
+    # Handling a message
 
     async def _work(self, action: Action, message: Any, ref: Ref | None) -> None:
         """In line, or beside it when there is room: nothing more is read until then."""
@@ -267,7 +267,7 @@ class Conversation:
             self.requests.start(shape, ref, lambda request: self._aside(Working(self, action, message, ref, request)))
 
     async def _aside(self, working: Working) -> None:
-        """A request in a task of its own: what would end the line ends the connection instead."""
+        """A request in a task of its own: an exception that would end the line ends the connection instead."""
         try:
             await working.run()
         except WebSocketDisconnect:
@@ -291,14 +291,14 @@ class Conversation:
 
     @property
     def requests(self) -> Requests:
-        """What is in progress beside the quick requests in line; made at the first need."""
+        """The requests in progress beside the quick ones in line; made at the first need."""
         if self._requests is None:
             self._requests = Requests(self._websocket)
         return self._requests
 
     @property
     def program(self) -> Program:
-        """What the channel is here."""
+        """The channel at this path."""
         return self._program
 
     @property
@@ -308,11 +308,11 @@ class Conversation:
 
     @property
     def label(self) -> str:
-        """What the log calls the connection."""
+        """The connection's name in the log."""
         return f"{self._program.label} ({shown(self._websocket.scope.get('path', ''))})"
 
     def bound(self, action: Action) -> Bound:
-        """What the connection has for an action's calls."""
+        """The connection's values for an action's calls."""
         return (self._bound and self._bound.get(action)) or self._bind(action)
 
     def _arguments(self, action: Action, message: Any) -> dict[str, Any]:
@@ -327,14 +327,14 @@ class Conversation:
         return bound
 
     def _answer(self, action: Action, result: Any, ref: Ref | None) -> str | None:
-        """What a function's result is on the wire; None: nothing."""
+        """A function's result as it goes on the wire; None: nothing."""
         if ref is None:
             return self._program.events.frame(result) if action.is_event and result is not None else None
         if action.reply is not None:
             return self._program.frames.reply(ref, action.reply.encode(result))
         return self._program.frames.ack(ref) if result is None else _undeclared(action, result)
 
-    # What is said of what went wrong
+    # Errors
 
     async def say(self, text: str) -> None:
         """Send a frame of ours."""
@@ -353,7 +353,7 @@ class Conversation:
             await self.say(self._program.frames.error(fault, ref))
 
     async def _is_in_time(self, rate: Rate, data: str | bytes, ref: Ref | None) -> bool:
-        """Whether a handler's rate lets a message through; what becomes of one that it does not."""
+        """Whether a handler's rate lets a message through. One that it does not is answered here."""
         websocket, limits = self._websocket, self._program.limits
         excess = limits.excess(websocket.scope, rate, data)
         if excess is None:
@@ -401,7 +401,7 @@ class Conversation:
             raise error
 
     async def failed(self, action: Action, error: BaseException, ref: Ref | None) -> None:
-        """Answer for what a handler, or one of its dependencies, raised. Raises what is to close the connection."""
+        """Answer for an exception of a handler or of its dependencies. Raises one that is to close the connection."""
         cause = cause_of(error)
         try:
             if isinstance(cause, TooFast):

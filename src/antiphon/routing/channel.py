@@ -1,4 +1,4 @@
-"""The route of a channel: a path, and what the channel comes to there. Running it is `messages`' and `endpoint.py`'s.
+"""The route of a channel: a path, and the channel as it is there. Running it is `messages`' and `endpoint.py`'s.
 
 A route below a prefix, or in another app, is another `ChannelRoute` of the same `Channel`; each settles its program
 when it is first asked for, and again when the channel has got more handlers.
@@ -36,7 +36,7 @@ MOST_VARIANTS: Final = 16
 
 
 class ChannelTold(Lets, total=False):
-    """What a channel takes besides its path, function and name."""
+    """A channel's arguments besides its path, function and name."""
 
     dependencies: Sequence[Any] | None
     """Run once per connection."""
@@ -45,7 +45,7 @@ class ChannelTold(Lets, total=False):
     options: ChannelOptions | None
     """Its wire and limits."""
     subprotocol: str | None
-    """Served is only who offers it, and it is agreed on."""
+    """Only clients that offer it are served, and it is agreed on."""
 
 
 def blueprint_of(
@@ -59,7 +59,7 @@ def blueprint_of(
     subprotocol: str | None = None,
     **lets: Unpack[Lets],
 ) -> tuple[Blueprint, Lets]:
-    """What was written of a channel, checked, and what is its route's. Raises RegistrationError."""
+    """The arguments of a channel, checked, and those of its route. Raises RegistrationError."""
     if options is not None and not isinstance(options, ChannelOptions):
         raise RegistrationError(f"a channel's options are ChannelOptions(...), not {options!r}")
     own = (
@@ -79,7 +79,7 @@ def blueprint_of(
 
 
 def serving(channel: Channel) -> Callable[..., Any]:
-    """What stands for the connection function of a channel that has none, where routes name their endpoint."""
+    """The stand-in for the connection function of a channel that has none, where routes name their endpoint."""
 
     async def serve() -> None: ...
 
@@ -134,17 +134,18 @@ class ChannelRoute(APIWebSocketRoute):
         """The connection function was looked at with the channel."""
 
     def analyzed(self) -> Plan:
-        """The connection's plan, with what handlers take from the handshake."""
+        """The connection's plan, with the handlers' parameters of the handshake."""
         return self.program().plan
 
     @property
     def shape(self) -> ChannelShape:
-        """What the channel is at this path, with the handlers that it has now."""
+        """The channel at this path, with the handlers that it has now."""
         return self.program().shape
 
     def program(self, overrides: Overrides = NOTHING, limits: Limits | None = None) -> Runnable:
-        """What to run, within these limits (else the route's). Raises RegistrationError for handlers that cannot work
-        at this path.
+        """The program to run, within these limits (else the route's).
+
+        Raises RegistrationError for handlers that cannot work at this path.
         """
         limits = self.terms.limits if limits is None else limits
         key = (limits, *((id(original), id(replacement)) for original, replacement in overrides.items()))
@@ -178,7 +179,7 @@ class ChannelRoute(APIWebSocketRoute):
         return made
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As the base; a channel with a subprotocol serves only who offers it."""
+        """As the base; a channel with a subprotocol serves only clients that offer it."""
         wanted = self.channel.blueprint.subprotocol
         if wanted is not None and wanted not in (scope.get("subprotocols") or ()):
             return Match.NONE, {}

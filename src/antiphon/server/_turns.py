@@ -1,6 +1,6 @@
-"""The readable twin of who has a turn when: `Turns` for what connections receive, `Flusher` for what they send.
+"""The readable twin of the turns of connections: `Turns` for received bytes, `Flusher` for sent ones.
 
-Knows of a connection that it has something to do, and what it may take; `_turns.pxi` is the native twin.
+Knows of a connection that it has work to do, and how much of it it may take; `_turns.pxi` is the native twin.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from .bounds import ARRIVALS, CROWD, NEWS, READING, SAMPLED, SETTLED, SHARE, SMA
 
 
 class Turning(Protocol):
-    """What has turns; `pipe.Pipe` is it."""
+    """An object that has turns; `pipe.Pipe` is it."""
 
     dirty: bool
     answers: bool
-    """In its outbox is something of its own, not only what somebody told all."""
+    """Its outbox has messages of its own, not only broadcast ones."""
 
     @property
     def swollen(self) -> bool:
-        """What it has to do is to inflate more of a message that is `LARGE` already."""
+        """Its work is to inflate more of a message that is `LARGE` already."""
 
     def take_turn(self) -> None:
         """Do one turn's work."""
 
     def flush(self) -> None:
-        """Write out what there is."""
+        """Write out the buffered bytes."""
 
 
 class Turns:
-    """Whose turn it is: connections that have more to do than fits into one turn go one after the other.
+    """The turns: connections that have more to do than fits into one go one after the other.
 
     Those that inflate a large message have all of their turns one after the other, too: it is whole before the next one
     grows, so that there is one such message at a time and not one for each connection.
 
-    Each turn of the loop has a bounded time for them (`SHARE`), and one for what has just come (`NEWS`). `clock` tells
+    Each turn of the loop has a bounded time for them (`SHARE`), and one for new work (`NEWS`). `clock` tells
     how long things take, in seconds.
     """
 
@@ -51,9 +51,9 @@ class Turns:
         self._scheduled = False
         self._small = 0
         self._spent = 0.0  # on news, since the loop turned, or somewhat longer
-        self._until = 0.0  # when the time is over for those who wait
+        self._until = 0.0  # when the time is over for waiting connections
         self._arrived = False  # somebody new has connected, since the loop turned
-        self._shared = 0.0  # when those who wait had their share last
+        self._shared = 0.0  # when waiting connections had their share last
 
     @property
     def spent(self) -> bool:
@@ -110,7 +110,7 @@ class Turns:
         return len(self._waiting) > THRONG
 
     def arrival(self) -> None:
-        """Somebody has connected. Others may be behind, of whom a loop takes in one in each of its turns."""
+        """A client has connected. More may follow: the loop takes in one in each of its turns."""
         self._arrived = True
 
     def _schedule(self) -> None:
@@ -165,7 +165,7 @@ class Turns:
 class Flusher:
     """Writes out every pipe that has put something into its outbox, `WRITES` of them per turn of the loop.
 
-    Between two turns the loop reads: what comes for a pipe before it is written to leaves in the same write. Answers
+    Between two turns the loop reads: messages for a pipe that come before its write leave in the same write. Answers
     come first: they must not wait for a thousand receivers of somebody else's message.
     """
 

@@ -1,6 +1,6 @@
-"""How a connection ends, and what has a deadline: the outbox, the ping, the Close.
+"""The end of a connection, and its deadlines: those of the outbox, the ping, the Close.
 
-Knows what an end is (`close_code`, who waits for it), what becomes of the socket then, and what counts as the peer's
+Knows the end (`close_code`, the tasks that wait for it), the fate of the socket then, and the signs of the peer's
 fault. Knows nothing of handshakes, of ASGI, or of when one says Close.
 """
 
@@ -64,7 +64,7 @@ class Watch:
     # ------------------------------------------------------------ the end
 
     def do(self, step: ClosingStep) -> None:
-        """What the table of the closing handshake says; what becomes of TCP is the caller's."""
+        """Follow the table of the closing handshake. TCP is left to the caller."""
         pipe = self._pipe
         if step.payload is not None:
             pipe.put(encode_frame(opcodes.CLOSE, step.payload))
@@ -100,7 +100,7 @@ class Watch:
         pipe.wake()
 
     def abort(self) -> None:
-        """Drop the connection and what is buffered, at once."""
+        """Drop the connection and its buffer, at once."""
         pipe = self._pipe
         pipe.fd = -1
         self.lose()
@@ -109,7 +109,7 @@ class Watch:
             pipe.transport.abort()
 
     def end_transport(self) -> None:
-        """Close the TCP connection behind what is buffered, or without it when that takes too long."""
+        """Close the TCP connection behind its buffer, or without it when that takes too long."""
         pipe = self._pipe
         pipe.flush()
         pipe.fd = -1
@@ -120,8 +120,8 @@ class Watch:
                 self.close_within(self._engine.config.close_timeout)
 
     def end_sending(self) -> None:
-        """Half-close behind what is buffered, and read on until the peer has closed: it may be sending, and unread
-        bytes are answered with a reset that can overtake what we said last."""
+        """Half-close behind the buffer, and read on until the peer has closed: it may be sending, and unread
+        bytes are answered with a reset that can overtake our last words."""
         pipe = self._pipe
         pipe.flush()
         transport = pipe.transport
@@ -141,7 +141,7 @@ class Watch:
         self._close_due = engine.clock() + seconds
         engine.deadlines.enter(self, self._close_due)
 
-    # ------------------------------------------------------------ who waits
+    # ------------------------------------------------------------ waiting for the end
 
     def on_handed(self) -> None:
         """`PipeWatch`: see that the peer takes something from time to time."""
@@ -204,7 +204,7 @@ class Watch:
     # ------------------------------------------------------------ deadlines
 
     def on_deadline(self, now: float) -> float | None:
-        """`Deadlines`: do what is due, say when to come back."""
+        """`Deadlines`: do the work that is due, return the time of the next."""
         pipe = self._pipe
         if pipe.transport is None:
             return None
@@ -247,7 +247,7 @@ class Watch:
             engine.deadlines.leave(handshake)
 
     def _look_at_outbox(self, now: float) -> Verdict | None:
-        """Does the peer take what we send?"""
+        """Whether the peer takes our bytes."""
         stall, pipe = self._outbox_stall, self._pipe
         if stall is None or pipe.transport is None:
             return None
@@ -275,7 +275,7 @@ class Watch:
         return stall.check(now, look_at_peer(pipe.transport), pipe.inbox_bytes)
 
     def on_paused(self) -> None:
-        """`PipeWatch`: look after the peer from time to time, since the loop does not tell what happens to a socket it
+        """`PipeWatch`: look after the peer from time to time, since the loop does not tell the fate of a socket it
         does not read."""
         pipe, config = self._pipe, self._engine.config
         assert pipe.transport is not None

@@ -1,4 +1,4 @@
-"""What a hub in memory hands over to the next start of its server: one file, written at a clean stop, taken once.
+"""The data of a hub in memory for the next start of its server: one file, written at a clean stop, taken once.
 
 A process that is killed writes nothing, and the next one takes nothing: it has a new epoch, and nobody is told that a
 gap was none. The file is plain numbers and bytes of a fixed layout, for its owner alone; whatever else is found in its
@@ -45,7 +45,7 @@ _NOTE: Final = struct.Struct(">ddH")  # value, seconds left, bytes of its name
 
 
 class Unusable(Exception):
-    """What is in the file's place is not what this user's last server left there."""
+    """The file in this place is not the one that this user's last server left there."""
 
 
 class Handover:
@@ -58,7 +58,7 @@ class Handover:
         self._most = most
 
     def take(self) -> Snapshot | None:
-        """What the last server left, once: the file is gone with this. None: nothing that could be used."""
+        """The last server's data, once: the file is gone with this. None: nothing that could be used."""
         try:
             data = self._read()
             if data is None:
@@ -71,7 +71,7 @@ class Handover:
         return snapshot
 
     def leave(self, snapshot: Snapshot) -> None:
-        """Write what the next server takes; nothing, where there is nothing."""
+        """Write the data for the next server; no file where there is none."""
         fitting = fit(snapshot, self._most)
         if not fitting.histories and not fitting.forgotten and not fitting.notes:
             return
@@ -89,7 +89,7 @@ class Handover:
         log.info("left %s for the next start in %s", _amount(fitting), self.path)
 
     def _read(self) -> bytes | None:
-        """Whoever removes the name has the file, so two that start at once do not both go on with one epoch."""
+        """The process that removes the name has the file, so two that start at once do not share one epoch."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -112,7 +112,7 @@ class Handover:
         return data
 
     def _write(self, snapshot: Snapshot) -> None:
-        """Complete, or not at all. What a power failure leaves of it does not have the checksum."""
+        """Complete, or not at all. The remains after a power failure do not have the checksum."""
         part = f"{self.path}.part"
         os.makedirs(os.path.dirname(self.path) or ".", mode=0o700, exist_ok=True)
         if is_foreign(self.path):
@@ -182,7 +182,7 @@ def _version(snapshot: Snapshot) -> int:
 
 
 def unpack(data: bytes, now: float) -> tuple[float, Snapshot]:
-    """The file's age in seconds and what is in it, with the time that has passed taken off. Raises `Unusable`."""
+    """The file's age in seconds and its data, with the time that has passed taken off. Raises `Unusable`."""
     if len(data) < _HEADER.size:
         raise Unusable(f"it has {len(data)} bytes, less than its header")
     _, version, length, checksum = _HEADER.unpack_from(data)
@@ -255,7 +255,7 @@ def _damaged(what: str) -> NoReturn:
 
 
 def fit(snapshot: Snapshot, most: int) -> Snapshot:
-    """What fits into so many bytes: all notes; of each topic the newest entries without a gap, in turns over topics."""
+    """The data that fit into so many bytes: all notes, then each topic's newest entries without a gap, in turns."""
     room = most - _HEADER.size - _BEGINNING.size - len(snapshot.epoch.encode())
     room -= _NOTES.size + sum(_NOTE.size + len(note.key.encode()) for note in snapshot.notes)
     room -= sum(_HISTORY.size + len(topic.encode()) for topic, _, _ in snapshot.histories)
@@ -292,7 +292,7 @@ def _amount(snapshot: Snapshot) -> str:
     return f"{messages} message{'s' * (messages != 1)} of {topics} topic{'s' * (topics != 1)}"
 
 
-# Who has it: one hub of a process that serves by itself; elsewhere the relay of its workers.
+# Its owner: one hub of a process that serves by itself; elsewhere the relay of its workers.
 
 
 class _Offer:
@@ -307,7 +307,7 @@ def offer(path: str | None) -> None:
 
 
 def claim() -> Handover | None:
-    """The place, for the first who asks; give it back with `give_back`."""
+    """The place, for the first that asks; give it back with `give_back`."""
     handover, _Offer.handover = _Offer.handover, None
     return handover
 

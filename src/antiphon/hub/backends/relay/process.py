@@ -2,7 +2,7 @@
 
 Run by `supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay ADDRESS`. Takes connections of
 processes of the same user only that know its key (trust.py). A worker that does not read is cut
-off when `MAX_BACKLOG` bytes of what others published wait for it; it connects again and catches up by position. What it
+off when `MAX_BACKLOG` bytes that others published wait for it; it connects again and catches up by position. What it
 asked for itself is no backlog: with more than `MAX_ANSWERS` unsent it is not read until it has read. All state is in
 memory: a new process has a new epoch, unless the one before was stopped in order and handed its histories over
 (handover.py).
@@ -44,17 +44,17 @@ PAGE_BYTES: Final = 1 << 20
 """A longer page of history is answered in parts: all workers wait while one answer is made."""
 
 STOP: Final = b"."
-"""What a parent writes to standard input to end the relay in order. An end without it: the parent was killed."""
+"""A parent writes it to standard input to end the relay in order. An end without it: the parent was killed."""
 
 SLACK: Final = 0.005
 """Seconds a sweep runs behind its deadline, so that it finds the deadline passed."""
 
 
 class Relay:
-    """The store, and who wants to hear of what."""
+    """The store, and the subscriptions of its workers."""
 
     def __init__(self, key: str, handover: Handover | None = None, clock: Callable[[], float] | None = None) -> None:
-        """`key`: what workers have to know."""
+        """`key`: the secret that workers have to know."""
         self.key = key
         self._loop = asyncio.get_running_loop()
         self.clock: Callable[[], float] = self._loop.time if clock is None else clock
@@ -70,7 +70,7 @@ class Relay:
         self._pending: set[WorkerLink] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        """When the timer runs. Not asked of it: uvloop's handle of what is as good as due does not know."""
+        """When the timer runs. Not asked of it: uvloop's handle does not know its time once that is almost due."""
         deadline = self.store.deadline
         if deadline is not None:
             self.arm(max(deadline - self.clock(), 0.0))
@@ -87,7 +87,7 @@ class Relay:
         self._pending.add(worker)
 
     def flush(self) -> None:
-        """What one batch of requests led to leaves in one write per worker."""
+        """The results of one batch of requests leave in one write per worker."""
         pending, self._pending = self._pending, set()
         for worker in pending:
             worker.flush()
@@ -128,7 +128,7 @@ class Relay:
             self.arm(max(deadline - now, 0.0))
 
     def let_go(self, now: float) -> None:
-        """Of what is over; a worker whose lease ran out is told."""
+        """Remove expired entries, and tell of them; a worker whose lease ran out is told, too."""
         self.tell(self.store.sweep(now))
         for worker in self.workers:
             if worker.until is not None and worker.until <= now:
@@ -291,7 +291,7 @@ class WorkerLink(asyncio.Protocol):
         self._work()
 
     def _work(self) -> None:
-        """Answer what was asked, while the worker takes the answers."""
+        """Answer the requests, while the worker takes the answers."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -320,7 +320,7 @@ class WorkerLink(asyncio.Protocol):
             self._transport.abort()
 
     def _at_the_door(self, transport: asyncio.Transport, door: RelayHandshake, data: bytes) -> bytes:
-        """What came behind the proof."""
+        """The bytes behind the proof."""
         try:
             answer, behind = door.feed(data)
         except NotTrusted as error:
@@ -361,7 +361,7 @@ class WorkerLink(asyncio.Protocol):
             raise DamagedStream(f"the unknown request {op!r}")
         try:
             result = request(self.relay, self, *arguments)
-        except Exception as error:  # one request's fault must not end what all workers share
+        except Exception as error:  # one request's fault must not end the relay of all workers
             log.exception("relay: request %s failed", op)
             self._reply(frame(Op.FAILED, number, f"{type(error).__name__}: {error}"))
             return
@@ -374,9 +374,9 @@ class WorkerLink(asyncio.Protocol):
 
 
 class Unsent:
-    """How many bytes of answers, among what else is sent, have not left yet. Pure.
+    """The number of bytes of answers, among others, that have not left yet. Pure.
 
-    What leaves in one batch is counted as if the answers came last: they may be fewer by then, never more.
+    Bytes that leave in one batch are counted as if the answers came last: they may be fewer by then, never more.
     """
 
     def __init__(self) -> None:
@@ -501,7 +501,7 @@ def _given_key(address: str) -> str:
 
 @contextlib.contextmanager
 def _key_beside(address: str) -> Iterator[str]:
-    """A new key in a file beside the socket, for whoever may read our user's files."""
+    """A new key in a file beside the socket, for all that may read our user's files."""
     key, path = new_key(), key_file(address)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # of a relay that was killed
