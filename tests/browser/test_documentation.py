@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import html
 import http.server
 import itertools
+import json
 import re
 import shutil
 import threading
@@ -19,6 +21,7 @@ from playwright.async_api import Browser, expect
 
 from tests.built import CACHE, built, step
 from tests.commands import ROOT
+from tests.error_texts import error_texts
 from tests.node import tools
 
 pytestmark = pytest.mark.timeout(900)  # who comes first builds the site, with what builds it; the others wait
@@ -177,6 +180,22 @@ async def test_search_finds_an_error_by_its_text(browser: Browser, address: str,
     await page.get_by_role("button", name="Search").click()
     await page.get_by_role("combobox", name="Search").fill(text)
     await expect(page.locator(f'[role=option][href*="{found}"]').first).to_be_attached()
+
+
+def test_the_search_has_every_word_of_an_error_and_every_close_code_in_one_place(site: Path) -> None:
+    """It looks for sections with all words of a query, and the values in a message are the reader's own."""
+    index = json.loads((site / "search.json").read_text())
+    separator = re.compile(index["config"]["separator"])
+
+    def words(text: str) -> set[str]:
+        return {word.lower() for word in separator.split(text) if word}
+
+    items = [one for one in index["items"] if one["location"].startswith("docs/errors/")]
+    sections = [words(html.unescape(re.sub("<[^>]*>", " ", f"{one['title']} {one['text']}"))) for one in items]
+    codes = re.findall(r"^\| (\d{4}) \|", (ROOT / "docs/errors/close-codes.md").read_text(), re.MULTILINE)
+    assert len(codes) > 10
+    texts = [*error_texts(), *codes]
+    assert [text for text in texts if not any(words(text.replace("…", " ")) <= one for one in sections)] == []
 
 
 class Head(HTMLParser):
