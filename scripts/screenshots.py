@@ -10,6 +10,8 @@ import argparse
 import asyncio
 import contextlib
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -131,7 +133,15 @@ async def dashboard(url: str) -> None:
         await browser.close()
 
 
+def emoji() -> bool:
+    """Whether a font here has them: pictures show a box for each otherwise."""
+    tool = shutil.which("fc-list")
+    return tool is not None and subprocess.run([tool, ":lang=und-zsye"], capture_output=True, check=True).stdout != b""
+
+
 async def main() -> None:
+    if not emoji():
+        sys.exit("error: no font with emoji here: apt-get install fontconfig fonts-noto-color-emoji fonts-inter")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url")
     url = parser.parse_args().url

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -103,3 +104,15 @@ def test_tests_with_other_versions_run_in_the_environment_that_has_them(
     command = [str(tmp_path / "scripts" / "test.sh"), *words, "tests/some.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"{environment} -m pytest -q tests/some.py\n"
+
+
+def test_no_pictures_are_taken_where_emoji_would_be_boxes(tmp_path: Path) -> None:
+    (tmp_path / "fonts.conf").write_text(f"<fontconfig><dir>{tmp_path}</dir></fontconfig>")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "screenshots.py"],
+        env={**os.environ, "FONTCONFIG_FILE": str(tmp_path / "fonts.conf")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.split(":")[:2]) == (1, ["error", " no font with emoji here"])
