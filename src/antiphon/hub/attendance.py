@@ -1,7 +1,7 @@
-"""Who of this process is present where, and what the backend has yet to be told of it.
+"""The members of this process in each topic, and the changes of them that the backend does not know yet.
 
-What is untold of a topic goes out together, in one round; a topic has one round at a time, so that nothing that is told
-of a connection overtakes what was told before. What fails is told again, until it is done or the backend is lost: after
+Untold changes of a topic go out together, in one round; a topic has one round at a time, so that nothing that is told
+of a connection overtakes an earlier change. A failed one is told again, until it is done or the backend is lost: after
 a loss everything is told anew.
 """
 
@@ -32,7 +32,7 @@ class Once(Protocol):
 
 
 class _Topic:
-    """What is untold of one topic. It is forgotten when nothing is, and nobody waits for it."""
+    """The untold changes of one topic. It is forgotten when there are none, and nobody waits for it."""
 
     __slots__ = ("failures", "order", "refs", "telling", "waiting")
 
@@ -89,7 +89,7 @@ class Attendance:
             entry = self._topics.get(topic)
 
     async def tell(self, topic: str) -> BackendUnavailable | None:
-        """Tell what is untold of a topic now. Returns what kept some of it from being told."""
+        """Tell the untold changes of a topic now. Returns the error that kept some of them from being told."""
         with self._guard:
             entry = self._topics.get(topic)
             if entry is None:
@@ -121,7 +121,7 @@ class Attendance:
             raise failed
 
     async def tell_all_anew(self) -> None:
-        """The backend has forgotten who is present, or may have. Raises `BackendUnavailable`: nothing is given up."""
+        """The backend has forgotten the members, or may have. Raises `BackendUnavailable`: nothing is given up."""
         with self._guard:
             for ref, (topic, track) in self._present.items():
                 self._topics.setdefault(topic, _Topic()).refs[ref] = track

@@ -81,7 +81,7 @@ class Joining:
         local: LocalTopic,
         greeted: bool,
     ) -> None:
-        """Hold what comes, find out what was missed, hand over both. README: gap-free joining."""
+        """Hold new messages, find out the missed ones, hand over both. README: gap-free joining."""
         local.hold(receiver)
         joiner = _Joiner(membership, receiver, request, room, local, greeted)
         try:
@@ -201,7 +201,7 @@ class Joining:
             backlog.supply(replay, [parcel for parcel in found if parcel is not None], len(found))
 
     def _cut(self, receiver: LocalReceiver, replay: Replay) -> None:
-        """What was asked for last did not come, and will not."""
+        """The last answer did not come, and will not."""
         local, backlog = receiver.local, receiver.backlog
         if local is not None and backlog is not None and backlog.replay is replay:
             backlog.cut(replay, resync(local.name))
@@ -235,17 +235,17 @@ class Joining:
         audience.refresh(roster, came, first=True)
 
     async def _open(self, room: Room) -> Position | None:
-        """Whoever finds the room closed opens it; twice does no harm."""
+        """A joiner that finds the room closed opens it; twice does no harm."""
         generation = -1
         while generation != self._rooms.generation:
-            # An answer from before a loss does not know what was missed; it may come by another connection than that.
+            # An answer from before a loss lacks the missed messages; it may come by another connection than that.
             generation = self._rooms.generation
             position = await self._access.subscribe(room.topic, room.keep)
         room.opened = True
         return position if position is None else room.promise(position)
 
     async def _page(self, joiner: _Joiner) -> Page:
-        """The first part of what the joiner asked for."""
+        """The first part of the joiner's page."""
         room, request = joiner.room, joiner.request
         assert room.keep is not None
         since, size = request.since, self._pages.size(room.options)

@@ -1,6 +1,6 @@
-"""Telling the backend what it has yet to be told: again and again, until it has been or is lost.
+"""Telling the backend the untold changes: again and again, until it has them or is lost.
 
-After a loss whoever keeps the books tells everything anew. Knows nothing of what is told.
+After a loss the owner of the books tells everything anew. Knows nothing of the changes themselves.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ TOGETHER: Final = 1000
 
 
 class Upkeep(Protocol):
-    """What this takes of `BackendAccess`."""
+    """The part of `BackendAccess` that this needs."""
 
     @property
     def connected(self) -> bool:
         """The backend is there."""
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Do it beside what runs now; it is cancelled with the hub."""
+        """Do it beside the running calls; it is cancelled with the hub."""
 
 
 class Telling:

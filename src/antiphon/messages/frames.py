@@ -1,4 +1,4 @@
-"""The frames of a channel as text: what it writes itself, and how the envelope of what comes is read.
+"""The frames of a channel as text: writing its own, and reading the envelope of incoming ones.
 
 README.md has the table. Pure: no connection, no handlers.
 """
@@ -28,7 +28,7 @@ _MOST: Final = 2**63 - 1
 
 
 class Unreadable(Exception):
-    """No message can be made of what came."""
+    """No message can be made of the incoming text."""
 
     def __init__(self, fault: Fault, ref: Ref | None = None) -> None:
         super().__init__(fault.code)
@@ -55,7 +55,7 @@ class Frames:
     def _head(self, tag: str) -> str:
         return f"{{{_key(self._wire.tag)}{codec.encode_json(tag)},{_key(self._wire.ref)}"
 
-    # What is written
+    # Writing
 
     def reply(self, ref: Ref, data: str) -> str:
         """The answer to a request; `data` is JSON."""
@@ -92,12 +92,12 @@ class Frames:
             fields = f"{_key(self._wire.content)}{{{fields}}}"
         return codec.escaped(f"{head},{fields}}}")
 
-    # What is read
+    # Reading
 
     def look_closer(self, data: str, error: ValidationError) -> tuple[str, Ref | None, dict[str, Any]]:
         """Tag, ref and the whole of a message that the quick parser did not take (lone surrogates).
 
-        Raises Unreadable for what is no message, with its ref where that can be read.
+        Raises Unreadable for text that is no message, with its ref where that can be read.
         """
         try:
             value = codec.decode_json(data)
@@ -120,7 +120,7 @@ class Frames:
         return tag, readable, value
 
     def own(self, incoming: Incoming, value: dict[str, Any]) -> Any:
-        """What the message itself is in the decoded whole: without the channel's keys, or what is nested."""
+        """The message itself in the decoded whole: without the channel's keys, or the nested part."""
         if self._wire.content is not None:
             return value.get(self._wire.content, {})
         without = {Strip.NOTHING: (), Strip.REF: (self._wire.ref,), Strip.BOTH: (self._wire.tag, self._wire.ref)}

@@ -1,6 +1,6 @@
-"""What a channel is, said once: its messages, handlers, answers, errors and events. Documents and clients read it.
+"""The description of a channel: its messages, handlers, answers, errors and events. Documents and clients read it.
 
-`describe_handler` turns a registered function into its `HandlerShape`, and refuses what can never work. Nothing here
+`describe_handler` makes a registered function a `HandlerShape`, and refuses one that can never work. Nothing here
 runs a handler.
 """
 
@@ -30,20 +30,20 @@ from .typecodec import Codec, codec_of, sent_codec_of, shown_type
 
 
 class AnswerKind(enum.Enum):
-    """What a handler answers."""
+    """The kind of a handler's answer."""
 
     ACK = "ack"
     """`reply` without data."""
     VALUE = "value"
-    """`reply` with data, to who asked with a `ref`."""
+    """`reply` with data, to a client that asked with a `ref`."""
     EVENT = "event"
-    """The same, and to who did not ask the message itself, as an event."""
+    """The same, and the message itself, as an event, to a client that did not ask."""
     STREAM = "stream"
     """Any number of `item`, then `end`; a `ref` is demanded."""
 
 
 class HandlerKind(enum.Enum):
-    """What reaches a handler."""
+    """The kind of message that reaches a handler."""
 
     MESSAGE = "message"
     BYTES = "bytes"
@@ -70,7 +70,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """A function under `@chat.on`, with what was said of it."""
+    """A function under `@chat.on`, with its options."""
 
     call: Callable[..., Any]
     kind: HandlerKind = HandlerKind.MESSAGE
@@ -104,7 +104,7 @@ class HandlerShape:
     reply: Codec | None
     """Of the reply's data, or of a stream's items; None for an ack."""
     events: tuple[Outgoing, ...]
-    """What an answer of kind EVENT is without a `ref`."""
+    """The event that an answer of kind EVENT is without a `ref`."""
     errors: tuple[type[MessageError], ...]
     deprecated: bool
     concurrent: int
@@ -115,7 +115,7 @@ class HandlerShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RenewalShape:
-    """A channel's own messages of who its client is."""
+    """A channel's own messages about the identity of its client."""
 
     incoming: Incoming
     reply: Codec
@@ -156,7 +156,7 @@ _SYNC_STREAMS: Final = (collections.abc.Iterator, collections.abc.Generator)
 
 
 def describe_handler(registered: Registered, plan: CallPlan, options: ChannelOptions) -> HandlerShape:
-    """The shape of a registered function. Raises RegistrationError, naming it, for what can never work."""
+    """The shape of a registered function. Raises RegistrationError, naming it, where it can never work."""
     call, wire = registered.call, options.wire
     label = describe(call)
     answer, reply, events = _answer(call, label, registered.kind, wire)
@@ -220,7 +220,7 @@ def _messages(registered: Registered, plan: CallPlan, wire: Wire, label: str) ->
 
 
 def _members(annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """What stands in `Annotated` around the message and validates, and the union's members."""
+    """The validators in `Annotated` around the message, and the union's members."""
     annotation = tags.without_alias(annotation)
     outer: tuple[Any, ...] = ()
     if get_origin(annotation) is Annotated:
@@ -343,7 +343,7 @@ def _answer(
 def sent_by(
     name: str, declared: tuple[tuple[str, Any], ...], handlers: tuple[HandlerShape, ...], wire: Wire
 ) -> tuple[Outgoing, ...]:
-    """All events of a channel: what is `declared`, and what its handlers answer unasked."""
+    """All events of a channel: those `declared`, and unasked answers of its handlers."""
     found = [one for where, annotation in declared for one in outgoing_of(annotation, wire, where)]
     found += [one for handler in handlers for one in handler.events]
     return check_distinct(found, name)

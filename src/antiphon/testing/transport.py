@@ -1,4 +1,4 @@
-"""Two asyncio transports joined in memory: what one writes, the other receives in a later turn of the loop.
+"""Two asyncio transports joined in memory: bytes that one writes, the other receives in a later turn of the loop.
 
 Models what a protocol can see of TCP: order, half-close, reset, a reader that has paused, and a writer's buffer with
 its water marks. Knows nothing of WebSockets.
@@ -14,7 +14,7 @@ CHUNK: Final = 64 << 10
 """As much as a read of a real socket brings at most."""
 
 DEFAULT_WINDOW: Final = 64 << 10
-"""Bytes the "network" takes while the reader has paused, as kernels do; what is beyond stays in the writer's buffer."""
+"""Bytes the "network" takes while the reader has paused, as kernels do; the rest stays in the writer's buffer."""
 
 
 class MemoryTransport(asyncio.Transport):
@@ -57,7 +57,7 @@ class MemoryTransport(asyncio.Transport):
     # ------------------------------------------------------------ writing
 
     def write(self, data: bytes | bytearray | memoryview[int]) -> None:
-        """Send; what the other side does not read now waits here."""
+        """Send; bytes that the other side does not read now wait here."""
         if self._closing or self._eof_wanted:
             return
         self._out += data
@@ -67,7 +67,7 @@ class MemoryTransport(asyncio.Transport):
         self._schedule()
 
     def get_write_buffer_size(self) -> int:
-        """Bytes beyond what the network has taken."""
+        """Bytes that the network has not taken."""
         return max(0, len(self._out) - self._window)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -84,7 +84,7 @@ class MemoryTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """Half-close, behind what is buffered."""
+        """Half-close, behind the buffer."""
         self._eof_wanted = True
         self._schedule()
 
@@ -95,14 +95,14 @@ class MemoryTransport(asyncio.Transport):
         return self._closing
 
     def close(self) -> None:
-        """Close, behind what is buffered."""
+        """Close, behind the buffer."""
         if not self._closing:
             self._closing = True
             self._eof_wanted = True
             self._schedule()
 
     def abort(self) -> None:
-        """Reset: the other side loses the connection too, and what was on the way."""
+        """Reset: the other side loses the connection too, and the bytes on the way."""
         self._out.clear()
         self._finish(None)
         if self._other is not None:
@@ -110,11 +110,11 @@ class MemoryTransport(asyncio.Transport):
             self._other._finish(ConnectionResetError("connection reset by peer"))
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Who receives from now on."""
+        """Set the receiver, from now on."""
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Who receives."""
+        """The receiver."""
         protocol: asyncio.BaseProtocol = self._protocol
         return protocol
 

@@ -1,7 +1,7 @@
 """The closing handshake of either side as one pure table (RFC 6455 §5.5.1, §7). README.md shows it as a picture.
 
-Owns what follows what: which Close frame goes out, how the connection ended, what becomes of TCP. Knows nothing of
-sockets, frames' masks or clocks; whoever has a connection keeps its phase and does what a `ClosingStep` says.
+Owns the order of steps: the Close frame that goes out, the end of the connection, the fate of TCP. Knows nothing of
+sockets, frames' masks or clocks; the owner of a connection keeps its phase and carries out each `ClosingStep`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Phase(enum.IntEnum):
 
     OPEN = 0
     CLOSING = 1
-    """We sent a Close frame and wait for the peer's. What comes before that is still understood."""
+    """We sent a Close frame and wait for the peer's. Frames before that are still read."""
     CLOSED = 2
     """Nothing is sent or understood any more; the TCP connection may still have to end."""
     GONE = 3
@@ -35,7 +35,7 @@ PHASES: Final = tuple(Phase)
 
 
 class Happening(enum.StrEnum):
-    """What moves a connection from phase to phase. A str, so that the table finds it quickly (connect)."""
+    """The events that move a connection from phase to phase. A str, so that the table finds it quickly (connect)."""
 
     CLOSE_SENT = "we send a Close frame"
     CLOSE_RECEIVED = "a Close frame comes"
@@ -52,7 +52,7 @@ class Answer(enum.Enum):
 
 
 class Tcp(enum.Enum):
-    """What becomes of the TCP connection."""
+    """The fate of the TCP connection."""
 
     KEEP = "it stays: the peer has something to say yet"
     END = "both have said goodbye: the server closes it, the client waits until it has (§7.1.1)"
@@ -89,7 +89,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[Happening, Move]]] = MappingProxyType(
         },
     }
 )
-"""What is not here cannot happen: behind a Close frame nothing is parsed, and nothing of ours is sent."""
+"""Steps that are not here cannot happen: behind a Close frame nothing is parsed, and nothing of ours is sent."""
 
 
 class End(NamedTuple):
@@ -102,7 +102,7 @@ class End(NamedTuple):
 
 
 class ClosingStep(NamedTuple):
-    """What to do now: enter `phase`, send a Close frame with `payload`, note `end`, treat TCP as `tcp` says."""
+    """The next step: enter `phase`, send a Close frame with `payload`, note `end`, treat TCP as `tcp` says."""
 
     phase: Phase
     payload: bytes | None
@@ -115,7 +115,7 @@ class ClosingStep(NamedTuple):
 def close(phase: Phase, code: int | None, reason: str) -> ClosingStep:
     """We begin the closing handshake; None is a Close frame without a code.
 
-    Raises LocalError unless the connection is open, ValueError for what may not go on the wire (RFC 6455 §7.4).
+    Raises LocalError unless the connection is open, ValueError for a code that may not go on the wire (RFC 6455 §7.4).
     """
     if phase is not Phase.OPEN:
         raise LocalError(f"a Close frame can be sent while the connection is open, but it is {phase.name.lower()}")
@@ -130,7 +130,7 @@ def closed_by_peer(phase: Phase, received: Close) -> ClosingStep:
 
 
 def failed(phase: Phase, code: int, reason: str) -> ClosingStep:
-    """Fail the connection for what the peer did (RFC 6455 §7.1.7)."""
+    """Fail the connection for a fault of the peer (RFC 6455 §7.1.7)."""
     return _step(phase, Happening.FAILURE, encode_close(code, reason), End(code, reason, ClosedBy.US))
 
 
