@@ -20,7 +20,7 @@ T = TypeVar("T", covariant=True)
 class GeneratedModel(BaseModel):
     """A class of messages, or of their parts."""
 
-    model_config = ConfigDict(populate_by_name=True, protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(populate_by_name=True, protected_namespaces=())
 
     def model_post_init(self, context: Any, /) -> None:
         """A constant is sent also where nobody named it: the server may tell classes apart by it."""
