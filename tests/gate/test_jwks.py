@@ -9,6 +9,7 @@ import ipaddress
 import json
 import re
 import ssl
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -356,6 +357,30 @@ async def test_one_scheme_serves_several_event_loops(keys: Issuer) -> None:
 
     assert await asyncio.gather(*(asyncio.to_thread(elsewhere) for _ in range(3)), status(scheme, text)) == [200] * 4
     assert await asyncio.to_thread(elsewhere) == 200
+
+
+async def test_who_comes_while_another_thread_takes_the_keys_is_not_turned_away() -> None:
+    statuses: list[int] = []
+    came = asked = False
+
+    async def fetch(url: str) -> bytes:
+        nonlocal came
+        came = True
+        return document("a")
+
+    def clock() -> float:
+        nonlocal asked
+        if came and not asked:  # the keys are here, and nobody has them yet
+            asked = True
+            elsewhere = threading.Thread(target=lambda: statuses.append(asyncio.run(status(scheme, text))))
+            elsewhere.start()
+            elsewhere.join(PATIENCE)
+        return 1000.0
+
+    scheme = JWT(keys=JWKS("https://issuer.example/keys", fetch=fetch, clock=clock), algorithms=["ES256"])
+    text = token()
+    assert await status(scheme, text) == 200
+    assert statuses == [200]
 
 
 async def test_a_loop_that_ends_in_the_middle_of_a_fetch_leaves_nothing(keys: Issuer, no_token_in_logs: Watch) -> None:

@@ -151,7 +151,7 @@ class JWKS:
         mark = object()
         self._under_way.add(mark)
         try:
-            keys = await self._fetched()
+            self._take(await self._fetched())
         except NotFetched as reason:
             self._failure = str(reason)
             left = 0 if self._known is None else self._known[1] + self._stale - self._clock()
@@ -162,9 +162,10 @@ class JWKS:
                 f"Those from before serve for another {left:.0f} s" if left > 0 else "Tokens are answered with 503",
                 self._cooldown,
             )
-            return
         finally:
-            self._under_way.discard(mark)
+            self._under_way.discard(mark)  # last: a thread that sees nothing under way finds the keys
+
+    def _take(self, keys: list[VerifyingKey]) -> None:
         from .keys import KeyRing
 
         if self._failure:
