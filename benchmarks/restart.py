@@ -4,9 +4,9 @@
 
 Each socket says something every second to its room, and notes what the hub acknowledges. SIGTERM ends the server, and
 the same command starts it again. A socket that was sent away comes back as the generated clients do: after a random
-part of a delay that doubles from half a second up to fifteen, with the position of the last message that it has seen.
-The figures count from SIGTERM. Everything that was acknowledged, before and after, has to reach everybody in the room
-once and in one order, and each return has to be told `recovered: true`.
+part of their delays, with the position of the last message that it has seen. The figures count from SIGTERM.
+Everything that was acknowledged, before and after, has to reach everybody in the room once and in one order, and each
+return has to be told `recovered: true`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Final
 
 import uvloop
 
+from antiphon.clients.attempts import DELAYS
 from beside import Client, Closed
 
 APP: Final = """
@@ -43,8 +44,6 @@ async def talk(websocket: WebSocket, hub: Hub, room: str, since: Position | None
             await hub.publish(room, text)
             await websocket.send_json({"type": "taken", "text": text})
 """
-FIRST_DELAY: Final = 0.5
-LONGEST_DELAY: Final = 15.0
 PATIENCE: Final = 60.0
 
 
@@ -58,21 +57,19 @@ class Member:
         self.taken: list[str] = []
         self.recovered: list[bool] = []
         self.returned = 0.0
-        self.away = False
         self.talking = asyncio.Event()
         self._said = 0
 
     async def live(self) -> None:
-        delay = FIRST_DELAY
+        failures = 0
         while True:
             with contextlib.suppress(OSError, Closed, asyncio.IncompleteReadError):
                 query = f"?since={self.position}" if self.position else ""
                 client = await Client.open(self.port, f"/{self.room}{query}")
-                delay = FIRST_DELAY
+                failures = 0
                 await self._stay(client)
-            self.away = True
-            await asyncio.sleep(random.random() * delay)
-            delay = min(2 * delay, LONGEST_DELAY)
+            await asyncio.sleep(random.random() * DELAYS[min(failures, len(DELAYS) - 1)])
+            failures += 1
 
     async def _stay(self, client: Client) -> None:
         talking = asyncio.create_task(self._talk(client))
@@ -97,7 +94,7 @@ class Member:
             return
         if event["type"] == "joined":
             self.recovered.append(event["recovered"] is True)
-            self.returned, self.away = time.perf_counter(), False
+            self.returned = time.perf_counter()
         elif event["type"] == "message":
             self.heard.append(str(event["data"]))
         if event["type"] == "message" or not self.position:

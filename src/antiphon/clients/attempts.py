@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-FIRST_DELAY: Final = 0.5
-LONGEST_DELAY: Final = 15.0
+DELAYS: Final = (0.5, 1.0, 2.0, 4.0, 4.0, 4.0, 8.0, 15.0)
+"""Seconds: the longest waits before the first attempts in a row, of which the last holds for all others."""
 MOST_RETRY_AFTER: Final = 300.0
 STEADY_AFTER: Final = 5.0
 """Seconds: a connection that lasted as long was a good one, and the next loss is a first one."""
@@ -136,7 +136,7 @@ class Attempts:
 
     def delay(self, error: InvalidStatus | None = None) -> float:
         """Seconds to the next attempt, with full jitter: everybody lost the server at once."""
-        longest = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.failures, 16))
+        longest = DELAYS[min(self.failures, len(DELAYS) - 1)]
         self.failures += 1
         return random.random() * longest + (0.0 if error is None else _retry_after(error))
 

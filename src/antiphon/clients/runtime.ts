@@ -5,8 +5,7 @@
  * streams and typed errors. It needs nothing but a WebSocket. docs/clients.md tells the rest.
  */
 
-const FIRST_DELAY = 500;
-const LONGEST_DELAY = 15_000;
+const DELAYS = [500, 1_000, 2_000, 4_000, 4_000, 4_000, 8_000, 15_000]; // the longest wait before each attempt in a row
 const STEADY_AFTER = 5_000; // a connection that lasted as long was a good one: the next loss is a first one
 const ANSWER_WITHIN = 10_000; // from the attempt, the token included, to an open connection
 const WATCHED_EVERY = 500;
@@ -395,7 +394,8 @@ export class Client<Events extends object = Record<string, any>> {
     if (code === UNAUTHORIZED) this.#refused = true;
     if (FINAL.includes(code) || (code >= 4000 && !this.#options.retry?.includes(code))) return this.#end(code, reason);
     if (lasted) this.#failures = 0;
-    const delay = Math.random() * Math.min(LONGEST_DELAY, FIRST_DELAY * 2 ** this.#failures++); // all lost it at once: do not return at once
+    const longest = DELAYS[Math.min(this.#failures++, DELAYS.length - 1)] as number;
+    const delay = Math.random() * longest; // all lost it at once: do not return at once
     this.#forget();
     this.#timer = setTimeout(() => this.retry(), delay);
     this.#become({ name: "waiting", attempt: this.#failures, until: Date.now() + delay, code, reason });
