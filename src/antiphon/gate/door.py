@@ -66,8 +66,7 @@ class Door:
         """Whether a handshake may go on; where not, that was logged and told. From here on the scope says how it is
         refused. `denials` holds where nothing is said.
         """
-        denials = self.denials or denials
-        if denials is not None and denials is Denials.CLOSE:
+        if (self.denials or denials) is Denials.CLOSE:
             refuse_with_close(scope)
         origins = self.origins
         for name, _ in scope["headers"]:

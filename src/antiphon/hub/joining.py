@@ -6,6 +6,7 @@ Everything here runs in the loop of the receiver's sink.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 from antiphon.heartbeat import Hearts
 
@@ -45,7 +46,7 @@ class Joining:
         if opened and room.settled and not greeted and request.plain:
             membership.position = room.last
         else:
-            await self._catch_up(membership, receiver, request, room, local, greeted)
+            await self._catch_up(_Joiner(membership, receiver, request, room, local, greeted))
         receiver.sink.on_close(membership.died)
 
     async def leave(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None:
@@ -72,18 +73,11 @@ class Joining:
             self._access.unsubscribe(closed)
         return True
 
-    async def _catch_up(
-        self,
-        membership: Membership,
-        receiver: LocalReceiver,
-        request: JoinRequest,
-        room: Room,
-        local: LocalTopic,
-        greeted: bool,
-    ) -> None:
+    async def _catch_up(self, joiner: _Joiner) -> None:
         """Hold new messages, find out the missed ones, hand over both. README: gap-free joining."""
+        membership, receiver, request = joiner.membership, joiner.receiver, joiner.request
+        room, local = joiner.room, joiner.local
         local.hold(receiver)
-        joiner = _Joiner(membership, receiver, request, room, local, greeted)
         try:
             joiner.heard = room.position if room.opened else await self._open(room)
             page = None
@@ -257,26 +251,16 @@ class Joining:
         return page
 
 
+@dataclass(slots=True)
 class _Joiner:
     """Who is on the way into a topic, and what is known so far."""
 
-    __slots__ = ("greeted", "heard", "local", "membership", "receiver", "request", "room", "tracked")
-
-    def __init__(
-        self,
-        membership: Membership,
-        receiver: LocalReceiver,
-        request: JoinRequest,
-        room: Room,
-        local: LocalTopic,
-        greeted: bool,
-    ) -> None:
-        self.membership = membership
-        self.receiver = receiver
-        self.request = request
-        self.room = room
-        self.local = local
-        self.greeted = greeted
-        self.heard: Position | None = None
-        """From behind here, everything comes by itself."""
-        self.tracked = False
+    membership: Membership
+    receiver: LocalReceiver
+    request: JoinRequest
+    room: Room
+    local: LocalTopic
+    greeted: bool
+    heard: Position | None = None
+    """From behind here, everything comes by itself."""
+    tracked: bool = False
