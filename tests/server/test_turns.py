@@ -1,4 +1,5 @@
-"""One turn for everybody: what one connection, and all together, may do in a turn of the loop, and hold unread."""
+"""Turns for everybody: the work of one connection, and of all together, in a turn of the loop, and their unread
+messages."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ import pytest
 from antiphon.events import ProtocolViolated
 from antiphon.server import Engine, HTTPProtocol, ServerConfig, Session
 from antiphon.server.backend import Pipe
-from antiphon.server.bounds import ARRIVALS, CROWD
+from antiphon.server.bounds import ARRIVALS, BEHIND, CROWD, RELIEF, THRONG, WRITTEN
 from antiphon.types import CARRIER_EXTENSION, PreparedMessage
 from tests.patience import PATIENCE
 from tests.serving import HOST
@@ -33,7 +34,7 @@ LINE = Habits(tls=False, kernel=1 << 20, chunk=1 << 16, per_turn=1, late=False, 
 
 
 def slow_clock() -> Callable[[], float]:
-    """Whatever is timed takes long."""
+    """All timed work takes long."""
     return itertools.count(0.0, 1.0).__next__
 
 
@@ -102,7 +103,8 @@ async def test_while_somebody_connects_in_each_turn_of_the_loop_more_than_one_tu
         return parser.frames
 
     line.send(frame(PONG) * 20000)
-    await until(lambda: parser.frames > 128)
+    while parser.frames <= 128:  # every turn counts: `until` lets many pass
+        await parsed_in(1)
     before = await parsed_in(1)
     assert await parsed_in(20) == before
     now += ARRIVALS
@@ -160,6 +162,28 @@ async def test_of_many_who_send_much_and_are_reset_not_everything_is_parsed() ->
             raw.reset()
         await until(lambda: all(session.close_code == 1006 for session in sessions))
         assert sum(parser.frames for parser in parsers) < 0.9 * sent
+
+
+@pytest.mark.parametrize("count", [THRONG - 40, THRONG + 40])
+async def test_what_somebody_said_before_a_fin_is_parsed_unless_hundreds_wait_for_a_turn(count: int) -> None:
+    sessions: list[Pipe] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        sessions.append(scope["extensions"][CARRIER_EXTENSION])
+        await sleeper(scope, receive, send)
+
+    async with serving(app, http=HTTPProtocol, lifespan="off") as served, contextlib.AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(opened(served.port)) for _ in range(count)]
+        parsers: list[Any] = [session.parser for session in sessions]
+        said = frame(PONG) * 600
+        for raw in crowd:
+            with socket.socket(fileno=os.dup(raw.socket.fileno())) as same:  # uvloop's own has no shutdown
+                assert same.send(said) == len(said)
+                same.shutdown(socket.SHUT_WR)
+        await until(lambda: all(session.close_code == 1006 for session in sessions))
+    parsed = [parser.frames for parser in parsers]
+    assert max(parsed) == 600
+    assert (min(parsed) == 600) is (count < THRONG)
 
 
 async def test_of_many_pings_in_one_turn_the_first_and_the_last_are_answered() -> None:
@@ -344,5 +368,88 @@ async def test_an_answer_does_not_wait_behind_all_receivers_of_somebody_elses_me
     behind = sum(session.buffered > 0 for session in receivers)
     await until(lambda: not any(session.buffered for session in receivers))
     assert behind > 300
+    for line in lines:
+        line.leave()
+
+
+async def receivers_of(count: int, app: Any) -> tuple[list[Pipe], list[MemoryLine]]:
+    """So many that sleep, and the last of them in `app`."""
+
+    async def both(scope: Any, receive: Any, send: Any) -> None:
+        await (app if scope["path"] == "/last" else sleeper)(scope, receive, send)
+
+    pipes, lines = await lines_to(both, count)
+    last = Session(engine_of(pipes[0]))
+    line = MemoryLine(last, LINE, random.Random(0), count)
+    line.send(request("/last"))
+    await until(lambda: last.pipe.parser is not None)
+    await until(lambda: not any(pipe.buffered for pipe in pipes))
+    return [*pipes, last.pipe], [*lines, line]
+
+
+async def test_in_a_turn_of_the_loop_a_bounded_number_of_bytes_is_written_to_however_many() -> None:
+    pipes, lines = await lines_to(sleeper, 100)
+    await until(lambda: all(pipe.alive and not pipe.buffered for pipe in pipes))
+    message = PreparedMessage(b"x" * (512 * KIB))
+    for pipe in pipes:
+        assert pipe.offer(message, MIB)
+
+    def written() -> int:
+        return sum(not pipe.buffered for pipe in pipes)
+
+    assert await most_in_a_turn(written, 100) * 512 * KIB <= WRITTEN
+    assert engine_of(pipes[0]).flusher.owed == 0
+    for line in lines:
+        line.leave()
+
+
+async def test_who_says_more_to_all_than_can_be_written_waits_until_it_has_been() -> None:
+    said = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal said
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            message = PreparedMessage(event["bytes"])
+            said += 1
+            assert all(pipe.offer(message, MIB) for pipe in pipes[:-1])
+
+    pipes, lines = await receivers_of(300, app)
+    last, flusher = lines[-1], engine_of(pipes[0]).flusher
+    last.send(frame(0x2, b"x" * (64 * KIB)) * 50)
+    most = 0
+    while said < 50:
+        await asyncio.sleep(0)
+        most = max(most, flusher.owed)
+        for line in lines[:-1]:
+            line.take(MIB)
+    assert most <= BEHIND + 2 * 300 * (128 * KIB)
+    for line in lines:
+        line.leave()
+
+
+async def test_who_waits_for_others_to_be_written_out_has_a_turn_now_and_then_although_they_never_are() -> None:
+    read = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal read
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            read += 1
+
+    pipes, lines = await receivers_of(20, app)
+    message = PreparedMessage(b"x" * (512 * KIB))
+    lines[-1].send(frame(TEXT, b"x" * 1000) * 10)
+    turns = 0
+    while read < 10:
+        assert turns < 10 * 2 * RELIEF
+        for pipe in pipes[:-1]:
+            pipe.offer(message, MIB)
+        for line in lines[:-1]:
+            line.take(MIB)
+        await asyncio.sleep(0)
+        turns += 1
     for line in lines:
         line.leave()
