@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The native twin of the pipe; `pipe.py` is the readable one, and says what each name promises.
+"""The native twin of the pipe. `pipe.py` is the readable one, and documents each name.
 
-What differs is how a reader waits. `read()` and `asgi_receive()` return a `Receive`, which ends at once when a message
-waits; otherwise it parks a `Waiter` in the pipe, which is all of a future that a task needs. When bytes come, the
+A reader waits in another way here. `read()` and `asgi_receive()` return a `Receive`, which ends at once when a message
+waits. Otherwise it parks a `Waiter` in the pipe, which has as much of a future as a task needs. When bytes come, the
 reader's task is stepped right there instead of in the loop's next turn (benchmarks: echo-32), unless another task runs.
 """
 
@@ -167,7 +167,7 @@ cdef class Pipe(Reading):
             if frame is None:
                 frame = message.deflated = self.frame_of(message.payload)
         else:
-            # Compressing changes the peer's window too: what was compressed must be sent, so ask for room first.
+            # Compressing changes the peer's window too, and compressed data has to be sent: ask for room first.
             if not self.takes(most_bytes(message.payload), limit):
                 return False
             self.append(encode_compressed(message.payload, self._deflate))
@@ -215,6 +215,7 @@ cdef class Pipe(Reading):
         else:
             self._out = [self._out, data]
         self.out_bytes += PyBytes_GET_SIZE(data)
+        self.flusher.owed += PyBytes_GET_SIZE(data)
         if not self.busy and not self.dirty:
             self.dirty = True
             self.flusher.add(self)
@@ -231,6 +232,7 @@ cdef class Pipe(Reading):
             return 0
         self._out = None
         self.answers = False
+        self.flusher.owed -= self.out_bytes
         self.out_bytes = 0
         if self.transport is None or self.state == GONE:
             return 0

@@ -1,12 +1,11 @@
-# From the peer to the app: what was received and not parsed yet, the inbox, and whether the socket is read. A part of
-# `_pipe.pyx`, in a file of its own to be read by itself; `_reading.py` is the readable twin, and says what each name
-# promises.
+# From the peer to the app: received bytes that are not parsed yet, the inbox, and whether the socket is read. A part of
+# `_pipe.pyx`, in a file of its own to be read by itself. `_reading.py` is the readable twin, and documents each name.
 
 ctypedef unsigned char flag  # a bint of one byte: a connection has sixteen (benchmarks: idle)
 
 
 cdef class Reading:
-    """What one connection receives, and the attributes of both directions."""
+    """The receiving half of one connection, and the attributes of both halves."""
 
     cdef public object owner
     cdef public object watch
@@ -45,11 +44,11 @@ cdef class Reading:
     cdef public Py_ssize_t inbox_bytes
     cdef public Py_ssize_t out_bytes
     cdef list _inbox
-    cdef Py_ssize_t _head  # what is before it in the inbox has been taken
+    cdef Py_ssize_t _head  # messages before it in the inbox have been taken
     cdef Waiter _waiter
     cdef object _out  # None, one frame, or a list of frames
     cdef bytes _chunk  # None, or a chunk, for a later turn or until the app has read;
-    cdef Py_ssize_t _at  # what is before it has been parsed
+    cdef Py_ssize_t _at  # bytes before it have been parsed
     cdef Py_ssize_t _reads  # without waiting,
     cdef double _reading_since
 
@@ -92,7 +91,7 @@ cdef class Reading:
             data = bytes(data)
         if self._chunk is not None or self.queued:
             self.put_by(data)
-        elif turns.taken >= NEWS:
+        elif turns.taken >= NEWS or (self.flusher.is_behind() and PyBytes_GET_SIZE(data) > SMALL):
             self.put_by(data)
             self.queued = True
             turns.enter(<Pipe>self, True)
@@ -111,7 +110,7 @@ cdef class Reading:
         return 0
 
     cdef int work_at(self, bytes data, Py_ssize_t start) except -1:
-        """Parse one turn's work of a chunk, let the app have it, send what it says to that."""
+        """Parse one turn's work of a chunk, let the app have it, send its answers."""
         self.busy = True
         try:
             self.parse(data, start)
@@ -164,9 +163,11 @@ cdef class Reading:
         return swollen(self)
 
     cdef int take_turn(self) except -1:
-        """It is this connection's turn. Its reader's, when that has given way, else what was not parsed yet."""
+        """It is this connection's turn: its reader's, if that has given way, else that of unparsed bytes."""
         cdef bytes chunk
         self.queued = False
+        if self.may_cause_much() and self.flusher.is_holding():
+            return self.wait()
         if self._waiter is not None and self._inbox is not None:
             self.work_at_reading()
         elif self.parser is None or (self.state != OPEN and self.state != CLOSING):
@@ -178,6 +179,14 @@ cdef class Reading:
                 return 0
             self.work_at(chunk, self._at)
         return self.go_on()
+
+    cdef bint may_cause_much(self) except -1:
+        """Its turn may give the loop more to write than what is small."""
+        if self.parser is None:
+            return False
+        if self._waiter is not None and self._inbox is not None:
+            return True
+        return self._chunk is not None and PyBytes_GET_SIZE(self._chunk) - self._at > SMALL
 
     cdef int work_at_reading(self) except -1:
         self.busy = True
@@ -296,6 +305,8 @@ cdef class Reading:
         cdef double now = self.turns.clock()
         if not self._reads:
             self._reading_since = now
+        elif self.flusher.is_behind():
+            return True
         self._reads += 1 + (<Py_ssize_t>len(self._inbox[self._head]) >> 10)
         return self._reads > READS or now - self._reading_since > READING
 
@@ -351,7 +362,7 @@ cdef class Reading:
 
 
 cdef inline Py_ssize_t cost(object payload) except -1:
-    """What a message in the inbox holds of memory, roughly."""
+    """The memory of a message in the inbox, roughly."""
     if type(payload) is str and not payload.isascii():
         return <Py_ssize_t>payload.__sizeof__() + OVERHEAD
     return len(payload) + OVERHEAD

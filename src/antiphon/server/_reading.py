@@ -1,6 +1,6 @@
 """The readable twin of the pipe's first half: from the peer to the app (`_pipe.pyx` is native, and has both).
 
-Owns what was received and not parsed yet, the inbox with its reader, and whether the socket is read.
+Owns the received bytes that are not parsed yet, the inbox with its reader, and whether the socket is read.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from antiphon.wire.frames import Event
 
 from ._turns import Flusher, Turns
 from .asked import PipeOwner, PipeWatch, Shared
-from .bounds import HELD, LARGE, OVERHEAD, PINGS, READS, SHORT, SLICE, WORK
+from .bounds import HELD, LARGE, OVERHEAD, PINGS, READS, SHORT, SLICE, SMALL, WORK
 from .errors import nothing_more
 from .state import Opening
 
 
 class Reading:
-    """What one connection receives."""
+    """The receiving half of one connection."""
 
     __slots__ = (
         "_at",
@@ -85,7 +85,7 @@ class Reading:
         self.parser: Parser | None = None
         self.deflate: Deflate | None = None
         self.close_code: int | None = None
-        """How the connection ended; None while it is not over."""
+        """How the connection ended. None while it is not over."""
         self.close_reason: str = ""
         self.closed_by: ClosedBy | None = None
         self.connect_taken: bool = False
@@ -99,19 +99,19 @@ class Reading:
         self.reading_paused: bool = False
         """Until the app has read."""
         self.stopped: bool = False
-        """The socket is not read: for that reason, or until what was read of it has been parsed."""
+        """The socket is not read: for that reason, or until the bytes read so far have been parsed."""
         self.was_paused: bool = False
-        """It was stopped at some time since somebody last cleared this."""
+        """It was stopped at some time since this was last cleared."""
         self.finished: bool = False
-        """The peer has (FIN), and what it said before that waits to be parsed."""
+        """The peer has finished (FIN), and its bytes before that wait to be parsed."""
         self.queued: bool = False
         """Waits for its turn."""
         self.rated: bool = False
         """Call `on_rate` for every chunk."""
         self.hoards: bool = False
-        """`on_unfinished` was told of an unfinished message that is large."""
+        """`on_unfinished` knows of a large unfinished message."""
         self.overfull: bool = False
-        """`on_unread` was told of an inbox beyond its bound."""
+        """`on_unread` knows of an inbox beyond its bound."""
         self.received: int = 0
         """Chunks received."""
         self.inbox_bytes: int = 0
@@ -127,12 +127,12 @@ class Reading:
         self._waiter: asyncio.Future[None] | None = None
         self._out: list[bytes] | None = None
         self._chunk: bytes | None = None  # for a later turn, or until the app has read;
-        self._at = 0  # what is before it has been parsed
+        self._at = 0  # bytes before it have been parsed
         self._reads = 0  # without waiting,
         self._reading_since = 0.0
 
     def flush(self) -> None:
-        """Write out what there is: `pipe.py` has the way out."""
+        """Write out the outbox: `pipe.py` has the way out."""
         raise NotImplementedError
 
     # ------------------------------------------------------------ from the peer
@@ -148,7 +148,7 @@ class Reading:
         turns = self.turns
         if self._chunk is not None or self.queued:
             self._put_by(data)
-        elif turns.spent:
+        elif turns.spent or (self.flusher.behind and len(data) > SMALL):
             self._put_by(data)
             self.queued = True
             turns.enter(self, late=True)
@@ -166,7 +166,7 @@ class Reading:
             self._stop_reading()
 
     def _work_at(self, data: bytes, start: int) -> None:
-        """Parse one turn's work of a chunk, let the app have it, send what it says to that."""
+        """Parse one turn's work of a chunk, let the app have it, send its answers."""
         self.busy = True
         try:
             self._parse(data, start)
@@ -234,16 +234,22 @@ class Reading:
 
     @property
     def swollen(self) -> bool:
-        """`Turns`: what it has to do is to inflate more of a message that is large already."""
+        """`Turns`: its work is to inflate more of a message that is large already."""
         parser = self.parser
         if parser is None or not parser.inflating or parser.buffered < LARGE:
             return False
         return self._waiter is None or self._inbox is None  # else its reader's turn comes first
 
     def take_turn(self) -> None:
-        """`Turns`: it is the turn of its reader, when that has given way, or of what was not parsed yet."""
+        """`Turns`: it is the turn of its reader, if that has given way, else of unparsed bytes."""
         self.queued = False
-        if self._waiter is not None and self._inbox is not None:
+        gave_way = self._waiter is not None and self._inbox is not None
+        # a small chunk need not wait for the bytes that are owed to others
+        much = gave_way or (self._chunk is not None and len(self._chunk) - self._at > SMALL)
+        if much and self.parser is not None and self.flusher.holds_up():
+            self._wait()
+            return
+        if gave_way:
             self.wake()
             self.turns.owe()
         elif self.parser is None or self.state not in (Phase.OPEN, Phase.CLOSING):
@@ -270,7 +276,7 @@ class Reading:
             self._wait()
 
     def finish_later(self) -> bool:
-        """The peer has finished. True: what it said before that is parsed first, in turns, and `on_finished` called."""
+        """The peer has finished. True: its earlier bytes are parsed first, in turns, then `on_finished` is called."""
         if self._chunk is not None and self.parser is not None and self.state in (Phase.OPEN, Phase.CLOSING):
             self.finished = self.stopped = self.was_paused = True
         return self.finished
@@ -326,7 +332,7 @@ class Reading:
         self._go_on()
 
     def forget_inbox(self) -> None:
-        """Drop what was received and not read."""
+        """Drop messages that were received and not read."""
         self._inbox = None
         self.inbox_bytes = 0
         if self.overfull:
@@ -361,11 +367,13 @@ class Reading:
         """A message is read without waiting: is it the turn of others?"""
         if not self._reads:
             self._reading_since = self.turns.now()
+        elif self.flusher.behind:
+            return True
         self._reads += 1 + (len(payload) >> 10)
         return self._reads > READS or self.turns.is_over(self._reading_since)
 
     async def read(self) -> str | bytes | None:
-        """The next message's payload; None when the connection has ended. `types.Carrier` has the whole promise."""
+        """The next message's payload. None when the connection has ended. `types.Carrier` has the whole promise."""
         return await self._message()
 
     async def asgi_receive(self) -> Message:

@@ -1,7 +1,10 @@
-# Whose turn it is: `Turns` for what connections receive, `Flusher` for what they send. A part of `_pipe.pyx`, in a file
-# of its own to be read by itself; `_turns.py` is the readable twin, and says what each name promises.
+# The order of turns: `Turns` for receiving, `Flusher` for sending. A part of `_pipe.pyx`, in a file of its own to be
+# read by itself. `_turns.py` is the readable twin, and documents each name.
 
 cdef Py_ssize_t WRITES = bounds.WRITES
+cdef Py_ssize_t WRITTEN = bounds.WRITTEN
+cdef Py_ssize_t BEHIND = bounds.BEHIND
+cdef unsigned int RELIEF = bounds.RELIEF
 cdef Py_ssize_t READS = bounds.READS
 cdef double READING = bounds.READING
 cdef double SHARE = bounds.SHARE
@@ -19,7 +22,7 @@ cdef Py_ssize_t HELD = bounds.HELD
 
 @cython.final
 cdef class Turns:
-    """Whose turn it is: connections that have more to do than fits into one turn go one after the other."""
+    """The turns: connections with more work than fits into one turn go one after the other."""
 
     cdef object loop
     cdef object clock
@@ -140,7 +143,7 @@ cdef class Turns:
 
 
 cdef inline bint swollen(Pipe pipe):
-    """What it has to do is to inflate more of a message that is `LARGE` already."""
+    """Its work is to inflate more of a message that is `LARGE` already."""
     cdef Parser parser = pipe.parser
     if parser is None or not parser.inflating or parser._size < LARGE:
         return False
@@ -149,9 +152,11 @@ cdef inline bint swollen(Pipe pipe):
 
 @cython.final
 cdef class Flusher:
-    """Writes out every pipe that has put something into its outbox, `WRITES` of them per turn of the loop.
+    """Writes out every pipe that has put something into its outbox: `WRITES` of them, or `WRITTEN` bytes, per turn of
+    the loop.
 
-    Between two turns the loop reads: what comes for a pipe before its turn leaves in the same write. Answers first.
+    Between two turns the loop reads: messages that come for a pipe before its turn leave in the same write. Answers
+    first.
     """
 
     cdef object loop
@@ -160,9 +165,12 @@ cdef class Flusher:
     cdef list marked
     cdef list turn
     cdef bint scheduled
+    cdef unsigned int turns
+    cdef bint relief
+    cdef readonly Py_ssize_t owed  # bytes in all outboxes, as the pipes count them
     cdef object done  # a future that is done
     cdef object last_payload  # the one sent last, by identity, and its frames: a loop that sends one str to a thousand
-    cdef bytes last_frame  # connections encodes and compresses it once. What is large is not kept alive for that.
+    cdef bytes last_frame  # connections encodes and compresses it once. A large one is not kept alive for that.
     cdef bytes last_deflated
 
     def __init__(self, loop):
@@ -177,6 +185,24 @@ cdef class Flusher:
     @property
     def idle(self):
         return not self.scheduled
+
+    @property
+    def behind(self):
+        return self.is_behind()
+
+    def holds_up(self):
+        return self.is_holding()
+
+    cdef inline bint is_behind(self):
+        return self.scheduled and self.owed > BEHIND
+
+    cdef bint is_holding(self):
+        if not self.is_behind():
+            return False
+        if self.relief:
+            self.relief = False
+            return False
+        return True
 
     cdef int add(self, Pipe pipe) except -1:
         if pipe.answers:
@@ -196,24 +222,30 @@ cdef class Flusher:
         cdef object answers = self.answers
         cdef Py_ssize_t left = min(<Py_ssize_t>len(answers), WRITES)
         cdef Py_ssize_t others = max(WRITES - left, WRITES // 2)
-        while left:
+        cdef Py_ssize_t room = WRITTEN
+        self.turns += 1
+        if self.turns % RELIEF == 0:
+            self.relief = True
+        while left and room > 0:
             left -= 1
-            self.write_out(answers.popleft())
+            room -= self.write_out(answers.popleft())
+        room = max(room, WRITTEN // 2)
         if not turn:
             turn = self.turn = self.marked
             self.marked = []
             turn.reverse()
-        while turn and others:
+        while turn and others and room > 0:
             others -= 1
-            self.write_out(turn.pop())
+            room -= self.write_out(turn.pop())
         self.scheduled = bool(answers or turn or self.marked)
         if self.scheduled:
             self.loop.call_soon(self.run)
 
-    cdef int write_out(self, Pipe pipe) except -1:
+    cdef Py_ssize_t write_out(self, Pipe pipe) except -1:
+        cdef Py_ssize_t size = pipe.out_bytes
         pipe.dirty = False
         try:
             pipe.write_out()
         except Exception as error:  # a transport's bug stays with its own connection
             self.loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
-        return 0
+        return size

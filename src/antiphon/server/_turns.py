@@ -1,6 +1,6 @@
 """The readable twin of the turns of connections: `Turns` for received bytes, `Flusher` for sent ones.
 
-Knows of a connection that it has work to do, and how much of it it may take; `_turns.pxi` is the native twin.
+Knows only that a connection has work, and how much of it fits into a turn. `_turns.pxi` is the native twin.
 """
 
 from __future__ import annotations
@@ -10,15 +10,32 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from .bounds import ARRIVALS, CROWD, NEWS, READING, SAMPLED, SETTLED, SHARE, SMALL, STEPS, THRONG, WRITES
+from .bounds import (
+    ARRIVALS,
+    BEHIND,
+    CROWD,
+    NEWS,
+    READING,
+    RELIEF,
+    SAMPLED,
+    SETTLED,
+    SHARE,
+    SMALL,
+    STEPS,
+    THRONG,
+    WRITES,
+    WRITTEN,
+)
 
 
 class Turning(Protocol):
-    """An object that has turns; `pipe.Pipe` is it."""
+    """An object that has turns. `pipe.Pipe` implements it."""
 
     dirty: bool
     answers: bool
     """Its outbox has messages of its own, not only broadcast ones."""
+    out_bytes: int
+    """In its outbox."""
 
     @property
     def swollen(self) -> bool:
@@ -32,10 +49,10 @@ class Turning(Protocol):
 
 
 class Turns:
-    """The turns: connections that have more to do than fits into one go one after the other.
+    """The turns: connections with more work than fits into one turn go one after the other.
 
-    Those that inflate a large message have all of their turns one after the other, too: it is whole before the next one
-    grows, so that there is one such message at a time and not one for each connection.
+    A connection that inflates a large message has all of its turns in a row. The message is whole before the next one
+    grows, so that there is one such message at a time, not one for each connection.
 
     Each turn of the loop has a bounded time for them (`SHARE`), and one for new work (`NEWS`). `clock` tells
     how long things take, in seconds.
@@ -163,7 +180,8 @@ class Turns:
 
 
 class Flusher:
-    """Writes out every pipe that has put something into its outbox, `WRITES` of them per turn of the loop.
+    """Writes out every pipe that has put something into its outbox: `WRITES` of them, or `WRITTEN` bytes, per turn of
+    the loop.
 
     Between two turns the loop reads: messages for a pipe that come before its write leave in the same write. Answers
     come first: they must not wait for a thousand receivers of somebody else's message.
@@ -174,6 +192,10 @@ class Flusher:
         self._answers: deque[Turning] = deque()
         self._marked: deque[Turning] = deque()
         self._scheduled = False
+        self._turns = 0
+        self._relief = False
+        self.owed: int = 0
+        """Bytes in all outboxes. The pipes count them."""
 
     def mark(self, pipe: Turning) -> None:
         """Flush `pipe` behind those of its kind that were marked before it, in this turn of the loop or later."""
@@ -185,25 +207,42 @@ class Flusher:
         """Nobody else waits to be written out."""
         return not self._scheduled
 
+    @property
+    def behind(self) -> bool:
+        """So much is to be written that what may become more lets others have their turn."""
+        return self._scheduled and self.owed > BEHIND
+
+    def holds_up(self) -> bool:
+        """And that it waits on, now that it is its turn."""
+        if not self.behind:
+            return False
+        relief, self._relief = self._relief, False
+        return not relief
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        left = WRITES - self._write_out(self._answers, WRITES)
-        self._write_out(self._marked, max(left, WRITES // 2))
+        self._turns += 1
+        if self._turns % RELIEF == 0:
+            self._relief = True
+        count, size = self._write_out(self._answers, WRITES, WRITTEN)
+        self._write_out(self._marked, max(WRITES - count, WRITES // 2), max(WRITTEN - size, WRITTEN // 2))
         self._scheduled = False
         if self._answers or self._marked:
             self._schedule()
 
-    def _write_out(self, pipes: deque[Turning], most: int) -> int:
-        count = min(len(pipes), most)
-        for _ in range(count):
+    def _write_out(self, pipes: deque[Turning], most: int, most_bytes: int) -> tuple[int, int]:
+        count = size = 0
+        while pipes and count < most and size < most_bytes:
             pipe = pipes.popleft()
+            count += 1
+            size += pipe.out_bytes
             pipe.dirty = False
             try:
                 pipe.flush()
             except Exception as error:  # a transport's bug stays with its own connection
                 self._loop.call_exception_handler({"message": "flushing a WebSocket failed", "exception": error})
-        return count
+        return count, size

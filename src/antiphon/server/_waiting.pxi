@@ -1,5 +1,5 @@
-# How a reader waits, as `_pipe.pyx` says at its beginning: `Receive` is what is awaited, `Waiter` what a task waits
-# for, `Done` what ends at once. A part of that module, in a file of its own to be read by itself.
+# How a reader waits, as `_pipe.pyx` says at its beginning. A reader awaits a `Receive`, its task waits for a `Waiter`,
+# and a `Done` ends at once. A part of that module, in a file of its own to be read by itself.
 
 cdef bint no_task_runs(object loop) except -1:
     if CURRENT_TASKS is not None:
@@ -14,7 +14,7 @@ def _raise(error):
 @cython.final
 @cython.freelist(64)
 cdef class Waiter:
-    """What a parked reader's task waits for: an object with the protocol that `asyncio.Task` wants of a future."""
+    """A parked reader's task waits for it: an object with the protocol that `asyncio.Task` wants of a future."""
 
     cdef Pipe pipe
     cdef object callback
@@ -142,7 +142,7 @@ cdef class Receive:
         self.pipe = None
 
     cdef int advance(self, PyObject **result) except SEND_ERROR:
-        """Store a new reference: to the message (SEND_RETURN), or to what to wait for (SEND_NEXT)."""
+        """Store a new reference: to the message (SEND_RETURN), or to the object to wait for (SEND_NEXT)."""
         cdef Pipe pipe = self.pipe
         cdef Waiter waiter
         cdef object value

@@ -1,5 +1,5 @@
-"""What a pipe asks of those around it: its engine (`Shared`), its connection (`PipeOwner`), and who has the deadlines
-(`PipeWatch`). It tells the last two while its connection is not over.
+"""The interfaces that a pipe needs: its engine (`Shared`), its connection (`PipeOwner`), and the owner of the deadlines
+(`PipeWatch`). It calls the last two until its connection is over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .config import ServerConfig
 
 
 class Shared(Protocol):
-    """What the pipes of one server share; `engine.Engine` is it."""
+    """The state that the pipes of one server share. `engine.Engine` implements it."""
 
     @property
     def config(self) -> ServerConfig: ...
@@ -32,7 +32,7 @@ class Shared(Protocol):
 
 
 class PipeOwner(Protocol):
-    """What a pipe tells its connection, while that is not over; `session.Session` is one."""
+    """A pipe's calls to its connection, until that is over. `session.Session` implements it."""
 
     def on_early_data(self, data: bytes) -> None:
         """Bytes came while the connection is not open."""
@@ -41,13 +41,14 @@ class PipeOwner(Protocol):
         """A control frame came."""
 
     def on_finished(self) -> None:
-        """What the peer said before its end (`finish_later`) has been parsed."""
+        """The peer's bytes before its end (`finish_later`) have been parsed."""
 
     def drop_if_gone(self) -> bool:
-        """Many wait for a turn, and it is this one's. Whether the connection was ended because its peer is gone."""
+        """Many wait for a turn, and it is this one's. Returns whether the connection was ended because its peer is
+        gone."""
 
     def on_violation(self, error: ProtocolError) -> None:
-        """The peer broke the protocol. The reader has been woken for what came before."""
+        """The peer broke the protocol. The reader has been woken for the messages before that."""
 
     def on_rate(self, size: int) -> None:
         """A chunk of `size` bytes was parsed, and rates are limited."""
@@ -66,7 +67,7 @@ class PipeOwner(Protocol):
 
 
 class PipeWatch(Protocol):
-    """Whom a pipe tells that somebody waits: for the app, for the peer, for the end; `watch.Watch` is one."""
+    """A pipe's notices that something waits: for the app, for the peer, for the end. `watch.Watch` implements it."""
 
     def on_paused(self) -> None:
         """The socket is read no more until the app has read."""

@@ -13,7 +13,7 @@ __all__ = ["NATIVE_TWIN", "PURE_TWIN", "Flusher", "Pipe", "Turns", "Twin", "nati
 
 
 class Twin(NamedTuple):
-    """The classes that belong together; the pure ones are the types of both."""
+    """The classes that belong together. The pure ones are the types of both."""
 
     Pipe: type[Pipe]
     Flusher: type[Flusher]
@@ -38,7 +38,7 @@ if NATIVE:
         NATIVE_TWIN = Twin(NativePipe, NativeFlusher, NativeTurns, NativeParser)
 
 twin: Twin = NATIVE_TWIN or PURE_TWIN
-"""What an `Engine` takes that is made from now on."""
+"""The twin for every `Engine` made from now on."""
 
 native: Final[bool] = NATIVE_TWIN is not None
 """Whether the native twin runs."""

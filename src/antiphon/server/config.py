@@ -1,4 +1,4 @@
-"""Every limit of the server, with its reason; no behaviour.
+"""Every limit of the server, with its reason. No behaviour.
 
 Four of them are uvicorn's own settings there (`--ws-max-size`, `--ws-ping-interval`, `--ws-ping-timeout`,
 `--ws-per-message-deflate`), which win.

@@ -7,11 +7,12 @@ from collections import deque
 from typing import Final, Protocol
 
 REQUESTS: Final = 8
-"""Requests of new connections taken in by one turn of the loop: with what their endpoints do first, some 3 ms."""
+"""Requests of new connections that one turn of the loop takes in: some 3 ms, with the first steps of their
+endpoints."""
 
 
 class Waiting(Protocol):
-    """A connection whose request is whole; `uvicorn.HTTPProtocol` is it."""
+    """A connection whose request is whole. `uvicorn.HTTPProtocol` implements it."""
 
     def on_turn(self) -> None:
         """It may go in, if it is still there."""
@@ -29,7 +30,7 @@ class Doorway:
         self._scheduled = False
 
     def admits(self) -> bool:
-        """There is room in this turn of the loop. Who is refused may `wait`."""
+        """There is room in this turn of the loop. A refused connection may `wait`."""
         if self._waiting or not self._free:
             return False
         self._take()

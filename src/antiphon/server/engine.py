@@ -1,7 +1,7 @@
-"""What the WebSocket connections of one server share: its limits, deadlines, observers, and its end.
+"""The state that the WebSocket connections of one server share: its limits, deadlines, observers, and its end.
 
 `Engine` knows no ASGI server in particular: `uvicorn.py` makes one per uvicorn server, `antiphon.testing` one over an
-in-memory transport. Of a connection it knows what `Stoppable` says.
+in-memory transport. Of a connection it knows only `Stoppable`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MOST_OFFERS: Final = 64
 
 
 class Stoppable(Protocol):
-    """What the engine asks of a connection when the server stops; `session.Session` is one."""
+    """The engine's calls to a connection when the server stops. `session.Session` implements it."""
 
     task: asyncio.Task[Any] | None
     """The app's."""
@@ -61,20 +61,20 @@ class Stoppable(Protocol):
         """Answer a handshake that waits."""
 
     def stop(self) -> None:
-        """Say Close 1012, now or when what the app is at work on was answered."""
+        """Send Close 1012, now or when the app has answered its current message."""
 
     def give_up_message(self) -> None:
         """Close: there is no room for the message it is receiving."""
 
     def give_up_inbox(self) -> None:
-        """Close: there is no room for what its app has not read."""
+        """Close: there is no room for its unread messages."""
 
     def abort(self) -> None:
         """Drop the connection."""
 
 
 class Engine:
-    """The shared half of a server's WebSockets; `Session(engine)` is the half of one connection.
+    """The shared half of a server's WebSockets. `Session(engine)` is the half of one connection.
 
     `connections` and `tasks` are the caller's sets, kept up to date: a server that stops waits for both to be empty.
     """
@@ -236,7 +236,8 @@ class Engine:
     # ------------------------------------------------------------ the end
 
     def begin_stop(self) -> StopTimes:
-        """Take nobody new; close what is open, spread over a window; cancel what is left. Ends in bounded time."""
+        """Refuse new connections, close the open ones, spread over a window, and cancel the rest. Ends in bounded
+        time."""
         config = self.config
         times = stop_times(config.stop_window, config.stop_grace, config.close_timeout, self._stop_bound)
         if self.stopping:

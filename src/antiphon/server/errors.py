@@ -1,4 +1,4 @@
-"""What the app meets when it uses a connection that is over."""
+"""The errors for an app that uses a connection that is over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class ClientDisconnected(ConnectionError):
 
 
 TOLD_OF_THE_END: Final = (ClientDisconnected, WebSocketDisconnect)
-"""What leaves an app whose peer is gone and that does not mind: Starlette and FastAPI make the second of the first."""
+"""The exceptions that leave an app that does not handle its peer's end: Starlette and FastAPI turn the first into the
+second."""
 
 
 async def send_to_nobody(kind: str, *, by_app: bool) -> NoReturn:

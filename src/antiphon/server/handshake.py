@@ -1,7 +1,7 @@
 """From a connection's first byte to the app's answer: the request, the app's accept, or an HTTP response instead.
 
-`Handshake` holds what is needed only until then, and is dropped with the answer, so that an idle connection does not
-keep it. It writes to the connection's pipe, and tells the rest to whom `Answered` describes.
+`Handshake` holds the state needed only until then. It is dropped with the answer, so that an idle connection does not
+keep it. It writes to the connection's pipe, and reports to an `Answered`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SCHEMES: Final = ("ws", "wss")
 
 
 class Answered(Protocol):
-    """What a handshake asks of its connection; `session.Session` is one."""
+    """A handshake's calls to its connection. `session.Session` implements it."""
 
     address: str | None
 
@@ -42,7 +42,7 @@ class Answered(Protocol):
 
 
 class Handshake:
-    """One connection's, until it is answered; an entry of the engine's `Deadlines`."""
+    """One connection's, until it is answered. An entry of the engine's `Deadlines`."""
 
     __slots__ = (
         *("_denial", "_due", "_early", "_engine", "_extensions", "_key", "_pipe", "_scope", "_session", "_watch"),
@@ -99,7 +99,7 @@ class Handshake:
                 self._watch.abort()
             return
         try:
-            head = data if early is None else early  # a head comes in one piece, as a rule
+            head = data if early is None else early  # a head usually comes in one piece
             request = parse_request(head, max_head=limit)
             if request is None:
                 self._early = bytearray(data) if early is None else early
@@ -111,7 +111,7 @@ class Handshake:
             self.refuse(error.status, error.reason, error.headers)
 
     def _begin(self, request: Request) -> None:
-        """Start the app for a request, whose bytes have been taken off. Raises HandshakeError for one that is no
+        """Start the app for a request, whose bytes have been taken off. Raises HandshakeError for a request that is no
         handshake."""
         engine, pipe, watch = self._engine, self._pipe, self._watch
         self._key = validate(request)
@@ -162,7 +162,7 @@ class Handshake:
     # ------------------------------------------------------------ the answer
 
     def accept(self, message: Message) -> bytes | None:
-        """The app accepts. Returns what the client has sent behind its request already."""
+        """The app accepts. Returns the bytes that the client has already sent behind its request."""
         engine, scope = self._engine, self._scope
         assert scope is not None
         subprotocol = message.get("subprotocol")

@@ -1,6 +1,6 @@
-"""Pings, their pongs, and whose fault a missing pong is.
+"""Pings, their pongs, and the blame for a missing pong.
 
-Calls nobody: what is to be seen of the connection is passed in with the time, and verdicts come out.
+Calls nobody: takes the connection's visible state and the time, and returns verdicts.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ class PingTimes(NamedTuple):
     after: float
     """From the opening, or a ping, to the next ping."""
     timeout: float | None
-    """For the pong of a ping that could not be expected sooner; None: no pong is expected."""
+    """For the pong of a ping that could not be expected sooner. None: no pong is expected."""
     answer: float
     """For the pong of one that could."""
 
 
 def ping_times(interval: float | None, timeout: float | None, tick: float) -> PingTimes | None:
-    """What the configured times come to where deadlines are at most two ticks late; None: no pings."""
+    """The configured times, adjusted for deadlines that are up to two ticks late. None: no pings."""
     if interval is None:
         return None
     return PingTimes(max(0.0, interval - 2 * tick), timeout, max(0.0, (timeout or 0.0) - 2 * tick))
 
 
 class Line(Protocol):
-    """What is to be seen of a connection; `backend.Pipe` is one."""
+    """The visible state of a connection. `backend.Pipe` implements it."""
 
     handed: bool
     """Frames wait for the peer."""
@@ -56,7 +56,7 @@ class Keepalive:
         self._times: Final = times
         self._since = now  # the opening, or the last ping; the watch holds the same float (benchmarks: idle)
         self.rtt: float | None = None
-        """Seconds from the last answered ping to its pong; None before the first."""
+        """Seconds from the last answered ping to its pong. None before the first."""
         self._pong_due = 0.0  # 0.0: none is expected
         self._sent = 0.0  # the ping that is not answered; 0.0: there is none
         self._number = 0  # which is its payload

@@ -1,4 +1,4 @@
-"""Counting what one process and one peer may have: pure, the clock is passed in."""
+"""Counts against the limits of one process and one peer. Pure: the clock is passed in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Admission:
         self.count: int = 0
 
     def enter(self, address: str) -> int | None:
-        """Count one more connection; an HTTP status (503 or 429) when there is no room for it."""
+        """Count one more connection. Returns an HTTP status (503 or 429) when there is no room for it."""
         if self._limit is not None and self.count >= self._limit:
             return 503
         if self._limit_per_address is not None:
@@ -58,7 +58,7 @@ class FrameRate:
         self._then = now
 
     def spend(self, frames: int, size: int, now: float) -> bool:
-        """Take `size` bytes, and frames up to a total of `frames` since the start; False when that is too fast."""
+        """Take `size` bytes, and frames up to a total of `frames` since the start. False when that is too fast."""
         elapsed = max(0.0, now - self._then)
         self._then = now
         self._frames = min(self._frame_limit, self._frames + elapsed * self._frame_limit) - (frames - self._seen)
@@ -68,7 +68,8 @@ class FrameRate:
 
 
 def limit_behind(code: int, config: ServerConfig) -> str:
-    """The limit that a close for the peer's fault was about, and what it is called, for the log; "" for the others."""
+    """The limit behind a close for the peer's fault, with the names of its options, for the log. "" for other
+    closes."""
     frames, size = config.max_frames_per_second, config.max_bytes_per_second
     return {
         WS_1009_MESSAGE_TOO_BIG: f"more than {config.max_message_size} bytes (max_message_size, --ws-max-size)",
@@ -78,10 +79,11 @@ def limit_behind(code: int, config: ServerConfig) -> str:
 
 
 class Hoard(Generic[T]):
-    """What connections hold of a thing that has a bound for all of them together, and who gives up when it is passed.
+    """The connections' shares of a thing with one bound for all of them, and the choice of those to close beyond it.
 
-    The greediest does: of the address that holds most, the one that holds most. So nobody is given up who holds less
-    than an equal share of what its address does, and no address that holds less than an equal share of all.
+    The choice is the greediest: of the address that holds most, the connection that holds most. So no connection is
+    closed that holds less than an equal share of its address, and no address is hit that holds less than an equal share
+    of all.
     """
 
     def __init__(self, limit: int | None) -> None:
@@ -92,7 +94,7 @@ class Hoard(Generic[T]):
         self.total: int = 0
 
     def note(self, holder: T, address: str, size: int) -> list[T]:
-        """`holder` holds so much now. Whom this makes too much are returned, and counted no more."""
+        """`holder` holds so much now. Returns the holders to close, which count no more."""
         known = self._address_of.get(holder)
         if known is None:
             if not size:

@@ -1,7 +1,7 @@
 """The readable twin of the pipe: messages in and out of one connection (`_pipe.pyx` is the native one).
 
 `_reading.py` has the way in. Here is the way out: the outbox, and how bytes reach the socket. A pipe is the
-`Carrier` of its connection. How that begins and ends, and what has a deadline, is known to its owner and its watch.
+`Carrier` of its connection. Its owner and its watch know how that begins and ends, and its deadlines.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Pipe(Reading):
         return self.out_bytes
 
     def write(self, payload: str | bytes) -> bool:
-        """Queue one message; False: `drain()` before the next. Raises ClientDisconnected when it is not open."""
+        """Queue one message. False: `drain()` before the next. Raises ClientDisconnected when it is not open."""
         if self.state != Phase.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
         self.put(self._frame_of(payload))
@@ -89,7 +89,7 @@ class Pipe(Reading):
         if self.state != Phase.OPEN:
             return True
         if self.deflate is not None and not self.deflate.shareable:
-            # Compressing changes the peer's window too: what was compressed must be sent, so ask for room first.
+            # Compressing changes the peer's window too, and compressed data has to be sent: ask for room first.
             if not self._takes(most_bytes(message.payload), limit):
                 return False
             self._append(encode_compressed(message.payload, self.deflate))
@@ -137,7 +137,7 @@ class Pipe(Reading):
             await self.watch.yield_to_loop()
 
     def put(self, data: bytes) -> None:
-        """Append bytes to the outbox; they leave with everything else of this turn of the loop."""
+        """Append bytes to the outbox. They leave with everything else of this turn of the loop."""
         self.answers = True
         self._append(data)
 
@@ -147,17 +147,19 @@ class Pipe(Reading):
         else:
             self._out.append(data)
         self.out_bytes += len(data)
+        self.flusher.owed += len(data)
         if not self.busy and not self.dirty:
             self.dirty = True
             self.flusher.mark(self)
 
     def flush(self) -> None:
-        """Give the outbox to the socket, and what that does not take to the transport. Never raises for the peer."""
+        """Give the outbox to the socket, and the rest to the transport. Never raises for the peer."""
         out = self._out
         if out is None:
             return
         self._out = None
         self.answers = False
+        self.flusher.owed -= self.out_bytes
         self.out_bytes = 0
         transport = self.transport
         if transport is None or self.state == Phase.GONE:

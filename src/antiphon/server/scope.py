@@ -1,6 +1,6 @@
 """The ASGI scope of a WebSocket request (ASGI WebSocket spec 2.5), and header bytes shared between connections.
 
-Thousands of idle connections hold their headers for as long as they live; most of these are the same bytes.
+Thousands of idle connections hold their headers for as long as they live. Most of these are the same bytes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _OWN_VALUES_OF: Final = (
 _COMMON_NAMES: Final = {name: name for name in (*_SHARED_VALUES_OF, *_OWN_VALUES_OF)}
 _AS_IT_IS: Final = "".join(sign for sign in map(chr, range(0x21, 0x7F)) if sign != '"')
 NO_DETAILS: Final[Mapping[str, Any]] = MappingProxyType({})
-"""What an extension of ASGI has to say that says nothing but that it is there: one object for all scopes."""
+"""The details of an ASGI extension that has none: one object for all scopes."""
 
 _MAX_SHARED: Final = 1024
 _MAX_SHARED_SIZE: Final = 256
@@ -78,7 +78,7 @@ class SharedHeaders:
 
 
 class SharedAddresses:
-    """Gives connections in a row one object for what their addresses have in common: ours, and the client's host, which
+    """Gives connections in a row one object for the common parts of their addresses: ours, and the client's host, which
     behind a proxy is one for all."""
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ def build_scope(
     state: dict[str, Any],
     extensions: dict[str, Any],
 ) -> Scope:
-    """The scope, in which what most connections have in common is one object."""
+    """The scope. Most connections share the objects of their common parts."""
     path, raw_path, query = target
     return {
         "type": "websocket",
@@ -172,7 +172,7 @@ def build_scope(
 
 
 def path_of(target: bytes) -> str:
-    """The decoded path alone, for whoever is refused before there is a scope."""
+    """The decoded path alone, for a request that is refused before there is a scope."""
     return unquote(target.partition(b"?")[0])
 
 

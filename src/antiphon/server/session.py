@@ -1,8 +1,8 @@
-"""One connection from first byte to last: who its parts are, the app's task, and the closing handshake.
+"""One connection from first byte to last: its parts, the app's task, and the closing handshake.
 
-A `Session` is composed: its `Pipe` has the messages, its `Watch` the ends and deadlines, its `Handshake` what is needed
-until the app has answered. README.md holds the table of states; `engine` is what the connections of one server share.
-Knows nothing of uvicorn.
+A `Session` is composed: its `Pipe` has the messages, its `Watch` the ends and deadlines, its `Handshake` the state
+until the app has answered. README.md holds the table of states. The connections of one server share an `engine`. Knows
+nothing of uvicorn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from .watch import Watch
 
 
 class Session(asyncio.Protocol):
-    """An asyncio protocol that speaks WebSocket to the peer and ASGI to the app, to whom its pipe is the `Carrier`."""
+    """An asyncio protocol that speaks WebSocket to the peer and ASGI to the app, for which its pipe is the
+    `Carrier`."""
 
     __slots__ = ("_rate", "_violation", "address", "data_received", "engine", "handshake", "pipe", "task", "watch")
 
@@ -56,7 +57,7 @@ class Session(asyncio.Protocol):
         self.handshake: Handshake | None = None
         """Until it is answered."""
         self._rate: FrameRate | None = None
-        self._violation: ProtocolError | None = None  # until the app has had its turn with what came before
+        self._violation: ProtocolError | None = None  # until the app has had its turn with earlier messages
 
     # ------------------------------------------------------------ transport
 
@@ -187,7 +188,7 @@ class Session(asyncio.Protocol):
         if engine.observed:
             engine.emit(ConnectionOpened(path=self.watch.path))
         if early:
-            pipe.data_received(early)  # now: what comes next must not overtake it
+            pipe.data_received(early)  # now: later bytes must not overtake these
 
     # ------------------------------------------------------------ the app
 
@@ -268,7 +269,7 @@ class Session(asyncio.Protocol):
         pipe.forget_inbox()
         watch.do(step)
         watch.close_within(self.engine.config.close_timeout if timeout is None else timeout)
-        pipe.resume_reading()  # the peer's Close is behind what the app did not read
+        pipe.resume_reading()  # the peer's Close is behind the unread messages
 
     def stop(self) -> None:
         """`Engine`: the server stops. An app that is at work on a message, and says so, closes when it has answered."""
@@ -337,7 +338,7 @@ class Session(asyncio.Protocol):
             self._fail(WS_1013_TRY_AGAIN_LATER, "no room for messages that wait unread")
 
     def _fail(self, code: int, reason: str) -> None:
-        """Close for the peer's fault. What came before is still delivered; what comes after is dropped unread.
+        """Close for the peer's fault. Earlier messages are still delivered, later bytes are dropped unread.
 
         Closing the socket now would answer unread bytes with a reset, which may overtake our Close.
         """

@@ -1,4 +1,4 @@
-"""What the operating system says of a transport's socket. Knows nothing of WebSockets."""
+"""The operating system's view of a transport's socket. Knows nothing of WebSockets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 
 
 class PeerState(Enum):
-    """What became of who is at the other end of a socket."""
+    """The state of the peer at the other end of a socket."""
 
     THERE = "there"
     FINISHED = "finished"
-    """It will send nothing more (FIN); what it sent before may be waiting."""
+    """It will send nothing more (FIN). Earlier bytes may be waiting."""
     GONE = "gone"
     """The connection is broken (RST, or no answer to TCP's probes)."""
 
@@ -28,7 +28,7 @@ _PROBES = 3
 
 
 def peek(transport: asyncio.BaseTransport, size: int) -> bytes:
-    """What has come and was not read yet, up to so many bytes; they stay there."""
+    """Received bytes that are not read yet, up to `size`. They stay in the socket."""
     theirs = transport.get_extra_info("socket")
     if theirs is None:
         return b""
@@ -45,7 +45,7 @@ def peek(transport: asyncio.BaseTransport, size: int) -> bytes:
 
 
 def peer_address(transport: asyncio.BaseTransport) -> Any:
-    """As the kernel knows it; None: it was reset. asyncio repeats what accept(2) said, though it was reset before."""
+    """As the kernel knows it. None: the connection was reset. asyncio repeats accept(2)'s answer even after a reset."""
     sock = transport.get_extra_info("socket")
     if not isinstance(sock, TransportSocket):
         return transport.get_extra_info("peername")  # uvloop has asked the kernel
@@ -101,7 +101,7 @@ else:
         return size
 
     def look_at_peer(transport: asyncio.BaseTransport) -> PeerState:
-        """What the kernel knows of the peer, without reading."""
+        """The kernel's view of the peer, without reading."""
         fd = direct_fd(transport)
         if fd < 0:
             return PeerState.THERE

@@ -1,6 +1,6 @@
-"""When a peer takes nothing, and when one that is not read from has gone: each an object while that lasts.
+"""Peers that take nothing, and peers that may have gone while they are not read: each case an object while it lasts.
 
-Call nobody: what was seen is passed in with the time, and verdicts come out.
+These call nobody: they take observations and the time, and return verdicts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OutboxStall:
 
 
 class InboxStall:
-    """The app does not read, and with it we do not: the loop does not tell what happens to the socket meanwhile."""
+    """The app does not read, so neither do we: the loop does not report events of the socket meanwhile."""
 
     __slots__ = ("_since", "_timeout", "_unread", "due")
 

@@ -1,6 +1,6 @@
 """The states of one connection: the server's own, before it is open, and behind those the phases of `wire/closing.py`.
 
-One line of numbers for both, so that either twin compares them quickly: what is less than OPEN has not been open.
+One line of numbers for both, so that either twin compares them quickly: states below OPEN have not been open.
 README.md has it in words. Knows nothing else.
 """
 
@@ -49,7 +49,7 @@ class HasState(Protocol):
 
 
 def move(connection: HasState, state: State) -> None:
-    """Enter a state before the connection is open, or open it; `closing` tells how it goes on from there."""
+    """Enter a state before the connection is open, or open it. `closing` tells how it goes on from there."""
     assert state in MOVES[connection.state], f"{state_of(connection.state).name} -> {state.name}"
     connection.state = state
 
@@ -62,4 +62,4 @@ APP_MAY_SEND: Final[Mapping[int, frozenset[str]]] = MappingProxyType(
         Phase.OPEN: frozenset({"websocket.send", "websocket.close"}),
     }
 )
-"""ASGI WebSocket spec 2.5: what `send` takes. In the states that are not here the connection is over."""
+"""ASGI WebSocket spec 2.5: the messages that `send` takes. In states missing here the connection is over."""

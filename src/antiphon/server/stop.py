@@ -17,15 +17,15 @@ class StopTimes:
     window: float
     """By then every connection has been told (Close 1012)."""
     cancel: float
-    """Then endpoints that still run are cancelled, and what is still connected is aborted. The time from `window` to
-    here is everybody's: where a busy machine tells the last one later, this is later too."""
+    """Then endpoints that still run are cancelled, and remaining connections are aborted. Every connection has the time
+    from `window` to here: where a busy machine tells the last one later, this is later too."""
 
 
 def stop_times(window: float, grace: float, close_timeout: float, bound: float | None) -> StopTimes:
     """Fit the window and the grace period into `bound` (uvicorn's timeout), keeping their proportions.
 
-    A tenth of the bound is left for what follows a cancellation. Endpoints are never cancelled before the last Close
-    could have been answered, unless the bound says so.
+    A tenth of the bound is left for the cleanup after a cancellation. Endpoints are never cancelled before the last
+    Close could have been answered, unless the bound says so.
     """
     cancel = window + max(grace, close_timeout)
     if bound is None or cancel <= bound * 0.9:

@@ -1,8 +1,9 @@
 """The one module that touches uvicorn: `WebSocketProtocol` for its `ws` setting, `HTTPProtocol` for its `http` setting.
 
-What is used of uvicorn: the constructor's arguments, `Config`'s attributes named below, `ServerState`'s `connections`,
-`tasks` and `default_headers`, `shutdown()` on a connection, the logger "uvicorn.error", its HTTP protocol (its parser's
-callbacks, `parser`, `cycle` and `transport`), and that its middleware for proxies' headers does nothing where none are.
+The parts of uvicorn in use: the constructor's arguments, `Config`'s attributes named below, `ServerState`'s
+`connections`, `tasks` and `default_headers`, `shutdown()` on a connection, the logger "uvicorn.error", its HTTP
+protocol (its parser's callbacks, `parser`, `cycle` and `transport`), and a middleware for proxies' headers that does
+nothing without such headers.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ _UPGRADES: Final = re.compile(rb"\r\nconnection[ \t]*:[^\r\n]*upgrade", re.IGNOR
 _EMPTY_LINE: Final = b"\r\n"
 _MAY_BE_HTTP: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _PEEKED: Final = 4096
-"""Bytes in which the head of a request is looked for that was reset before anybody read it."""
+"""Bytes in which to look for the head of a request that was reset before anybody read it."""
 _LAST_WAIT: Final = 0.5
-"""Seconds at a stop, at most, for the request of who has connected already: it is on its way, and gets a 503."""
+"""Seconds at a stop, at most, for the request of a client that has just connected: it is on its way, and gets a 503."""
 
 
 class HTTPProtocol(asyncio.Protocol):
@@ -154,7 +155,7 @@ class HTTPProtocol(asyncio.Protocol):
             self._engine.deadlines.enter(self, self._engine.clock() + timeout)
 
     def data_received(self, data: bytes) -> None:
-        """asyncio's callback: collect the head of the first request, then hand everything to whom it is for."""
+        """asyncio's callback: collect the head of the first request, then hand everything to its protocol."""
         if self._transport is None:
             return
         data = self._data + data if self._data else data
@@ -195,7 +196,7 @@ class HTTPProtocol(asyncio.Protocol):
             self._answer(self._data, self._data.find(b"\r\n\r\n"))
 
     def _answer(self, data: bytes, end: int) -> None:
-        """Lead a request whose head is whole to who answers it."""
+        """Lead a request whose head is whole to the protocol that answers it."""
         if self._asks(data, end):
             if was_reset(self._addresses):
                 self._drop()
@@ -212,7 +213,7 @@ class HTTPProtocol(asyncio.Protocol):
         return bool(upgrades) and self._speaks_websocket()
 
     def _drop(self) -> None:
-        """Who was reset while it waited to be accepted costs little: others wait behind it."""
+        """A connection that was reset while it waited to be accepted costs little: others wait behind it."""
         transport, self._transport = self._transport, None
         self._leave()
         assert transport is not None
@@ -277,8 +278,8 @@ class HTTPProtocol(asyncio.Protocol):
 class _LaterRequests(HttpToolsProtocol):
     """uvicorn's protocol for HTTP, with the bounds of the first head for each one that follows it on the connection.
 
-    A head, and what may follow a body (trailers), take `handshake_size` bytes at most, beside the chunk in which they
-    begin. A head is complete `handshake_timeout` after the server began to wait for it.
+    A head, and trailers behind a body, take `handshake_size` bytes at most, beside the chunk in which they begin. A
+    head is complete `handshake_timeout` after the server began to wait for it.
     """
 
     engine: Engine
@@ -424,7 +425,7 @@ def _make_engine(
 
 
 def _behind_proxy_headers(app: Any) -> Any:
-    """What uvicorn wraps for the headers of proxies, at the price of a coroutine for each (benchmarks: connect)."""
+    """The app in uvicorn's wrapper for proxy headers, which costs a coroutine per call (benchmarks: connect)."""
     return app.app if type(app) is ProxyHeadersMiddleware else None
 
 

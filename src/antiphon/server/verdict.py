@@ -1,4 +1,4 @@
-"""What a check of one connection comes to: when to look again, a frame to send, an end. Knows of nobody who checks."""
+"""The result of a check of one connection: when to look again, a frame to send, an end. Knows none of the checks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Abort(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a check comes to."""
+    """The result of a check."""
 
     due: float | None = None
-    """When to check again; None: not before something happens."""
+    """When to check again. None: not before something happens."""
     frame: bytes | None = None
     """To send now."""
     ending: Abort | None = None

@@ -1,4 +1,4 @@
-"""Who waits on one connection: senders and callbacks for room in the outbox, callbacks for the end.
+"""The waiters of one connection: senders and callbacks for room in the outbox, callbacks for the end.
 
 Made when the first one waits. Knows nothing of sockets, or of when there is room.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class Waiters:
-    """Of one connection. Who has been told is forgotten."""
+    """Of one connection. A waiter is forgotten once it was called."""
 
     __slots__ = ("_closers", "_drainers", "_writables")
 
@@ -44,7 +44,7 @@ class Waiters:
         self._closers.append(callback)
 
     def remove_closer(self, callback: Callable[[], None]) -> None:
-        """Forget it; unknown ones are ignored."""
+        """Forget it. Unknown ones are ignored."""
         if self._closers is not None and callback in self._closers:
             self._closers.remove(callback)
             self._closers = self._closers or None  # an idle connection holds no empty list

@@ -32,7 +32,7 @@ _LINGER_TLS = 1.0  # TLS cannot half-close: a peer that may still be sending has
 
 
 class Watch:
-    """Over one connection's pipe; an entry of the engine's `Deadlines`."""
+    """Over one connection's pipe. An entry of the engine's `Deadlines`."""
 
     __slots__ = (
         "_close_due",
@@ -173,7 +173,7 @@ class Watch:
             waiters.remove_drainer(future)
 
     async def yield_to_loop(self) -> None:
-        """`PipeWatch`: let the loop turn once; it may find out that the peer is gone."""
+        """`PipeWatch`: let the loop turn once. It may find out that the peer is gone."""
         await asyncio.sleep(0)
         if self._pipe.state != Phase.OPEN:
             raise ClientDisconnected("the WebSocket is not open")
