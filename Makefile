@@ -36,7 +36,7 @@ test-newest: setup system ## tests with the newest version of everything, whatev
 	@scripts/setup.sh newest
 	@scripts/test.sh newest $(ARGS)
 
-check: setup ## ruff, mypy strict, complete public types, the English of documents and docstrings, import directions, shape, public names
+check: setup ## ruff, mypy strict, complete public types, the English of documents, docstrings and comments, import directions, shape, public names
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -30,7 +30,7 @@ esac
 PYTEST=("$VENV/bin/python" -m pytest -q)
 # Three for each core: half of the tests wait for processes, browsers and leases most of their time.
 WORKERS=${ANTIPHON_TEST_WORKERS:-$(n=$(nproc 2>/dev/null || echo 2); echo $((n > 2 ? 6 : 3 * n)))}
-PARALLEL=(-n "$WORKERS" --dist worksteal)
+PARALLEL=(-p tests.parallel --processes "$WORKERS")
 # What has the engine in it, and has not run on the pure twin in the first pass: tests/server and two files of wire are
 # parametrised over both twins, the cells of other servers have no engine of ours, and the plugin's tests start pytest,
 # not frames.

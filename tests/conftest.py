@@ -1,4 +1,4 @@
-"""What holds for all tests: none may fail because the machine is busy with something else, or wait for nothing."""
+"""Rules for all tests: none may fail because the machine is busy with something else, or wait for nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 import websockets
 from hypothesis import HealthCheck, settings
 
+from tests import forkserver
 from tests.patience import PATIENCE
 
-pytest_plugins = ["tests.browser.fixtures"]  # one browser for all tests of a process, whatever folder they are in
+pytest_plugins = ["tests.browser.fixtures"]  # one browser for all tests of a process, in any folder
 
 settings.register_profile("patient", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
 settings.load_profile("patient")
@@ -30,7 +31,9 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("processes", None):
+        forkserver.start()
     gc.collect()
     gc.freeze()
     gc.enable()

@@ -1,12 +1,12 @@
-"""Python processes that run at once: forked from one that has imported what all of them import.
+"""Python processes that run at once: forked from one that has imported their common modules.
 
-`create_subprocess_exec` takes what asyncio's takes, and `popen` is for tests without a loop. Of a Python program
-(`python -m module`, `python script.py`) they make a fork of the fork server of this test process; everything else is
+`create_subprocess_exec` has the signature of asyncio's, and `popen` is for tests without a loop. They run a Python
+program (`python -m module`, `python script.py`) as a fork of the fork server of this test process. Everything else is
 executed. A server spends more on its imports than most tests on all the rest: half a second, some five hundred times in
 a run.
 
-A fork is what an executed process is, from its arguments to its end, but for the modules that are there already and for
-its parent, which is the fork server. A test of these, or of how an interpreter starts, calls asyncio's. With
+A fork is like an executed process, from its arguments to its end, except that its modules are there already and that
+its parent is the fork server. A test of these, or of how an interpreter starts, calls asyncio's. With
 `ANTIPHON_TEST_EXEC=1` everything is executed: `make test-lowest` does that.
 
 Run as a script, this module is the fork server. It ends with the process that started it:
@@ -78,7 +78,7 @@ PURE: Final = "ANTIPHON_PURE"
 
 
 class Process:
-    """What asyncio's `Process` is, for a process that is a child of the fork server."""
+    """asyncio's `Process`, for a child of the fork server."""
 
     def __init__(self, pid: int, status: socket.socket) -> None:
         self.pid = pid
@@ -148,7 +148,7 @@ async def create_subprocess_exec(
     pass_fds: Sequence[int] = (),
     limit: int = 1 << 16,
 ) -> AnyProcess:
-    """As asyncio's; a Python program starts at once."""
+    """As asyncio's. A Python program starts at once."""
     words = [os.fspath(word) for word in command]
     environment = dict(os.environ if env is None else env)
     flags = _fit(words, environment)
@@ -166,7 +166,7 @@ async def create_subprocess_exec(
 
 
 class Forked:
-    """What `subprocess.Popen` is, for a process that is a child of the fork server and has a pipe for its input."""
+    """`subprocess.Popen`, for a child of the fork server that has a pipe for its input."""
 
     def __init__(self, status: socket.socket, stdin: int) -> None:
         self.stdin = open(stdin, "wb", 0)  # noqa: SIM115 - whoever ends the process closes it
@@ -210,7 +210,7 @@ def popen(command: Sequence[str], env: Mapping[str, str]) -> Forked | None:
 
 
 def _fit(words: Sequence[str], environment: Mapping[str, str]) -> list[str] | None:
-    """The interpreter's options in a command; None where it is to be executed."""
+    """The interpreter's options in a command. None where it is to be executed."""
     if _settings(environment) != _settings(os.environ) or os.environ.get("ANTIPHON_TEST_EXEC"):
         return None
     return _flags(words)
@@ -245,7 +245,7 @@ def _ask_for_a_fork(
 
 
 def _flags(words: Sequence[str]) -> list[str] | None:
-    """The interpreter's options in a command; None where it cannot be forked."""
+    """The interpreter's options in a command. None where it cannot be forked."""
     if words[0] != sys.executable:
         return None
     for flags in FLAGS:
@@ -296,9 +296,16 @@ async def _read(stream: asyncio.StreamReader | None) -> bytes:
     return b"" if stream is None else await stream.read()
 
 
+def start() -> None:
+    """Start the fork servers that most tests use, for this process and for those that are forked from it."""
+    for flags in FLAGS:
+        _server(tuple(flags), os.environ.get(PURE, ""))
+
+
 @functools.cache
 def _server(flags: tuple[str, ...], pure: str) -> socket.socket:
-    """The fork server of this process with these options and this twin; it lives as long as we do."""
+    """The fork server of this process with these options and this twin. It lives as long as we do, and serves our forks
+    too, because a request is one packet."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
@@ -320,7 +327,7 @@ def _server(flags: tuple[str, ...], pure: str) -> socket.socket:
 
 
 class Job:
-    """What a fork is to be."""
+    """The properties of a future fork."""
 
     def __init__(self, request: dict[str, Any], descriptors: Sequence[int]) -> None:
         self._argv: list[str] = request["argv"]
@@ -331,7 +338,7 @@ class Job:
         self._descriptors = descriptors
 
     def run(self) -> None:
-        """Become the process and run its program; returns, or raises, as the program ends."""
+        """Become the process and run its program. Returns, or raises, as the program ends."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._take_descriptors()
         os.chdir(self._cwd)
