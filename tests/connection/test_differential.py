@@ -21,7 +21,7 @@ from tests.search import some
 
 @dataclass
 class Step:
-    """One call of the program, with what the server does in it."""
+    """One call of the program, with the server's reaction."""
 
     call: str
     message: dict[str, Any]
@@ -30,7 +30,7 @@ class Step:
 
 @dataclass
 class Run:
-    """One of the two WebSockets, and what happened to it."""
+    """One of the two WebSockets, and its events."""
 
     websocket: Any
     sent: list[Message] = field(default_factory=list)
@@ -79,7 +79,7 @@ openings = st.sampled_from(
 
 
 @given(openings, st.lists(steps, max_size=12))
-@settings(max_examples=some(160))
+@settings(max_examples=some(100))
 async def test_raw_receive_and_send_do_what_starlettes_do(opening: list[Step], program: list[Step]) -> None:
     ours, theirs = Run(None), Run(None)
     current: Step
@@ -158,7 +158,7 @@ def _differs(step: Step, before: tuple[WebSocketState, WebSocketState], ours: Ou
         if application is not WebSocketState.DISCONNECTED and kind == "websocket.close" and step.server_fails:
             if application is WebSocketState.RESPONSE:
                 return False
-            assert ours is None  # closing what the peer has closed is no error, the first time
+            assert ours is None  # closing after the peer is no error, the first time
             return True
     if step.server_fails and application in (WebSocketState.CONNECTING, WebSocketState.RESPONSE):
         legal = not isinstance(ours, RuntimeError) or isinstance(ours, StarletteWebSocketDisconnect)

@@ -1,4 +1,4 @@
-"""What a connection promises on other servers, in random lives (`simulation`)."""
+"""The promises of a connection on other servers, in random lives (`simulation`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.connection import simulation
 from tests.search import some
 
-LIVES = some(20)
+LIVES = some(10)
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ def outcome(
 
 
 def test_one_input(data: bytes) -> None:
-    """The first byte chooses role, compression and split; the rest is the stream."""
+    """The first byte chooses role, compression and split. The rest is the stream."""
     if not data:
         return
     options, stream = data[0], data[1:]

@@ -1,4 +1,4 @@
-"""What one side says is what the other hears, whatever was negotiated and however the bytes are cut."""
+"""Each side hears the other's messages, after any negotiation and with the bytes cut anywhere."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def send(connection: WireConnection, what: str, value: object) -> Event:
 
 
 @given(data=st.data(), server=st.none() | configs, client=configs)
-@settings(max_examples=some(80))
+@settings(max_examples=some(40))
 def test_a_whole_life_of_a_connection(
     data: st.DataObject, server: deflate.DeflateConfig | None, client: deflate.DeflateConfig
 ) -> None:
-    # A client that insists on what this server will not do has no connection to test.
+    # A client that insists on parameters that this server refuses has no connection to test.
     if server is not None and client.server_max_window_bits < server.server_max_window_bits:
         server = replace(server, server_max_window_bits=client.server_max_window_bits)
     ours, value = deflate.negotiate([deflate.offer(client)], server)
@@ -91,7 +91,7 @@ def test_what_is_compressed_is_inflated_under_any_agreement(
 
 
 @given(agreement=agreements, fragments=st.lists(st.binary(max_size=60), min_size=1), limit=st.integers(1, 2000))
-@settings(max_examples=some(120))
+@settings(max_examples=some(60))
 def test_inflating_noise_raises_typed_errors_only_and_keeps_the_limit(
     agreement: deflate.Agreement, fragments: list[bytes], limit: int
 ) -> None:
@@ -136,7 +136,7 @@ def shake_as_client(data: bytes) -> None:
 
 
 @given(data=heads)
-@settings(max_examples=some(120))
+@settings(max_examples=some(60))
 def test_any_head_is_a_handshake_a_refusal_or_a_wish_for_more(data: bytes) -> None:
     refused = refusal(lambda: shake_as_server(data))
     if refused is not None:

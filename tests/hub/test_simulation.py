@@ -1,4 +1,4 @@
-"""What the hub promises, in random lives: in virtual time (`simulation`), and on real backends (`chaos`)."""
+"""The hub's promises, in random lives: in virtual time (`simulation`), and on real backends (`chaos`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.hub import chaos, simulation
 from tests.search import some
 
-LIVES = some(3)
+LIVES = some(2)
 
 
 @pytest.mark.parametrize("block", range(5))

@@ -1,4 +1,4 @@
-"""What the engine promises, in random lives (`simulation`)."""
+"""The engine's promises, in random lives (`simulation`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.search import some
 from tests.server import simulation
 
-LIVES = some(12)
+LIVES = some(6)
 
 
 @pytest.mark.parametrize("block", range(4))
