@@ -1,10 +1,11 @@
-"""What a channel costs beside a plain endpoint, without the server: CPU microseconds per message, best of several runs.
+"""The cost of a channel beside a plain endpoint, without the server: CPU microseconds per message, best of several
+runs.
 
     python benchmarks/channel_micro.py [--check]
 
 A carrier that hands out the same message again and again takes the server's place, so that only the framework is
-measured. `by hand` is a loop that validates with pydantic and calls a function. Behind the figures stand what is
-promised of them and its limits. `--check` fails where one is passed by more than `limits.py` allows.
+measured. `by hand` is a loop that validates with pydantic and calls a function. Behind the figures stand the promises
+and their limits. `--check` fails where a figure is over its limit by more than `limits.py` allows.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ async def plain(websocket: WebSocket) -> None:
 
 
 class Endless:
-    """A carrier with one message, `count` times; then the end, or silence for ever."""
+    """A carrier with one message, `count` times. Then the end, or silence for ever."""
 
     alive = True
     buffered = 0
@@ -147,7 +148,7 @@ def scope_of(path: str, carrier: Endless) -> dict[str, Any]:
 
 
 async def costs() -> dict[str, float]:
-    """CPU microseconds per message of each, in turns: what slows the machine down slows all of them."""
+    """CPU microseconds per message of each, in turns: other load on the machine slows all of them."""
     best = dict.fromkeys(MEASURED, float("inf"))
     gc.disable()
     for _ in range(RUNS):

@@ -1,11 +1,11 @@
-"""How long a crowd takes to join one topic with presence at once, until all of them are told of all.
+"""How long a crowd takes to join one topic with presence at once, until all of them know of all.
 
     python benchmarks/crowds.py [memory | relay | redis ...] [MEMBERS ...] [--servers N]     redis, 2 000, one
 
-Each server is a process of its own (uvloop, the twin that is installed); several share a relay or a redis-server. The
+Each server is a process of its own (uvloop, the twin that is installed). Several share a relay or a redis-server. The
 members are connected before, evenly over the servers. Then each asks to be let in, one after the other and without
-waiting. Some of them are witnesses, who put together what they are told, and have to end with all members and nobody
-else. The others only read. Needs redis-server.
+waiting. Some of them are witnesses, who add their diffs up, and have to end with all members and nobody else. The
+others only read. Needs redis-server.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def hub(backend: str) -> Iterator[str]:
 
 
 async def first(client: Client) -> float:
-    """When it was told that it is in; it goes on reading."""
+    """The time at which it was in. It goes on reading."""
     await client.receive()
     told = time.perf_counter()
     asyncio.get_running_loop().create_task(discard(client))

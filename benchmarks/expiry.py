@@ -1,4 +1,4 @@
-"""What it costs that connections expire: 100 000 that are armed, in one event loop, and nothing else to do.
+"""The cost of expiry: 100 000 armed connections, in one event loop, and nothing else to do.
 
 python benchmarks/expiry.py [COUNT] [SECONDS]
 """

@@ -1,4 +1,4 @@
-"""Innocents beside sockets that flood: what they wait for an echo, for what they publish, and for a new connection.
+"""Innocents beside sockets that flood: their waits for an echo, for their own publish, and for a new connection.
 
     python benchmarks/floods.py [--stock] [ATTACK ...] [SOCKETS ...]     every attack, with 1, 10 and 100 sockets
 
@@ -50,10 +50,7 @@ async def json(websocket: WebSocket):
     while True:
         await websocket.receive_json()
 """
-APP: Final = (
-    "from antiphon import App, Hub, WebSocket\nhub = Hub()\napp = App(hub=hub)\n"
-    + ENDPOINTS
-    + """
+ROOM: Final = """
 @app.websocket("/room/{name}")
 async def room(websocket: WebSocket, hub: Hub, name: str):
     await websocket.accept()
@@ -61,7 +58,7 @@ async def room(websocket: WebSocket, hub: Hub, name: str):
         async for text in websocket.iter_text():
             await hub.publish(name, text)
 """
-)
+APP: Final = "from antiphon import App, Hub, WebSocket\nhub = Hub()\napp = App(hub=hub)\n" + ENDPOINTS + ROOM
 STOCK: Final = "from fastapi import FastAPI, WebSocket\napp = FastAPI()\n" + ENDPOINTS
 
 
@@ -102,7 +99,7 @@ RECEIVERS: Final = {"/room/busy": 300}
 
 
 def flood(port: int, path: str, message: bytes, sockets: int, until: float, begun: Event, returning: bool) -> None:
-    """As much as the server takes, from all of them; who is closed comes again. They are all in when it begins."""
+    """As much as the server takes, from all of them. A closed one comes again. They are all in when it begins."""
     data = message * max(1, CHUNK // len(message))
     chooser = selectors.DefaultSelector()
 
@@ -184,7 +181,7 @@ async def innocents(served: Server, stock: bool, ready: float) -> str:
 
 
 async def answers(served: Server) -> None:
-    """It is up: what connects before that waits for a start, and not for an attack."""
+    """It is up: an earlier connection would wait for the start, and not for an attack."""
     (await Client.open(served.port, "/echo")).cut()
 
 

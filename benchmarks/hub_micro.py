@@ -1,4 +1,4 @@
-"""What the hub costs without a socket: joining and leaving, and handing one message to one more receiver.
+"""The cost of the hub without a socket: joining and leaving, and handing one message to one more receiver.
 
 python benchmarks/hub_micro.py [URL]        memory:// by default; relay:// and redis://… work too
 """

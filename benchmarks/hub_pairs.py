@@ -1,8 +1,8 @@
-"""What the hub promises of two things side by side, measured in turns: pair after pair, medians of the ratios.
+"""The hub's promises on two things side by side, measured in turns: pair after pair, medians of the ratios.
 
 python benchmarks/hub_pairs.py stalled [PAIRS]     one receiver of 1 000 never reads : all read; in one server process
 python benchmarks/hub_pairs.py redis [PAIRS]       a process that only hears, on redis : memory; 100 receivers each
-Needs what `run.py` builds.
+Needs the load generator that `run.py` builds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `JWT` costs beside PyJWT, in one run: CPU microseconds per token, and what ours adds.
+"""The cost of `JWT` beside PyJWT, in one run: CPU microseconds per token, and the difference.
 
     python benchmarks/jwt_micro.py [--check]
 
@@ -6,7 +6,7 @@
 the key, its size and characters, PyJWT, and the `Identity`. `JWKS` is RS256 with a fetched key. `as a dependency` is
 the scheme called with a WebSocket: scope, source and `admit`, too. `--check`: see limits.py.
 
-How it is measured decides what is seen. CPython keeps frames in chunks of 16 KiB, and a loop that calls across the end
+The result depends on the method. CPython keeps frames in chunks of 16 KiB, and a loop that calls across the end
 of one takes and returns a chunk in each turn. PyJWT looks at every character of a token in such a loop. So its time
 jumps by half with the depth of the stack it is called from, and differs between two callers. Here all calls are made in
 turns from each of `DEPTHS` depths. A call's time at one depth is the least there, which other work on the machine does
@@ -57,7 +57,7 @@ async def nothing(*_: Any) -> Any: ...
 
 
 def finished(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Run what waits for nothing."""
+    """Run a coroutine that waits for nothing."""
     try:
         coroutine.send(None)
     except StopIteration:
@@ -131,7 +131,7 @@ async def measured(name: str) -> dict[str, float]:
     async def dependency() -> Any:
         return await scheme(await connection())
 
-    # The pairs each alone: what runs between two calls takes their caches.
+    # The pairs each alone: other code between two calls would take their caches.
     verified = microseconds({"PyJWT": theirs, "ours": ours})
     return verified | microseconds({"connection": connection, "dependency": dependency})
 

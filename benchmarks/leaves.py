@@ -4,9 +4,8 @@
 
 For each round trip to Redis a server in a process of its own (uvloop, the twin that is installed), a redis-server, and
 between them a proxy that delays. All members are in one topic; their sockets are reset, one after the other. Innocents
-have been connected before, and now join: half of them that topic, the others another. Seconds until they are told that
-they are in, the slowest of those who asked within three seconds. `--told`: members are told who comes and goes.
-Needs redis-server.
+have been connected before, and now join: half of them that topic, the others another. Seconds until they are in, the
+slowest of those who asked within three seconds. `--told`: members get joins and leaves. Needs redis-server.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Slow:
 
 
 async def join(client: Client) -> float:
-    """Seconds until it is told of."""
+    """Seconds until the join is confirmed."""
     began = time.perf_counter()
     client.send("join")
     await client.receive()

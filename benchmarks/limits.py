@@ -1,6 +1,6 @@
-"""The limits of figures, and what happens where one is passed: shared by the measurements that take `--check`.
+"""The limits of figures, and the error beyond one: shared by the measurements that take `--check`.
 
-A limit is what is promised of a figure on a machine that does nothing else. `--check` fails where a figure passes it by
+A limit is a promise about a figure on a machine that does nothing else. `--check` fails where a figure passes it by
 more than `SLACK`, so that it tells of code that has become clearly slower, and not of a machine that has other work.
 """
 

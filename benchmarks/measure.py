@@ -52,7 +52,7 @@ def measure(peer: Peer, workload: Workload, places: Places) -> Result:
 
 @contextlib.contextmanager
 def redis(peer: Peer) -> Iterator[str | None]:
-    """On the load generator's CPU: what is measured is the process that serves WebSockets."""
+    """On the load generator's CPU: the measured process is the one that serves WebSockets."""
     if not peer.redis:
         yield None
         return

@@ -1,4 +1,4 @@
-"""Who is measured: each peer's name, how to start it, and what it can do."""
+"""The measured peers: each one's name, its command, and its abilities."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Peer:
     features: Feature = USUAL
     env: tuple[tuple[str, str], ...] = ()
     deflate_argv: tuple[str, ...] = ()
-    """What to add when the workload negotiates compression."""
+    """Arguments to add when the workload negotiates compression."""
     plain_argv: tuple[str, ...] = ()
-    """What to add when it does not."""
+    """Arguments to add when it does not."""
     message: str = SAY
-    """What a typed echo is sent."""
+    """The message to a typed echo."""
     redis: bool = False
-    """Wants a redis-server; gets its URL as `BENCH_HUB`. What that server uses is not counted."""
+    """Wants a redis-server; gets its URL as `BENCH_HUB`. That server's use is not counted."""
 
 
 def _uvicorn(app: str, *options: str) -> tuple[str, ...]:

@@ -1,12 +1,12 @@
-"""What a rate costs, and what it protects.
+"""The cost of a rate, and its protection.
 
     python benchmarks/rates.py cost [--check]    CPU microseconds per received message, best of several runs
     python benchmarks/rates.py abuser [PAIRS]    p99 of 100 innocents beside one at 100 times its rate : without
-    python benchmarks/rates.py memory            what 1 000 000 addresses leave behind
+    python benchmarks/rates.py memory            the memory that 1 000 000 addresses leave behind
 
 `cost` takes a carrier that hands out the same message again and again for the server, so that the receiving alone is
 measured: the plain endpoint's and, in the same run, that of one with rates. `abuser` runs a real server in a process of
-its own on CPU 0 (native twin, uvloop), clients and the abuser on CPU 1; the pairs are taken in turns.
+its own on CPU 0 (native twin, uvloop), clients and the abuser on CPU 1. The pairs are taken in turns.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TIMES: Final = 100
 
 
 class Endless:
-    """A carrier with one message, `count` times; then the end."""
+    """A carrier with one message, `count` times. Then the end."""
 
     alive = True
     buffered = 0
@@ -159,7 +159,7 @@ async def innocent(url: str, until: float, latencies: list[float]) -> None:
 
 
 def abuse(port: int, seconds: float) -> None:
-    """Sends 100 times what is let through, or as much of that as the server takes: a plain socket, and no thinking."""
+    """Sends 100 times the rate, or as much of that as the server takes: a plain socket, and no thinking."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(
             f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

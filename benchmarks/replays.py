@@ -4,7 +4,7 @@
 
 For each backend a server in a process of its own (uvloop, the twin that is installed). `long` keeps 1 000 messages of
 10 kB. Meanwhile somebody joins `short` again and again, with its one message of history; somebody else in `room` waits
-for what they publish. Then once more with the greedy ones staying, to see what the server holds for each.
+for what they publish. Then once more with the greedy ones staying, for the server's memory for each.
 Needs redis-server for redis.
 """
 
@@ -115,7 +115,7 @@ async def beside(served: Server, attacked: bool) -> str:
 
 
 async def holding(served: Server) -> str:
-    """What one who stays and reads nothing costs."""
+    """The memory of one that stays and reads nothing."""
     before = served.resident_bytes()
     crowd = [await Client.open(served.port, "/long/1000", receive_buffer=4096) for _ in range(STAYING)]
     for client in crowd:

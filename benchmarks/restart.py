@@ -1,8 +1,8 @@
-"""A clean restart of `antiphon run` under talking sockets: how long until everybody is back, and what was lost.
+"""A clean restart of `antiphon run` under talking sockets: the time until everybody is back, and the lost messages.
 
     python benchmarks/restart.py [SOCKETS] [--workers N] [--rooms N] [--every SECONDS]     1 000, two, fifty, one
 
-Each socket says something every second to its room, and notes what the hub acknowledges. SIGTERM ends the server, and
+Each socket says something every second to its room, and notes the acknowledged messages. SIGTERM ends the server, and
 the same command starts it again. A socket that was sent away comes back as the generated clients do: after a random
 part of their delays, with the position of the last message that it has seen. The figures count from SIGTERM.
 Everything that was acknowledged, before and after, has to reach everybody in the room once and in one order, and each
@@ -158,7 +158,7 @@ async def measure(folder: str, sockets: int, workers: int, rooms: int, every: fl
 
 
 def lost(people: list[Member]) -> set[str]:
-    """What was acknowledged and has not reached everybody of its room."""
+    """Acknowledged messages that have not reached everybody of their room."""
     heard: dict[str, list[set[str]]] = {}
     for person in people:
         heard.setdefault(person.room, []).append(set(person.heard))

@@ -72,7 +72,7 @@ async def come_back(port: int, closed: list[object]) -> None:
 
 
 async def crowd(ports: list[int], clients: int) -> tuple[float, list[object]]:
-    """Seconds until all are back, and who was closed."""
+    """Seconds until all are back, and the closed ones."""
     closed: list[object] = []
     began = time.monotonic()
     await asyncio.gather(*(come_back(ports[number % len(ports)], closed) for number in range(clients)))

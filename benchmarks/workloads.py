@@ -1,4 +1,4 @@
-"""What is measured: one row per workload, the load generator's arguments and what a peer needs for it."""
+"""The workloads: one row each, with the load generator's arguments and the abilities that a peer needs."""
 
 from __future__ import annotations
 

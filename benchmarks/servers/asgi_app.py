@@ -1,4 +1,4 @@
-"""An echo in bare ASGI: what a server costs without a framework."""
+"""An echo in bare ASGI: the cost of a server without a framework."""
 
 
 async def app(scope, receive, send):
