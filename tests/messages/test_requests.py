@@ -1,4 +1,4 @@
-"""What is answered, in which order, how many at a time, and what interrupts it."""
+"""Requests: the order of answers, the number at a time, and interruptions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
+import uvloop
 from pydantic import BaseModel
 
 from antiphon import (
@@ -23,6 +24,7 @@ from antiphon import (
     WebSocket,
     WebSocketException,
 )
+from antiphon.messages.requests import Requests
 from antiphon.testing import ConnectionEnded, RemoteError, Server
 from antiphon.wire import Phase
 from tests.patience import PATIENCE, until
@@ -647,3 +649,17 @@ async def test_the_clients_end_is_no_error_of_a_handler_at_work(caplog: pytest.L
             gate.set()
             await asyncio.wait_for(over.wait(), PATIENCE)
     assert "Traceback" not in caplog.text
+
+
+def test_a_deadline_that_is_almost_due_gives_way_to_an_earlier_one() -> None:
+    """uvloop runs a call that is due within half a millisecond soon, and its handle has no time to compare with."""
+
+    async def arm() -> None:
+        loop, requests = asyncio.get_running_loop(), Requests(cast("WebSocket", None))
+        now = loop.time()
+        requests._arm(now + 0.0004)
+        requests._arm(now + 0.0002)
+        await until(lambda: requests._timer is None)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(arm())

@@ -1,6 +1,6 @@
-"""A channel's own heartbeat: a message in an interval that it tells, for clients whose browser shows them no pings.
+"""A channel's own heartbeat: a message at an announced interval, for clients whose browser shows them no pings.
 
-What the hub does for connections with events (`Hub(heartbeat=)`); both together beat twice.
+The hub does the same for connections with events (`Hub(heartbeat=)`). Both together beat twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`Caller`: how a handler sends to the client that called, typed by what it may send."""
+"""`Caller`: sends from a handler to the client that called, typed by the messages it may send."""
 
 from __future__ import annotations
 

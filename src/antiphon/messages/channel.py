@@ -1,7 +1,6 @@
-"""What users write: `Channel`, as `@app.channel(path)` makes it, and `MessageRouter`, a group of its handlers.
+"""The classes for users: `Channel`, as `@app.channel(path)` makes it, and `MessageRouter`, a group of its handlers.
 
-Owns what was registered, and that each registration is looked at there and then. What it comes to at a path is
-`program.py`'s.
+Owns the registered handlers, and checks each at its registration. `program.py` makes the program of a path from them.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from antiphon.exceptions import RegistrationError
 from antiphon.gate.limits import check_rate
 from antiphon.gate.rates import Rate
 
+from .errors import MessageError
 from .options import ChannelOptions, check_timeout
 from .outgoing import Outgoing
 from .program import Blueprint, check_handler
@@ -29,7 +29,7 @@ class HandlerMethods:
     def __init__(self) -> None:
         self._registered: list[Registered | _Group] = []
         self._owners: list[Callable[[Registered], None]] = []
-        """Who includes this: told of what is registered later."""
+        """The routers that include this one. They hear of later registrations."""
 
     def registered(self) -> Iterator[Registered]:
         """The handlers registered here and in the included groups, in order."""
@@ -53,7 +53,7 @@ class HandlerMethods:
         tag: str | None = None,
         /,
         *,
-        errors: Sequence[type[Exception]] = (),
+        errors: Sequence[type[MessageError]] = (),
         concurrent: int | None = None,
         timeout: float | None = None,
         rate: Rate | None = None,
@@ -65,7 +65,7 @@ class HandlerMethods:
         tag: Any = None,
         /,
         *,
-        errors: Sequence[type[Exception]] = (),
+        errors: Sequence[type[MessageError]] = (),
         concurrent: int | None = None,
         timeout: float | None = None,
         rate: Rate | None = None,
@@ -129,7 +129,7 @@ class HandlerMethods:
         self._registered.append(one)
 
     def _check(self, one: Registered) -> None:
-        """Raise for what can never work here or where this is included."""
+        """Raise for a handler that can never work here or in an including router."""
         for owner in self._owners:
             owner(one)
 
@@ -163,7 +163,7 @@ class _Group:
         self.dependencies = dependencies
 
     def placed(self, one: Registered) -> Registered:
-        """What was registered in the router, as it is here."""
+        """The router's handler, with the prefix and dependencies of this inclusion."""
         return replace(
             one,
             prefix=self.prefix + self.router.prefix + one.prefix,

@@ -32,13 +32,13 @@ class Runnable(Program):
 
 
 async def converse(program: Program, values: dict[str, Any]) -> None:
-    """Serve one connection with the values that solving the program's plan gave.
+    """Serve one connection with the values of the program's solved plan.
 
-    Returns when the connection is over. Raises what closes it: a `WebSocketException`, and what the connection function
-    raises. An exception of the loop is raised at the connection function's `yield`.
+    Returns when the connection is over. Raises the exception that closes it: a `WebSocketException`, or one of the
+    connection function. An exception of the loop is raised at the connection function's `yield`.
     """
     life, conversation = await _begun(program, values)
-    del values  # an idle connection holds what it needs, and no more
+    del values  # an idle connection holds only the values it needs
     if conversation is None:
         return  # the connection function has refused, or ended the connection
     error: BaseException | None = None
@@ -62,7 +62,7 @@ async def converse(program: Program, values: dict[str, Any]) -> None:
 
 
 async def _begun(program: Program, values: dict[str, Any]) -> tuple[AsyncLife | None, Conversation | None]:
-    """The connection function, run to its `yield`, and what is said then; None: nothing."""
+    """The connection function, run to its `yield`, and the conversation behind it. None: there is none."""
     name = program.connection_name
     websocket: WebSocket = values.pop(name) if name == CONNECTION or program.call is None else values[name]
     kept = (*values.pop(KEPT, ()), *[values[shared] for shared in program.shared])

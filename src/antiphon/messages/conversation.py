@@ -56,7 +56,7 @@ class Conversation:
         self._kept = kept
         self._yielded = yielded
         self._bound: dict[Action, Bound] | None = None
-        """The part that all messages of an action share; made with the first."""
+        """The part that all messages of an action share. Made with the first."""
         self._requests: Requests | None = None
         self._invalid: InvalidLimit | None = None
         self._reading = False
@@ -182,7 +182,7 @@ class Conversation:
         return True
 
     async def _look_closer(self, data: str, error: ValidationError) -> None:
-        """Messages that the quick parser refused: those with lone surrogates, and those that are none."""
+        """Messages that the quick parser refused: those with lone surrogates, and invalid ones."""
         try:
             tag, ref, value = self._program.frames.look_closer(data, error)
         except Unreadable as exc:
@@ -291,7 +291,7 @@ class Conversation:
 
     @property
     def requests(self) -> Requests:
-        """The requests in progress beside the quick ones in line; made at the first need."""
+        """The requests in progress beside the quick ones in line. Made at the first need."""
         if self._requests is None:
             self._requests = Requests(self._websocket)
         return self._requests
@@ -327,7 +327,7 @@ class Conversation:
         return bound
 
     def _answer(self, action: Action, result: Any, ref: Ref | None) -> str | None:
-        """A function's result as it goes on the wire; None: nothing."""
+        """A function's result as it goes on the wire. None: nothing."""
         if ref is None:
             return self._program.events.frame(result) if action.is_event and result is not None else None
         if action.reply is not None:
@@ -370,14 +370,14 @@ class Conversation:
         return goes_on
 
     async def _is_too_fast(self, data: str | bytes, ref: Ref | None) -> bool:
-        """Whether the rates that the channel answers for are passed; the client is told."""
+        """Whether the client exceeds the rates that the channel itself answers. It gets an error."""
         lack = self._program.limits.lack(self._websocket.scope, data)
         if lack > 0:
             await self._refuse_as_fast(lack, ref)
         return lack > 0
 
     async def _refuse_as_fast(self, lack: float, ref: Ref | None) -> None:
-        """The client is too fast: answered whatever `on_invalid` says, and counted as its other mistakes are."""
+        """The client is too fast: answered regardless of `on_invalid`, and counted like its other mistakes."""
         if not await self._is_too_much():
             fault = Fault(errors.RATE_LIMITED, CODES[errors.RATE_LIMITED], {"retry_after": round(lack, 3)})
             await self.say(self._program.frames.error(fault, ref))
@@ -395,7 +395,7 @@ class Conversation:
 
     @staticmethod
     def blame(error: asyncio.CancelledError) -> None:
-        """Raise a cancellation that is meant for the connection; one that a handler made itself is its fault."""
+        """Raise a cancellation that is meant for the connection. One that a handler made itself is its fault."""
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise error
@@ -423,7 +423,7 @@ class Conversation:
             del error, cause  # a traceback that holds this frame would live until the next garbage collection
 
     def _told(self, action: Action, cause: BaseException, ref: Ref | None) -> str | None:
-        """The frame for an exception that says something to the client; None for any other."""
+        """The frame for an exception that says something to the client. None for any other."""
         if isinstance(cause, MessageError):
             if not isinstance(cause, action.shape.errors):
                 _tell_of_undeclared(action, type(cause))

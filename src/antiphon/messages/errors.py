@@ -1,6 +1,6 @@
 """Errors as messages: those that an application declares (`MessageError`), and the codes of a channel's own.
 
-Knows what an exception tells the client, and nothing of how frames are written.
+Knows the text of an exception for the client, and nothing of the writing of frames.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CODES: Final[Mapping[str, str]] = {
     CANCELLED: "the request was cancelled",
     INTERNAL: "something went wrong",
 }
-"""A channel's own codes, and what the error says."""
+"""A channel's own codes, with their messages."""
 
 FAULTS: Final[Mapping[str, int]] = {
     INVALID_JSON: 1007,
@@ -59,15 +59,15 @@ FAULTS: Final[Mapping[str, int]] = {
     DUPLICATE_REF: 1008,
     RATE_LIMITED: 1008,
 }
-"""The codes that are the client's mistake and count towards `invalid_limit`: what `OnInvalid.CLOSE` closes with."""
+"""The close codes of `OnInvalid.CLOSE` for errors that are the client's mistake and count towards `invalid_limit`."""
 
 LONGEST_TEXT: Final = 200
-"""Characters of one text in an error: what pydantic says may hold a key that the client made up."""
+"""Characters of one text in an error: pydantic's message may hold a key that the client made up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What an error frame says."""
+    """The content of an error frame."""
 
     code: str
     message: str
@@ -120,7 +120,7 @@ def is_error_class(value: object) -> bool:
 
 
 def fault_of(error: BaseException) -> Fault | None:
-    """What a client is told of an exception; None for one that nobody expected.
+    """The client's view of an exception. None for an unexpected one.
 
     `MessageError` is not here: its fields are written by its own codec.
     """
@@ -154,7 +154,7 @@ def _code(phrase: str) -> str:
 
 
 def misfit(invalid: InvalidMessage) -> Fault:
-    """What is said of a message that does not fit its type: at most five failures, and nothing of the input."""
+    """The error for a message that does not fit its type: at most five failures, and nothing of the input."""
     errors = invalid.errors()
     code = INVALID_JSON if errors[0]["type"] == "json_invalid" else INVALID
     detail = [_failure(error) for error in errors[:REPLY_DETAILS]]

@@ -45,7 +45,7 @@ class Frames:
         self._wire = wire
         self._content = wire.content or "data"
         self.read: Callable[..., Any] = _envelope(wire).validate_json
-        """Tag, ref and (nested) content of a message, as a dict. Raises ValidationError; `look_closer` says why."""
+        """Tag, ref and (nested) content of a message, as a dict. Raises ValidationError. `look_closer` says why."""
         data = f",{_key(self._content)}"
         self._ack, self._reply = self._head("reply"), data
         self._item = self._head("item")
@@ -58,7 +58,7 @@ class Frames:
     # Writing
 
     def reply(self, ref: Ref, data: str) -> str:
-        """The answer to a request; `data` is JSON."""
+        """The answer to a request. `data` is JSON."""
         return f"{self._ack}{ref if type(ref) is int else _text(ref)}{self._reply}{data}}}"
 
     def ack(self, ref: Ref) -> str:
@@ -66,7 +66,7 @@ class Frames:
         return f"{self._ack}{_text(ref)}}}"
 
     def item(self, ref: Ref, data: str) -> str:
-        """One of a stream; `data` is JSON."""
+        """One of a stream. `data` is JSON."""
         return f"{self._item}{_text(ref)}{self._reply}{data}}}"
 
     def end(self, ref: Ref) -> str:
@@ -74,7 +74,7 @@ class Frames:
         return f"{self._end}{_text(ref)}}}"
 
     def error(self, fault: Fault, ref: Ref | None) -> str:
-        """What went wrong."""
+        """An error frame."""
         detail = None if fault.detail is None else codec.encode_json(fault.detail)
         return self._error_of(fault.code, fault.message, detail, ref)
 

@@ -1,4 +1,4 @@
-"""What a channel may be told about its wire and its limits, each default in one place with its reason."""
+"""The options of a channel's wire and its limits, each default in one place with its reason."""
 
 from __future__ import annotations
 
@@ -132,6 +132,6 @@ class ChannelOptions:
 
 
 def check_timeout(timeout: float | None, name: str = "timeout") -> None:
-    """Raises ValueError for what is neither None nor a positive number of seconds."""
+    """Raises ValueError unless it is None or a positive number of seconds."""
     if timeout is not None and (not isinstance(timeout, int | float) or not 0 < timeout < math.inf):
         raise ValueError(f"{name} is a positive number of seconds or None, not {timeout!r}")

@@ -1,4 +1,4 @@
-"""What a channel sends by itself: events, found by the class of a message and written with their tag.
+"""The messages that a channel sends by itself: events, found by their class and written with their tag.
 
 Knows nothing of connections.
 """
@@ -93,7 +93,7 @@ def _class_of(kind: Any) -> type:
 
 
 def outgoing_of(annotation: Any, wire: Wire, where: str) -> list[Outgoing]:
-    """What a union of message classes sends. Raises RegistrationError for what cannot be an event."""
+    """The events of a union of message classes. Raises RegistrationError for a class that cannot be an event."""
     made = []
     for member in tags.members(annotation):
         if not tags.is_message_class(member):
@@ -107,7 +107,7 @@ def outgoing_of(annotation: Any, wire: Wire, where: str) -> list[Outgoing]:
 
 
 def event_problem(member: Any, wire: Wire) -> str | None:
-    """What keeps a message class from being sent as an event; None when nothing does."""
+    """Why a message class cannot be sent as an event. None: it can."""
     name = shown_type(tags.bare(member))
     if tags.is_root_model(member) and wire.content is None:
         return f"{name} is no object, and fields stand beside the tag; nest them, Wire(content='data')"

@@ -1,7 +1,7 @@
-"""A channel at one path, ready to run: its connection's plan, and for each tag what is done with a message.
+"""A channel at one path, ready to run: its connection's plan, and the action for each tag.
 
-`Blueprint` is what was written, `Program` what it comes to below the prefixes, dependencies and options of the routers
-around it. Everything is settled here, so that a message costs one lookup; nothing here runs.
+A `Blueprint` is the source's declaration. A `Program` is its result below the prefixes, dependencies and options of the
+routers around it. Everything is settled here, so that a message costs one lookup. Nothing here runs.
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ class Blueprint:
     path: str
     dependencies: tuple[Any, ...]
     options: ChannelOptions | None
-    """Its own, or its router's; None: those of the app that it ends up in."""
+    """Its own, or its router's. None: those of the app that it ends up in."""
     sends: Any
-    """The union that `sends=` names; None for nothing."""
+    """The union that `sends=` names. None for nothing."""
     subprotocol: str | None = None
-    """What a client has to offer to be served here."""
+    """The subprotocol that a client has to offer to be served here."""
 
     @property
     def label(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         return f"channel {self.path!r}" if self.call is None else describe(self.call)
 
 
@@ -102,14 +102,14 @@ def check_handler(
 ) -> tuple[HandlerShape, tuple[Outgoing, ...]]:
     """The shape of one handler where the channel was written, and all events: those `sent` by others, and its own.
 
-    Raises RegistrationError for what can never work.
+    Raises RegistrationError for a handler that can never work.
     """
     program = Program(blueprint, (registered,), path=blueprint.path)
     return program.described[0], check_distinct([*sent, *program.shape.sends], program.described[0].label)
 
 
 def yielded_type(blueprint: Blueprint) -> Any:
-    """The type of what the connection function yields, None for nothing. Raises RegistrationError."""
+    """The type that the connection function yields, None for none. Raises RegistrationError."""
     call = blueprint.call
     if call is None or call_kind(call) is not CallKind.ASYNC_GENERATOR:
         return None
@@ -135,7 +135,7 @@ def yielded_type(blueprint: Blueprint) -> Any:
 
 
 class Action:
-    """What is done with the messages of one tag."""
+    """The handling of the messages of one tag."""
 
     __slots__ = (
         "call", "codec", "incoming", "is_alone", "is_event", "is_plain", "is_simple", "is_stream", "is_sync",
@@ -147,7 +147,7 @@ class Action:
         self.incoming: Final = incoming
         self.call: Final = shape.call
         self.parameter: Final = shape.plan.message or ""
-        """That gets the message; empty where none does."""
+        """That gets the message. Empty where none does."""
         self.reply: Final = shape.reply
         self.is_stream: Final = shape.answer is AnswerKind.STREAM
         self.is_event: Final = shape.answer is AnswerKind.EVENT
@@ -228,9 +228,9 @@ class Program:
         self.shape: ChannelShape = self._shape(layers, path)
         self.beats: Beats | None = beats_of(self.options, self.shape.heartbeat)
         self.declared: frozenset[Any] = _declared(self.shape, self.plan)
-        """The classes of what the channel sends: others its connections cannot join typed topics of."""
+        """The classes of the channel's messages. Its connections cannot join typed topics of other classes."""
         self.connection_name: str = _connection_name(self.plan)
-        """The parameter, or `CONNECTION`, under which solving gives the connection."""
+        """The parameter, or `CONNECTION`, that holds the connection among the solved values."""
         self.frames: Frames = Frames(self.options.wire)
         self.read: Callable[..., Any] = self.frames.read
         self.replies_to_haste: bool = bool(limits.replying)
@@ -248,7 +248,7 @@ class Program:
         """Characters of a message that certainly has no more bytes than are allowed."""
 
     def validated(self, incoming: Incoming | None, data: str, found: dict[str, Any], value: Any) -> Any:
-        """A message as its handler gets it; `value` is its decoded whole, or `NOT_DECODED`. Raises InvalidMessage."""
+        """A message as its handler gets it. `value` is its decoded whole, or `NOT_DECODED`. Raises InvalidMessage."""
         if incoming is None:  # the fallback
             whole = decode_json(data) if value is NOT_DECODED else value
             assert self.fallback_codec is not None, "a fallback has one"
@@ -286,7 +286,7 @@ class Program:
 
 
 def _table(shape: ChannelShape) -> dict[str, Action]:
-    """By tag, what is done with a message."""
+    """The action for a message, by tag."""
     nested = shape.wire.content is not None
     return {one.tag: Action(handler, one, nested=nested) for handler in shape.handlers for one in handler.messages}
 

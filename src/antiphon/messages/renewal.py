@@ -1,6 +1,7 @@
-"""A channel's own messages of who its client is: `auth` brings a new token, `auth_expiring` says when one is due.
+"""A channel's own messages about its client's identity: `auth` brings a new token, `auth_expiring` says when one is
+due.
 
-Knows what becomes of a token, and nothing of the conversation that it came in.
+Knows the processing of a token, and nothing of the conversation that it came in.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .typecodec import Codec, codec_of
 logger: Final = logging.getLogger("antiphon")
 
 MOST_TOKEN: Final = 16 << 10
-"""Characters: twice what servers take of a whole header. What is verified costs time in proportion."""
+"""Characters: twice the size that servers accept for a whole header. Verification costs time in proportion."""
 
 UNAUTHORIZED: Final = "unauthorized"
 UNBLAMED: Final = frozenset({errors.INTERNAL, errors.TIMEOUT, "service_unavailable"})
@@ -65,7 +66,7 @@ class AuthExpiring:
 
 
 class Renewal:
-    """What a channel's options come to: the two messages on its wire."""
+    """The two messages on a channel's wire, as its options have them."""
 
     __slots__ = ("_options", "shape")
 
@@ -79,20 +80,21 @@ class Renewal:
         )
 
     def verifier(self, websocket: WebSocket) -> Verify | None:
-        """What knows new tokens of this connection; None where nothing does, and `auth` is a message as any other."""
+        """The verifier of new tokens for this connection. None: there is none, and `auth` is a message like any
+        other."""
         if self._options.auth is False:
             return None
         found: Verify | None = websocket.scope.get(VERIFY_KEY)
         return found
 
     def tell(self, websocket: WebSocket, left: float) -> None:
-        """Tell the client that its time is up in `left` seconds. Never waits; a full outbox takes it not."""
+        """Tell the client that its time is up in `left` seconds. Never waits. A full outbox drops it."""
         if websocket.is_connected:
             text = self.shape.event.frame(AuthExpiring(round(left, 1)))
             websocket.sink.offer(PreparedMessage(text), websocket.options.outbox_bytes)
 
     async def renew(self, websocket: WebSocket, verify: Verify, token: str) -> AuthRenewed | Fault:
-        """Go on with the identity of a token, or say why not. Raises what closes the connection."""
+        """Go on with the identity of a token, or return a fault. Raises the exception that closes the connection."""
         limit = asyncio.timeout(self._options.auth_timeout)
         try:
             async with limit:

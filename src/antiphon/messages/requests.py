@@ -1,7 +1,7 @@
-"""What is in progress on one connection besides its line: requests in tasks of their own, and their deadlines.
+"""The work in progress on one connection besides its line: requests in tasks of their own, and their deadlines.
 
-Owns the tasks of streams and of handlers with `concurrent`, what may interrupt a request and when, and the one timer of
-a connection. Knows nothing of frames or of what a request does.
+Owns the tasks of streams and of handlers with `concurrent`, the rules for interrupting a request, and the one timer of
+a connection. Knows nothing of frames or of a request's work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .shape import AnswerKind, HandlerShape
 
 
 class Stage(enum.Enum):
-    """How far a request is, and what has interrupted it: README.md has the table."""
+    """The progress of a request, and the cause of its interruption: README.md has the table."""
 
     RUNNING = "running"
     EXPIRED = "expired"
@@ -40,20 +40,21 @@ class Running:
         self.shape: Final = shape
         self.ref: Final = ref
         self.task: asyncio.Task[Any] | None = own_task
-        """The task that runs it; that of the connection for one in line. None: one that has not started."""
+        """The task that runs it. That of the connection for one in line. None: one that has not started."""
         self.started: bool = own_task is not None
         self.stage: Stage = Stage.RUNNING
         self.due: float | None = None
 
     def interrupt(self, stage: Stage) -> None:
-        """Cancel what runs, unless it has been already or is finishing."""
+        """Cancel the running request, unless it has been cancelled already or is finishing."""
         if self.stage is Stage.RUNNING:
             self.stage = stage
-            if self.started and self.task is not None:  # a task that was cancelled before would not even say so
+            if self.started and self.task is not None:  # a task cancelled before its start would not even report it
                 self.task.cancel()
 
     def function_over(self) -> bool:
-        """The function has returned or raised. Whether it was interrupted; the cancellation is taken back then."""
+        """The function has returned or raised. Returns whether it was interrupted. The cancellation is taken back
+        then."""
         if self.stage is Stage.RUNNING:
             self.stage = Stage.FINISHING
             return False
@@ -65,7 +66,18 @@ class Running:
 class Requests:
     """The requests of one connection that are in progress, apart from quick ones in line."""
 
-    __slots__ = ("_at_rest", "_changed", "_gone", "_loop", "_requests", "_tasks", "_timer", "_watched", "_websocket")
+    __slots__ = (
+        "_at_rest",
+        "_changed",
+        "_due",
+        "_gone",
+        "_loop",
+        "_requests",
+        "_tasks",
+        "_timer",
+        "_watched",
+        "_websocket",
+    )
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
@@ -75,12 +87,14 @@ class Requests:
         self._tasks: dict[asyncio.Task[None], Running] = {}
         """Of the requests that are not in line."""
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """The time at which the timer runs. uvloop's handle cannot say once it is almost due."""
         self._changed: asyncio.Future[None] | None = None
         self._at_rest: Callable[[], None] | None = None
         self._watched = False
         self._gone = False
 
-    # Who there is
+    # Requests in progress
 
     def has(self, ref: Ref) -> bool:
         """Whether a request with this ref is in progress."""
@@ -112,7 +126,7 @@ class Requests:
             await self._changed
 
     def stop(self, at_rest: Callable[[], None] | None) -> None:
-        """The server stops: streams end now, the others when they are answered; `at_rest` is called then."""
+        """The server stops: streams end now, the others when they are answered. `at_rest` is called then."""
         for request in self._tasks.values():
             if request.shape.answer is AnswerKind.STREAM:
                 request.interrupt(Stage.ABANDONED)
@@ -121,7 +135,7 @@ class Requests:
     # Beginning and end
 
     def in_line(self, shape: HandlerShape, ref: Ref | None) -> Running:
-        """A request in the connection's own task; `left` ends it."""
+        """A request in the connection's own task. `left` ends it."""
         task = asyncio.current_task()
         assert task is not None
         return self._entered(Running(shape, ref, task))
@@ -166,7 +180,7 @@ class Requests:
             request.interrupt(Stage.CANCELLED)
 
     async def end(self) -> None:
-        """The connection is over: cancel what runs in tasks, and wait for the ends of all."""
+        """The connection is over: cancel the requests in tasks, and wait for the ends of all."""
         self._gone = True
         if self._timer is not None:
             self._timer.cancel()
@@ -179,7 +193,7 @@ class Requests:
                 request.interrupt(Stage.ABANDONED)
             try:
                 await asyncio.wait(list(self._tasks))
-            except asyncio.CancelledError as again:  # whoever cancels does not want to wait for teardowns
+            except asyncio.CancelledError as again:  # the canceller does not want to wait for teardowns
                 interrupted = again
                 for task in self._tasks:
                     task.cancel()
@@ -203,13 +217,14 @@ class Requests:
     # Deadlines
 
     def _arm(self, due: float) -> None:
-        if self._timer is None or due < self._timer.when():
+        if self._timer is None or due < self._due:
             if self._timer is not None:
                 self._timer.cancel()
+            self._due = due
             self._timer = self._loop.call_at(due, self._expire)
 
     def _expire(self) -> None:
-        """The timer fires for the request that was due first when it was set, which as a rule is over by now."""
+        """The timer fires for the request that was due first when it was set, which is usually over by now."""
         self._timer = None
         now = self._loop.time()
         due = [request for request in self._requests.values() if request.due is not None]

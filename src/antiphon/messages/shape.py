@@ -39,7 +39,7 @@ class AnswerKind(enum.Enum):
     EVENT = "event"
     """The same, and the message itself, as an event, to a client that did not ask."""
     STREAM = "stream"
-    """Any number of `item`, then `end`; a `ref` is demanded."""
+    """Any number of `item`, then `end`. A `ref` is demanded."""
 
 
 class HandlerKind(enum.Enum):
@@ -102,7 +102,7 @@ class HandlerShape:
     """More than one for a union and for a `Literal` of several values; none for bytes and the fallback."""
     answer: AnswerKind
     reply: Codec | None
-    """Of the reply's data, or of a stream's items; None for an ack."""
+    """Of the reply's data, or of a stream's items. None for an ack."""
     events: tuple[Outgoing, ...]
     """The event that an answer of kind EVENT is without a `ref`."""
     errors: tuple[type[MessageError], ...]

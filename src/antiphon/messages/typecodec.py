@@ -1,6 +1,6 @@
 """One type's way to and from JSON: its validator, its serializer, its schema. The seam behind which pydantic stands.
 
-Knows nothing of tags, wires or connections: what other libraries' classes need is another implementation of `Codec`.
+Knows nothing of tags, wires or connections: classes of other libraries need another implementation of `Codec`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from antiphon.tags import bare, members
 
 
 class Codec(Protocol):
-    """What a channel asks of a type."""
+    """A channel's interface to a type."""
 
     annotation: Any
     """The type as it was annotated."""
@@ -28,10 +28,11 @@ class Codec(Protocol):
         """The value of JSON text. Raises pydantic's ValidationError."""
 
     def validate_value(self, value: Any) -> Any:
-        """The value of what JSON text was decoded to. Raises `InvalidMessage`."""
+        """The value of decoded JSON. Raises `InvalidMessage`."""
 
     def encode(self, value: Any) -> str:
-        """The JSON text of a value. Raises `UndeclaredMessage` for what is not of the type or has no JSON form."""
+        """The JSON text of a value. Raises `UndeclaredMessage` for a value that is not of the type or has no JSON
+        form."""
 
 
 class PydanticCodec:
@@ -40,7 +41,7 @@ class PydanticCodec:
     __slots__ = ("_exact", "_serializer", "adapter", "annotation", "validate")
 
     def __init__(self, annotation: Any) -> None:
-        """Raises TypeError for what pydantic cannot validate."""
+        """Raises TypeError for a type that pydantic cannot validate."""
         self.annotation: Any = annotation
         self.adapter: Final[TypeAdapter[Any]] = adapter_of(annotation)
         """Also the way to the type's schema: `adapter.core_schema`, `TypeAdapter.json_schemas`."""
@@ -80,12 +81,12 @@ class PydanticCodec:
 
 
 def _is_settled(kind: Any) -> bool:
-    """Whether a value's class alone says that it is what was declared: a model was validated when it was made."""
+    """Whether a value's class alone proves that it fits the declaration: a model was validated when it was made."""
     return isinstance(kind, type) and (kind in (int, str, bool, float, type(None)) or issubclass(kind, BaseModel))
 
 
 def codec_of(annotation: Any, where: str) -> PydanticCodec:
-    """The type's codec. Raises RegistrationError, naming `where`, for what pydantic cannot validate."""
+    """The type's codec. Raises RegistrationError, naming `where`, for a type that pydantic cannot validate."""
     try:
         return PydanticCodec(annotation)
     except TypeError as exc:
@@ -95,7 +96,7 @@ def codec_of(annotation: Any, where: str) -> PydanticCodec:
 
 
 def sent_codec_of(annotation: Any, where: str) -> PydanticCodec:
-    """As `codec_of`, of what is written. Raises RegistrationError also for bytes that would be written as text."""
+    """As `codec_of`, for outgoing types. Raises RegistrationError also for bytes that would be written as text."""
     made = codec_of(annotation, where)
     check_no_bytes(made.adapter, where)
     return made

@@ -1,7 +1,7 @@
 """One request at work: its dependencies, its function, the end of the dependencies, then the answer.
 
-The order is the promise: what stands behind a dependency's `yield` (a commit) is over before the answer goes out, and
-an error in it is the answer. Runs in the connection's own task or in one of its own; README.md has the table.
+The order is the promise: the code behind a dependency's `yield` (a commit) is over before the answer goes out, and an
+error in it is the answer. Runs in the connection's own task or in one of its own; README.md has the table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .requests import Running, Stage
 logger: Final = logging.getLogger("antiphon")
 
 ITEM_ROOM: Final = 128 << 10
-"""Bytes in the outbox from which on a stream waits before its next item: half of what `send` waits for, so that the
+"""Bytes in the outbox from which on a stream waits before its next item: half of the limit for `send`, so that the
 hub's next event, and everybody else's, finds room."""
 
 
@@ -36,14 +36,14 @@ class Asker(Protocol):
 
     @property
     def program(self) -> Program:
-        """What the channel is here."""
+        """The channel at this path."""
 
     @property
     def websocket(self) -> WebSocket:
         """The connection."""
 
     def bound(self, action: Action) -> Bound:
-        """What the connection has for an action's calls."""
+        """The connection's values for an action's calls."""
 
     async def say(self, text: str) -> None:
         """Send a frame."""
@@ -63,16 +63,16 @@ class Working:
         self._message = message
         self._ref = ref
         self._request = request
-        """What may be interrupted; None for a request in line without a timeout."""
+        """The request that may be interrupted. None for one in line without a timeout."""
         self._calling = Calling(asker.bound(action))
 
     @property
     def label(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         return self._action.shape.label
 
     async def run(self) -> None:
-        """Work on it and answer. Raises what is to close the connection, and a cancellation that is not ours."""
+        """Work on it and answer. Raises exceptions that close the connection, and a cancellation that is not ours."""
         action, calling, request = self._action, self._calling, self._request
         error: BaseException | None = None
         result: Any = None
@@ -127,7 +127,7 @@ class Working:
                 await close()
 
     async def _room(self) -> None:
-        """Wait until the client has taken what is before the next item, but for half of an outbox."""
+        """Wait until the client has taken the earlier items, but for half of an outbox."""
         sink = self._asker.websocket.sink
         most = min(ITEM_ROOM, self._asker.websocket.options.outbox_bytes // 2)
         while sink.buffered > most and sink.alive:
@@ -169,7 +169,7 @@ class Working:
         )
 
     async def _tell_interrupted(self, error: BaseException | None) -> None:
-        """The answer to a request that was cut short; what its teardown raised then is only for the log."""
+        """The answer to an interrupted request. An exception of its teardown is only for the log."""
         if isinstance(error, asyncio.CancelledError) and _is_cancelled():
             raise error
         if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect):
