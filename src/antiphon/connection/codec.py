@@ -30,7 +30,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def encode_json(value: Any) -> str:
-    """Compact JSON text, not ASCII-escaped: what `json.dumps` makes of plain data.
+    """Compact JSON text, not ASCII-escaped: plain data as `json.dumps` writes it.
 
     pydantic models, dataclasses, datetimes, UUIDs, enums and sets are taken as pydantic writes them.
     Raises TypeError for other objects, ValueError for circular references.
@@ -60,7 +60,7 @@ LARGE: Final = 64 << 10
 
 
 def decode_json(data: str | bytes, values: int | None = None) -> Any:
-    """What `json.loads` makes of UTF-8 text. Raises InvalidJSON, whatever is wrong with it.
+    """The value of UTF-8 text, as from `json.loads`. Raises InvalidJSON for every fault.
 
     TooMuchJSON for more than so many `values` (None: any number).
     """
@@ -68,7 +68,7 @@ def decode_json(data: str | bytes, values: int | None = None) -> Any:
         return _decode(data)
     check_values(data, values)
     collects = gc.isenabled()
-    gc.disable()  # which else looks for garbage among the new values again and again: twice the time, and more
+    gc.disable()  # it would look for garbage among the new values again and again: twice the time, and more
     try:
         return _decode(data)
     finally:
@@ -114,7 +114,7 @@ def _decode_slowly(data: str | bytes) -> Any:
         raise InvalidJSON(what, exc.doc, exc.pos) from None
     except RecursionError:
         raise InvalidJSON("the message is nested too deeply", text, 0) from None
-    except ValueError:  # an integer with more digits than Python converts; its words are for who runs Python
+    except ValueError:  # an integer with more digits than Python converts; its words are for people who run Python
         raise InvalidJSON("a number has too many digits", text, 0) from None
 
 
@@ -172,3 +172,8 @@ def prepare(payload: str | bytes) -> PreparedMessage:
             check_text(payload)
         prepared = _last = PreparedMessage(payload)
     return prepared
+
+
+def size_of(payload: str | bytes) -> int:
+    """Bytes on the wire."""
+    return len(payload) if isinstance(payload, bytes) or payload.isascii() else len(payload.encode())

@@ -24,7 +24,7 @@ async def within(work: Awaitable[None], seconds: float) -> None:
 
 @types.coroutine
 def rest_of(steps: Generator[Any, Any, None], waiting: Any) -> Generator[Any, Any, None]:
-    """What `yield from steps` would do, for steps that have begun."""
+    """The same as `yield from steps`, for steps that have begun."""
     while True:
         try:
             try:

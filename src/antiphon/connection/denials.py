@@ -1,6 +1,6 @@
-"""How a handshake is refused: with an HTTP response, or so that the page's `onclose` can read why.
+"""The refusal of a handshake: with an HTTP response, or so that the page's `onclose` can read why.
 
-Pure. `WebSocket.close` goes by it, and `routing/endpoint.py` for what is raised.
+Pure. `WebSocket.close` uses it, and `routing/endpoint.py` for exceptions.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ def closes(scope: Scope) -> bool:
 
 
 def offered_subprotocols(scope: Scope) -> list[str]:
-    """What the client offers, in its order, also where somebody has taken tokens out of `scope["subprotocols"]`."""
+    """The client's offers, in its order, also where tokens were taken out of `scope["subprotocols"]`."""
     return list(scope.get(_OFFERED_KEY) or scope.get("subprotocols") or ())
 
 
 def subprotocol_to_answer(offered: Sequence[str]) -> str | None:
-    """One that is no secret: a browser that offered some and is answered none fails the connection with 1006.
+    """The first offer that is no secret: a browser that offered some and gets none fails the connection with 1006.
 
-    `bearer` may be answered, what follows it is a token.
+    `bearer` may be answered. The next offer is a token.
     """
     before = ""
     for one in offered:

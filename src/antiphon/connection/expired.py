@@ -1,4 +1,4 @@
-"""How a connection ends that has expired, whatever its endpoint does: Close 3000, or 401 before accept.
+"""The end of an expired connection, regardless of its endpoint: Close 3000, or 401 before accept.
 
 Joins an `Expiry` to a connection, once for all objects that stand for it. Knows nothing of identities.
 """
@@ -41,9 +41,9 @@ CHALLENGE: Final = {"WWW-Authenticate": 'Bearer error="invalid_token", error_des
 
 
 def expire_at(connection: HTTPConnection, expires_at: float | None) -> None:
-    """End the WebSocket when this Unix time has passed; None: never. Replaces what was said before.
+    """End the WebSocket when this Unix time has passed. None: never. Replaces the time of an earlier call.
 
-    Raises TypeError for what cannot be ended from here.
+    Raises TypeError for a connection that cannot be ended from here.
     """
     expiry = expiry_of(connection.scope)
     if expires_at is None:
@@ -75,11 +75,11 @@ def raise_expired(connection: HTTPConnection) -> NoReturn:
 
 
 class Ender(Protocol):
-    """What can be done from outside with one object that stands for a connection."""
+    """The outside controls of one object that stands for a connection."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The connection's; None where it runs on trio."""
+        """The connection's. None where it runs on trio."""
 
     def end(self) -> None:
         """It has expired."""
@@ -167,7 +167,7 @@ class ForeignEnder:
 
 
 async def _refuse(scope: Scope, send: Send) -> None:
-    """401, or a Close that a page can read, or what a server without denial responses makes of one.
+    """401, or a Close that a page can read, or a plain close on a server without denial responses.
 
     Where another object accepted the connection meanwhile, the server takes the close alone.
     """

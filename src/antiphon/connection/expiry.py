@@ -1,6 +1,6 @@
-"""When connections expire: one wheel and one clock per event loop, whatever the number of connections.
+"""The expiry of connections: one wheel and one clock per event loop, for any number of connections.
 
-Owns the deadlines, and what is told ahead of them. Knows nothing of connections, nor how one is ended.
+Owns the deadlines, and the notices ahead of them. Knows nothing of connections, nor of ways to end them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TICK: Final = 0.25
 """Seconds: a deadline is at most two of them late, and one more than 128 s away is looked at that often."""
 
 STEP: Final = 0.25
-"""Seconds that the wall clock is ahead of what it should say, from which on somebody has set it. With two ticks that
-stays below the second that is promised."""
+"""Seconds that the wall clock may run ahead before it counts as set. With two ticks that stays below the promised
+second."""
 
 ENDS_PER_TURN: Final = 100
-"""Connections that are ended in one turn of the loop, some milliseconds: tokens that were issued together, or a clock
-that jumps, end thousands at once, and the others must not wait for all of that."""
+"""Connections that are ended in one turn of the loop, some milliseconds. Tokens issued together, or a clock that jumps,
+end thousands at once, and the others should not wait for all of them."""
 
 NEVER: Final = 1e12
 """Unix seconds. A date beyond it is no date."""
@@ -41,7 +41,7 @@ WallClock = Callable[[], float]
 class ExpiryClock:
     """Time as far as it has passed by the loop's clock, or by the wall clock where that was set forward.
 
-    A wall clock that is set back gives nobody more time; one that jumps ahead, as after a suspended machine wakes up,
+    A wall clock that is set back gives nobody more time. One that jumps ahead, as after a suspended machine wakes up,
     takes it.
     """
 
@@ -95,7 +95,7 @@ class Expiries:
             expiry = self._due.popleft()
             try:
                 expiry.end_if_due()
-            except Exception as exc:  # the others end all the same
+            except Exception as exc:  # the others still end
                 logger.error("a connection that has expired could not be ended", exc_info=exc)
         if self._due:
             self._call_soon()
@@ -114,20 +114,20 @@ class Expiry:
         self.end: Callable[[], None] = end
         self.slot: int = -1
         self.due: float | None = None
-        """By the clock of the expiries; None: never."""
+        """By the clock of the expiries. None: never."""
         self.is_over: bool = False
         """It has expired, or its connection has ended otherwise."""
         self._ahead = 0.0
         self._tell: Callable[[float], None] | None = None
         self._told_at: float | None = None
-        """When to tell of the end ahead of time; None: not, or it was told."""
+        """The time of the notice ahead of the end. None: no notice, or it is done."""
 
     def expire_at(self, expires_at: float | None) -> None:
-        """From now on it expires at this Unix time, earlier or later than before; None: never. From any thread."""
+        """From now on it expires at this Unix time, earlier or later than before. None: never. From any thread."""
         run_in(self._loop, lambda: self._arm(expires_at))
 
     def tell_ahead(self, seconds: float | None, tell: Callable[[float], None] | None) -> None:
-        """Call `tell` with the seconds left, this long ahead, but not in the first half of what is left now."""
+        """Call `tell` with the seconds left, this long ahead, but not in the first half of the time left now."""
         self._ahead = seconds or 0.0
         self._tell = tell
         self._plan()
@@ -152,7 +152,7 @@ class Expiry:
         self._plan()
 
     def _plan(self) -> None:
-        """Enter what comes first. What was entered for earlier comes round in vain, and says when it is due."""
+        """Enter the first event into the wheel. An older entry that comes too early is entered again."""
         self._told_at = None
         if self.is_over or self.due is None:
             return
@@ -190,7 +190,7 @@ _making = threading.Lock()
 
 
 def expiries_of(loop: asyncio.AbstractEventLoop) -> Expiries:
-    """The expiries of an event loop; those of loops that were closed in the middle are forgotten here."""
+    """The expiries of an event loop. Those of loops that were closed in the middle are forgotten here."""
     found = _all.get(loop)
     if found is None:
         with _making:

@@ -1,7 +1,7 @@
 """Messages from foreign senders: in order into the connection's bounded outbox, from any task, thread or event loop.
 
-Owns how patient a foreign sender is (a few turns of the loop) and what becomes of a message that finds no room. Made at
-the first foreign message of a connection. Knows nothing of how messages reach the server.
+Owns the patience of a foreign sender (a few turns of the loop) and the fate of a message that finds no room. Made at
+the first foreign message of a connection. Knows nothing of the ways to the server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ ROOM_TURNS: Final = 16
 
 UNHEEDED_PER_TURN: Final = 1000
 """Sends of foreign senders, all together, to a connection that is dead, after which the loop gets a turn. Far more than
-a crowd of endpoints with one message each: where a loop over connections waits, they change what it goes through."""
+a crowd of endpoints with one message each. Where a loop over connections waits, others change the collection that it
+iterates over."""
 
 _handing_over = threading.Lock()
 
@@ -43,11 +44,11 @@ class Receiver(Protocol):
         """The bounded outbox."""
 
     def end_by_foreign(self, code: int, reason: str) -> None:
-        """Close behind what is buffered, for somebody else than the endpoint."""
+        """Close behind the buffered messages, on behalf of other code than the endpoint."""
 
 
 class ForeignSenders:
-    """What others than the connection's own endpoint send to it. `loop` is the connection's, `path` for the log."""
+    """Messages to the connection from other code than its endpoint. `loop` is the connection's, `path` for the log."""
 
     __slots__ = (
         "_awaits_room",
@@ -96,7 +97,7 @@ class ForeignSenders:
         """Leave the message in the outbox, after a few turns of the loop at most where there is no room."""
         prepared = codec.prepare(payload)
         if running_loop() is not self._loop:
-            self._offer_from_elsewhere(prepared)
+            self._offer_from_elsewhere(prepared, codec.size_of(payload))
             await asyncio.sleep(0)
             return
         sink = self._receiver.sink
@@ -113,7 +114,7 @@ class ForeignSenders:
         self._put(prepared)
 
     async def _wait_for_room(self, sink: Sink, size: int) -> None:
-        """A turn of the loop lets a peer that reads make room; another one if others have taken what was made."""
+        """A turn of the loop lets a peer that reads make room. Another turn follows if others have taken the room."""
         for _ in range(ROOM_TURNS):
             made = self._room_made
             if not self._awaits_room:
@@ -142,9 +143,8 @@ class ForeignSenders:
         if self._unheeded % UNHEEDED_PER_TURN == 0:
             await asyncio.sleep(0)
 
-    def _offer_from_elsewhere(self, prepared: PreparedMessage) -> None:
-        """Hand over to the connection's loop. What is on its way there counts against the same bound."""
-        size = len(prepared.payload)
+    def _offer_from_elsewhere(self, prepared: PreparedMessage, size: int) -> None:
+        """Hand over to the connection's loop. Messages on their way there count against the same bound."""
         with _handing_over:
             fits = not self.handed_over or self.handed_over + size <= self._options.outbox_bytes
             if fits:

@@ -55,14 +55,14 @@ class Life:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None, clock: Callable[[], float]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = loop
-        """The connection's; None where it runs on trio."""
+        """The connection's. None where it runs on trio."""
         self.client_state: WebSocketState = CONNECTING
         self.application_state: WebSocketState = CONNECTING
         self.clock: Callable[[], float] = clock
         self.read_at: float = LONG_AGO
         """When the endpoint last read a message of the peer."""
         self.ended: Closed | None = None
-        """How the connection ended, as far as a message told; `closed` knows more."""
+        """How the connection ended, as far as a message told. `closed` knows more."""
         self.closing: Closed | None = None
         """The Close that the endpoint has given, and that may still wait for the peer to read."""
         self.ended_by_foreign: bool = False
@@ -94,8 +94,8 @@ class Life:
     def is_handling(self) -> bool:
         """Whether the endpoint is at work on a message that came before the peer's end.
 
-        A send to the peer is then dropped, not an error: the peer's last words still reach everybody, and the end
-        is told in its turn, by the next receive.
+        A send to the peer is then dropped, not an error: the peer's last words still reach everybody, and the next
+        receive reports the end.
         """
         if self.client_state is not CONNECTED or self.clock() - self.read_at >= HANDLING_SECONDS:
             return False
@@ -112,7 +112,7 @@ class Life:
         return expected
 
     def expected_sends(self, kind: str) -> Mapping[str, WebSocketState] | None:
-        """The allowed sends, if `kind` is among them; None for a Close that the endpoint need not give any more."""
+        """The allowed sends, if `kind` is among them. None for a Close that the endpoint need not give any more."""
         expected = OPEN_SENDS if self.application_state is CONNECTED else SENDS[self.application_state]
         if not expected:
             if kind == "websocket.close" and self.ended_by_foreign:
@@ -123,10 +123,10 @@ class Life:
         return expected
 
     def may_send_to_nobody(self, kind: str) -> bool:
-        """On a connection that has ended: whether the message goes to the server all the same.
+        """On a connection that has ended: whether the message still goes to the server.
 
-        False for one that is dropped because the endpoint is at work on the peer's last words. Raises for what the
-        endpoint has to learn now.
+        False for a message that is dropped because the endpoint is at work on the peer's last words. Raises if the
+        endpoint has to learn of the end now.
         """
         if kind == "websocket.send" and self.is_handling():
             return False
@@ -155,7 +155,7 @@ class Life:
             self.end(Closed(code=code, reason=reason, by=ClosedBy.US))
 
     def refuse_by_foreign(self, code: int, reason: str) -> bool:
-        """Refuse the handshake, for somebody else than the endpoint; False where it was answered before.
+        """Refuse the handshake, for other code than the endpoint. False where it was answered before.
 
         The caller sends the answer, in the task `answering`.
         """
@@ -167,7 +167,7 @@ class Life:
         return True
 
     def refuse_handshake(self, scope: Scope, code: int, reason: str) -> bool:
-        """Refuse it for somebody else than the endpoint, where denials are closes that a page can read.
+        """Refuse it for other code than the endpoint, where denials are closes that a page can read.
 
         False: they are not, or the handshake has been answered. In the connection's loop.
         """

@@ -1,4 +1,4 @@
-"""Whose code is running: the connection's own, or a foreign sender's. And the way into a connection's event loop.
+"""The owner of the running code: the connection, or a foreign sender. And the way into a connection's event loop.
 
 Knows nothing of messages or states.
 """
@@ -26,7 +26,7 @@ Clock = Callable[[], float]
 
 
 class _Here(threading.local):
-    """What all connections of one thread hold, as one object for all of them (benchmarks: idle)."""
+    """The objects that all connections of one thread share (benchmarks: idle)."""
 
     def __init__(self) -> None:
         self.thread: int = threading.get_ident()
@@ -54,7 +54,7 @@ def clock_of(loop: asyncio.AbstractEventLoop | None) -> Clock:
 
 
 def owner_token(scope: Scope) -> object:
-    """What marks the code of this connection: one for all `WebSocket`s of it, so it lives where scopes share."""
+    """The mark of this connection's code. All its `WebSocket`s share one, so it lives in the part that scopes share."""
     shared = scope.get("extensions")
     if shared is None:
         shared = scope if "asgi" in scope else {}

@@ -1,7 +1,7 @@
-"""`PacedWebSocket`: one whose messages are counted as they are received, and which waits for those that are too much.
+"""`PacedWebSocket`: counts messages as they are received, and delays those beyond the rate.
 
-Owns a message that waits. What is too much, and what becomes of it, a `Pace` decides. While a message waits nothing is
-read: the inbox fills, then the server stops reading from the socket, and the peer has to wait.
+Owns a message that waits. A `Pace` decides which messages are in excess, and their fate. While a message waits nothing
+is read: the inbox fills, then the server stops reading from the socket, and the peer has to wait.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TWO_READERS: Final = "two tasks receive from one WebSocket at the same time: let
 
 
 class Excess(NamedTuple):
-    """What becomes of a message that is too much."""
+    """The fate of a message in excess."""
 
     wait: float
     """Seconds until it may pass;"""
@@ -35,25 +35,25 @@ class Excess(NamedTuple):
 
 
 Passes: TypeAlias = Callable[[float, str | bytes], bool]
-"""Whether a message that was received at this time may pass, as far as that is known at once; it is counted then."""
+"""Whether a message that was received at this time may pass, as far as that is known at once. It is counted then."""
 
 
 class Pace(Protocol):
-    """What is asked for each message of one connection."""
+    """The judge of each message of one connection."""
 
     @property
     def passes(self) -> Passes:
-        """Asked first; where it says no, `spend` is."""
+        """Asked first. After a no, `spend` decides."""
 
     patience: float
     """Seconds for which messages of a peer that has gone may wait, in all."""
 
     def spend(self, now: float, data: str | bytes) -> Excess | None:
-        """Count a message that was received at `now`; None: it may pass."""
+        """Count a message that was received at `now`. None: it may pass."""
 
 
 class Intake:
-    """What one connection has received and not let pass."""
+    """The message that one connection has received and not let pass."""
 
     __slots__ = ("_gone_since", "_held_until", "_patience", "_releasing", "held", "passes", "spend")
 
@@ -91,7 +91,7 @@ class Intake:
     async def settle(
         self, websocket: RawWebSocket[Any], excess: Excess, data: str | bytes, now: float
     ) -> str | bytes | None:
-        """Do what becomes of a message that is too much. None: the connection is over instead."""
+        """Delay a message in excess, or close instead. None: the connection is over."""
         if excess.code is not None:
             try:
                 await websocket.send({"type": "websocket.close", "code": excess.code, "reason": excess.reason})
@@ -200,7 +200,7 @@ async def pause(websocket: RawWebSocket[Any], seconds: float) -> bool:
         way.off_close(wake)
     if ended_by_us(websocket):
         return False
-    if (left := until - loop.time()) > 0:  # the peer has gone: what it said before still has its time
+    if (left := until - loop.time()) > 0:  # the peer has gone: its last message still waits its time
         await asyncio.sleep(left)
     return True
 

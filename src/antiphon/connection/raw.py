@@ -1,9 +1,9 @@
-"""Raw ASGI messages of one connection, checked against its states: what `WebSocket` stands on.
+"""Raw ASGI messages of one connection, checked against its states: the base of `WebSocket`.
 
 Checks every message (`life.py`) and sends it by the way that was chosen (`ways.py`), or leaves it to `foreign.py`.
 Compatibility with Starlette's habits stops here and in `websocket.py`.
 
-Knows nothing of routing, of how an endpoint's ending becomes a close code, or of the hub.
+Knows nothing of routing, of close codes for an endpoint's ending, or of the hub.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
     """The arguments of a `close()` before accept: the peer sees a 403, or this with `Denials.CLOSE`."""
 
     _intake: Any = None
-    """What makes messages wait; `paced.py` has it."""
+    """The `Intake` of `paced.py`, which makes messages wait."""
 
     _unheard: int = 0
     """Own sends since the last receive."""
@@ -226,7 +226,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
             if kind == "websocket.send" and life.way.is_served and life.is_handling():
                 life.end(LOST)
                 return
-            if not (had_ended and kind == "websocket.close"):  # closing what the peer has closed is no error
+            if not (had_ended and kind == "websocket.close"):  # closing after the peer has closed is no error
                 raise life.lost() from exc
         if kind == "websocket.send":
             await _sent(self)

@@ -79,7 +79,7 @@ class AsgiReader:
 
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
-        # In the connection's context, whoever asked: middleware around `receive` may rely on it.
+        # In the connection's context, not the caller's: middleware around `receive` may rely on it.
         self._reader = loop.create_task(self._read(), name="antiphon.reader", context=self._context.copy())
         self._reader.add_done_callback(lambda _: _wake(self._arrival))
 

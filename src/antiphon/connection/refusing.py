@@ -1,6 +1,6 @@
-"""How a handshake is refused by somebody else than its endpoint: what is sent, and the task that sends it.
+"""The refusal of a handshake by other code than its endpoint: its messages, and the task that sends them.
 
-Knows nothing of why. `denials.py` says which form the refusal has.
+Knows no reasons. `denials.py` chooses the form of the refusal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ logger: Final = logging.getLogger("antiphon")
 
 
 async def refuse_readably(scope: Scope, send: Send, code: int, reason: str) -> None:
-    """Accept, and close with what a page can read."""
+    """Accept, and close with a code and a reason that a page can read."""
     answer = scope.get(ANSWER_KEY) or subprotocol_to_answer(offered_subprotocols(scope))
     await send({"type": "websocket.accept", "subprotocol": answer, "headers": []})
     await send({"type": "websocket.close", "code": code, "reason": reason})

@@ -23,7 +23,7 @@ RECEIVES: Final[Mapping[WebSocketState, Mapping[str, WebSocketState]]] = {
     DISCONNECTED: {},
     RESPONSE: {},
 }
-"""What may come from the server, by `client_state`, and the state that follows."""
+"""The messages that may come from the server, by `client_state`, and the state that follows."""
 
 SENDS: Final[Mapping[WebSocketState, Mapping[str, WebSocketState]]] = {
     CONNECTING: {
@@ -35,7 +35,7 @@ SENDS: Final[Mapping[WebSocketState, Mapping[str, WebSocketState]]] = {
     DISCONNECTED: {},
     RESPONSE: {"websocket.http.response.body": DISCONNECTED},
 }
-"""What the application may send, by `application_state`, and the state that follows.
+"""The messages that the application may send, by `application_state`, and the state that follows.
 
 A body part with `more_body` stays in RESPONSE.
 """
@@ -69,11 +69,11 @@ MISTAKES: Final[Mapping[tuple[WebSocketState, str], str]] = {
     ),
     (RESPONSE, "websocket.accept"): "accept() was called on a connection that is being refused with a response",
 }
-"""How methods of `WebSocket` are held wrong, by `application_state` and message. Raw messages are told of as such."""
+"""Misuses of `WebSocket`'s methods, by `application_state` and message. Errors about raw messages name the message."""
 
 
 def check_method(state: WebSocketState, message_type: str) -> None:
-    """Raise RuntimeError for a method that cannot be meant in this state, in words about the method."""
+    """Raise RuntimeError for a method that makes no sense in this state, in words about the method."""
     if state is CONNECTING:
         return  # all methods can be meant
     mistake = MISTAKES.get((state, message_type))
@@ -110,12 +110,12 @@ def normalised(message: Message, *, tells_reason: bool) -> Message:
 
 
 def closed_by_message(message: Message) -> Closed:
-    """Who ended the connection, as far as a disconnect message tells."""
+    """The end of the connection and its cause, as far as a disconnect message shows."""
     code = message.get("code") or 1005
     if code == 1006:
         by = ClosedBy.NOBODY
     elif code == 1012 and "reason" not in message:
-        by = ClosedBy.US  # how uvicorn tells the application that it is shutting down
+        by = ClosedBy.US  # uvicorn's message to the application at its shutdown
     else:
         by = ClosedBy.PEER
     return Closed(code=int(code), reason=message.get("reason") or "", by=by)

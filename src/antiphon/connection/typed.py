@@ -1,7 +1,7 @@
 """Messages as values of a declared type: JSON text validated on the way in, serialised on the way out, by pydantic.
 
-Owns the adapters of types, what is said of a message that does not fit, and how many of those a connection may send.
-Knows nothing of connections.
+Owns the adapters of types, the description of a message that does not fit, and the number of those that a connection
+may send. Knows nothing of connections.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPLY_DETAILS: Final = 5
 
 INVALID_MESSAGES: Final = 20
 INVALID_SECONDS: Final = 60.0
-"""A person's page makes a few mistakes a minute; a program that makes more is broken, and each costs a validation."""
+"""A person's page makes a few mistakes a minute. A program that makes more is broken, and each costs a validation."""
 
 
 class OnInvalid(enum.Enum):
@@ -52,7 +52,7 @@ class OnInvalid(enum.Enum):
 
 
 def adapter_of(kind: TypeForm[T]) -> TypeAdapter[T]:
-    """The type's validator and serializer, made once. Raises TypeError for what pydantic cannot validate."""
+    """The type's validator and serializer, made once. Raises TypeError for a type that pydantic cannot validate."""
     try:
         return _cached(cast("Hashable", kind))
     except TypeError:  # a type with unhashable metadata, or none at all
@@ -72,7 +72,8 @@ _cached = functools.lru_cache(maxsize=1024)(_make)
 
 
 def decode(kind: TypeForm[T], data: str | bytes) -> T:
-    """The value of a JSON message. Raises `InvalidMessage` for what is not JSON and what does not fit the type."""
+    """The value of a JSON message. Raises `InvalidMessage` for text that is not JSON, and for JSON that does not fit
+    the type."""
     adapter = adapter_of(kind)
     try:
         return adapter.validate_json(data)
@@ -98,7 +99,7 @@ def failures(exc: ValidationError) -> list[dict[str, Any]]:
 def encode(message: Any) -> str:
     """The message as JSON text: fields by their aliases, as validation reads them (pydantic's serializer of its class).
 
-    Raises TypeError for what has no JSON form.
+    Raises TypeError for a message without a JSON form.
     """
     serializer = (
         message.__pydantic_serializer__ if isinstance(message, BaseModel) else adapter_of(type(message)).serializer
@@ -151,7 +152,7 @@ class InvalidLimit:
         self._times: deque[float] = deque(maxlen=most)
 
     def passed(self, now: float) -> bool:
-        """Count one more at `now` (seconds of any clock); True when that is one too many."""
+        """Count one more at `now` (seconds of any clock). True when that is one too many."""
         times = self._times
         full = len(times) == times.maxlen and (not times or now - times[0] < INVALID_SECONDS)
         self._times.append(now)

@@ -1,12 +1,12 @@
 """Keeps the peer's leaving out of asyncio's log.
 
 A task that an endpoint starts for itself (a ticker, a reader beside a writer) ends with `WebSocketDisconnect` when the
-peer is gone. Where nobody awaits it, asyncio logs "Task exception was never retrieved" and a traceback for what is no
-bug. The same goes for a message of the wrong kind: one line without a traceback. Whoever does await the task gets the
+peer is gone. Where nobody awaits it, asyncio logs "Task exception was never retrieved" and a traceback, though it is no
+bug. The same goes for a message of the wrong kind: one line without a traceback. Code that awaits the task gets the
 exception as ever, and any other exception is logged as ever.
 
-It is the loop's exception handler that is told, and not the task that is marked: the task that nobody awaits may be
-one that awaited another.
+This hooks into the loop's exception handler and marks no task: the task that nobody awaits may be one that awaited
+another.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def excuse_disconnects(loop: asyncio.AbstractEventLoop | None) -> None:
 
 
 def _faults_of_peer(error: BaseException | None) -> list[Exception] | None:
-    """The exceptions in a group, or the one; None if any of them is not the peer's doing."""
+    """The exceptions in a group, or the one. None if any of them is not the peer's doing."""
     if isinstance(error, WebSocketDisconnect | PeerError):
         return [error]
     if not isinstance(error, BaseExceptionGroup):

@@ -1,10 +1,10 @@
 """The ways of a message between a connection and its server, behind one protocol: chosen once, at the handshake.
 
 `Direct`: our server, nothing between. `OverAsgi`: any ASGI server, whose dialect is read here, with a reader and a
-writer of ours. `OverMiddleware`: our server behind middleware, where messages go over ASGI and the end is the server's
-to tell.
+writer of ours. `OverMiddleware`: our server behind middleware, where messages go over ASGI and the server itself
+reports the end.
 
-Knows nothing of states or of who sends: what is legal has been checked before.
+Knows nothing of states or senders: illegal messages have been refused before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .writer import AsgiWriter, means_closed
 
 
 class EndListener(Protocol):
-    """What a way tells its connection."""
+    """A way's reports to its connection."""
 
     def on_ended(self, closed: Closed) -> None:
         """The connection is over."""
@@ -52,13 +52,13 @@ class Way(Protocol):
 
     @property
     def is_served(self) -> bool:
-        """False for callables of somebody's own, who is to see what they raise."""
+        """False for callables of a user's own: the user should see their exceptions."""
 
     def plain(self, message: Message) -> Message:
         """A received message without the server's dialect."""
 
     def find_end(self) -> Closed | None:
-        """How the connection ended, where the server tells unasked; where it does not, it is watched from now on."""
+        """How the connection ended, where the server tells unasked. Where it does not, it is watched from now on."""
 
     def means_closed(self, exc: Exception) -> bool:
         """Whether an error of `send` says that the connection is over."""
@@ -123,7 +123,7 @@ class Direct:
         self.carrier.off_close(tell)
 
     async def flushed(self) -> None:
-        """`Way`: what was given to the server is with the server."""
+        """`Way`: nothing to wait for, the server has taken every message."""
 
 
 class OverAsgi:
@@ -237,7 +237,7 @@ class OverMiddleware(OverAsgi):
 
 
 def end_of(carrier: Carrier) -> Closed | None:
-    """How our server says that the connection ended; None while it is open."""
+    """How our server says that the connection ended. None while it is open."""
     code = carrier.close_code
     if code is None:
         return None

@@ -1,4 +1,4 @@
-"""`WebSocket`: what an endpoint holds.
+"""`WebSocket`: the object in an endpoint's hands.
 
 Payloads to and from Python values, opening and closing, on top of the raw messages of `RawWebSocket`. The hot path is
 here: on antiphon's own server a message costs one coroutine each way (benchmarks: echo-32).
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 Renewing: TypeAlias = Callable[["WebSocket[Any]", Identity], Awaitable[Identity]]
 RENEWING_KEY: Final = "antiphon.renewing"
-"""Key in the scope: what `renew` asks, left by who admitted somebody."""
+"""Key in the scope for the callable behind `renew`, which `admit` leaves there."""
 
 logger: Final = logging.getLogger("antiphon")
 
@@ -69,7 +69,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     """
 
     _is_paced: ClassVar[bool] = False
-    """What comes waits for a rate."""
+    """Incoming messages wait for a rate."""
 
     # Opening and closing
 
@@ -225,7 +225,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
             hello = await websocket.receive_as(Hello)
         """
-        adapter_of(kind)  # a mistake of ours is told before the peer has to send something
+        adapter_of(kind)  # a mistake of ours is reported before the peer has to send something
         return _typed(kind, await _receive_either(self, mode), self.options.json_values)
 
     async def iter_as(
@@ -375,7 +375,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     async def _drain(self, carrier: Carrier) -> None:
         try:
             await carrier.drain()
-            await anyio.lowlevel.checkpoint()  # what drains at once may be a socket that is gone
+            await anyio.lowlevel.checkpoint()  # a socket that is gone may drain at once
         except OSError as exc:
             if not self._life.is_handling():
                 raise self._life.lost() from exc
@@ -390,7 +390,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
 
 def _tell_too_late(scope: Scope, answered: str, subprotocol: str | None, headers: list[tuple[bytes, bytes]]) -> None:
-    """The connection was accepted before the endpoint's own accept: log what of it nobody sees."""
+    """The connection was accepted before the endpoint's own accept: log the arguments that come too late."""
     late = [f"subprotocol '{shown(subprotocol)}'"] if subprotocol not in (None, answered) else []
     late += ["headers"] if headers else []
     if late:
@@ -412,7 +412,8 @@ def _receive_either(websocket: WebSocket[Any], mode: str) -> Awaitable[str | byt
 
 
 def coming(websocket: WebSocket[Any]) -> Awaitable[str | bytes | None]:
-    """What `receive_payload` awaits, for who takes it with `came`: an idle connection then holds a frame less."""
+    """The awaitable of `receive_payload`, for callers that pass its result to `came`: an idle connection then holds a
+    frame less."""
     life, carrier = websocket._life, websocket._carrier
     if (
         carrier is not None

@@ -1,12 +1,12 @@
-"""Writing to a plain ASGI server: the connection's own sends, and what foreign senders leave for it, in one order.
+"""Writing to a plain ASGI server: the connection's own sends, and the messages of foreign senders, in one order.
 
-Own sends go straight to the server's `send` as long as nothing waits; behind waiting messages they stand in line, and
-write the line themselves as far as the server takes it at once.
-Foreign messages wait in a queue, bounded in bytes, for the one writer task, which lives from the first of them until
-the connection's task ends. A Close is the writer's too, where it might have to wait: whoever gave it may be cancelled
-meanwhile. `AsgiWriter` is the `Sink` of the connection (antiphon.types).
+Own sends go straight to the server's `send` as long as nothing waits. Behind waiting messages they stand in line, and
+write the line themselves as far as the server takes it at once. Foreign messages wait in a queue, bounded in bytes, for
+the one writer task. It lives from the first of them until the connection's task ends. It also sends a Close that might
+have to wait: the task that gave it may be cancelled meanwhile. `AsgiWriter` is the `Sink` of the connection
+(antiphon.types).
 
-Knows nothing of WebSocket states: what is legal has been checked before.
+Knows nothing of WebSocket states: illegal messages have been refused before.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Final
 
 from antiphon.types import ClosedBy, Message, PreparedMessage, Send
 
+from .codec import size_of
 from .deadline import rest_of, within
 from .state import LOST, Closed
 
@@ -27,7 +28,7 @@ logger: Final = logging.getLogger("antiphon")
 
 
 class QueuedSend:
-    """One message in line; `done` is what its own sender awaits, None for a foreign one."""
+    """One message in line. Its own sender awaits `done`, which is None for a foreign message."""
 
     __slots__ = ("done", "message", "size")
 
@@ -61,7 +62,7 @@ class AsgiWriter:
         self._watch = watch
         self._alive = True
         self._sealed = False
-        """A Close was given; nothing may follow it."""
+        """A Close was given. Nothing may follow it."""
         self._finished: asyncio.Future[None] | None = None
         self._queue: deque[QueuedSend] = deque()
         self._buffered = 0
@@ -98,7 +99,7 @@ class AsgiWriter:
         if not self._alive or self._sealed:
             return True
         payload = message.payload
-        size = len(payload) if isinstance(payload, bytes) or payload.isascii() else len(payload.encode())
+        size = size_of(payload)
         if self._buffered and self._buffered + size > limit:
             return False
         key = "text" if isinstance(payload, str) else "bytes"
@@ -106,7 +107,7 @@ class AsgiWriter:
         return True
 
     def disconnect(self, code: int, reason: str) -> None:
-        """Close behind what is buffered; abort when that takes longer than `send_timeout`."""
+        """Close behind the buffered messages; abort when that takes longer than `send_timeout`."""
         if self._alive and not self._sealed:
             self._sealed = True
             self._put(QueuedSend({"type": "websocket.close", "code": code, "reason": reason}, 0))
@@ -115,7 +116,7 @@ class AsgiWriter:
             self.end(Closed(code=code, reason=reason, by=ClosedBy.US))
 
     def on_writable(self, callback: Callable[[], None]) -> None:
-        """Call back once, when `buffered` is at most half of what it is now, or the connection is over."""
+        """Call back once, when `buffered` is at most half of its present value, or the connection is over."""
         if self._alive and self._buffered:
             self._writable_marks.append((self._buffered // 2, callback))
         else:
@@ -130,16 +131,17 @@ class AsgiWriter:
             callback()
 
     def off_close(self, callback: Callable[[], None]) -> None:
-        """Forget a callback given to `on_close`; unknown ones are ignored."""
+        """Forget a callback given to `on_close`. Unknown ones are ignored."""
         if callback in self._close_callbacks:
             self._close_callbacks.remove(callback)
 
     # The connection's own side
 
     async def send(self, message: Message) -> None:
-        """Give the message to the server, behind what waits, and wait for the server to take it.
+        """Give the message to the server, behind the waiting ones, and wait for the server to take it.
 
-        Raises what the server's `send` raises; TimeoutError after `send_timeout`, the connection aborted.
+        Raises the exceptions of the server's `send`. After `send_timeout` it aborts the connection and raises
+        TimeoutError.
         """
         closes = message["type"] == "websocket.close"
         self._sealed = self._sealed or closes
@@ -181,7 +183,7 @@ class AsgiWriter:
             callback()
 
     def abort(self) -> None:
-        """Give the connection up: drop what waits, and the socket too where the server lets us reach it.
+        """Give the connection up: drop the waiting messages, and the socket too where the server lets us reach it.
 
         ASGI has no message for it. uvicorn's `send` is a method of the protocol that holds the transport.
         """
@@ -232,10 +234,11 @@ class AsgiWriter:
             self._work.set_result(None)
 
     def _write_line(self) -> None:
-        """Write what waits, in the writer's place, until the server's `send` suspends; the writer goes on from there.
+        """Write the waiting messages, in the writer's place, until the server's `send` suspends. The writer goes on
+        from there.
 
-        To wait for the writer would be a turn of the loop, and one in the midst of a loop over connections is one in
-        which others join and leave.
+        Waiting for the writer would take a turn of the loop. In the midst of a loop over connections, others join and
+        leave in such a turn.
         """
         while self._queue:
             steps = self._write_one(self._queue[0]).__await__()
@@ -284,7 +287,8 @@ class AsgiWriter:
     def _refused(self, entry: QueuedSend, exc: Exception) -> None:
         if entry.done is not None and not means_closed(exc):
             # The owner's own mistake, which only the owner is to hear of.
-            self._queue.popleft()
+            if self._queue and self._queue[0] is entry:  # else given up while the server refused it
+                self._queue.popleft()
             if not entry.done.done():
                 entry.done.set_exception(exc)
             return
@@ -313,9 +317,9 @@ class AsgiWriter:
 
 
 def means_closed(exc: Exception) -> bool:
-    """Whether an error of a server's `send` says that the connection is over.
+    """Whether an error of a server's `send` means that the connection is over.
 
     ASGI 2.4 says OSError. uvicorn raises RuntimeError when it has sent a Close of its own accord (a ping timeout, a
-    message too big); as the state tables have let the message pass, its complaint can mean nothing else.
+    message too big). The state tables have let the message pass, so its complaint can mean nothing else.
     """
     return isinstance(exc, OSError) or (isinstance(exc, RuntimeError) and "ASGI message" in str(exc))
