@@ -1,8 +1,9 @@
-"""What is Redis's own: losing messages and data, keys and their lifetimes, what goes wrong at start."""
+"""Redis's own behaviour: lost messages and data, keys and their lifetimes, faults at start."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -33,7 +34,7 @@ def shared() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def server(shared: RedisServer) -> RedisServer:
-    """One server for all tests that leave it running; each finds it empty."""
+    """One server for all tests that leave it running. Each finds it empty."""
     shared.command("FLUSHALL")
     shared.command("SCRIPT", "FLUSH")
     return shared
@@ -59,7 +60,7 @@ def connected(server: RedisServer) -> int:
 
 
 async def publish_unheard(server: RedisServer, hub: Hub, topic: str, data: str) -> None:
-    """What a failover or a proxy may do: the entry is in the history, and no subscriber ever hears of it."""
+    """A failover or a proxy may cause this: the entry is in the history, and no subscriber ever gets it."""
     backend = hub.backend
     assert isinstance(backend, RedisBackend)
     envelope = (await backend.history(topic, Keep(100, 60), None, 1)).entries[0].data
@@ -111,7 +112,7 @@ async def test_a_subscribing_connection_that_was_cut_is_made_again_without_a_gap
         await eventually(lambda: plain(connection)[-1] == "300")
     received = [int(one) for one in plain(connection)]
     assert received == sorted(set(received))
-    if not resyncs(connection):  # a loss of more than the history keeps is told instead
+    if not resyncs(connection):  # a loss of more than the history keeps is announced instead
         assert set(certain) <= set(received)
 
 
@@ -316,6 +317,37 @@ async def test_a_start_that_fails_leaves_no_connection_open(server: RedisServer)
         await eventually(lambda: connected(replica) <= before)
 
 
+async def test_a_redis_of_this_machine_is_reached_by_its_socket() -> None:
+    with redis_server(password="right") as server:
+        url = f"unix://:right@{server.socket_path}"
+        async with Hub(f"{url}?db=1") as hub, Hub(server.url.replace("/0", "/1")) as other:
+            heard, connection = Connection(), Connection()
+            async with other.join("room", heard, presence="ann"), hub.join("room", connection, presence="bob"):
+                await hub.publish("room", "hello")
+                await eventually(lambda: heard.received[-1:] == ["hello"] == connection.received[-1:])
+                assert set(await hub.presence("room")) == {"ann", "bob"}
+                server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                server.command("CLIENT", "KILL", "TYPE", "pubsub")
+                async with asyncio.timeout(PATIENCE):
+                    while connection.received[-1:] != ["again"]:
+                        with contextlib.suppress(BackendUnavailable):
+                            await other.publish("room", "again")
+                        await asyncio.sleep(0.02)
+        with pytest.raises(BackendUnavailable) as caught:
+            await Hub(url.replace("right", "wr0ng").replace(".sock", ".no")).start()
+        assert "wr0ng" not in str(caught.value)
+        assert "redis.no" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["unix://redis.sock", "unix://:sekret@", "unix://", "unix:///", "unix://tmp/redis.sock"]
+)
+def test_a_socket_has_an_absolute_path(url: str) -> None:
+    with pytest.raises(UnknownBackend, match=r"expected unix://.*/path/to/redis\.sock") as caught:
+        Hub(url)
+    assert "sekret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["redis+cluster://localhost", "redis://localhost:port/0"])
 def test_a_url_that_cannot_be_read_is_an_error_when_the_hub_is_made(url: str) -> None:
     with pytest.raises(UnknownBackend):
@@ -331,7 +363,7 @@ def test_a_prefix_with_braces_is_refused() -> None:
 
 
 class Recorder:
-    """A listener that keeps the changes it is told."""
+    """A listener that keeps all changes."""
 
     def __init__(self) -> None:
         self.changes: list[tuple[str, str, tuple[bytes, ...]]] = []

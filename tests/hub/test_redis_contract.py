@@ -21,7 +21,7 @@ from tests.redis_server import RedisServer, redis_server
 
 
 class TestRedis(HubContract, ProcessContract, BrokerContract, GateContract, GateProcessContract, GateBrokerContract):
-    opened_topics = 5_000
+    opened_topics = 2_000
 
     @pytest.fixture
     def broker(self) -> Iterator[RedisServer]:
@@ -34,7 +34,7 @@ class TestRedis(HubContract, ProcessContract, BrokerContract, GateContract, Gate
         return broker.url
 
     async def residue(self, hub: Hub) -> int:
-        """Keys named after a topic, and channels; the state of a bucket is there whatever happens in it."""
+        """Keys named after a topic, and channels. The state of a bucket is always there."""
         with contextlib.suppress(AssertionError):
             await eventually(lambda: not self._left())  # unsubscribing is not waited for
         return len(self._left())

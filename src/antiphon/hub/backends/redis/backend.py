@@ -1,11 +1,11 @@
-"""`redis://`, `rediss://`: many processes on many hosts, joined by one Redis (7.0 or later).
+"""`redis://`, `rediss://`, `unix://`: many processes on many hosts, joined by one Redis (7.0 or later).
 
-Live messages go by pub/sub; history, offsets, epochs and presence live in Lua scripts (*.lua), each an atomic
-step. Topics are spread over `BUCKETS` hash tags; what a script touches lies in one bucket. docs/backends.md says what
-is stored, and for how long.
+Live messages go by pub/sub. Lua scripts (*.lua), each an atomic step, keep history, offsets, epochs and presence.
+Topics are spread over `BUCKETS` hash tags, and a script touches keys of one bucket. docs/backends.md lists the stored
+keys and their lifetimes.
 
-Pub/sub may lose messages without a word (a failover, a proxy). heads.py finds that for topics with history; it
-ends in the same recovery as a lost connection.
+Pub/sub may lose messages silently (a failover, a proxy). heads.py detects that for topics with history. The recovery is
+the same as after a lost connection.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class RedisBackend:
     # Life
 
     async def start(self, listener: Listener) -> None:
-        # whatever was started before a fork belongs to the parent, its connections included
+        # anything started before a fork belongs to the parent, its connections included
         self._reset()
         self._listener = listener
         self._loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ class RedisBackend:
             raise
         return feed
 
-    # What the hub calls
+    # Calls from the hub
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         feed = self._ready()
@@ -283,7 +283,7 @@ class RedisBackend:
 
     def _received(self, channel: bytes, data: bytes) -> None:
         if not self._connected:
-            return  # not restored yet: what has a history is read from there
+            return  # not restored yet: topics with history are read from there
         topic = self._channels.get(channel)
         if topic is None:
             if channel == self._names.control:
@@ -327,9 +327,9 @@ class RedisBackend:
         self._spawn(self._reconnect(feed))
 
     def _judge(self, error: BaseException) -> None:
-        """What the server answered may mean that there is no use in asking it again."""
+        """Give the server up if its answer means that asking again is pointless."""
         if scripts.of_no_use(error):
-            # The name may lead to another one by now: after a failover, say.
+            # The name may resolve to another server by now, as after a failover.
             if self._connected and self._feed is not None:
                 log.warning("redis at %s is of no use now: %s", redact(self._url), error)
                 self._feed.give_up()
@@ -368,7 +368,7 @@ class RedisBackend:
                 feed = await _beside(self._prepare_again(), self._rejoin())
             except (RedisError, OSError, TimeoutError):
                 continue
-            if feed.closed:  # broke while the heads were read; nobody was told, it was not ours yet
+            if feed.closed:  # broke while the heads were read; no callback, as it was not ours yet
                 await feed.close()
                 continue
             self._feed = feed
@@ -397,7 +397,7 @@ class RedisBackend:
         known = set(self._channels)
         feed = await self._open_feed(known)
         try:
-            # what is subscribed or dropped by the hub meanwhile is part of it: go on until nothing is left
+            # the hub may subscribe or drop topics meanwhile: go on until nothing is left
             while missing := self._channels.keys() - known:
                 async with asyncio.timeout(self._config.call_timeout):
                     await feed.subscribe(missing)
@@ -485,7 +485,7 @@ async def _quietly(work: Callable[[], Awaitable[None]], timeout: float | None = 
 
 
 async def _beside(work: Coroutine[Any, Any, None], opening: Coroutine[Any, Any, Feed]) -> Feed:
-    """The feed that is opened while something else is done: round trips may be long. Raises what either raises."""
+    """Open the feed while `work` runs: round trips may be long. Raises the errors of both."""
     feed = asyncio.create_task(opening)
     try:
         await work

@@ -1,15 +1,15 @@
 -- Prelude of every script: the state of one bucket of topics, and the histories ("rings") in it.
 --
 -- KEYS[1]  <root>state   hash: epoch, floor. All other keys share its hash tag:
---          <root>rings   sorted set: topic by when its newest entry expires
+--          <root>rings   sorted set: topic by the expiry of its newest entry
 --          <root>h:<epoch>:<topic>   list of entries: offset and deadline (8 bytes each), then the data
 -- ARGV[1]  a word only this process uses, for making epochs.
 --
--- The floor is the highest offset of all histories that were forgotten: a new history starts behind it, so that no
--- (offset, epoch) ever names two entries. Whatever cannot be explained (a key is gone that should be there) means
--- that data was lost: the bucket gets a new epoch.
+-- The floor is the highest offset of all forgotten histories: a new history starts behind it, so that no
+-- (offset, epoch) ever names two entries. An unexplained state (a missing key) means that data was lost: the bucket
+-- gets a new epoch.
 
-local LIFE = 3600000  -- ms that bookkeeping outlives what it is about
+local LIFE = 3600000  -- ms that bookkeeping outlives its subject
 local SWEEP = 8       -- expired histories forgotten per publish: more than one, so that they go faster than they come
 
 local time = redis.call('TIME')
@@ -24,7 +24,7 @@ local function whole(number)
 end
 
 -- State and index live for `life` ms at least, and end in the same moment: a state that outlived its index would not
--- know what it had forgotten. Not written each time: each write would also go to the replicas.
+-- know its forgotten histories. Not written each time: each write would also go to the replicas.
 local function keep(life, always)
   if always or redis.call('PTTL', KEYS[1]) < life then
     redis.call('PEXPIRE', KEYS[1], whole(life + LIFE))

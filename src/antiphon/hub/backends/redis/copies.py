@@ -47,11 +47,11 @@ class _Copy:
 
 
 class Copies:
-    """By topic. Of topics that are subscribed here, and whose members somebody has asked for."""
+    """By topic: those that are subscribed here, and of which somebody has read the members."""
 
     def __init__(self) -> None:
         self._copies: dict[str, _Copy | None] = {}
-        """None: changes are heard, and nobody knows to what."""
+        """None: changes arrive, but there is no roster to apply them to."""
         self._asking: dict[str, list[list[Change]]] = {}
 
     def hear(self, topic: str) -> None:
@@ -68,7 +68,7 @@ class Copies:
             self._give_up(copy)
 
     def restart_all(self) -> None:
-        """Something was missed, of whatever topic."""
+        """A change was missed, of an unknown topic."""
         for topic in self._copies:
             self.restart(topic)
 
@@ -78,7 +78,7 @@ class Copies:
             self.forget(topic)
 
     def version(self, topic: str) -> int | None:
-        """Of the copy; None: there is none."""
+        """The copy's version. None: there is no copy."""
         copy = self._copies.get(topic)
         return None if copy is None else copy.version
 
@@ -112,7 +112,7 @@ class Copies:
                 del self._asking[topic]
 
     def keep(self, topic: str, roster: Roster, came: Iterable[Change]) -> None:
-        """The roster, and what came since it was asked for: some of it is in there, the rest follows."""
+        """The roster, and the changes since the request for it: it contains some of them, the rest follows."""
         if topic not in self._copies:
             return
         self.restart(topic)

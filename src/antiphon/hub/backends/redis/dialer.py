@@ -1,8 +1,9 @@
-"""Making connections to one Redis: what its URL says, and how all of ours differ from what redis-py would do."""
+"""Making connections to one Redis: the options in its URL, and ours that differ from redis-py's defaults."""
 
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, Connection, parse_url
@@ -35,7 +36,7 @@ class Dialer:
         return Redis(connection_pool=pool)
 
     def connection(self) -> AbstractConnection:
-        """One outside of the pool; it may be silent for as long as nothing happens."""
+        """One outside of the pool. It may be silent for as long as nothing happens."""
         options = self._all_options() | {"socket_timeout": None}
         connection: AbstractConnection = options.pop("connection_class", Connection)(**options)
         return connection
@@ -46,7 +47,7 @@ class Dialer:
             "socket_timeout": None,
             "socket_connect_timeout": self._timeout,
             **self._options,
-            # a publish must not be repeated behind our back, and what push messages look like depends on the protocol
+            # redis-py must not repeat a publish on its own, and the form of push messages depends on the protocol
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
             "decode_responses": False,
@@ -54,9 +55,13 @@ class Dialer:
 
 
 def _read_url(url: str) -> dict[str, Any]:
+    where = urlsplit(url) if url.startswith("unix:") else None
+    if where is not None and (len(where.path) < 2 or where.netloc.rpartition("@")[2]):
+        # redis-py leaves out what stands before the first slash
+        raise UnknownBackend(f"expected unix://[user:password@]/path/to/redis.sock[?db=N]; got {redact(url)!r}")
     try:
         return dict(parse_url(url))
     except ValueError as error:
-        # What urllib says may hold a part of the password.
+        # urllib's message may contain a part of the password.
         why = "is the password percent-encoded?" if "@" in url else str(error)
         raise UnknownBackend(f"expected redis://[user:password@]host[:port][/db]; got {redact(url)!r}: {why}") from None

@@ -95,7 +95,7 @@ class Feed:
         if self._closed:
             if future is not None:
                 future.set_exception(_lost())
-                future.exception()  # whoever awaits it gets it; nobody awaits a forgotten one
+                future.exception()  # an awaiting caller gets it; nobody awaits a forgotten one
             return
         self._outgoing.append((command, channel, future))
         self._wake.set()
@@ -145,8 +145,8 @@ class Feed:
                 await self._connection.send_command(command, *words, check_health=False)
 
     async def _read(self) -> None:
-        """What one read brings is one batch. Past redis-py's own reading, which takes each message through several
-        coroutines (benchmarks: fanout-64 on antiphon-hub-redis)."""
+        """The bytes of one read are one batch. This bypasses redis-py's own reading, which takes each message through
+        several coroutines (benchmarks: fanout-64 on antiphon-hub-redis)."""
         stream, replies = self._connection._reader, Replies()
         assert stream is not None
         while data := await stream.read(CHUNK):

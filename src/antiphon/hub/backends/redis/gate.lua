@@ -1,12 +1,12 @@
--- What the gate needs of all processes: shares of limits, and notes.
+-- The gate's state for all processes: shares of limits, and notes.
 -- ARGV: word, operation, ...; see the operations at the end.
 --
---   <root>c:<name>      hash: ref -> <microseconds at which it came>:<process>
---   <root>l:<process>   there while the process keeps its lease
---   <root>n             hash: name of a note -> <ms until which it is kept>:<value>
+--   <root>c:<name>      hash: ref -> <arrival in microseconds>:<process>
+--   <root>l:<process>   exists while the process keeps its lease
+--   <root>n             hash: name of a note -> <expiry in ms>:<value>
 --   <root>nu            sorted set: name of a note by that time
 --
--- Shares of processes whose lease is over are found where they stand in the way.
+-- Shares of processes whose lease has expired are removed when they stand in the way.
 
 local notes, ends = root .. 'n', root .. 'nu'
 

@@ -1,6 +1,7 @@
-"""What the gate keeps in Redis: values that are taken once, shares of limits under leases, notes.
+"""The gate's state in Redis: values that are taken once, shares of limits under leases, notes.
 
-Knows the script (gate.lua) and when to renew; nothing of tickets, users or sockets. All methods in one loop.
+Knows the script (gate.lua) and the renewal of leases, but nothing of tickets, users or sockets. All methods in one
+loop.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class GateKeeper:
         lease: float,
         forgotten: Callable[[], None],
     ) -> None:
-        """`once` repeats nothing, `line` what a connection broke under. `lease`: seconds.
+        """`once` repeats no command. `line` repeats those during which the connection broke. `lease`: seconds.
 
-        `forgotten` is called when it shows that this process's lease ran out: claim all shares again.
+        `forgotten` is called after this process's lease ran out: claim all shares again.
         """
         self._client = client
         self._once = once
@@ -65,7 +66,7 @@ class GateKeeper:
         self._warned = False
 
     def rename(self) -> None:
-        """What was claimed and not released so far ends with the old name's lease."""
+        """Shares claimed and not yet released end with the old name's lease."""
         self._process = uuid.uuid4().hex
         self._claimed.clear()
         self._leased.clear()
@@ -100,7 +101,7 @@ class GateKeeper:
         await self._line.call(("HDEL", self._names.claims(key), ref))
 
     async def tick(self, share: float) -> bool:
-        """Renew leases, and the life of what is claimed: all of it in LIFE / 4. `share`: seconds since the last tick.
+        """Renew leases, and the life of claimed shares: all of them in LIFE / 4. `share`: seconds since the last tick.
 
         False: a lease had run out.
         """

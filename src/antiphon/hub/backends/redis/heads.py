@@ -1,7 +1,7 @@
-"""Finding what pub/sub lost without a word: where this process stands in each topic with history. Pure.
+"""Detecting silent losses of pub/sub, by this process's position in each topic with history. Pure.
 
-Two things show a loss: an offset that does not follow the last one, and an entry that was the newest one comparison of
-heads ago and has not been heard of since.
+Two things show a loss: an offset that does not follow the last one, and an entry that was the newest at the previous
+comparison of heads and has not arrived since.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Heads:
             self._seen[topic] = None
 
     def note(self, topic: str, head: Position) -> None:
-        """What is behind this head will be heard."""
+        """Every entry behind this head will come."""
         if topic in self._seen:
             seen = self._seen[topic]
             if seen is None or seen.epoch != head.epoch or seen.offset < head.offset:
                 self._seen[topic] = head
 
     def follow(self, topic: str, position: Position, *, first: bool) -> str | None:
-        """An entry came; what was lost before it. `first`: nothing stood before it that could have been."""
+        """An entry came: returns the loss before it, if any. `first`: no entry before it could have been lost."""
         if topic not in self._seen:
             return None
         seen = self._seen[topic]
@@ -73,7 +73,7 @@ class Heads:
         return (topics + topics)[start : start + TURN]
 
     def compare(self, found: Mapping[str, Position]) -> str | None:
-        """What was lost, if the heads show a loss."""
+        """The loss that the heads show, if any."""
         for topic, head in found.items():
             if topic not in self._seen:
                 continue
@@ -87,5 +87,5 @@ class Heads:
         return None
 
     def recovering(self) -> None:
-        """A loss was told: what was observed before it is no ground to tell it again."""
+        """A loss was reported: earlier observations are no reason to report it again."""
         self._observed.clear()

@@ -1,9 +1,9 @@
 -- One page of a topic's history, or the first part of it:
 -- {epoch, offset behind the part, recovered (0 or 1), {entry, ...}, entries of the page behind the part}.
--- ARGV: word, topic, since offset or '', since epoch, limit or '', size (bytes), what an entry counts besides its data
+-- ARGV: word, topic, since offset or '', since epoch, limit or '', size (bytes), an entry's overhead besides its data
 
--- Entries looked at a time, at most. No command tells their sizes, and to read one costs as much as to send it: never
--- more are looked at than were small enough before.
+-- Entries read at a time, at most. No command tells their sizes, and reading one costs as much as sending it: a read
+-- never covers more than the number that was small enough before.
 local BATCH = 16
 
 local topic, since, since_epoch, limit = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])

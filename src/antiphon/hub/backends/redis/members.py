@@ -1,6 +1,6 @@
-"""This process's members in Redis: announced, kept alive by leases, let go of when their grace is over.
+"""This process's members in Redis: announced, kept alive by leases, removed when their grace is over.
 
-Knows the presence script (presence.lua) and when to call it; nothing of messages. All methods in one loop.
+Knows the presence script (presence.lua) and when to call it, and nothing of messages. All methods in one loop.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SLACK: Final = 0.02
 """Seconds a sweep runs behind a deadline: Redis has a clock of its own."""
 
 ON_THE_WAY: Final = 1.0
-"""Seconds to wait for changes that were told of, until all members are asked for: pub/sub may lose them."""
+"""Seconds to wait for announced changes, before all members are read: pub/sub may lose them."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -54,7 +54,7 @@ class MemberKeeper:
         """`prefix`: of epochs that begin here. `lease`: seconds. `sweep(buckets)` is called when a grace is
         over: `tick` them, if Redis is there.
 
-        `forgotten` is called when it shows that others have been let go of: `rename`, and track all of them again.
+        `forgotten` is called when others turn out to be removed: `rename`, and track all of them again.
         """
         self._client = client
         self._line = line
@@ -72,10 +72,11 @@ class MemberKeeper:
         self._lingering: list[tuple[float, str, str]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        """When the timer runs. Not asked of it: uvloop's handle of what is as good as due does not know."""
+        """The time at which the timer runs. The timer itself cannot say: uvloop's handle does not know once it is
+        almost due."""
 
     def rename(self) -> None:
-        """What was tracked and not untracked so far ends with the old name's lease."""
+        """Connections tracked and not yet untracked end with the old name's lease."""
         self._process = uuid.uuid4().hex
         self._leased.clear()
 
@@ -119,7 +120,7 @@ class MemberKeeper:
         return roster
 
     async def _heard(self, topic: str, version: int) -> Roster | None:
-        """What was told of it was sent to this process before the answer to it was. None: it has been lost."""
+        """Redis sent the changes to this process before the answer. None: they have been lost."""
         try:
             async with asyncio.timeout(ON_THE_WAY):
                 return await self.copies.reached(topic, version)
@@ -128,7 +129,7 @@ class MemberKeeper:
             return None
 
     async def count(self, topic: str) -> int:
-        """Who is there, counted where they are; behind what was tracked before, and without who is over by now."""
+        """The number of members, counted in Redis: after all earlier `track` calls, and without expired members."""
         bucket = bucket_of(topic)
         count = self._line.call(scripts.COUNT.command(self._names.state_key(bucket), self._epoch_prefix, topic))
         _, found = await asyncio.gather(self._call(bucket, "tick", "", self._lease), count)
@@ -144,9 +145,9 @@ class MemberKeeper:
             pass
 
     async def tick(self, buckets: Iterable[int]) -> bool:
-        """Renew the leases, and let go of what is over, whoever it belonged to. False: a lease had run out.
+        """Renew the leases, and drop expired state of all processes. False: a lease had run out.
 
-        A server that takes no writes is found out on the way, whether there is anything to renew or not.
+        This also detects a server that refuses writes, even if there is nothing to renew.
         """
         process = self._process
         replies = await scripts.call_all(self._client, self._upkeep(buckets))
@@ -154,7 +155,7 @@ class MemberKeeper:
         return 0 not in replies or process != self._process
 
     async def prepare(self) -> None:
-        """The first thing asked of a server: to know the scripts, and to take what is written, in every bucket."""
+        """The first request to a server: it loads the scripts, and checks that every bucket takes writes."""
         _raise_first(await scripts.load(self._client, self._upkeep(range(BUCKETS))))
 
     async def probe(self) -> None:
@@ -222,7 +223,7 @@ def _raise_first(replies: list[Any]) -> None:
 
 
 def _read_roster(version: int, rest: list[Any]) -> Roster:
-    """What presence.lua answers."""
+    """Parse an answer of presence.lua."""
     members, more = {}, {}
     for user, metas, others in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
         members[user.decode()] = tuple(metas)
@@ -232,7 +233,7 @@ def _read_roster(version: int, rest: list[Any]) -> Roster:
 
 
 def read_change(data: bytes) -> Change:
-    """What presence.lua announces. Raises ValueError, struct.error."""
+    """Parse an announcement of presence.lua. Raises ValueError, struct.error."""
     head, _, rest = data.partition(b"\n")
     words, start = [], 0
     while start < len(rest):

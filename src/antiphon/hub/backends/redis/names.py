@@ -1,4 +1,4 @@
-"""What keys and channels are called. Pure; docs/backends.md says what is in them."""
+"""The names of keys and channels. Pure. docs/backends.md describes their content."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Commands in their order: one batch of them is under way at a time, what comes meanwhile is the next batch.
+"""Commands in their order: one batch is under way at a time, and commands that come meanwhile are the next batch.
 
-Over a pool, commands overtake each other, those above all whose sender has given up and which are still on their way: a
-member that has left would be back. In a batch many are cheap, too.
+Over a pool, commands overtake each other, above all those still on their way after their sender gave up: a member that
+has left would be back. A batch also makes many commands cheap.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio.connection import AbstractConnection
@@ -57,7 +58,7 @@ class Pipeline:
             await self.call(("PING",))
 
     async def disconnect(self) -> None:
-        """What is under way fails; the next call connects again."""
+        """Commands under way fail. The next call connects again."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -68,16 +69,16 @@ class Pipeline:
         batch: list[_Waiting] = []
         try:
             while self._queue:
-                # what is done already was given up before it left
+                # a future that is done already was cancelled before its command left
                 batch = [waiting for waiting in self._queue[:MAX_BATCH] if not waiting[1].done()]
                 del self._queue[:MAX_BATCH]
                 await self._send(batch)
         finally:
             if self._task is asyncio.current_task():
                 self._task = None
-            _resolve(batch, [ConnectionError("the connection to redis was given up")] * len(batch))
+            _fail(batch, ConnectionError("the connection to redis was given up"))
             if self._task is None:
-                _resolve(self._queue, [NotSent("the connection to redis was given up")] * len(self._queue))
+                _fail(self._queue, NotSent("the connection to redis was given up"))
                 self._queue.clear()
 
     async def _send(self, batch: list[_Waiting]) -> None:
@@ -88,8 +89,9 @@ class Pipeline:
         except (RedisError, OSError, TimeoutError) as error:
             await self._connection.disconnect(nowait=True)
             known = isinstance(error, (RedisError, TimeoutError))
-            replies = [error if known else ConnectionError(str(error))] * len(batch)
-        _resolve(batch, replies)
+            _fail(batch, error if known else ConnectionError(str(error)))
+        else:
+            _resolve(batch, replies)
 
     async def _replies_to(self, commands: list[Command]) -> list[Reply]:
         try:
@@ -141,12 +143,17 @@ class Pipeline:
             raise NotSent(str(error)) from error
 
 
+def _fail(batch: list[_Waiting], error: Exception) -> None:
+    """One error, raised by many, would collect the traces of all of them: each gets its own."""
+    _resolve(batch, [copy.copy(error) for _ in batch])
+
+
 def _resolve(batch: list[_Waiting], replies: list[Any]) -> None:
     for (_, future), reply in zip(batch, replies, strict=True):
         if future.done():
             continue
         if isinstance(reply, Exception):
             future.set_exception(reply)
-            future.exception()  # whoever awaits it gets it; nobody awaits a forgotten one
+            future.exception()  # an awaiting caller gets it; nobody awaits a forgotten one
         else:
             future.set_result(reply)

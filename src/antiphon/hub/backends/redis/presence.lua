@@ -1,4 +1,4 @@
--- Who is in a topic, and which processes live.
+-- The members of a topic, and the live processes.
 -- ARGV: word, operation, ...; see the operations at the end.
 --
 --   <root>m:<topic>     hash: v -> version, one more with each change; u<user> -> refs, oldest first; l<user> -> those of them that linger;
@@ -8,10 +8,10 @@
 --   <root>linger        sorted set: lingering connection by the end of its grace
 
 local leases, linger = root .. 'leases', root .. 'linger'
-local LISTED = 8   -- connections of one member that are told of: the newest; as in base.py
-local STEP = 1000  -- ms that a lease may end later than it was made to, before that means that the clock was set back
-local BATCH = 500  -- connections let go of per call, so that no call blocks the server for long
-local AHEAD = 20000 -- changes that one may wait for who asks for a roster; else it gets all of it
+local LISTED = 8   -- connections of one member that watchers see: the newest; as in records.py
+local STEP = 1000  -- ms by which a lease may end too late before it means that the clock was set back
+local BATCH = 500  -- connections dropped per call, so that no call blocks the server for long
+local AHEAD = 20000 -- changes that a reader of a roster may wait for; behind by more, it gets the whole roster
 
 local function join(topic, ref)
   return struct.pack('>I4', #topic) .. topic .. ref
@@ -34,8 +34,8 @@ end
 
 local function announce(topic, user, refs)
   local members = root .. 'm:' .. topic
-  -- Without gaps while there are members, so that whoever hears of changes knows whether it heard of all. Microseconds at
-  -- first: more than what the topic had when it was there before.
+  -- Without gaps while there are members, so that a process can tell whether it got all changes. Microseconds at first:
+  -- more than the topic's last version of an earlier life.
   local before = tonumber(redis.call('HGET', members, 'v'))
   local version = before and before + 1 or micros
   if #refs > 0 or redis.call('HLEN', members) > 1 then
@@ -153,7 +153,8 @@ end
 local operations = {}
 
 -- ref, user, meta, process, lease (ms): 1; 0 when the process had no lease, or none any more; -1 when it had run out and
--- some of its connections may be gone. Then it is not renewed: what is left goes, and is told of under another name.
+-- some of its connections may be gone. Then it is not renewed: the rest expires, and the process comes back under
+-- another name.
 function operations.track(topic, ref, user, meta, process, lease)
   local members = root .. 'm:' .. topic
   local ends = tonumber(redis.call('ZSCORE', leases, process) or 0)
@@ -247,8 +248,8 @@ function operations.roster(topic, known)
   return roster
 end
 
--- The clock was set back by so many ms: what was to end soon would last for as long. Who has said something since, by the
--- new clock, is not among those that end that late.
+-- The clock was set back by so many ms: all deadlines would come later by as much. Leases renewed since, by the new
+-- clock, do not end that late.
 local function set_back(ms, lease)
   local function shift(key, from)
     for _, name in ipairs(redis.call('ZRANGEBYSCORE', key, whole(from), '+inf')) do
@@ -285,7 +286,7 @@ function operations.tick(process, lease, ...)
   return 1
 end
 
--- a write that leaves nothing: for what it may be refused
+-- a write that leaves nothing: it shows whether writes are refused
 function operations.probe()
   redis.call('SET', root .. 'probe', '', 'PX', '1')
   redis.call('DEL', root .. 'probe')

@@ -88,7 +88,7 @@ async def _call(client: Client, command: Command) -> Any:
 
 
 async def call_all(client: Client, commands: Iterable[Command]) -> list[Any]:
-    """The replies, in order, of commands sent in one go; one that failed is its RedisError. Raises RedisError."""
+    """The replies, in order, of commands sent in one go. One that failed is its RedisError. Raises RedisError."""
     todo = list(commands)
     replies = await _pipeline(client, todo)
     unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -124,7 +124,7 @@ def refused(error: BaseException) -> bool:
 
 
 def unavailable(error: RedisError) -> BackendUnavailable:
-    """What the hub is told. Whether the command was done is uncertain once it may have left."""
+    """The error for the hub. Once the command may have left, it is uncertain whether it was executed."""
     refused = isinstance(error.__context__, ConnectionRefusedError)
     broken = isinstance(error, (ConnectionError, TimeoutError))
     certain = refused or isinstance(error, (NotSent, BusyLoadingError, AuthenticationError))

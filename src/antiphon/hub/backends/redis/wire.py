@@ -1,7 +1,7 @@
 """Redis's own protocol (RESP 2), for the two connections that carry messages. Pure, no I/O.
 
-redis-py makes connections (TLS, passwords, names) and serves what is asked now and then. It reads each reply by itself
-through several coroutines; here all that one read brought is cut up at once, at a tenth of the cost.
+redis-py makes connections (TLS, passwords, names) and serves rare commands. It reads each reply by itself through
+several coroutines. Here all replies of one read are split at once, at a tenth of the cost.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _error(text: str) -> RedisError:
 
 
 def page_of(raw: list[bytes], position: Position, recovered: bool, rest: int) -> Page:
-    """What redis_history.lua returned, as the hub's record."""
+    """The result of history.lua, as the hub's record."""
     entries = []
     for each in raw:
         offset, _ = _ENTRY_HEAD.unpack_from(each)
