@@ -20,7 +20,7 @@ from tests.relay_server import RelayServer
 
 
 class TestRelay(HubContract, ProcessContract, BrokerContract, GateContract, GateProcessContract, GateBrokerContract):
-    opened_topics = 5_000
+    opened_topics = 2_000
 
     @pytest.fixture
     def broker(self) -> Iterator[RelayServer]:

@@ -1,6 +1,6 @@
-"""Backends by URL scheme; each module is imported when its scheme is first used.
+"""Backends by URL scheme. Each module is imported when its scheme is first used.
 
-What a backend of one's own is written against is public here.
+The names that a third-party backend needs are public here.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ SCHEMES: Final[dict[str, tuple[str, str]]] = {
     "relay": ("relay", "RelayBackend"),
     "redis": ("redis", "RedisBackend"),
     "rediss": ("redis", "RedisBackend"),
+    "unix": ("redis", "RedisBackend"),
 }
 
 
 def default_url() -> str:
     """`relay://` in the workers of `antiphon run --workers`, where `memory://` would be as many hubs as there are
-    workers; `memory://` elsewhere."""
+    workers. `memory://` elsewhere."""
     return "relay://" if os.environ.get(ENVIRONMENT) else "memory://"
 
 

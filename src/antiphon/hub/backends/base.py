@@ -1,6 +1,6 @@
-"""What a backend is: it moves published bytes between processes and stores history and presence.
+"""The contract of a backend, which moves published bytes between processes and stores history and presence.
 
-Knows nothing of sockets, outboxes, options or JSON: those live once, in the hub. hub/README.md shows the flow.
+Knows nothing of sockets, outboxes, options or JSON: those live in the hub. hub/README.md shows the flow.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Backend(Protocol):
     async def track(self, topic: str, track: Track) -> None:
         """Put a connection into the topic's members, or replace the one with the same ref.
 
-        It takes the place of one lingering connection of the same user (see `untrack`), if there is one. The change
-        is told to every subscribed process, if the member's metas did change.
+        It takes the place of one lingering connection of the same user (see `untrack`), if there is one. Every
+        subscribed process gets the change, if the member's metas did change.
         """
 
     async def untrack(self, topic: str, ref: str, grace: float) -> None:
@@ -183,7 +183,7 @@ class InProcessBackend(Backend, Protocol):
     """
 
     def listen(self, listener: Listener) -> None:
-        """From now on `listener` is told. Called once, when the hub is made. `start` may come later, or never."""
+        """From now on `listener` is called. Called once, when the hub is made. `start` may come later, or never."""
 
 
 def is_in_process(backend: Backend) -> TypeGuard[InProcessBackend]:
@@ -192,20 +192,20 @@ def is_in_process(backend: Backend) -> TypeGuard[InProcessBackend]:
 
 
 class GateBackend(Backend, Protocol):
-    """A backend that also keeps what the gate needs of all processes: tickets, shares of quotas, revocations.
+    """A backend that also keeps the gate's state of all processes: tickets, shares of quotas, revocations.
 
-    Each call is one atomic step, whoever else calls. In trouble they raise as those of `Backend` do. None of these has
-    to outlive the store, but a clean restart keeps notes where it keeps histories.
+    Each call is one atomic step, even among concurrent calls. In trouble they raise as those of `Backend` do. None of
+    these has to outlive the store, but a clean restart keeps notes where it keeps histories.
     """
 
     async def put(self, key: str, value: bytes, ttl: float) -> None:
-        """Keep `value` for `ttl` seconds, to be taken once; in place of what had its name.
+        """Keep `value` for `ttl` seconds, to be taken once. It replaces a value of the same name.
 
         Bounded: of a hundred thousand the one that ends first goes.
         """
 
     async def take(self, key: str) -> bytes | None:
-        """The value, for the first who asks for it in time, in whichever process; None for all others.
+        """The value, for the first who asks for it in time, in whichever process. None for all others.
 
         Never asked twice: an answer that got lost is `BackendUnavailable` with `uncertain`.
         """
@@ -213,10 +213,10 @@ class GateBackend(Backend, Protocol):
     async def claim(self, key: str, ref: str, limit: int | None, evict: bool) -> Claimed:
         """A share for `ref`, which is named once and for all processes, of the `limit` that there are under this name.
 
-        There are too many: refused, with the seconds after which asking again is of use; with `evict` the oldest are
-        let go of instead, and named. None: granted whether it fits or not. A ref that has a share keeps it, and its
+        There are too many: refused, with the seconds after which asking again is of use. With `evict` the oldest are
+        released instead, and named. None: granted whether it fits or not. A ref that has a share keeps it, and its
         place in the order. The shares of a process are free once its lease ran out (`presence_lease`), at once when it
-        stops; one that lives hears of that by `Listener.forgotten`.
+        stops. One that lives hears of that by `Listener.forgotten`.
         """
 
     async def release(self, key: str, ref: str) -> None:
@@ -231,12 +231,12 @@ class GateBackend(Backend, Protocol):
 
 
 def keeps_gate(backend: Backend) -> TypeGuard[GateBackend]:
-    """Whether it has what `GateBackend` adds."""
+    """Whether it has the methods that `GateBackend` adds."""
     return all(callable(getattr(backend, name, None)) for name in GATE_CALLS)
 
 
 def gate_of(backend: Backend, feature: str) -> GateBackend:
-    """The backend, for a feature that needs what `GateBackend` adds. Raises `UnsupportedBackend`."""
+    """The backend, for a feature that needs the methods of `GateBackend`. Raises `UnsupportedBackend`."""
     if keeps_gate(backend):
         return backend
     raise UnsupportedBackend(
@@ -246,7 +246,7 @@ def gate_of(backend: Backend, feature: str) -> GateBackend:
 
 
 GATE_CALLS: Final = ("put", "take", "claim", "release", "note", "noted")
-"""What `GateBackend` adds to `Backend`."""
+"""The methods that `GateBackend` adds to `Backend`."""
 
 
 class BackendFactory(Protocol):
@@ -256,7 +256,7 @@ class BackendFactory(Protocol):
         """Connects to nothing yet. Raises `UnknownBackend` for a URL it cannot read."""
 
 
-# To the last @, past what ends a host: a password that should have been percent-encoded is one all the same.
+# To the last @, past the characters that end a host: a password that should have been percent-encoded is still secret.
 _USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
 _RELAY_KEY = re.compile(r"(?<=://)[0-9a-f]{64}:")
 _SECRET_QUERY = re.compile(r"(?<=[?&])(\w*password|username)=[^&#]*", re.IGNORECASE)

@@ -1,9 +1,9 @@
 """The data of a hub in memory for the next start of its server: one file, written at a clean stop, taken once.
 
-A process that is killed writes nothing, and the next one takes nothing: it has a new epoch, and nobody is told that a
-gap was none. The file is plain numbers and bytes of a fixed layout, for its owner alone; whatever else is found in its
-place is left out with a line in the log. Knows nothing of backends or of the command line. Imported by the relay
-process, which is to stay small: the standard library, and the store.
+A process that is killed writes nothing, and the next one takes nothing: it has a new epoch, so no gap goes unnoticed.
+The file is plain numbers and bytes of a fixed layout, readable by its owner alone. Any other file in its place is
+ignored, with a line in the log. Knows nothing of backends or of the command line. The relay process imports it, and has
+to stay small: the standard library and the store only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Handover:
     """The place between two starts of one server."""
 
     def __init__(self, path: str, *, wall: Callable[[], float] = time.time, most: int = MAX_BYTES) -> None:
-        """`wall` is the clock that goes on between two processes; `most`: bytes of the file."""
+        """`wall` is the clock that goes on between two processes. `most`: bytes of the file."""
         self.path = path
         self._wall = wall
         self._most = most
@@ -71,7 +71,7 @@ class Handover:
         return snapshot
 
     def leave(self, snapshot: Snapshot) -> None:
-        """Write the data for the next server; no file where there is none."""
+        """Write the data for the next server. Without data there is no file."""
         fitting = fit(snapshot, self._most)
         if not fitting.histories and not fitting.forgotten and not fitting.notes:
             return
@@ -138,7 +138,7 @@ class Handover:
 
 
 def is_foreign(path: str) -> bool:
-    """Something is in the place that antiphon did not write: it must not be lost to a wrong `--state`."""
+    """The place holds something that antiphon did not write: a wrong `--state` must not destroy it."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return True

@@ -1,7 +1,7 @@
-"""`memory://`: one process. A store and a lock; what is published comes back before `publish` returns.
+"""`memory://`: one process. A store and a lock. A published entry comes back before `publish` returns.
 
 Any thread may call it, with no `start` needed: two event loops in two threads (as two test-client sessions are) share
-it. The lock is held for the bookkeeping only, never while something is delivered.
+it. The lock is held for the bookkeeping only, never during delivery.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class MemoryBackend:
         self._take_over()
 
     async def stop(self) -> None:
-        """Let go of everything, histories included: who starts again starts empty, with a new epoch."""
+        """Drop everything, histories included: the next start is empty, with a new epoch."""
         with self._lock:
             self._tell(self._store.drop_process(PROCESS))
             left, self._store = self._store, _store(self._store.version)
@@ -181,16 +181,16 @@ class MemoryBackend:
             return self._store.noted(self._clock())
 
     def sweep(self) -> None:
-        """Let go of what is over by the clock. Runs by itself where a loop runs; more calls harm nothing."""
+        """Drop expired state. Runs by itself where a loop runs. More calls do no harm."""
         with self._lock:
             self._tell(self._store.sweep(self._clock()))
         self._flush()
 
     def _arm(self, delay: float, now: float) -> None:
-        """Sweep `delay` seconds after `now`, unless that is going to happen earlier.
+        """Sweep `delay` seconds after `now`, unless a sweep is due earlier.
 
-        The timer lives in the caller's loop. A loop that ends takes it along; the next call then arms another, for
-        whatever is due first.
+        The timer lives in the caller's loop. A loop that ends takes it along. The next call then arms another, for the
+        first deadline.
         """
         armed = self._armed
         if armed is not None and now < armed.when <= now + delay + SLACK and armed.loop.is_running():

@@ -1,10 +1,10 @@
-"""What came of a byte stream and is not whole yet: kept until there is as much as the frame or reply needs. Pure."""
+"""The incomplete end of a byte stream, kept until the frame or reply is whole. Pure."""
 
 from __future__ import annotations
 
 
 class Unfinished:
-    """The end of what came, which is the beginning of something. A long one is joined once, not with each chunk."""
+    """The beginning of an incomplete frame or reply. A long one is joined once, not with each chunk."""
 
     __slots__ = ("_rest", "_wanted")
 
@@ -13,7 +13,7 @@ class Unfinished:
         self._wanted = 0
 
     def joined(self, data: bytes) -> bytes:
-        """What is there to be read now, `data` the newest of it; empty while less than was wanted is there."""
+        """The readable bytes, `data` the newest of them. Empty while there are fewer than wanted."""
         if not self._rest:
             return data
         self._rest += data

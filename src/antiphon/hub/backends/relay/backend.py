@@ -1,8 +1,8 @@
-"""`relay://`: the workers of one host, joined by one small process (process.py); no broker, no port.
+"""`relay://`: the workers of one host, joined by one small process (process.py). No broker, no port.
 
 Where the relay is: `relay://` alone takes it from the environment variable `ANTIPHON_RELAY`, which
 `antiphon run --workers N` sets; without it this process runs one of its own. `relay:///run/app.sock` and
-`relay://@name` (an abstract socket) join one that somebody else runs; `relay://KEY:@name` says its key, too.
+`relay://@name` (an abstract socket) join one that somebody else runs. `relay://KEY:@name` says its key, too.
 
 Owns one connection: made in `start`, made again when it is lost, never shared with a forked child.
 """
@@ -42,7 +42,7 @@ RENEWALS: Final = 3
 
 
 class RelayStats(NamedTuple):
-    """What the relay process holds."""
+    """Statistics of the relay process."""
 
     stored: int
     """Topics with history or members."""
@@ -84,7 +84,7 @@ class RelayBackend:
         self._renewing: asyncio.Task[None] | None = None
         self._stopped = False
         self._away = False
-        """The hub was told of a loss and not yet of its end."""
+        """The hub knows of a loss and not yet of its end."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -93,7 +93,7 @@ class RelayBackend:
     # Life
 
     async def start(self, listener: Listener) -> None:
-        # whatever was started before a fork belongs to the parent, its connection and its tasks included
+        # anything started before a fork belongs to the parent, its connection and its tasks included
         self._reset()
         self._listener = listener
         self._loop = asyncio.get_running_loop()
@@ -152,7 +152,7 @@ class RelayBackend:
             self._supervisor = None
             handover.give_back(self._handover)
 
-    # What the hub calls
+    # Calls from the hub
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         link = self._ready()
@@ -210,7 +210,7 @@ class RelayBackend:
         return [Note(*words) for words in await self._ready().request(Op.NOTED)]
 
     async def stats(self) -> RelayStats:
-        """The relay process in numbers. Raises `BackendUnavailable`."""
+        """Statistics of the relay process. Raises `BackendUnavailable`."""
         return RelayStats(*await self._ready().request(Op.STATS))
 
     def _ready(self) -> _Link:
@@ -223,7 +223,7 @@ class RelayBackend:
     # Connecting
 
     async def _connect(self) -> _Link:
-        """A connection that has said hello, under a new name: what an old one left behind ends with the old lease."""
+        """A connection that has said hello, under a new name: the remains of an old one end with the old lease."""
         loop, listener, config = asyncio.get_running_loop(), self._listener, self._config
         # uvloop takes a path up to its first NUL, so an abstract address must be connected by the socket itself.
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -409,10 +409,10 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """`begin` does the rest.
 
-        A transport that ends in here, by `abort` or because the peer of a `write` is gone, never learns on uvloop that
-        the socket it was made from is its own: that would close its descriptor once more, when it is another's.
+        A transport may not end in here, by `abort` or because the peer of a `write` is gone: on uvloop it then never
+        learns that it owns the socket it was made from. The descriptor would be closed once more, when it is another's.
         """
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -426,7 +426,7 @@ class _Link(asyncio.Protocol):
         self._callbacks.clear()
         if not self.trusted.done():
             self.trusted.set_exception(ConnectionError("the relay closed the connection: not its key, or not its user"))
-            self.trusted.exception()  # whoever awaits it gets it
+            self.trusted.exception()  # an awaiting caller gets it
         self._lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -446,7 +446,7 @@ class _Link(asyncio.Protocol):
         self._listener.flush()
 
     def _trust(self, worker: WorkerHandshake) -> bytes:
-        """The relay has answered; what came behind that."""
+        """The relay has answered. Returns the bytes behind the answer."""
         assert self._transport is not None
         try:
             self._transport.write(worker.answered(self._answer))
@@ -460,7 +460,7 @@ class _Link(asyncio.Protocol):
             self.trusted.set_result(None)
         return behind
 
-    # What the relay says
+    # Messages from the relay
 
     def _entry(self, words: Words) -> None:
         if not self.ready:

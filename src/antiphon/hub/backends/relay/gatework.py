@@ -1,4 +1,4 @@
-"""What workers ask the relay for the gate: values that are taken once, shares of limits, notes. One step each."""
+"""Requests of workers for the gate: values that are taken once, shares of limits, notes. One step each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AskingWorker(Protocol):
 
 
 class GateRelay(Protocol):
-    """What the relay has for its requests."""
+    """The parts of the relay that requests use."""
 
     store: Store
     clock: Callable[[], float]

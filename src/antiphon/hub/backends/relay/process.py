@@ -1,10 +1,10 @@
 """The relay: one small process that holds a `Store` and passes entries between the workers of one host.
 
-Run by `supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay ADDRESS`. Takes connections of
-processes of the same user only that know its key (trust.py). A worker that does not read is cut
-off when `MAX_BACKLOG` bytes that others published wait for it; it connects again and catches up by position. What it
-asked for itself is no backlog: with more than `MAX_ANSWERS` unsent it is not read until it has read. All state is in
-memory: a new process has a new epoch, unless the one before was stopped in order and handed its histories over
+Run by `supervisor.Supervisor`, or by hand: `python -m antiphon.hub.backends.relay ADDRESS`. Accepts only processes of
+the same user that know its key (trust.py). A worker that does not read is disconnected when `MAX_BACKLOG` bytes that
+others published wait for it. It reconnects and catches up by position. Answers to its own requests are no backlog: with
+more than `MAX_ANSWERS` bytes of them unsent, the relay reads no more requests of it until it has read. All state is in
+memory: a new process has a new epoch, unless the one before stopped cleanly and handed its histories over
 (handover.py).
 """
 
@@ -76,7 +76,7 @@ class Relay:
             self.arm(max(deadline - self.clock(), 0.0))
 
     def hand_over(self) -> None:
-        """A clean stop: whatever was taken from a worker is in what the next relay gets, and nothing is taken now."""
+        """A clean stop: the next relay gets all data taken from workers, and no more is taken now."""
         for worker in tuple(self.workers):
             worker.cut()
         if self._handover is not None:
@@ -128,7 +128,7 @@ class Relay:
             self.arm(max(deadline - now, 0.0))
 
     def let_go(self, now: float) -> None:
-        """Remove expired entries, and tell of them; a worker whose lease ran out is told, too."""
+        """Remove expired entries, and report them. A worker whose lease ran out gets a notice, too."""
         self.tell(self.store.sweep(now))
         for worker in self.workers:
             if worker.until is not None and worker.until <= now:
@@ -247,7 +247,7 @@ class WorkerLink(asyncio.Protocol):
         self.process = ""
         self.lease: float = 0.0
         self.until: float | None = None
-        """When the lease ends; None: it did, and the worker has been told."""
+        """When the lease ends. None: it did, and the worker has been told."""
         self.topics: set[str] = set()
         self.outgoing: list[bytes] = []
         self._door: RelayHandshake | None = RelayHandshake(relay.key)
@@ -256,13 +256,13 @@ class WorkerLink(asyncio.Protocol):
         self._splitter = Splitter(MAX_REQUEST)
         self._transport: asyncio.Transport | None = None
         self._requests: deque[Words] = deque()
-        """Read and not looked at yet; the socket is not read meanwhile."""
+        """Read and not looked at yet. The socket is not read meanwhile."""
         self._paused = False
         self._answers = Unsent()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        # Below MAX_ANSWERS: whoever has so many unsent will hear of `resume_writing`.
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+        # Below MAX_ANSWERS: a worker with so many unsent bytes will see `resume_writing`.
         self._transport.set_write_buffer_limits(high=MAX_ANSWERS // 2, low=MAX_ANSWERS // 4)
         if not same_user(transport.get_extra_info("socket")):
             log.warning("relay: refused a connection of another user")
@@ -427,7 +427,7 @@ def listen(address: str) -> socket.socket:
 
 
 def _remove_stale(address: str) -> None:
-    """A relay that was killed leaves its socket file; nobody listens behind it."""
+    """A relay that was killed leaves its socket file. Nobody listens behind it."""
     if address.startswith("@") or not os.path.exists(address):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -438,7 +438,7 @@ def _remove_stale(address: str) -> None:
 
 
 async def serve(server: socket.socket, key: str, *, with_parent: bool, state: str | None) -> None:
-    """Serve until SIGTERM; with `with_parent` until the parent says so, or is gone.
+    """Serve until SIGTERM. With `with_parent` until the parent says so, or is gone.
 
     `state`: the file by which a relay that is stopped in order hands over to the next one.
     """

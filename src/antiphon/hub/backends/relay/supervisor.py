@@ -1,7 +1,7 @@
 """Keeps one relay process running for as long as this process lives.
 
-Meant for whoever starts the workers. The listening socket belongs to the supervisor: while a dead relay is replaced,
-workers that reconnect wait in its backlog instead of being refused.
+Meant for the process that starts the workers. The listening socket belongs to the supervisor: while a dead relay is
+replaced, workers that reconnect wait in its backlog instead of being refused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Supervisor:
     """
 
     def __init__(self, state: str | None = None) -> None:
-        """`state`: the file by which histories get over a clean stop to the next start, of one server at a time."""
+        """`state`: the file that carries histories over a clean stop to the next start, of one server at a time."""
         self.address: str = ""
         self._state = state
         self.key: str = ""
@@ -136,7 +136,7 @@ class Supervisor:
         )
 
     def _end(self) -> None:
-        """The workers have ended, or are none of ours any more: the relay hands over and goes."""
+        """The workers have ended, or are no longer ours: the relay hands over and stops."""
         process = self._process
         if process is not None and process.stdin is not None:
             with contextlib.suppress(OSError, ValueError):  # it has ended, and the watching thread closed the pipe

@@ -1,8 +1,8 @@
-"""Who may speak to a relay: a process of our user that knows the relay's key. Pure but for looking things up.
+"""Access to a relay: a process of our user that knows the relay's key. Pure but for looking things up.
 
-A uid is a number, and means another user in another user namespace; abstract sockets are shared by all containers of
-one network namespace. So both ends prove that they know a random key before either reads anything else of the other:
-each sends a nonce, and an HMAC of both nonces under the key. The key itself never travels.
+A uid is a number, and means another user in another user namespace. All containers of one network namespace share
+abstract sockets. So both ends prove that they know a random key before either reads anything else of the other. Each
+sends a nonce, and an HMAC of both nonces under the key. The key itself never travels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 from ...environment import ENVIRONMENT
 
 HELLO: Final = b"antiphon relay 3"
-"""What a worker says first; the number is that of the protocol."""
+"""The first bytes from a worker. The number is the protocol's version."""
 
 NONCE: Final = 32
 PROOF: Final = 32
@@ -29,7 +29,7 @@ ASKING: Final = len(HELLO) + NONCE
 ANSWER: Final = NONCE + PROOF
 
 PATIENCE: Final = 5.0
-"""Seconds a stranger has to prove that it is none."""
+"""Seconds in which a new connection has to prove itself."""
 
 _TARGET = re.compile(r"(?:([0-9a-f]{64}):)?([/@].+)", re.DOTALL)
 
@@ -78,14 +78,14 @@ def find_key(address: str) -> str:
 
 
 def _environments() -> Iterator[bytes]:
-    """Of the processes that are ours to look into: who may read their environment may do as they do."""
+    """The environments of processes that we may read: read access to them already grants their rights."""
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             yield path.read_bytes()
 
 
 class WorkerHandshake:
-    """The worker's end of the handshake: `asking`, then `answered` with what the relay sends."""
+    """The worker's end of the handshake: `asking`, then `answered` with the relay's answer."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -96,7 +96,7 @@ class WorkerHandshake:
         return HELLO + self._nonce
 
     def answered(self, answer: bytes) -> bytes:
-        """What to send now. Raises NotTrusted."""
+        """The bytes to send now. Raises NotTrusted."""
         nonces = self._nonce + answer[:NONCE]
         if not hmac.compare_digest(answer[NONCE:ANSWER], _proof(self._key, b"relay", nonces)):
             raise NotTrusted("the process that answers there does not know the relay's key")
@@ -104,7 +104,7 @@ class WorkerHandshake:
 
 
 class RelayHandshake:
-    """The relay's end: takes bytes until the worker is known. Nothing is read of them but what is written here."""
+    """The relay's end: takes bytes until the worker is known. It reads nothing else of them."""
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -112,7 +112,7 @@ class RelayHandshake:
         self._nonces = b""
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """What to send back, and what came behind the proof (None: it has not come yet). Raises NotTrusted."""
+        """The bytes to send back, and the bytes behind the proof (None: it has not come yet). Raises NotTrusted."""
         self._got += data
         answer = b""
         if not self._nonces:

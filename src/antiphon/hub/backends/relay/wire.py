@@ -1,8 +1,8 @@
-"""What workers and the relay process say to each other: one frame is a length and a marshalled tuple.
+"""The protocol between workers and the relay process: one frame is a length and a marshalled tuple.
 
-Pure, no I/O. `marshal` because both ends are processes of one user on one host that have shown each other a key (see
-trust.py), run the same interpreter, and one C call per frame is all the codec a fast path wants. It is no
-format for strangers, and none gets to send here.
+Pure, no I/O. `marshal`, because both ends are processes of one user on one host, have proved to know a key (trust.py),
+and run the same interpreter. One C call per frame is all the codec a fast path wants. It is unsafe for untrusted peers,
+and none can send here.
 """
 
 from __future__ import annotations
