@@ -1,4 +1,4 @@
-"""Thousands of handshakes of who was revoked leave nothing behind: no memory, no task, no file, no guest."""
+"""Thousands of handshakes of revoked users leave nothing behind: no memory, no task, no file, no guest."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.serving import Served, serve
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts the process's files in /proc")
 
-MANY = 4_000
-WARM = 1_000
+MANY = 2_500
+WARM = 700
 AT_ONCE = 50
 BLOCKS = 1_000
-"""Objects that come and go with caches; one object left behind for each handshake would be 3 000."""
+"""Objects that come and go with caches. One object left behind for each handshake would be 1 800."""
 
 
 async def verify(token: str) -> Identity:

@@ -1,4 +1,4 @@
-"""So many connections and no more, over all processes; and what happens to one too many."""
+"""So many connections and no more, over all processes, and the fate of one too many."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from antiphon import App, Depends, HTTPException, Hub, WebSocket
 from antiphon.gate import QUERY, Identity, Over, Quota, WebSocketBearer, WhileAway
-from antiphon.testing.hub_sinks import eventually
+from antiphon.hub.shares import Share
+from antiphon.testing.hub_sinks import Connection, eventually
 from tests.commands import run
 from tests.hub.test_contract_in_process import Drawer
 from tests.matrix.servers import SERVERS, ServerUnderTest
@@ -258,3 +259,13 @@ async def test_a_quota_without_a_hub_or_with_a_poor_one_says_so() -> None:
 
         async with serve(bare, lifespan="off") as served:
             assert (await status(served.url))[0] == 403
+
+
+async def test_threads_that_claim_at_once_while_the_backend_is_away_keep_one_limit() -> None:
+    shares, sink = Hub().door._shares, Connection().sink
+
+    def claim(thread: int) -> int:
+        mine = (Share("a limit", f"{thread}.{number}", sink) for number in range(100))
+        return sum(shares._claim_here(share, 50, False).granted for share in mine)
+
+    assert sum(await asyncio.gather(*(asyncio.to_thread(claim, thread) for thread in range(4)))) == 50

@@ -33,8 +33,8 @@ def read_count(name: str, value: Any) -> int:
 def read_position(since: object) -> Position | None:
     """A position, of any backend.
 
-    Raises TypeError for another type, `InvalidPosition` for one of parts that are none: those of a
-    `Position(**message)` are a peer's.
+    Raises TypeError for another type. Raises `InvalidPosition` for invalid parts: in `Position(**message)` they come
+    from a peer.
     """
     if since is None:
         return None
@@ -82,7 +82,7 @@ class Warnings:
             )
 
     def of_history_not_kept(self, topic: str, what: str, stacklevel: int = 3) -> None:
-        """Warn the caller that asks, by `what`, for the history of a topic that keeps none."""
+        """Warn the caller that asks, by the argument or call `what`, for the history of a topic that keeps none."""
         if what not in self._warned:
             text = f"{what} for topic {topic!r}, which keeps none: give it TopicOptions(history=100) in Hub(topics=)"
             if not self._has_options:
@@ -165,7 +165,7 @@ def read_close(code: object, reason: object) -> tuple[int, str]:
 
 
 def read_user(user: object) -> str | None:
-    """A user's name as text; None and "" are nobody. Raises `UnencodableData`."""
+    """A user's name as text. None and "" are nobody. Raises `UnencodableData`."""
     if user is None:
         return None
     name = str.__str__(user) if isinstance(user, str) else str(user)

@@ -1,8 +1,8 @@
 """The members of this process in each topic, and the changes of them that the backend does not know yet.
 
-Untold changes of a topic go out together, in one round; a topic has one round at a time, so that nothing that is told
-of a connection overtakes an earlier change. A failed one is told again, until it is done or the backend is lost: after
-a loss everything is told anew.
+Untold changes of a topic go out together, in one round. A topic has one round at a time, so that no change of a
+connection overtakes an earlier one. A failed change is sent again until it succeeds or the backend is lost. After a
+loss, all members are announced anew.
 """
 
 from __future__ import annotations
@@ -56,19 +56,19 @@ class Attendance:
         self._guard = threading.Lock()
 
     def join(self, topic: str, track: Track) -> None:
-        """It is told again after trouble, until `forget`."""
+        """The member is announced again after an outage, until `forget`."""
         with self._guard:
             self._present[track.ref] = topic, track
 
     def forget(self, topic: str, ref: str, grace: float | None) -> None:
-        """It is not present any more. None: the backend need not be told."""
+        """The member is no longer present. None: the backend need not know."""
         with self._guard:
             self._present.pop(ref, None)
             if grace is not None:
                 self._topics.setdefault(topic, _Topic()).refs[ref] = grace
 
     def clear(self) -> None:
-        """The backend has let go of all of them."""
+        """The backend has removed all of them."""
         with self._guard:
             self._topics.clear()
 

@@ -1,6 +1,6 @@
-"""Those in one event loop who are told of a topic's members: when they are told, and what.
+"""The watchers of a topic's members in one event loop: the time and the content of each diff they get.
 
-Knows no sinks: whoever owns the receivers passes on what comes out here. hub/README.md: many watchers.
+Knows no sinks: the owner of the receivers passes the diffs on. hub/README.md: many watchers.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ logger: Final = logging.getLogger("antiphon.hub")
 R = TypeVar("R", bound=Hashable)
 
 REST_PER_WATCHER: Final = 25e-6
-"""Seconds of rest for each watcher that was told something: three or four times what telling it took. So telling takes
-a part of the loop's time at most, however many come and go."""
+"""Seconds of rest for each watcher that got a diff: three or four times the cost of the diff. So diffs take only a part
+of the loop's time, however many members come and go."""
 
 REST_PER_MEMBER: Final = 5e-6
-"""Seconds of rest for each member of a roster that was read, before it is read again: what reading it took. Who joins
-meanwhile is shown the next one together."""
+"""Seconds of rest for each member of a roster before it is read again: about the cost of reading it. All who join
+meanwhile share the next roster."""
 
 REMEMBERED: Final = 1.0
-"""Seconds for which what was shown to one is kept for others, if nothing is told meanwhile."""
+"""Seconds for which a parcel made for one watcher is kept for others, if no change is sent meanwhile."""
 
 SHORTEST_REST: Final = 1e-3
-"""Shorter ones are none: few watchers are told of each change by itself, at once, and few members read at any time."""
+"""Shorter rests are skipped: few watchers get each change at once, and few members are read at any time."""
 
 
 class Audience(Generic[R]):
@@ -50,12 +50,12 @@ class Audience(Generic[R]):
         self._busy = busy
         self._watchers: Watchers[R] = Watchers()
         self._rests_until = 0.0
-        """Nothing is told before."""
+        """No diff goes out before this time."""
         self._reads_until = 0.0
         """The roster is not read before."""
         self._timer: asyncio.TimerHandle | None = None
         self._parcels: dict[int, tuple[Diff[Listed], Parcel]] = {}
-        """Of diffs that several may be shown, by identity."""
+        """Parcels of diffs that several watchers may get, by the diff's identity."""
         self._forgetting: asyncio.TimerHandle | None = None
 
     @property
@@ -78,9 +78,10 @@ class Audience(Generic[R]):
         self._watchers.give_up(came)
 
     def refresh(self, roster: Roster, came: list[Change], *, first: bool = False) -> None:
-        """All watchers are told what they missed: the members are this roster, and what came since it was asked for.
+        """All watchers get the changes that they missed. The members are this roster, and the changes since the request
+        for it.
 
-        `first`: somebody is about to `watch`, perhaps nobody does yet.
+        `first`: a receiver is about to `watch`, and may be the first.
         """
         if self._watchers.refresh(roster, came, first=first):
             self._news()
@@ -91,7 +92,7 @@ class Audience(Generic[R]):
         self._reads_until = self._after(self._watchers.members * REST_PER_MEMBER)
 
     def watch(self, receiver: R) -> Parcel:
-        """From now on it is told changes; returns what it is owed first: all members. After `refresh`."""
+        """From now on the receiver gets changes. Returns its first parcel: all members. Call it after `refresh`."""
         return self._shown(self._watchers.add(receiver))
 
     def change(self, change: Change) -> None:
@@ -100,7 +101,7 @@ class Audience(Generic[R]):
             self._news()
 
     def caught_up(self, receiver: R) -> Parcel | None:
-        """What one has missed that had more to take first."""
+        """The changes that a receiver missed while it had a backlog."""
         diff = self._watchers.catch_up(receiver)
         return self._shown(diff) if diff else None
 
@@ -125,7 +126,7 @@ class Audience(Generic[R]):
         self._tell_all()
 
     def _tell_all(self) -> None:
-        """A diff must not be lost to a policy: a slow receiver gets the sum of them when it has caught up."""
+        """No overflow policy may drop a diff: a slow receiver gets their sum when it has caught up."""
         notice = self._watchers.tell()
         if notice is None:
             return
@@ -146,11 +147,11 @@ class Audience(Generic[R]):
         try:
             self._tell(receiver, parcel)
         except Exception:
-            # A sink that raises breaks its contract; the watchers behind it are told all the same.
+            # A sink that raises breaks its contract. The watchers behind it still get the diff.
             logger.exception("a receiver of topic %r failed to take a presence diff", self._topic)
 
     def _shown(self, diff: Diff[Listed]) -> Parcel:
-        """Made once for all who are shown the same about the same time."""
+        """Made once for all watchers that get the same diff at about the same time."""
         known = self._parcels.get(id(diff))
         if known is None:
             known = self._parcels[id(diff)] = diff, presence_diff(self._topic, diff)

@@ -62,11 +62,11 @@ class BackendAccess:
         self.on_outage: Final = on_outage
         self.outage_timeout: Final = outage_timeout
         self.wake: Callable[[], Awaitable[None]] = self.start
-        """Be started for a call that needs it; `lifecycle.Lifecycle` has it."""
+        """Be started for a call that needs it. `lifecycle.Lifecycle` has it."""
         self.learn: Callable[[], Awaitable[None]] = _nothing
         """The backend is there, perhaps again: take the notes that were missed. Raises `BackendUnavailable`."""
         self.claim_anew: Callable[[], Awaitable[None]] = _nothing
-        """It may have let go of all shares of this process. Raises `BackendUnavailable`."""
+        """It may have released all shares of this process. Raises `BackendUnavailable`."""
         self._rooms = rooms
         self.recovered_bytes = RECOVERED_BYTES
         self._up = asyncio.Event()
@@ -91,7 +91,7 @@ class BackendAccess:
         return self.running and ((home := self.backend.loop) is None or not home.is_closed())
 
     async def start(self) -> None:
-        """Raises `BackendUnavailable`; then nothing is running, and it may be tried again."""
+        """Raises `BackendUnavailable`. Then nothing is running, and it may be tried again."""
         self._wait_here()
         await self.backend.start(self._rooms)
         try:
@@ -167,7 +167,7 @@ class BackendAccess:
         return self.call("control", self.backend.control, payload)
 
     async def call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`name`: of the operation, for the observer; a publish is not repeated where it may have been done."""
+        """`name`: of the operation, for the observer. A publish is not repeated where it may have been done."""
         if not self.ready:
             await self.wake()
         return await self._at_home(self._attempt(name, method, *args, **kwargs))
@@ -179,7 +179,7 @@ class BackendAccess:
         return await self._at_home(self.once(name, method, *args, **kwargs))
 
     def at_home_soon(self, work: Callable[[], None]) -> None:
-        """Call it in the backend's loop; where any thread may call that, in this one."""
+        """Call it in the backend's loop. Where any thread may call that, in this one."""
         home = self.backend.loop
         if home is None or home is asyncio._get_running_loop():
             work()
@@ -204,14 +204,14 @@ class BackendAccess:
         await self.call("track", self.backend.track, topic, track)
 
     def forget(self, topic: str, ref: str, grace: float) -> None:
-        """The connection is not present any more; `flush_departures`, or `flush_departures_soon`, tells the backend."""
-        # A backend that was stopped has let go of all of them.
+        """The connection is not present any more. `flush_departures`, or `flush_departures_soon`, tells the backend."""
+        # A stopped backend has removed all of them.
         self._attendance.forget(topic, ref, grace if self.running or self.in_process else None)
 
     async def flush_departures(self, topic: str) -> None:
-        """Tell the backend which members left, before anything later is said or asked about the topic's members.
+        """Tell the backend which members left, before any later report or question about the topic's members.
 
-        Trouble is no error here: it is told again until it is done.
+        An outage is no error here: the report is repeated until it succeeds.
         """
         if not self._attendance.untold(topic) or not self.ready:
             return
@@ -345,7 +345,7 @@ class BackendAccess:
         held = tuple(one for one in room.held or () if one.position is not None and not room.reached(one.position))
         if not page.recovered or (held and not _follows(held[0], room)):
             self._rooms.spread(room, resync(room.topic))
-            room.last = None  # the gap is told: the next message is none
+            room.last = None  # the gap is announced: the next message starts no second one
         self._release_held(room, held)
         if not page.recovered and not held:
             room.last = page.position

@@ -136,7 +136,7 @@ class Backlog:
         self.flush()
 
     def cut(self, replay: Replay, notice: Parcel) -> None:
-        """The rest of the page is not to be had: the receiver is told, in its place."""
+        """The rest of the page is gone: the receiver gets the notice in its place."""
         if self.replay is replay:
             self.dropped += replay.rest
             self.replay = None

@@ -1,4 +1,4 @@
-"""Shares of limits: who has one, in which order they came, and by which process. Pure; knows no clock and no lease."""
+"""Shares of limits: their holders, their order of arrival, and their processes. Pure: knows no clock and no lease."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The hub's time, in one place: the running event loop's, so that virtual time governs the hub as it does all else.
 
-Knows nothing of what is due. Logic that depends on time takes `now` as an argument; timers are the loop's.
+Knows nothing of deadlines. Logic that depends on time takes `now` as an argument. Timers are the loop's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class LoopClock:
     def __init__(self) -> None:
         self._latest = 0.0
         self._system: float | None = None
-        """What is to be added to the system's clock; None: nobody has needed it yet."""
+        """The offset to add to the system's clock. None: nobody has needed it yet."""
         self._own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float] = weakref.WeakKeyDictionary()
-        """What is to be added to the clocks of loops that have been seen."""
+        """The offsets to add to the clocks of known loops."""
         self._last: tuple[Callable[[], asyncio.AbstractEventLoop | None], float] = lambda: None, 0.0
         """The loop that asked last: it asks again at once, and a look-up costs as much as all the rest."""
 

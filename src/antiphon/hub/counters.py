@@ -1,4 +1,4 @@
-"""What all event loops of a process have delivered and lost, added up for `HubStats`. Knows nobody who counts."""
+"""Messages delivered and lost by all event loops of a process, added up for `HubStats`. Knows none of its callers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import threading
 
 
 class Counters:
-    """What all event loops of a process have delivered and lost. Behind a lock: they may run in several threads."""
+    """Messages delivered and lost by all event loops of a process. Behind a lock: the loops may run in several
+    threads."""
 
     def __init__(self) -> None:
         self.delivered: int = 0

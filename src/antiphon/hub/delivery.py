@@ -1,7 +1,7 @@
 """Local delivery in one event loop: the receivers of each topic here, and the hot loop over them.
 
-Only the loop's thread touches a station; others append to its mailbox. Knows nothing of backends; the hub decides what
-is delivered and when.
+Only the loop's thread touches a station. Other threads append to its mailbox. Knows nothing of backends: the hub
+decides which messages are delivered, and when.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LocalReceiver:
         self.behind: Position | None = None
         """Entries up to here are known to the receiver already: drop them when they come."""
         self.mixed: str = ""
-        """The epoch of entries that came behind a page of another one: the receiver was told that there is a gap."""
+        """The epoch of entries that came behind a page of another epoch: the receiver already knows of the gap."""
 
     @property
     def off_the_fast_path(self) -> bool:
@@ -106,10 +106,10 @@ class LocalTopic:
         self.sinks: set[int] = set()
         """Their identities: a sink is in a topic once."""
         self.fast: list[tuple[Offer, LocalReceiver]] | None = None
-        """Receivers that take messages straight into their sink; None: to be built again."""
+        """Receivers that take messages straight into their sink. None: to be built again."""
         self.slow: list[LocalReceiver] = []
         self.audience: Audience[LocalReceiver] | None = None
-        """The receivers that are told of the members, once there are any."""
+        """The receivers that watch the members, once there are any."""
 
     def backlog(self, receiver: LocalReceiver) -> Backlog:
         if receiver.backlog is None:
@@ -119,7 +119,7 @@ class LocalTopic:
         return receiver.backlog
 
     def deliver(self, parcel: Parcel) -> int:
-        """Hand one message to all receivers; returns how many. No call but `offer` (benchmarks: fanout-64)."""
+        """Hand one message to all receivers. Returns how many. No call but `offer` (benchmarks: fanout-64)."""
         fast = self.fast
         if fast is None:
             fast = self._sort()
@@ -176,7 +176,7 @@ class LocalTopic:
         return self._apply(receiver, parcel, fresh=False)
 
     def _apply(self, receiver: LocalReceiver, parcel: Parcel, *, fresh: bool) -> int:
-        """Let the receiver's policy decide; `fresh`: its sink has just refused. 1 when it did not get the message."""
+        """Let the receiver's policy decide. `fresh`: its sink has just refused. 1 when it did not get the message."""
         if receiver.local is not self:
             return 1
         backlog = self.backlog(receiver)
@@ -222,13 +222,13 @@ class LocalTopic:
         rest: Replay | None = None,
         owed: Iterable[Parcel] = (),
     ) -> None:
-        """The receiver gets the page, which reaches to `behind`, what it is owed besides, then the live messages that
+        """The receiver gets the page, which reaches to `behind`, then the `owed` parcels, then the live messages that
         are not in the page."""
         receiver.behind = behind
         self.fast = None
         backlog = self.backlog(receiver)
         if behind is not None and any(one.position and one.position.epoch != behind.epoch for one in backlog.pending):
-            # The data was lost on the way. Which epoch is the new one, nobody knows here.
+            # The data was lost on the way. Nothing here says which epoch is the new one.
             owed = [*owed, resync(self.name)]
         backlog.release(page, lambda parcel: not receiver.knows(parcel), rest=rest, owed=owed)
 
@@ -240,12 +240,12 @@ class LocalTopic:
     # Presence
 
     def watch(self, receiver: LocalReceiver) -> Parcel:
-        """From now on the receiver is told changes; returns the state it is owed first: all members."""
+        """From now on the receiver gets changes. Returns its first parcel: all members."""
         assert self.audience is not None, "the members are asked for before they are shown"
         return self.audience.watch(receiver)
 
     def see(self) -> Audience[LocalReceiver]:
-        """The receivers that are told of the members, from now on if not before."""
+        """The receivers that watch the members, made on first use."""
         if self.audience is None:
             self.audience = Audience(self.name, self.station.loop, self.tell, _has_more_to_take)
         return self.audience
@@ -433,8 +433,8 @@ class Station:
             guest.disconnect(*code_and_reason)
 
     def revoke(self, whose: tuple[str, str, float], code_and_reason: tuple[int, str]) -> None:
-        """Disconnect those of a user and a session ("": any) whose token was issued before; and the user's receivers
-        of whom nobody knows a token."""
+        """Disconnect the guests of a user and a session ("": any) whose token was issued before that time. Disconnect
+        the user's receivers without a known token, too."""
         user, session, before = whose
         for guest in tuple(self.guests.concerned(user, session)):
             if guest.older_than(before):

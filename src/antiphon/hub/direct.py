@@ -1,4 +1,4 @@
-"""A message to a user instead of a topic: its form between processes, and what each kind of connection gets."""
+"""A message to a user instead of a topic: its form between processes, and its form for each kind of connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEAD: Final = struct.Struct(">HHB")  # bytes of the user, bytes of the tag, whe
 
 
 class UserMessage:
-    """What was sent, made once for all connections of the user in this process."""
+    """The message, made once for all connections of the user in this process."""
 
     __slots__ = ("_head", "_payload", "_plain", "_with_tag", "excluded", "tag", "user")
 
@@ -31,7 +31,7 @@ class UserMessage:
         start = _HEAD.size
         self.user: str = packed[start : start + user].decode()
         self.tag: str = packed[start + user : start + user + tag].decode()
-        """Of the message that it is; "": it is none that a channel could have declared."""
+        """The message's tag. "": no channel could have declared it."""
         envelope = unpack(packed[start + user + tag :])
         self.excluded: str = envelope.exclude
         self._payload: str | bytes = envelope.payload
@@ -42,7 +42,7 @@ class UserMessage:
         self._with_tag: PreparedMessage | None = None
 
     def for_connection(self, scope: Any) -> PreparedMessage | None:
-        """As the connection of this scope gets it; None: its channel does not declare it."""
+        """As the connection of this scope gets it. None: its channel does not declare it."""
         declared = None if scope is None else scope.get(DECLARED_EXTENSION)
         if declared is None:
             if self._plain is None:

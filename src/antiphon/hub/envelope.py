@@ -1,4 +1,4 @@
-"""The form of a published message on its way through a backend. Pure; the hub packs and unpacks, backends look away."""
+"""The form of a published message on its way through a backend. Pure. The hub packs and unpacks, backends look away."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Envelope(NamedTuple):
     key: str
     """For CONFLATE: a newer message with the same key replaces this one."""
     exclude: str
-    """Names the one connection that does not get it; empty: everybody gets it."""
+    """Names the one connection that does not get it. Empty: everybody gets it."""
 
 
 def encode(data: object, messages: MessageSet[Any] | None = None) -> tuple[PayloadForm, bytes]:
-    """The published data as it travels; `messages`: those that the topic declares.
+    """The published data as it travels. `messages`: those that the topic declares.
 
     Raises `UnencodableData`, or `UndeclaredMessage` for one that the topic does not carry, before anything is sent.
     """

@@ -1,6 +1,7 @@
-"""What the parent of several workers tells them in their environment. Knows nothing else, and needs nothing."""
+"""The environment variable through which a parent configures its workers. Imports nothing of the hub."""
 
 from typing import Final
 
 ENVIRONMENT: Final = "ANTIPHON_RELAY"
-"""Environment variable that names the relay, as KEY:ADDRESS; set for the workers by whoever runs the `Supervisor`."""
+"""Environment variable that names the relay, as KEY:ADDRESS. The process that runs the `Supervisor` sets it for the
+workers."""

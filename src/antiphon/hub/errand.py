@@ -1,4 +1,4 @@
-"""One call in place of many that ask the same at the same time. Knows nothing of what is asked."""
+"""One call in place of many that ask the same at the same time. Knows nothing of the question."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Spawn(Protocol):
 
 
 class Errand(Generic[T]):
-    """What several want to know, in one event loop. Nobody gets an answer that may be older than the question:
+    """One question of several callers, in one event loop. Nobody gets an answer that may be older than the question:
 
-    | there is | who asks now |
+    | there is | a new caller |
     |---|---|
     | no call | makes one, alone and at once; after a pause, with all who ask until then |
     | a call that is still to begin | gets its answer |
     | a call that has begun | waits for the next one, which begins when this one is over |
 
-    Whoever gives up waiting takes nothing from the others. A call that failed has failed for all who waited for it.
+    A caller that stops waiting takes nothing from the others. A failed call fails for all its waiters.
     """
 
     __slots__ = ("_alone", "_asked", "_begun", "_task")
@@ -87,6 +87,7 @@ class Errand(Generic[T]):
                 _fail(answer, error)
             else:
                 answer.set_result(result)
+            self._begun = None
         # At once, and not when the task is seen to be over: somebody may ask in between.
         self._task = None
 
@@ -103,4 +104,4 @@ class Errand(Generic[T]):
 
 def _fail(answer: asyncio.Future[T], error: Exception) -> None:
     answer.set_exception(error)
-    answer.exception()  # who awaits it gets it; perhaps nobody does any more
+    answer.exception()  # an awaiting caller gets it; perhaps none is left

@@ -1,4 +1,4 @@
-"""The errors of the hub. Each names what was expected and what came; none carries a password."""
+"""The errors of the hub. Each names the expectation and the fact. None carries a password."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class InvalidTopic(HubError, ValueError):
 
 
 class InvalidTopicName(PeerError, InvalidTopic):
-    """The same of a str, which as a rule a peer has had a hand in: uncaught in an endpoint it closes with 1008."""
+    """An invalid str, which usually comes from a peer: uncaught in an endpoint it closes with 1008."""
 
     close_code = 1008
     close_reason = "not a topic"
 
 
 class InvalidPosition(PeerError, HubError, ValueError):
-    """What is no position, as text or in its parts: a peer sends it, so uncaught in an endpoint it closes with 1008."""
+    """An invalid position, as text or in its parts. A peer sends it, so uncaught in an endpoint it closes with 1008."""
 
     close_code = 1008
     close_reason = "not a position"

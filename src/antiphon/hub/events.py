@@ -1,4 +1,4 @@
-"""What happens in a hub, as frozen facts for an `Observer`. Nothing is built while nobody observes."""
+"""The events of a hub, as frozen facts for an `Observer`. Nothing is built while nobody observes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept by name until its time is over, and no more of it than a bound. Pure: the clock is passed in."""
+"""Values kept by name until they expire, and no more of them than a bound. Pure: the clock is passed in."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ MOST: Final = 100_000
 """Entries of one kind: some tens of megabytes."""
 
 STALE: Final = 64
-"""Deadlines of what is gone that are always borne with."""
+"""Stale deadlines that are always tolerated."""
 
 
 class Expiring(Generic[V]):
     """Values with an end. When there are too many, the one that would end first goes, and the log says so, once."""
 
     def __init__(self, what: str, most: int = MOST) -> None:
-        """`what` they are, for the log."""
+        """`what`: a noun for the values, for the log."""
         self._what = what
         self._most = most
         self._values: dict[str, tuple[V, float]] = {}
         self._deadlines: list[tuple[float, str]] = []
-        """Also of what is gone or lives longer by now: up to as many as there are values."""
+        """Also of values that are gone or were extended: up to as many as there are values."""
         self._warned = False
 
     def __len__(self) -> int:
         return len(self._values)
 
     def put(self, key: str, value: V, until: float) -> None:
-        """Keep it until then, in place of what had its name."""
+        """Keep it until then, in place of a value of the same name."""
         self._values[key] = value, until
         heapq.heappush(self._deadlines, (until, key))
         if len(self._deadlines) > 2 * len(self._values) + STALE:
@@ -48,7 +48,7 @@ class Expiring(Generic[V]):
         return None if found is None or found[1] <= now else found[0]
 
     def until(self, key: str) -> float:
-        """When it ends; 0 for what is not there."""
+        """When it ends; 0 for an unknown key."""
         found = self._values.get(key)
         return 0.0 if found is None else found[1]
 
@@ -65,11 +65,11 @@ class Expiring(Generic[V]):
 
     @property
     def deadline(self) -> float | None:
-        """When `sweep` may have something to do; None: nothing is waiting."""
+        """When `sweep` may have something to do. None: nothing is waiting."""
         return self._deadlines[0][0] if self._deadlines else None
 
     def sweep(self, now: float) -> None:
-        """Let go of what is over."""
+        """Drop expired values."""
         while self._deadlines and self._deadlines[0][0] <= now:
             self._forget(*heapq.heappop(self._deadlines))
 

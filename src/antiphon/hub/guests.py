@@ -1,4 +1,4 @@
-"""Who was let in, in one event loop: connections by user and by session, in topics or not.
+"""The guests of one event loop: admitted connections by user and by session, in topics or not.
 
 Only the loop's thread touches it. Knows no topic and no backend.
 """
@@ -23,14 +23,14 @@ LONGEST_NAME: Final = 100
 
 
 def short(name: str) -> str:
-    """The name, or what stands for a long one."""
+    """The name, or a digest of a long one."""
     if len(name) <= LONGEST_NAME:
         return name
     return "sha256:" + hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
 
 
 class Guest:
-    """One connection, and whose it is."""
+    """One connection, and its owner."""
 
     __slots__ = ("forget", "issued_at", "serial", "session", "sink", "user", "websocket")
 
@@ -65,7 +65,7 @@ class Guest:
         self.sink.disconnect(code, reason)
 
     def revoke(self, code: int, reason: str) -> None:
-        """`disconnect`, of somebody whom a revocation concerns: in the handshake the gate is told, which counts it."""
+        """`disconnect` because of a revocation. In the handshake it notifies the gate, which counts it."""
         scope = getattr(self.websocket, "scope", {})
         if not self.accepted and (told := scope.pop(WHEN_REVOKED_KEY, None)) is not None:
             told(scope)

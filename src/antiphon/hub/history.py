@@ -10,7 +10,7 @@ from .records import ENTRY_COST, Entry, Keep, Page, Position
 
 
 class Ring:
-    """Entries with contiguous offsets, the newest last; old ones go by number and by age."""
+    """Entries with contiguous offsets, the newest last. Old ones go by number and by age."""
 
     __slots__ = ("_deadlines", "_entries", "epoch", "head")
 
@@ -30,7 +30,7 @@ class Ring:
 
     @property
     def deadline(self) -> float:
-        """When the newest entry expires; with that the ring is empty."""
+        """When the newest entry expires. With that the ring is empty."""
         return self._deadlines[-1] if self._deadlines else 0.0
 
     def append(self, data: bytes, keep: Keep, now: float) -> Entry:
@@ -43,7 +43,7 @@ class Ring:
         return entry
 
     def expire(self, now: float) -> None:
-        """Forget what is older than its ttl."""
+        """Drop entries that are older than their ttl."""
         while self._deadlines and self._deadlines[0] <= now:
             self._drop_oldest()
 
@@ -54,7 +54,7 @@ class Ring:
         return [(left, entry.data) for left, entry in zip(lefts, self._entries, strict=True)]
 
     def load(self, saved: Iterable[tuple[float, bytes]], now: float) -> None:
-        """Put back into an empty ring what `saved` gave; the newest is at `head`."""
+        """Put the entries of `saved` back into an empty ring. The newest is at `head`."""
         saved = tuple(saved)
         for offset, (left, data) in enumerate(saved, self.head - len(saved) + 1):
             self._entries.append(Entry(data, Position(offset, self.epoch)))

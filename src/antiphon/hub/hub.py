@@ -105,10 +105,11 @@ class Hub:
                     await hub.publish(f"room:{room}", text)
 
     `url` picks the backend: `memory://` (this process; needs no `start`), `relay://` (the workers of one host),
-    `redis://…` (many hosts). Without one, the hub reaches all workers of `antiphon run` and `antiphon relay`, else
-    this process. Use it as `async with hub:`, or call `start` and `stop`, or leave it to the lifespan of the `App`
-    that owns it. If nothing starts it, as in a mounted app, it starts at its first use and stops with the event loop
-    of that use. All methods may be called from any task of any event loop, and none waits for a receiver.
+    `redis://…` (many hosts; `unix://…`: the same by a socket of this machine). Without one, the hub reaches all
+    workers of `antiphon run` and `antiphon relay`, else this process. Use it as `async with hub:`, or call `start`
+    and `stop`, or leave it to the lifespan of the `App` that owns it. If nothing starts it, as in a mounted app, it
+    starts at its first use and stops with the event loop of that use. All methods may be called from any task of any
+    event loop, and none waits for a receiver.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Hub:
 
     @property
     def observer(self) -> Observer | None:
-        """Is told what happens here (`antiphon.hub.events`). None costs nothing."""
+        """Called with the hub's events (`antiphon.hub.events`). None costs nothing."""
         return self._rooms.observer
 
     @observer.setter
@@ -267,8 +268,8 @@ class Hub:
         `since`: first everything published behind this position, or nothing of it (see `Membership.recovered`).
         `history`: first that many of the newest messages. With `since` too, only if that could not be recovered.
         `presence`: the value that others see of this connection. Any JSON value but None makes it a member. With
-        `TopicOptions(presence=True)` the socket is told about the members: `presence_diff` events, the first of which
-        brings all of them. `user`: its name, and several connections of one user are one member. Without it:
+        `TopicOptions(presence=True)` the socket gets the members as `presence_diff` events, the first of which brings
+        all of them. `user`: its name, and several connections of one user are one member. Without it:
         `presence["user"]`, `["id"]`, or presence itself if it is a str. Else the connection's authenticated user, else
         it is a member of its own.
 
@@ -433,7 +434,7 @@ class Hub:
         refused, as long as one lives. Up to 100 000 revocations are kept at a time.
 
         Returns when all processes have been told. `BackendUnavailable`: it is in force in this process, and the others
-        are told once the backend is back. Raises TypeError, ValueError, `UnsupportedBackend`, `HubNotRunning`.
+        learn of it once the backend is back. Raises TypeError, ValueError, `UnsupportedBackend`, `HubNotRunning`.
         """
         who = None if user is None else need_user(user)
         await self._door.revoke(who, *read_revocation(who, session, issued_before, lifetime))
@@ -461,7 +462,7 @@ class Hub:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """FastAPI asks for one where an endpoint of its own annotates a parameter with Hub: say what to do instead."""
+        """FastAPI asks for one where an endpoint of its own annotates a parameter with Hub: name the remedy."""
         from pydantic.errors import PydanticSchemaGenerationError  # not at the top: nobody else needs it
 
         try:
@@ -474,7 +475,7 @@ class Hub:
 
     def _name_process(self) -> None:
         if not self._rooms.rooms:
-            # Two workers forked from one preloaded process must not be one.
+            # Two workers forked from one preloaded process need different names.
             self._rooms.process = _process()
 
     def _name_of(self, websocket: SupportsSink) -> str:
@@ -486,7 +487,8 @@ _greeters: list[Callable[[Hub], None]] = []
 
 
 def greet_hubs(greet: Callable[[Hub], None]) -> None:
-    """Call `greet` with every hub of this process, and with each that is made later: for who watches all of it."""
+    """Call `greet` with every hub of this process, and with each that is made later: for observers of the whole
+    process."""
     _greeters.append(greet)
     for hub in tuple(_hubs):
         greet(hub)

@@ -1,4 +1,4 @@
-"""Entering and leaving a topic: the order of steps that leaves no gap, and what is told on the way.
+"""Entering and leaving a topic: the order of steps that leaves no gap, and the notices on the way.
 
 Everything here runs in the loop of the receiver's sink.
 """
@@ -30,7 +30,7 @@ class Joining:
     """How receivers come and go."""
 
     def __init__(self, rooms: Rooms, access: BackendAccess, pages: Pages, heartbeat: float | None = None) -> None:
-        """`heartbeat`: seconds between heartbeats on connections with events; None: none."""
+        """`heartbeat`: seconds between heartbeats on connections with events. None: none."""
         self._rooms = rooms
         self._access = access
         self._pages = pages
@@ -55,7 +55,7 @@ class Joining:
         sink = receiver.sink
         sink.off_close(membership.died)
         if request.track is not None:
-            # A dead connection may come back; who leaves a living one means it.
+            # A dead connection may come back. Leaving on a live one is final.
             grace = 0.0 if sink.alive else membership.options.presence_grace
             self._access.forget(membership.topic, request.track.ref, grace)
             await self._access.flush_departures_surely(membership.topic)
@@ -115,11 +115,11 @@ class Joining:
             held.drop()
 
     def _settle(self, joiner: _Joiner, page: Page | None) -> None:
-        """Hand over the page, and what came meanwhile."""
+        """Hand over the page, and the messages that came meanwhile."""
         membership, receiver, local = joiner.membership, joiner.receiver, joiner.local
         local.station.drain()
         if receiver.local is None:
-            # Somebody left meanwhile, perhaps before the backend knew of the presence.
+            # The receiver left meanwhile, perhaps before the backend knew of its presence.
             self._disown(joiner)
             return
         if page is not None and joiner.request.since is not None:
@@ -214,7 +214,7 @@ class Joining:
 
     async def _read_members(self, local: LocalTopic, audience: Audience[LocalReceiver]) -> None:
         if self._access.in_process and audience.watching:
-            await self._access.presence_count(local.name)  # who has left by the clock is told of
+            await self._access.presence_count(local.name)  # reports members whose grace has expired
             local.station.drain()
             audience.read()
             return
@@ -253,7 +253,7 @@ class Joining:
 
 @dataclass(slots=True)
 class _Joiner:
-    """Who is on the way into a topic, and what is known so far."""
+    """A receiver on its way into a topic, and its state so far."""
 
     membership: Membership
     receiver: LocalReceiver

@@ -1,8 +1,8 @@
 """When a hub runs: from somebody's `start`, or from its first use, to `stop` or the end of its event loop.
 
-One change at a time, whoever asks for it and from whichever loop: `_Transition` is a start or an end that is under way,
-and all who need its outcome wait for the same one. A start belongs to nobody who waits for it: it runs in a task and in
-a context of its own, and is bounded by the backend's `start_timeout`.
+One change at a time, for all callers and loops: `_Transition` is a start or an end under way, and all who need its
+outcome wait for the same one. A start belongs to none of its waiters: it runs in a task and in a context of its own,
+bounded by the backend's `start_timeout`.
 
 | | `start()` | is used | `stop()` | its loop ends |
 |---|---|---|---|---|
@@ -38,7 +38,7 @@ class _Transition:
         """A start's error. None: look again how things stand."""
 
     async def over(self) -> BaseException | None:
-        """Wait for it, in any loop; who stops waiting does not end it."""
+        """Wait for it, in any loop. A waiter that is cancelled does not end it."""
         return await asyncio.shield(asyncio.wrap_future(self.outcome))
 
     def cancel(self) -> None:
@@ -134,7 +134,7 @@ class Lifecycle:
             await keeper.aclose()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> tuple[_Transition, bool]:
-        """What is under way, else a start in this loop; True when that was begun here."""
+        """The transition under way, else a start in this loop. True when this call began it."""
         start = _Transition(loop)
         change = self._claim(start)
         if change is start:
@@ -182,7 +182,7 @@ class Lifecycle:
                 await self._loop_ends()
 
     async def _loop_ends(self) -> None:
-        """Nobody has stopped the hub. It lets go of what lives in this loop, and starts again where it is needed."""
+        """Nobody has stopped the hub. It releases its resources in this loop, and starts again where it is needed."""
         loop = asyncio.get_running_loop()
         ending = _Transition(loop)
         while (change := self._claim(ending)) is not ending:

@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 
 class JoinRequest(NamedTuple):
-    """What a joiner asked for."""
+    """The arguments of a join."""
 
     since: Position | None
     history: int
     track: Track | None
-    """Its presence; None: it is not among the members."""
+    """Its presence. None: it is not among the members."""
     watch: bool
     """It wants to be told about presence."""
 
@@ -38,7 +38,7 @@ class JoinRequest(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Nothing but what is published from now on."""
+        """Only messages published from now on."""
         return self == PLAIN
 
 
@@ -46,7 +46,7 @@ PLAIN: Final = JoinRequest(None, 0, None, False)
 
 
 class Entrance(Protocol):
-    """How receivers come and go, in the loop of their sink; `joining.Joining` is the one there is."""
+    """How receivers come and go, in the loop of their sink. `joining.Joining` implements it."""
 
     async def enter(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None: ...
     async def leave(self, membership: Membership, receiver: LocalReceiver, request: JoinRequest) -> None: ...
@@ -93,7 +93,7 @@ class Membership(OnlyAsyncWith):
         self.options: TopicOptions = options
         self.topic: str = topic
         self.position: Position | None = None
-        """Where the receiver stands after what it got on joining; None for topics without history."""
+        """The receiver's position after the messages it got on joining. None for topics without history."""
         self.recovered: bool = False
         """`since` was given, and everything published behind it was delivered."""
 

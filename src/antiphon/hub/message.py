@@ -1,4 +1,5 @@
-"""What receivers get: `Message` for code, `Parcel` for sockets, and the JSON events among them. Pure."""
+"""The form of messages for receivers: `Message` for code, `Parcel` for sockets, and the JSON events among them.
+Pure."""
 
 from __future__ import annotations
 
@@ -40,9 +41,9 @@ class MessageKind(Enum):
     """`data` was published."""
     PRESENCE_DIFF = "presence_diff"
     """`data` is a dict with `joins`, `leaves` and `updates`: user to list of infos. Applied one after the other, to
-    nothing at first, they are the members. `counts`: how many connections those have of whom not all are listed."""
+    nothing at first, they are the members. `counts`: the number of connections of members with unlisted ones."""
     RESYNC = "resync"
-    """Messages may have been missed and cannot be had any more: load the state again. `data` is None."""
+    """Messages may have been missed and are no longer available: load the state again. `data` is None."""
     JOINED = "joined"
     """The first event on a socket that joined a topic with `Framing.EVENT`. Code has the membership instead."""
 
@@ -84,7 +85,7 @@ class History(list[Message[D]]):
     def __init__(self, messages: Iterable[Message[D]], position: Position | None, recovered: bool) -> None:
         super().__init__(messages)
         self.position = position
-        """Behind the last of them; None for topics without history."""
+        """Behind the last of them. None for topics without history."""
         self.recovered = recovered
         """`since` was given and everything behind it is (or, with `limit`, starts) here."""
 
@@ -99,21 +100,21 @@ class Parcel(PreparedMessage):
         self.topic: str = topic
         self.kind: MessageKind = kind
         self.raw: bytes = raw
-        """The data in `form`, for `message()`; `payload` may be an event around it."""
+        """The data in `form`, for `message()`. `payload` may be an event around it."""
         self.form: PayloadForm = form
         self.size: int = len(payload) if isinstance(payload, bytes) else max(len(payload), len(raw))
         self.position: Position | None = None
         self.key: str | None = None
-        """For CONFLATE; None is never replaced."""
+        """For CONFLATE. None is never replaced."""
         self.excluded: str = ""
 
     @property
     def cost(self) -> int:
-        """What it counts as a part of a page."""
+        """Its size as a part of a page."""
         return self.size + ENTRY_COST
 
     def message(self, messages: MessageSet[Any] | None = None) -> Message | None:
-        """For code; `messages`: what the topic declares. None for what does not fit that."""
+        """For code. `messages`: the topic's declaration. None for data that does not fit it."""
         if self.kind is MessageKind.RESYNC:
             data = None
         elif messages is None or self.kind is not MessageKind.MESSAGE:
@@ -126,7 +127,7 @@ class Parcel(PreparedMessage):
 
 
 def unwrap(topic: str, entry: Entry, framing: Framing) -> Parcel:
-    """What came out of the backend, ready for all receivers. Raises `BadEnvelope`, UnicodeDecodeError."""
+    """An entry of the backend, ready for all receivers. Raises `BadEnvelope`, UnicodeDecodeError."""
     form, raw, key, excluded = unpack(entry.data)
     payload: str | bytes
     if form is PayloadForm.BINARY:
@@ -143,7 +144,7 @@ def unwrap(topic: str, entry: Entry, framing: Framing) -> Parcel:
 
 
 def to_message(topic: str, entry: Entry, messages: MessageSet[Any] | None = None) -> Message | None:
-    """What came out of the backend, for code. None for what does not fit the declared messages. Raises as `unwrap`."""
+    """An entry of the backend, for code. None for data that does not fit the declared messages. Raises as `unwrap`."""
     form, raw, _, _ = unpack(entry.data)
     data = decode(form, raw) if messages is None else _declared(topic, raw, messages)
     if data is None and messages is not None:
@@ -152,7 +153,7 @@ def to_message(topic: str, entry: Entry, messages: MessageSet[Any] | None = None
 
 
 def _declared(topic: str, raw: bytes, messages: MessageSet[Any]) -> Any:
-    """The message; None for one of another version of the program, or of one that declares nothing."""
+    """The message. None for one of another version of the program, or of one that declares nothing."""
     try:
         return messages.decode(raw)
     except InvalidMessage as error:
@@ -181,7 +182,7 @@ def presence_diff(topic: str, diff: Diff[Listed]) -> Parcel:
 
 
 def _infos_raw(members: Mapping[str, Listed]) -> bytes:
-    """`infos` as JSON. What connections gave is JSON already (benchmarks/crowds.py)."""
+    """`infos` as JSON. The metas of connections are JSON already (benchmarks/crowds.py)."""
     told = [b"%b:[%b]" % (encode_json(user), b",".join(listed.metas)) for user, listed in members.items()]
     return b"{%b}" % b",".join(told)
 

@@ -1,7 +1,7 @@
-"""Pages of history on their way to those who ask: asked for once by all who want the same.
+"""Pages of history on their way to receivers: one request for all that want the same page.
 
 A page goes part by part (`PART_BYTES`), so that none holds a connection, a loop or the backend for long. Knows nothing
-of receivers; joining.py hands over what comes out here. hub/README.md: long pages.
+of receivers: joining.py hands the pages over. hub/README.md: long pages.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PART_BYTES: Final = 256 << 10
 """Of a page at a time: a millisecond of work, and a page of a hundred messages of 2 kB is one part."""
 
 AT_ONCE: Final = 8
-"""Parts that an event loop asks the backend for at a time. The rest of its connections is for what is short."""
+"""Parts that an event loop asks the backend for at a time. The rest of its connections is for short requests."""
 
 ATTEMPTS: Final = 10
-"""To read a history as a whole while what is read last is trimmed by what is published."""
+"""Attempts to read a whole history while new messages trim its end."""
 
 Asking: TypeAlias = Callable[[Position | None, int | None, int | None], Awaitable[Page]]
 """`since`, `limit`, `size`, as in `Backend.history`."""
@@ -119,7 +119,7 @@ class Pages:
 
 
 class _Asked:
-    """What is under way in one event loop."""
+    """The requests under way in one event loop."""
 
     def __init__(self) -> None:
         self.answers: dict[_Key, asyncio.Future[Page]] = {}
@@ -129,7 +129,7 @@ class _Asked:
 
 def _fail(answer: asyncio.Future[Page], error: Exception) -> None:
     answer.set_exception(error)
-    answer.exception()  # who awaits it gets it; perhaps nobody does any more
+    answer.exception()  # an awaiting caller gets it; perhaps none is left
 
 
 async def whole(ask: Asking, since: Position | None, limit: int | None, size: int | None) -> Page:

@@ -1,4 +1,4 @@
-"""Whose turn it is to pass on a page of history. Knows nothing of what is passed on; hub/README.md: long pages."""
+"""Turns for passing on pages of history. Knows nothing of their content. hub/README.md: long pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOM: Final = 64
 """For so much there is room in a turn of the loop: a millisecond or two."""
 
 PART: Final = 16
-"""What a part of a long page counts, at most."""
+"""The weight of a part of a long page, at most."""
 
 HELD: Final = 64
 """Different pages that are kept while they wait. The others are asked for again when their turn comes."""
@@ -35,7 +35,7 @@ class Passage:
 
     def __init__(self) -> None:
         self._free = ROOM
-        self._left = 0  # what is free again when the loop has turned
+        self._left = 0  # the room that is free again after the loop's next turn
         self._waiting: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
         self._held: dict[int, int] = {}  # by the page's identity, how many wait with it
 
@@ -66,7 +66,7 @@ class Passage:
         self._left += weight
 
     def hold(self, page: Page) -> Held:
-        """A page that waits for its turn; `drop` it then."""
+        """A page that waits for its turn. `drop` it then."""
         key = id(page)
         if key not in self._held and len(self._held) >= HELD:
             return Held(self, None)
@@ -98,7 +98,7 @@ class Passage:
 
 
 class Held:
-    """A page that waits, or that was let go because too many others do (`page` is None then)."""
+    """A page that waits, or that was dropped because too many others wait (`page` is None then)."""
 
     __slots__ = ("_passage", "page")
 

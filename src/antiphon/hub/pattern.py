@@ -23,7 +23,7 @@ class TopicPattern:
     """
 
     def __init__(self, text: str) -> None:
-        """Raises RegistrationError for what is no such pattern."""
+        """Raises RegistrationError for an invalid pattern."""
         if not isinstance(text, str):
             raise RegistrationError(f"Topics takes a pattern such as 'room/{{room}}', got {text!r}")
         self.text = text

@@ -1,7 +1,7 @@
-"""Who is in one topic: members by user, each with one meta per connection. Pure: the clock is passed in.
+"""The members of one topic by user, each with one meta per connection. Pure: the clock is passed in.
 
-Knows nothing of topics, processes or how a change is told. Also: how a reader keeps its own replica of the members from
-changes, and what differs between two replicas.
+Knows nothing of topics, processes or the delivery of changes. Also here: a reader's replica of the members, kept from
+changes, and the diff between two replicas.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ V = TypeVar("V")
 
 
 class Listed(NamedTuple):
-    """A member as it is told of. False: it is not there."""
+    """A member as watchers see it. False: the member is absent."""
 
     metas: tuple[bytes, ...]
     """Of its newest `LISTED` connections, oldest first."""
@@ -35,16 +35,16 @@ class _Connection:
     user: str
     meta: bytes
     until: float | None = None
-    """When a lingering connection goes; None while it is there."""
+    """When a lingering connection goes. None while it is there."""
 
 
 class Tracked(NamedTuple):
-    """What `Members.track` did."""
+    """The effect of `Members.track`."""
 
     changed: bool
     """The user's metas differ now."""
     replaced: str | None
-    """The ref whose place was taken; nobody may ask for it again."""
+    """The ref whose place was taken. Nobody may ask for it again."""
 
 
 class Members:
@@ -58,7 +58,7 @@ class Members:
         self._lingering: dict[str, dict[str, None]] = {}
         """By user: those that linger, the first that began to first."""
         self._listed: dict[str, Listed] = {}
-        """What `listed` says of each user: all of them are asked for again and again, and change one by one."""
+        """The results of `listed` by user: readers ask for all of them again and again, and they change one by one."""
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -106,7 +106,7 @@ class Members:
         return Tracked(before != track.meta, replaced)
 
     def untrack(self, ref: str) -> str | None:
-        """Remove a connection at once; returns its user. Unknown refs change nothing."""
+        """Remove a connection at once. Returns its user. Unknown refs change nothing."""
         connection = self._connections.pop(ref, None)
         if connection is None:
             return None
@@ -128,7 +128,7 @@ class Members:
         return True
 
     def expire(self, ref: str, now: float) -> str | None:
-        """Remove a connection whose lingering is over; one that is there or lingers on stays."""
+        """Remove a connection whose lingering is over. One that is there or lingers on stays."""
         connection = self._connections.get(ref)
         if connection is None or connection.until is None or connection.until > now:
             return None
@@ -149,14 +149,14 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Diff(Generic[V]):
-    """What changed between two replicas of the members, by user."""
+    """The changes between two replicas of the members, by user."""
 
     joins: dict[str, V] = field(default_factory=dict)
     """Members that were not there."""
     leaves: dict[str, V] = field(default_factory=dict)
     """Members that are gone, as they were last."""
     updates: dict[str, V] = field(default_factory=dict)
-    """Members still there who are told of otherwise now (one tab more, one less)."""
+    """Members still there with other infos now (one tab more, one less)."""
 
     def __bool__(self) -> bool:
         return bool(self.joins or self.leaves or self.updates)
@@ -168,7 +168,8 @@ class Diff(Generic[V]):
 
 
 class Replica(Generic[V]):
-    """A reader's copy of the members, kept true by changes that carry a member's whole state; a false one: it left."""
+    """A reader's copy of the members, kept true by changes that carry a member's whole state. A false state: it
+    left."""
 
     __slots__ = ("_members", "_version")
 
@@ -185,7 +186,7 @@ class Replica(Generic[V]):
         return self._members
 
     def change(self, version: int, user: str, state: V) -> Diff[V]:
-        """Apply one change; one that the replica contains already is nothing."""
+        """Apply one change. One that the replica contains already is nothing."""
         diff: Diff[V] = Diff()
         if version > self._version:
             self._version = version
@@ -193,7 +194,8 @@ class Replica(Generic[V]):
         return diff
 
     def replace(self, version: int, members: Mapping[str, V]) -> Diff[V]:
-        """Take a fresh roster; what was missed comes as one diff. One older than the replica is nothing."""
+        """Take a fresh roster. The missed changes come as one diff, an empty one for a roster older than the
+        replica."""
         diff: Diff[V] = Diff()
         if version < self._version:
             return diff

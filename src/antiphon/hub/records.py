@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from pydantic_core.core_schema import CoreSchema
 
 LISTED: Final = 8
-"""Connections of one member that are told of, at most: the newest. All of them in each change to each of them would be
-the cube of their number. presence.lua has the same number."""
+"""Connections of one member that watchers see, at most: the newest. Sending all of them in each change to each of them
+would grow with the cube of their number. presence.lua has the same number."""
 ENTRY_COST: Final = 512
-"""What an entry counts besides the bytes of its data where a page is bounded: passing on a short one costs, too."""
+"""An entry's overhead in the size of a page, besides the bytes of its data: passing on a short one costs, too."""
 
 MAX_NOTE_KEY: Final = 300
 """Characters of a note's name, at most: a hundred thousand of them travel together."""
@@ -23,7 +23,7 @@ MAX_EPOCH: Final = 64
 """Characters of an epoch, at most; all of them printable."""
 
 MAX_OFFSET_DIGITS: Final = 18
-"""What fits into 64 bits, with a sign, in every backend."""
+"""An offset fits into 64 bits, with a sign, in every backend."""
 
 
 class Position(NamedTuple):
@@ -70,7 +70,7 @@ class Position(NamedTuple):
 
 
 def _invalid(fault: str) -> ValueError:
-    from .errors import InvalidPosition  # not at the top: the relay process does without what it imports
+    from .errors import InvalidPosition  # not at the top: the relay process does without its imports
 
     return InvalidPosition(f"not a position (offset-epoch): {fault}")
 

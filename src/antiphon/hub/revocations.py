@@ -1,7 +1,7 @@
-"""What stands against tokens: who was revoked, up to which time of issue, in this process and in all.
+"""Revocations: users and sessions with a time of issue, in this process and in all.
 
-A revocation is a note in the backend: its name says whom it is about, its number which tokens: those issued before.
- gate/README.md has the table. Knows no socket: whoever is told closes them.
+A revocation is a note in the backend. Its name is the user and the session, its number a time: tokens issued before it
+are revoked. gate/README.md has the table. Knows no socket: its callback closes them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Revocations:
     """Those this process knows. `covers` in any thread, as often as a connection comes in."""
 
     def __init__(self, access: BackendAccess, close: Tell, flush: Callable[[], None]) -> None:
-        """`close` is called for each that is news, in the thread that learns of it; it waits for nothing.
+        """`close` is called for each that is news, in the thread that learns of it. It waits for nothing.
 
         `flush` behind several of them, where the backend does not call it.
         """
@@ -77,9 +77,9 @@ class Revocations:
         return False
 
     async def add(self, user: str, session: str, before: float, lifetime: float) -> None:
-        """In force here at once, and in all processes when it returns.
+        """Takes effect here at once, and in all processes when it returns.
 
-        Raises `BackendUnavailable`: they are told later; `UnsupportedBackend`: nothing was done.
+        Raises `BackendUnavailable`: the others learn of it later. Raises `UnsupportedBackend`: nothing was done.
         """
         backend = gate_of(self._access.backend, "hub.revoke()")
         note = Note(name_of(user, session), before, lifetime)
@@ -107,13 +107,13 @@ class Revocations:
                 known = self._table.get(key, now)
                 news = known is None or known < before
                 self._table.put(key, before if news or known is None else known, max(self._table.until(key), now + ttl))
-            if news:  # behind the table: who comes in meanwhile is found there, or closed here
+            if news:  # after the table: a connection that arrives meanwhile is found there, or closed here
                 self._close(user, session, before)
 
     # All processes
 
     async def _learn(self) -> None:
-        """The backend is there, perhaps again: take what was missed; give what it does not have, a little later.
+        """The backend is there, perhaps again: read the missed notes, and a little later write those that it lacks.
 
         Raises `BackendUnavailable`.
         """

@@ -1,7 +1,7 @@
-"""The topics in use in this process, and the backend's view of the hub: what comes in goes to the stations concerned.
+"""The topics in use in this process, and the backend's view of the hub: incoming entries go to the stations concerned.
 
 Knows which loops have receivers of a topic, not who they are. Nothing here waits. The lock guards the two dictionaries
-against event loops in other threads; `deliver` works without it, on tuples that are replaced as a whole.
+against event loops in other threads. `deliver` works without it, on tuples that are replaced as a whole.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Room:
         self.last: Position | None = None
         """Of the newest entry passed on, or where the subscription started."""
         self.promised: Position | None = None
-        """Where the newest subscription started: what is behind it will come. What is before it may, or may not."""
+        """The start of the newest subscription: every later entry will come. Earlier entries may or may not."""
         self.held: deque[Entry] | None = None
-        """Entries that wait until what was missed before them is there; when they are too many, that is a gap."""
+        """Entries that wait for the missed ones before them. Too many of them are treated as a gap."""
 
     @property
     def position(self) -> Position | None:
-        """Where one who enters now stands: everything behind it will come."""
+        """The position of a receiver that enters now: every later entry will come."""
         return self.last if self.settled else self.promised
 
     @property
@@ -65,7 +65,7 @@ class Room:
         return self.promised is None or self.reached(self.promised)
 
     def promise(self, position: Position) -> Position:
-        """A subscription was confirmed, with this place; an older answer may come last. Returns the newest place."""
+        """A subscription was confirmed, with this place. An older answer may come last. Returns the newest place."""
         if self.last is None:
             self.last = position
         if self.promised is None or self.promised.epoch != position.epoch or self.promised < position:
@@ -78,7 +78,7 @@ class Room:
 
 
 class Rooms:
-    """All rooms of a process; the `Listener` of its backend."""
+    """All rooms of a process. The `Listener` of its backend."""
 
     def __init__(self, process: str) -> None:
         self.process = process
@@ -87,8 +87,8 @@ class Rooms:
         self.generation: int = 0
         """Grows with every loss of the backend."""
         self.commands: dict[bytes, Callable[[bytes], None]] = {}
-        """What control messages with another first byte than that of a JSON object lead to. May raise what says that
-        they are none: ValueError, KeyError, TypeError, struct.error."""
+        """Handlers of control messages, by a first byte that begins no JSON object. For an invalid message they raise
+        ValueError, KeyError, TypeError or struct.error."""
         self.on_restored: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self.on_forgotten: Callable[[], None] = lambda: None
@@ -112,7 +112,7 @@ class Rooms:
             try:
                 self._observer(event)
             except Exception:
-                # It must not raise. What it was told of has happened all the same.
+                # An observer must not raise. The event has happened regardless.
                 logger.exception("the hub's observer failed")
 
     # Receivers come and go: in the thread of their loop
@@ -140,7 +140,7 @@ class Rooms:
         return station
 
     def let_in(self, guest: Guest) -> None:
-        """From now on the connection is known by its user, in topics or not. In place of what was known of it."""
+        """From now on the connection is known by its user, in topics or not. It replaces the guest known before."""
         with self._lock:
             station = self._station(guest.sink.loop)
             known = station.guests.with_sink(guest.sink)
@@ -189,7 +189,7 @@ class Rooms:
                     if not room.stations:
                         del self.rooms[topic]
 
-    # What the backend tells
+    # Calls from the backend
 
     def deliver(self, topic: str, entry: Entry) -> None:
         room = self.rooms.get(topic)
@@ -204,7 +204,7 @@ class Rooms:
         self.pass_on(room, entry)
 
     def pass_on(self, room: Room, entry: Entry) -> None:
-        """To all stations of the room, whatever state it is in. Another epoch than before is a gap, however it came."""
+        """To all stations of the room, in any state of it. A change of the epoch is a gap, whatever its cause."""
         if entry.position is not None:
             if room.last is not None and room.last.epoch != entry.position.epoch:
                 self.spread(room, resync(room.topic))
@@ -260,14 +260,14 @@ class Rooms:
         self.on_lost()
 
     def begin_anew(self) -> None:
-        """The backend has forgotten all histories, and starts again empty; receivers that stay will hear what comes."""
+        """The backend has lost all histories, and starts again empty. Receivers that stay will get the new messages."""
         for room in tuple(self.rooms.values()):
             room.opened, room.last, room.promised = False, None, None
 
     def restored(self) -> None:
         for room in tuple(self.rooms.values()):
             if room.held is not None:
-                room.held.clear()  # of attempts that failed: what came in between did not
+                room.held.clear()  # of failed attempts: the entries in between never came
             elif room.opened:
                 self.spread(room, resync(room.topic))
         self.flush()

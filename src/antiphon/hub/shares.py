@@ -45,7 +45,7 @@ class Share:
 
 
 class Shares:
-    """All of one process. `claim` in the loop of the connection; nothing here is per connection but its `Share`."""
+    """All of one process. `claim` in the loop of the connection. Nothing here is per connection but its `Share`."""
 
     def __init__(self, access: BackendAccess, process: Callable[[], str]) -> None:
         """`process` names this one, as no other is ever named."""
@@ -56,7 +56,7 @@ class Shares:
         """By the limit's name, the oldest first."""
         self._refs: dict[str, Share] = {}
         self._untold: dict[str, tuple[str, bool]] = {}
-        """By ref: the limit's name, and whether the share is held; what the backend has yet to be told."""
+        """Changes that the backend does not know yet, by ref: the limit's name, and whether the share is held."""
         self._turn = 0
         """How often all were claimed anew."""
         self._telling = Telling(access, "shares", lambda: self._untold, self._tell_some)
@@ -67,7 +67,7 @@ class Shares:
         return len(self._refs)
 
     async def claim(self, key: str, limit: int, sink: Sink, *, evict: bool, alone: bool) -> Claimed:
-        """A share for the connection, until it ends; `evict`: at the expense of the oldest, which are closed.
+        """A share for the connection, until it ends. `evict`: at the expense of the oldest, which are closed.
 
         `alone`: while the backend is away, the limit is one of this process. Else that raises `BackendUnavailable`.
         Raises `UnsupportedBackend`.
@@ -98,11 +98,14 @@ class Shares:
                     share.sink.loop.call_soon_threadsafe(share.sink.disconnect, WS_1008_POLICY_VIOLATION, REPLACED)
 
     def _claim_here(self, share: Share, limit: int, evict: bool) -> Claimed:
-        held = self._held.get(share.key, {})
-        over = len(held) + 1 - limit
-        if over <= 0:
-            return Claimed(True)
-        return Claimed(True, 0.0, tuple(itertools.islice(held, over))) if evict else Claimed(False)
+        with self._lock:  # one step, for connections of other loops claim and end here too
+            held = self._held.setdefault(share.key, {})
+            over = len(held) + 1 - limit
+            if over > 0 and not evict:
+                return Claimed(False)
+            evicted = tuple(itertools.islice(held, max(over, 0)))
+            held[share.ref] = self._refs[share.ref] = share
+        return Claimed(True, 0.0, evicted)
 
     def _hold(self, share: Share, *, known: bool) -> None:
         """`known`: the backend has it, under the name that this process has there now."""
@@ -134,11 +137,11 @@ class Shares:
             # They hold no share any more. Those of a process that is cut off with us are claimed again by it.
             logger.info("connections that were replaced may stay: %s", shown(error))
 
-    # The backend is told
+    # Reports to the backend
 
     def _tell(self, share: Share, *, held: bool) -> None:
         if not self._access.connected:
-            # The lease lets go of what has ended; what is held is claimed anew when the backend is back.
+            # The lease releases ended shares. Held ones are claimed anew when the backend is back.
             self._untold.pop(share.ref, None)
             return
         self._untold[share.ref] = share.key, held
@@ -166,7 +169,7 @@ class Shares:
         return None
 
     async def _claim_anew(self) -> None:
-        """The backend has let go of all shares, or may have: they are there. Raises `BackendUnavailable`."""
+        """The backend has released all shares, or may have: claim them again. Raises `BackendUnavailable`."""
         if not self._refs:
             return
         self._turn += 1

@@ -22,9 +22,9 @@ _Place: TypeAlias = tuple[str, Position]
 
 
 class Shelf:
-    """Parcels by their place: who replays what somebody else has just been given gets the same ones.
+    """Parcels by their place: receivers that replay the same entries about the same time share them.
 
-    Two generations, so that forgetting costs nothing: what is wanted moves to the young one, and the old one goes as a
+    Two generations, so that eviction costs nothing: a parcel in use moves to the young one, and the old one goes as a
     whole. Behind a lock, because event loops in several threads may share it.
     """
 
@@ -51,7 +51,7 @@ class Shelf:
         return [parcel for parcel in found if parcel is not None]
 
     def run(self, topic: str, behind: Position, most: int, size: int) -> list[Parcel | None]:
-        """What is here of the entries behind a position, up to the first that is not; about `size` bytes."""
+        """The entries behind a position that are on the shelf, up to the first missing one; about `size` bytes."""
         found: list[Parcel | None] = []
         with self._lock:
             for offset in range(behind.offset + 1, behind.offset + 1 + most):

@@ -1,6 +1,6 @@
-"""The state of all topics of one place: what `memory` keeps in its process and the relay process keeps for its workers.
+"""The state of all topics of one place: kept by `memory` in its process, and by the relay process for its workers.
 
-Pure: no I/O, no lock, the clock passed in. Tells nobody anything: it returns what has to be told.
+Pure: no I/O, no lock, the clock passed in. It notifies nobody: it returns the changes to send.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Saved(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All histories of a store, and its notes. Presence and shares are not in it: who was there has to come back first.
-    Nor is what is to be taken once: it lives for seconds."""
+    """All histories of a store, and its notes. Presence and shares are not in it: members have to come back first. Nor
+    are vouchers: they live for seconds."""
 
     epoch: str
     forgotten: int
@@ -108,7 +108,7 @@ class Store:
     # History
 
     def publish(self, topic: str, data: bytes, keep: Keep | None, now: float) -> Entry:
-        """The entry to deliver; with `keep` it is in the history now."""
+        """The entry to deliver. With `keep` it is in the history now."""
         if self._ring_deadlines and self._ring_deadlines[0][0] <= now:
             self._forget_histories(now, SWEEP_BATCH)
         if keep is None:
@@ -225,7 +225,7 @@ class Store:
 
     @property
     def deadline(self) -> float | None:
-        """When `sweep` will next have something to do; None: nothing is waiting."""
+        """When `sweep` will next have something to do. None: nothing is waiting."""
         deadlines = list(self._leases.values())
         if self._ring_deadlines:
             deadlines.append(self._ring_deadlines[0][0])
@@ -235,7 +235,7 @@ class Store:
         return min(deadlines, default=None)
 
     def sweep(self, now: float) -> list[tuple[str, Change]]:
-        """Let go of what is over: lingering connections, processes without a lease, expired histories."""
+        """Drop expired state: lingering connections, processes without a lease, histories."""
         self._forget_histories(now, len(self._ring_deadlines))
         self._vouchers.sweep(now)
         self._notes.sweep(now)

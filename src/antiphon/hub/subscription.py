@@ -63,7 +63,7 @@ class QueueSink:
             self._closed.remove(callback)
 
     async def get(self) -> Parcel | None:
-        """The next one; None when it was ended and everything taken before is out. One caller at a time.
+        """The next one. None when it was ended and everything taken before is out. One caller at a time.
 
         Raises `SlowSubscriber` instead of None when it was ended for falling behind.
         """

@@ -31,18 +31,19 @@ class Upkeep(Protocol):
         """The backend is there."""
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """Do it beside the running calls; it is cancelled with the hub."""
+        """Do it beside the running calls. It is cancelled with the hub."""
 
 
 class Telling:
-    """Of one thing; one task at most, which ends when nothing is untold."""
+    """Of one thing. One task at most, which ends when nothing is untold."""
 
     __slots__ = ("_task", "_tell", "_untold", "_upkeep", "_what")
 
     def __init__(
         self, upkeep: Upkeep, what: str, untold: Callable[[], Any], tell: Callable[[], Awaitable[None]]
     ) -> None:
-        """`what` is for the log. `tell` takes what it tells out of what `untold` gives. Raises `BackendUnavailable`."""
+        """`what` is for the log. `tell` removes the changes that it sends from the result of `untold`. It raises
+        `BackendUnavailable`."""
         self._upkeep = upkeep
         self._what = what
         self._untold = untold

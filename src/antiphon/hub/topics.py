@@ -1,4 +1,4 @@
-"""What a topic may be called, and which options it has. Pure; knows no connection and no backend."""
+"""The names and options of topics. Pure: knows no connection and no backend."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .pattern import TopicPattern
 from .records import Keep
 
 MAX_SECONDS: Final = 10 * 366 * 86400.0
-"""Longest time an option takes: ten years. What is longer is a mistake, and too much for some clock below."""
+"""Longest time an option takes: ten years. A longer one is a mistake, and too much for some clock below."""
 
 MAX_TOPIC_BYTES: Final = 255
-"""In UTF-8. A name travels with every message; what needs more is data."""
+"""In UTF-8. A name travels with every message: longer content is data."""
 
 _BRACES: Final = re.compile(r"\{\w*\}")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -54,7 +54,7 @@ def check_number(name: str, value: object, kind: type[int | float]) -> float:
 
 
 def check_member(name: str, value: object, kind: type[Enum]) -> None:
-    """Raise TypeError for what is no member of the enum."""
+    """Raise TypeError for a value that is no member of the enum."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected one of {', '.join(map(str, kind))}; got {value!r}")
 
@@ -144,7 +144,7 @@ DEFAULT_OPTIONS: Final = TopicOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedOptions(TopicOptions):
-    """The options of a typed topic, which say what it carries."""
+    """The options of a typed topic, with its messages."""
 
     messages: MessageSet[Any]  # type: ignore[misc]  # of each one, where others have none at all
 
@@ -220,7 +220,7 @@ class TopicTable:
 
 
 def _sorted_out(given: Any) -> tuple[tuple[DeclaredTopics, ...], dict[str, TopicOptions]]:
-    """What `Hub(topics=)` was given: a dict, or a list of typed topics and dicts."""
+    """The argument of `Hub(topics=)`: a dict, or a list of typed topics and dicts."""
     if isinstance(given, Mapping):
         return (), dict(given)
     if isinstance(given, str | DeclaredTopics) or not isinstance(given, Iterable):

@@ -1,7 +1,7 @@
-"""Typed topics: `Topics`, which declares a pattern and what its topics carry, and `Topic`, one of them.
+"""Typed topics: `Topics`, which declares a pattern and the messages of its topics, and `Topic`, one of them.
 
-Whatever goes in and out passes through the hub, which knows the declaration as options of the topic. Knows nothing of
-dependencies: what they see is a callable with a signature.
+All messages pass through the hub, which knows the declaration as options of the topic. Knows nothing of dependencies:
+they see a callable with a signature.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 
 _EVENTS: Final = frozenset({"presence_diff", "resync"})
-"""What else comes on a socket that joined a topic with `Framing.RAW`, where messages stand beside it."""
+"""The events on a socket that joined a topic with `Framing.RAW`, where they stand beside the messages."""
 
 
 class TopicKeywords(TypedDict, total=False):
@@ -78,11 +78,11 @@ class Topics(DeclaredTopics, Generic[M]):
         self.messages: MessageSet[M] = MessageSet(messages, where, reserved)
         super().__init__(name, TypedOptions(messages=self.messages, **options))
         self.__signature__: inspect.Signature = _signature(name)
-        """What dependency injection gives it: its placeholders, as text, and the hub."""
+        """The arguments from dependency injection: its placeholders, as text, and the hub."""
         self._hubs: list[weakref.ref[Hub]] = []
 
     def __call__(self, *, hub: Hub | None = None, **values: object) -> Topic[M]:
-        """The topic with these values in its placeholders; `hub`: where there are several that declare it, else the one
+        """The topic with these values in its placeholders. `hub`: where there are several that declare it, else the one
         that was made last.
 
         Raises `InvalidTopic` for a value that is empty or holds a `/`, TypeError for too few or too many, HubError when
@@ -113,7 +113,7 @@ class Topics(DeclaredTopics, Generic[M]):
 
 
 _Text = Annotated[str, BeforeValidator(str)]
-"""Also of what the converter of a path made of it, as in `/rooms/{room:int}`."""
+"""Also from a value that a path converter made, as in `/rooms/{room:int}`."""
 
 
 class Topic(Generic[M]):

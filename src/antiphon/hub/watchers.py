@@ -1,6 +1,6 @@
 """The receivers in one event loop that watch a topic's members: their knowledge, and the effect of a change on it.
 
-Pure. Knows neither sinks nor backlogs; `audience.Audience` asks for the diffs and their receivers.
+Pure. Knows neither sinks nor backlogs. `audience.Audience` asks for the diffs and their receivers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Notice:
     """The news for watchers that know everything told before."""
 
     def __init__(self, diff: Diff[Listed], before: Mapping[str, Listed | None], members: Mapping[str, Listed]) -> None:
-        """`before`: how the members in `diff` were; None: not there. `members`: all of them, as they are now."""
+        """`before`: how the members in `diff` were. None: not there. `members`: all of them, as they are now."""
         self.diff = diff
         self._before = before
         self._members = members
@@ -69,9 +69,9 @@ class Watchers(Generic[R]):
         self._serial = 0
         """Grows with every change of the replica."""
         self._before: dict[str, Listed | None] = {}
-        """The members that have changed since watchers were told last, as they were then; None: not there."""
+        """The members that have changed since the last diff, as they were then. None: not there."""
         self._now: Known | None = None
-        """The replica, for newcomers; None: to be made again."""
+        """The replica, for newcomers. None: to be made again."""
         self._here: dict[R, None] = {}
         self._known: dict[R, Known] = {}
         """Watchers whose knowledge is not the last told: they came later, or have more to take first."""
@@ -132,7 +132,7 @@ class Watchers(Generic[R]):
         return True
 
     def tell(self) -> Notice | None:
-        """All changes since they were told last. For each receiver that is `here`, call `due` or `fall_behind`."""
+        """All changes since the last diff. For each receiver that is `here`, call `due` or `fall_behind`."""
         if self._replica is None or not self._before:
             return None
         before, self._before = self._before, {}
@@ -154,12 +154,12 @@ class Watchers(Generic[R]):
         return (receiver for receiver in tuple(concerned) if receiver in self._here)
 
     def due(self, receiver: R, notice: Notice) -> Diff[Listed]:
-        """The changes unknown to this watcher, which is told now. There may be none."""
+        """The changes unknown to this watcher, which gets them now. There may be none."""
         known = self._known.pop(receiver, None)
         return notice.diff if known is None else self._missed(known)
 
     def fall_behind(self, receiver: R, notice: Notice) -> None:
-        """This watcher is not told now: it gets the difference when it has caught up."""
+        """This watcher gets no diff now, and the difference when it has caught up."""
         if receiver not in self._known:
             self._known[receiver] = notice.known
 

@@ -18,11 +18,11 @@ from .environment import ENVIRONMENT
 logger: Final = logging.getLogger("antiphon.hub")
 
 _warned: set[int] = set()
-"""The process that was warned; a forked one is another."""
+"""The process that was warned. A forked one is another."""
 
 
 def warn_of_others(url: str) -> None:
-    """Once per process: what a hub in one process, at this URL, misses here, and what to do."""
+    """Warn once per process that a hub in one process, at this URL, misses other workers, with the remedy."""
     if os.getpid() in _warned:
         return
     if os.environ.get(ENVIRONMENT):
@@ -45,7 +45,8 @@ def _workers() -> int:
 
 
 def _of_multiprocessing() -> int:
-    """uvicorn and hypercorn start each worker as a process that is given their configuration. A reloader is none."""
+    """uvicorn and hypercorn start each worker as a process with their configuration. A reloader's process does not
+    count."""
     if multiprocessing.parent_process() is None:
         return 1
     config = getattr(multiprocessing.current_process(), "_kwargs", {}).get("config")
@@ -55,7 +56,7 @@ def _of_multiprocessing() -> int:
 
 
 def _of_gunicorn() -> int:
-    """gunicorn forks: below what a worker runs stands the arbiter that forked it, and knows how many it wants."""
+    """gunicorn forks: below a worker's frames stands the arbiter that forked it, which knows the number of workers."""
     if "gunicorn.arbiter" not in sys.modules:
         return 1
     frame: Any = sys._current_frames().get(threading.main_thread().ident or 0)
