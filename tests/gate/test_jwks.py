@@ -145,7 +145,7 @@ async def test_an_issuer_that_is_away_is_asked_again_after_the_cooldown(keys: Is
     assert await status(scheme, token()) == 200
 
 
-# ---------------------------------------------------------------- what issuers answer
+# ---------------------------------------------------------------- answers of issuers
 
 
 async def drip_head(writer: asyncio.StreamWriter) -> None:
@@ -420,7 +420,10 @@ async def test_keys_may_be_fetched_by_a_function(form: str) -> None:
     ("result", "says"),
     [
         (RuntimeError("proxy\nis away"), r"fetch\(\) raised RuntimeError: proxy\\nis away"),
+        (TimeoutError("a second"), r"fetch\(\) raised TimeoutError: a second"),
         (b" " * 300_000, r"more than 262144 bytes"),
+        (bytearray(300_000), r"more than 262144 bytes"),
+        ("\u2003" * 100_000, r"more than 262144 bytes"),
         (None, "no JSON"),
         (5, "no JSON"),
         ({"keys": None}, "no JWKS"),

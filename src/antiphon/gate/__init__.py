@@ -1,4 +1,4 @@
-"""The gate: who may come in, for how long, and how much. README.md has the design."""
+"""The gate: admission, its lifetime, and rates. README.md has the design."""
 
 from typing import TYPE_CHECKING
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The native twin of `spending.py`, which says what each name promises (benchmarks/rates.py)."""
+"""The native twin of `spending.py`, which documents each name (benchmarks/rates.py)."""
 
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE

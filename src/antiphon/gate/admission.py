@@ -25,7 +25,7 @@ from .refusals import note_refusal
 logger: Final = logging.getLogger("antiphon")
 
 Verify: TypeAlias = Callable[[str], Awaitable[Identity]]
-"""From a token to who it is for. Raises HTTPException 401 for one that is not good, 503 where that cannot be known."""
+"""From a token to its identity. Raises HTTPException 401 for a bad token, 503 where that cannot be known."""
 
 VERIFY_KEY: Final = "antiphon.verify"
 """Key in the scope: the `Verify` that knows new tokens for the identity of this connection."""
@@ -34,7 +34,8 @@ ANOTHER_USER: Final = "another user"
 
 
 WHEN_ADMITTED_KEY: Final = "antiphon.when_admitted"
-"""Key in the scope: what waits for the connection's identity. Each is called with both, once, and may refuse it."""
+"""Key in the scope: callables that wait for the connection's identity. Each is called with both, once, and may refuse
+it."""
 
 
 async def admit(connection: HTTPConnection, identity: Identity, verify: Verify | None = None) -> Identity:

@@ -1,4 +1,4 @@
-"""Whose bucket it is: `Per`, and a common bucket as one connection spends from it."""
+"""The choice of a bucket: `Per`, and a common bucket as one connection spends from it."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ ALLOWED: Final = frozenset([*WHO, Per.TOPIC, *(who | Per.TOPIC for who in WHO)])
 
 
 class Allowance(Purse):
-    """What one connection may spend of a rate: of a bucket of its own.
+    """One connection's share of a rate, from a bucket of its own.
 
-    `Spending` does what `take` does, for all of a connection at once.
+    `Spending` does the work of `take` for all allowances of a connection at once.
     """
 
     __slots__ = ("buckets", "measure")
@@ -61,7 +61,7 @@ class Allowance(Purse):
         self.buckets: Final = buckets
 
     def find(self, now: float) -> Bucket | None:
-        """The bucket; None where nobody can tell whose it is, who is not limited."""
+        """The bucket. None where its owner is unknown, and so not limited."""
         return self.bucket
 
     def _keep(self, bucket: Bucket, turn: int) -> None:
@@ -74,7 +74,7 @@ class Allowance(Purse):
         return 0.0 if bucket is None else self.measure.after(bucket.due, now, cost) - now - self.depth
 
     def spend(self, now: float, cost: float) -> None:
-        """Take the tokens, also those that are still to come: whoever is next waits behind."""
+        """Take the tokens, also those that are still to come: the next caller waits behind."""
         bucket = self.find(now)
         if bucket is not None:
             bucket.due = self.measure.after(bucket.due, now, cost)
@@ -115,7 +115,7 @@ class CommonAllowance(Allowance):
         return self.bucket
 
     def _find_key(self) -> Hashable:
-        """Whose bucket it is; None where nobody can tell."""
+        """The owner of the bucket. None where it is unknown."""
         per, scope = self._per, self._scope
         who: Hashable = ""
         certain = True
@@ -136,7 +136,7 @@ class CommonAllowance(Allowance):
 
 
 def address_of(scope: Scope) -> Hashable:
-    """The client's network; None where the server does not know, which is told once."""
+    """The client's network. None where the server does not know it, which is logged once."""
     client = scope.get("client")
     if client and client[0]:
         return network_of(client[0])

@@ -25,10 +25,10 @@ from .scopes import check_scopes
 from .sources import COOKIE, FIRST_KEY, FIRST_MESSAGE, HEADER, LONGEST_TOKEN, QUERY, SUBPROTOCOL, TokenSource
 
 Verifier: TypeAlias = Callable[[str], Awaitable[Identity | None] | Identity | None]
-"""From a token to who it is for, sync (run in the thread pool) or async. None, or `InvalidToken`: it is not good."""
+"""From a token to its identity, sync (run in the thread pool) or async. None, or `InvalidToken`: a bad token."""
 
 FOUND_KEY: Final = "antiphon.found"
-"""Key in the scope: what each scheme has found for this connection, so that it looks once."""
+"""Key in the scope: the result of each scheme for this connection, so that it looks once."""
 
 VISIBLE: Final = bytes(range(0x21, 0x7F))
 """Of ASCII: deleting them all takes half the time of asking whether others are there (benchmarks/jwt_micro.py)."""
@@ -84,7 +84,7 @@ class WebSocketBearer(HTTPBearer):
             raise ValueError(f"{type(self).__name__}(longest): expected a number of characters, got {longest!r}")
         self.longest: int = longest
         self.verify: Verify | None = None
-        """From a token to its identity: what the connection is renewed by."""
+        """From a token to its identity, for renewals of the connection."""
         if verify is not None:
             self.verify = self._verifying(verify)
             self.is_identifying = True
@@ -103,7 +103,7 @@ class WebSocketBearer(HTTPBearer):
     async def __call__(  # type: ignore[override]  # it gives something else than its base
         self, connection: HTTPConnection, scopes: SecurityScopes | None = None
     ) -> Identity | str | None:
-        """The identity or, without `verify`, the token; None for no token with `auto_error=False`."""
+        """The identity or, without `verify`, the token. None for no token with `auto_error=False`."""
         try:
             found = await self._found(connection)
             if found is None:
@@ -120,7 +120,7 @@ class WebSocketBearer(HTTPBearer):
         return found
 
     async def admit(self, connection: HTTPConnection, identity: Identity) -> Identity:
-        """Let somebody in whom a test's override has found out. As `admit` of the gate does."""
+        """Admit an identity that a test's override has found. As `admit` of the gate does."""
         return await admit(connection, identity, self.verify)
 
     def make_not_authenticated_error(self) -> HTTPException:
@@ -128,7 +128,7 @@ class WebSocketBearer(HTTPBearer):
         return MissingToken(f"no token: one is expected {_places(self.sources)}")
 
     async def _found(self, connection: HTTPConnection) -> Identity | str | None:
-        """What the connection's token is good for; looked for once, however many dependencies ask."""
+        """The result for the connection's token, looked up once for all dependencies."""
         kept: dict[WebSocketBearer, Identity | str | None] = connection.scope.setdefault(FOUND_KEY, _Kept())
         if self not in kept:
             token = await self._token(connection)
@@ -146,7 +146,7 @@ class WebSocketBearer(HTTPBearer):
         return None
 
     def _check_shape(self, token: str) -> None:
-        """Raises `InvalidToken` for what nobody need look at any closer."""
+        """Raises `InvalidToken` for a token that needs no closer look."""
         if len(token) > self.longest:
             raise InvalidToken(f"the token has {len(token)} characters, and {self.longest} are the most")
         if not (token and token.isascii()) or token.encode().translate(None, VISIBLE):

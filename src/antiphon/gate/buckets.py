@@ -1,7 +1,7 @@
 """Token buckets: pure arithmetic, the time is passed in (seconds of a clock that never goes back).
 
 A bucket is one number, the time at which it will be full again (the "theoretical arrival time" of ITU-T I.371's generic
-cell rate algorithm): what is not touched costs nothing, and one that is full need not be kept.
+cell rate algorithm). An untouched bucket costs nothing, and a full one need not be kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOLERANCE: Final = 1e-7
 
 
 class Measure:
-    """How large a bucket is and how quickly it fills; the arithmetic for all buckets of one rate."""
+    """How large a bucket is and how quickly it fills. The arithmetic for all buckets of one rate."""
 
     __slots__ = ("depth", "longest", "step")
 
@@ -41,11 +41,11 @@ class Buckets(Table):
     """Of users, addresses or topics: those that are not full, at most `most`.
 
     Kept in two generations. A bucket that is looked up goes into the young one. When a bucket has had time to fill
-    since the generations changed, or the young one has half of `most`, the old one is forgotten and the young one is
-    old: the work of that is spread by nobody and needs no timer. A bucket that is forgotten too early is a full one.
+    since the generations changed, or the young one has half of `most`, the old one is dropped and the young one becomes
+    the old one. That takes no timer and no work in parts. A bucket that is dropped too early counts as full.
 
-    Who looks up a bucket may keep it while `turn`, how often the generations have changed, is what it was. Then it may
-    be in no generation any more.
+    A caller may keep a bucket until `turn`, the number of changes of generations, goes up. Then it may be in no
+    generation any more.
     """
 
     __slots__ = ("_began", "_half", "_old", "_young", "measure")
@@ -75,4 +75,4 @@ class Buckets(Table):
 
 
 ALONE: Final = Buckets(Measure(1, 1, 1, 0), 2)
-"""The table that stands for none, and whose turn never changes."""
+"""A placeholder for no table, whose turn never changes."""

@@ -1,6 +1,6 @@
-"""What somebody without good credentials is told, and what the log says of it.
+"""The answer to a client without good credentials, and its line in the log.
 
-The peer learns that its token is not good, and never more. The log names the reason, and never the token. Before accept
+The peer learns only that its token is bad. The log names the reason, and never the token. Before accept
 that is an HTTP response with a challenge (RFC 6750 §3), after it a Close with the code that IANA registers for it.
 """
 
@@ -39,14 +39,14 @@ CLOSE_CODES: Final = {
     HTTP_403_FORBIDDEN: WS_3003_FORBIDDEN,
     HTTP_503_SERVICE_UNAVAILABLE: WS_1013_TRY_AGAIN_LATER,
 }
-"""What stands for a status after accept; others are left to the close matrix."""
+"""The close codes for a status after accept. Other statuses are left to the close matrix."""
 
 
 class InvalidToken(HTTPException):
     """A token that is not good: 401 with `WWW-Authenticate: Bearer error="invalid_token"` (RFC 6750 §3.1).
 
     A `verify` function raises it. After accept it closes with 3000. `note` is for the log alone: one short line on the
-    token's fault, without the token. The peer is told `detail`. `reason` is the label under which it is counted
+    token's fault, without the token. The peer gets `detail`. `reason` is the label under which it is counted
     (`AccessRefused`).
 
         async def verify(token: str) -> Identity:
@@ -96,7 +96,7 @@ class CannotVerify(HTTPException):
 
 
 def refusal(connection: HTTPConnection, error: StarletteHTTPException) -> Exception:
-    """What to raise for `error` on this connection: itself, or the Close that stands for it once it is accepted.
+    """The exception for `error` on this connection: itself, or the Close that stands for it once it is accepted.
 
     Tells observers. Logs the reason where routing does not: it tells of refused handshakes only.
     """

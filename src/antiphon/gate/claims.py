@@ -1,8 +1,8 @@
-"""From a signed token to the identity it is for. PyJWT verifies; here is what is asked of it, and said of a no.
+"""From a signed token to its identity. PyJWT verifies. Here are the demands on it, and the words for its errors.
 
-Verification runs in the event loop, once for a connection: most algorithms take what the way to a thread and back does,
-the slowest curve a millisecond (benchmarks/jwt_micro.py), and threads that anybody can fill would be one more queue to
-bound. Needs PyJWT (the extra `jwt`).
+Verification runs in the event loop, once for a connection. Most algorithms take no longer than the way to a thread and
+back, and the slowest curve takes a millisecond (benchmarks/jwt_micro.py). Threads that anybody can fill would be one
+more queue to bound. Needs PyJWT (the extra `jwt`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .challenge import InvalidToken
 from .keys import SignatureHeader, VerifyingKey
 
 USUAL: Final = 256
-"""Characters of what is remembered: a header (an algorithm and the name of a key), the scopes of a signed token."""
+"""Characters of a remembered text: a header (an algorithm and the name of a key), the scopes of a signed token."""
 
 NO_SCOPES: Final[frozenset[str]] = frozenset()
 LATEST: Final = 10**11
@@ -36,7 +36,7 @@ LATEST: Final = 10**11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a token has to say."""
+    """The demands on a token."""
 
     algorithms: tuple[str, ...]
     audience: tuple[str, ...] | None
@@ -48,7 +48,8 @@ class Expected:
 
 
 def header_reader(algorithms: tuple[str, ...]) -> Callable[[str], SignatureHeader]:
-    """What reads the header of a token (RFC 7515 §4). It raises `InvalidToken`; also for an algorithm other than these.
+    """A reader for the header of a token (RFC 7515 §4). It raises `InvalidToken`, also for an algorithm other than
+    these.
 
     Those of one issuer are alike, and remembered (benchmarks/jwt_micro.py).
     """
@@ -89,7 +90,7 @@ class ClaimsReader:
     def __init__(self, expected: Expected) -> None:
         self._expected: Final = expected
         self._required: Final = [*dict.fromkeys([*expected.required, expected.user_claim])]
-        # What a subject and a session may be is said below; PyJWT's versions differ over it.
+        # The rules for a subject and a session are below: PyJWT's versions differ over them.
         verifier = jwt.PyJWT({"require": self._required, "verify_sub": False, "verify_jti": False})
         self._decode: Final = verifier.decode_complete
 
@@ -151,7 +152,7 @@ class ClaimsReader:
         )
 
     def _said_of(self, error: jwt.PyJWTError) -> str:
-        """Which claim it is, and why, in words of ours: PyJWT's may come with what the peer has written."""
+        """The claim and the reason, in words of ours: PyJWT's may contain the peer's input."""
         match error:
             case jwt.ExpiredSignatureError():
                 return "exp: the token has expired; log in again, or refresh it in time"
@@ -181,7 +182,7 @@ def _of_name(kid: str | None) -> str:
 
 def _user(user: object, name: str) -> str:
     if isinstance(user, int) and not isinstance(user, bool):
-        return str(user)  # what databases count, and many issuers write as it is
+        return str(user)  # a database's number, which many issuers write as it is
     if not isinstance(user, str) or not user:
         raise InvalidToken(f"{name}: expected a str that is not empty")
     try:
@@ -192,7 +193,7 @@ def _user(user: object, name: str) -> str:
 
 
 def check_seconds(name: str, at: object) -> None:
-    """Raise `InvalidToken` for what is no NumericDate (RFC 7519 §2); None is no claim."""
+    """Raise `InvalidToken` for a value that is no NumericDate (RFC 7519 §2). None is no claim."""
     if at is None:
         return
     if isinstance(at, bool) or not isinstance(at, int | float) or not math.isfinite(at):

@@ -1,4 +1,4 @@
-"""Whom an app trusts by its `CORSMiddleware`: what it has said there counts where `origins=` says nothing."""
+"""The origins that an app trusts by its `CORSMiddleware`: they count where `origins=` is not given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Trust(NamedTuple):
     origins: frozenset[str] = frozenset()
     patterns: tuple[re.Pattern[str], ...] = ()
     everybody: bool = False
-    """`*` together with `allow_credentials`. Without those, `*` trusts nobody with what a visitor is known by."""
+    """`*` together with `allow_credentials`. Without those, `*` trusts nobody with a visitor's credentials."""
 
     def includes(self, origin: str) -> bool:
         """Whether this value of an `Origin` header is trusted, by the middleware's own rules."""
@@ -32,7 +32,7 @@ class Trust(NamedTuple):
 
 
 def trust_of(apps: Iterable[Any]) -> Trust:
-    """What the `user_middleware` of Starlette's, FastAPI's and our own apps comes to."""
+    """The trust in the `user_middleware` of Starlette's, FastAPI's and our own apps."""
     origins: set[str] = set()
     patterns: list[re.Pattern[str]] = []
     everybody = False
@@ -48,7 +48,7 @@ def trust_of(apps: Iterable[Any]) -> Trust:
 
 
 def _arguments(given: Any) -> dict[str, Any]:
-    """What a `Middleware(CORSMiddleware, ...)` will be called with; nothing for any other."""
+    """The arguments of a `Middleware(CORSMiddleware, ...)`. None for any other."""
     factory = getattr(given, "cls", None)
     if not (isinstance(factory, type) and issubclass(factory, CORSMiddleware)):
         return {}

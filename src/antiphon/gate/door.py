@@ -41,7 +41,7 @@ CHECKED_KEY: Final = "antiphon.origin_checked"
 """Key in the scope: set by `OriginMiddleware`, so that the default of a route within does not judge once more."""
 
 REASON: Final = "this origin may not connect"
-"""All that the peer is told."""
+"""All that the peer learns."""
 
 
 class Door:
@@ -63,8 +63,8 @@ class Door:
         return Door(self.origins if self.origins is not None else outer.origins, self.denials or outer.denials)
 
     def lets_in(self, scope: Scope, denials: Denials | None = None) -> bool:
-        """Whether a handshake may go on; where not, that was logged and told. From here on the scope says how it is
-        refused. `denials` holds where nothing is said.
+        """Whether a handshake may go on. A refusal was logged and reported. From here on the scope says how it is
+        refused. `denials` holds where the terms name none.
         """
         if (self.denials or denials) is Denials.CLOSE:
             refuse_with_close(scope)
@@ -83,7 +83,7 @@ OPEN: Final = Door()
 
 
 def check_origin(origins: Origins | None, scope: Scope, *more_apps: Any) -> bool:
-    """Whether these origins, or the default, let a handshake in; where not, that is logged and told to observers."""
+    """Whether these origins, or the default, let a handshake in. Where not, that is logged and told to observers."""
     arrival = read_arrival(scope)
     if is_welcome(origins or DEFAULT, arrival):
         return True

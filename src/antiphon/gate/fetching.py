@@ -1,7 +1,7 @@
 """One HTTP GET whose time and bytes are bounded as a whole, and that never blocks the event loop.
 
 The standard library bounds each read only: a peer that drips holds its thread for as long as it likes. Knows nothing of
-what is fetched. No redirects, no proxies, no cookies, no compression.
+the content. No redirects, no proxies, no cookies, no compression.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import httptools
 from antiphon.shown import shown
 
 HEAD_BYTES: Final = 65536
-"""What a response may have around its body."""
+"""Bytes of a response around its body, at most."""
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class NotFetched(Exception):
-    """No usable answer; says why in one line."""
+    """No usable answer. Says why in one line."""
 
 
 def check_url(url: object, *, plain_http: bool) -> SplitResult:
@@ -58,7 +58,7 @@ async def fetched(parts: SplitResult, *, timeout: float, max_bytes: int) -> byte
             return await _body(reader, max_bytes)
     except TimeoutError:
         raise NotFetched(f"no whole answer within {timeout:g} s") from None
-    except (OSError, ValueError, httptools.HttpParserError) as error:  # UnicodeError of a name that is none, too
+    except (OSError, ValueError, httptools.HttpParserError) as error:  # UnicodeError of an invalid name, too
         raise NotFetched(f"{type(error).__name__}: {shown(error, 200)}") from None
     finally:
         if writer is not None:
@@ -107,7 +107,7 @@ async def _body(reader: asyncio.StreamReader, max_bytes: int) -> bytes:
 
 
 class _Answer:
-    """What httptools tells of a response."""
+    """The callbacks of httptools for a response."""
 
     parser: httptools.HttpResponseParser
 

@@ -21,7 +21,7 @@ from .refusals import note_refusal
 
 
 def hub_of(scope: Scope) -> Hub | None:
-    """That of our app; in another framework's, its `app.state.hub`; None where there is none."""
+    """The hub of our app, or in another framework's app its `app.state.hub`. None where there is none."""
     app: Any = scope.get(APP_KEY)
     resources = app.resources if app is not None else resources_in(getattr(scope.get("app"), "state", None))
     hub = resources.get(Hub)
@@ -47,7 +47,7 @@ class _Theirs:
 
 
 def with_sink(connection: HTTPConnection) -> HTTPConnection | _Theirs:
-    """What the hub can send to and close: ours, and on our server any; elsewhere the connection as it is."""
+    """An object that the hub can send to and close: ours, and on our server any. Elsewhere the connection as it is."""
     if isinstance(connection, RawWebSocket) or not isinstance(connection, StarletteWebSocket):
         return connection
     carrier = carrier_of(connection.scope)

@@ -1,7 +1,7 @@
 """The keys that an issuer publishes (RFC 7517 §5): fetched at the first need, kept, and refreshed when they change.
 
-Owns when it is fetched. One fetch at a time in each event loop, never more often than `cooldown` allows; all of it is
-bounded in time and bytes. Who waits for a fetch and is cancelled leaves it to the others.
+Owns the times of fetches. One fetch at a time in each event loop, never more often than `cooldown` allows, and all of
+it is bounded in time and bytes. A waiter that is cancelled leaves the fetch to the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["JWKS", "Fetch"]
 logger: Final = logging.getLogger("antiphon")
 
 Fetch: TypeAlias = Callable[[str], Awaitable[bytes | str | Mapping[str, Any]]]
-"""From the address of a JWKS to the document, as text or as what it says."""
+"""From the address of a JWKS to the document, as text or parsed."""
 
 
 class JWKS:
@@ -84,7 +84,7 @@ class JWKS:
         self._flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]
         self._flights = weakref.WeakKeyDictionary()
         self._under_way: set[object] = set()
-        """What stands for each fetch that has begun, of whatever loop."""
+        """A token for each fetch that has begun, in any loop."""
 
     def __repr__(self) -> str:
         return f"JWKS({self._shown!r})"
@@ -176,7 +176,7 @@ class JWKS:
         self._fresh_until = now + min(self._refresh, self._stale)
 
     async def _fetched(self) -> list[VerifyingKey]:
-        """Fetch and read. Raises `NotFetched`, whatever is wrong with what came."""
+        """Fetch and read. Raises `NotFetched` for every fault of the answer."""
         if self._fetch is None:
             document: Any = await fetched(self._parts, timeout=self._timeout, max_bytes=self._max_bytes)
         else:
@@ -185,13 +185,15 @@ class JWKS:
 
     async def _fetched_by_theirs(self, fetch: Fetch) -> Any:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as limit:
                 document = await fetch(self.url)
-        except TimeoutError:
-            raise NotFetched(f"fetch() gave nothing within {self._timeout:g} s") from None
-        except Exception as error:  # whatever a user's client raises
+        except Exception as error:  # anything that a user's client raises
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise NotFetched(f"fetch() gave nothing within {self._timeout:g} s") from None
             raise NotFetched(f"fetch() raised {type(error).__name__}: {shown(error, 200)}") from None
-        if isinstance(document, str | bytes) and len(document) > self._max_bytes:
+        if isinstance(document, str):
+            document = document.encode("utf-8", "surrogatepass")
+        if isinstance(document, bytes | bytearray) and len(document) > self._max_bytes:
             raise NotFetched(f"fetch() gave more than {self._max_bytes} bytes")
         return document
 

@@ -103,7 +103,7 @@ class JWT(WebSocketBearer):
         )
 
     def _verifying(self, verify: Verifier) -> Verify:
-        # What a token needs is at hand in here: the scheme's own attributes are slow to read, for it has a
+        # All objects for a token are local variables: the scheme's own attributes are slow to read, for it has a
         # `__getattr__` (benchmarks/jwt_micro.py).
         check_shape, header_of, verified, keys = self._check_shape, self._header_of, self._claims.verified, self._keys
         published = keys if isinstance(keys, JWKS) else None

@@ -1,6 +1,6 @@
 """Keys that verify signatures, each bound to the algorithms that its kind is for (RFC 8725 §3.1).
 
-What a token says of its algorithm only chooses among these: a public key is never taken for a secret, whoever asks.
+A token's algorithm only chooses among these: a public key is never taken for a secret.
 Needs PyJWT and cryptography (the extra `jwt`).
 """
 
@@ -39,7 +39,7 @@ MOST_TRIED: Final = 8
 
 
 class UnusableKey(ValueError):
-    """A key that can verify nothing here; says why."""
+    """A key that can verify nothing here. Says why."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,7 +52,7 @@ class VerifyingKey:
 
 
 class SignatureHeader(NamedTuple):
-    """What a token says of its own signature, before anybody has verified that."""
+    """A token's claims about its own signature, before they are verified."""
 
     algorithm: str
     kid: str | None
@@ -137,7 +137,7 @@ def key_of(given: Any, algorithms: Iterable[str], kid: str | None = None) -> Ver
 
 
 def _of_jwk(jwk: Mapping[str, Any], wanted: frozenset[str], kid: str | None) -> VerifyingKey:
-    """RFC 7517 §4: `use`, `key_ops` and `alg` say what a key may be used for."""
+    """RFC 7517 §4: `use`, `key_ops` and `alg` name the permitted uses of a key."""
     if jwk.get("use", "sig") != "sig":
         raise UnusableKey("a JWK whose use is not sig")
     operations = jwk.get("key_ops")
@@ -218,7 +218,7 @@ def _refuse_der(data: bytes) -> None:
     for load in (serialization.load_der_public_key, x509.load_der_x509_certificate):
         try:
             load(data)
-        except Exception:  # it is what cryptography makes of arbitrary bytes
+        except Exception:  # cryptography raises anything for arbitrary bytes
             continue
         raise UnusableKey("a public key in DER form: give it as PEM, or load it with cryptography")
 

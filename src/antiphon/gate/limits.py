@@ -1,6 +1,6 @@
 """The rates of a route, from the app, its routers and the route itself, and how a connection keeps to them.
 
-Owns the log lines about clients that are too fast. Declarations are checked here; `rates.py` does the counting.
+Owns the log lines about clients that are too fast. Declarations are checked here. `rates.py` does the counting.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .refusals import note_refusal
 logger: Final = logging.getLogger("antiphon")
 
 TELL_EVERY: Final = 60.0
-"""Seconds between two log lines of one rate at one path: a client must not be able to fill a disk."""
+"""Seconds between two log lines of one rate at one path: no client may fill a disk."""
 
 
 class Limits:
@@ -76,7 +76,7 @@ class Limits:
     # One message
 
     def excess(self, scope: Scope, rate: Rate, data: str | bytes) -> Excess | None:
-        """The treatment of a message by a handler's rate; None: it is counted, and may pass."""
+        """The treatment of a message by a handler's rate. None: it is counted, and may pass."""
         share, cost, now = rate.share(scope), rate.cost_of(data), now_of()
         lack = share.take(now, cost)
         if lack <= 0:
@@ -111,7 +111,7 @@ class Limits:
         return PacedWebSocket(scope, receive, send, pace=RoutePace(self, scope))
 
     def refusal(self, scope: Scope) -> HTTPException | None:
-        """The refusal of a handshake that is one too many; None: it is counted, and may go on."""
+        """The refusal of a handshake that is one too many. None: it is counted, and may go on."""
         if not self.connects:
             return None
         now, shares = now_of(), [(rate, rate.share(scope)) for rate in self.connects]
@@ -175,7 +175,7 @@ class RoutePace:
 
 
 def excess_of(rate: Rate, lack: float, *, replies: bool = True) -> Excess:
-    """The treatment of a message that lacks so many seconds; `replies`: the caller can answer it."""
+    """The treatment of a message that lacks so many seconds. `replies`: the caller can answer it."""
     if rate.over is OverRate.CLOSE or (rate.over is OverRate.REPLY and not replies):
         return Excess(lack, WS_1008_POLICY_VIOLATION, TOO_FAST)
     if rate.over is OverRate.WAIT and lack > rate.longest_wait:

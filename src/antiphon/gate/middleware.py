@@ -47,7 +47,7 @@ class OriginMiddleware:
 
 
 async def _close(scope: Scope, receive: Receive, send: Send) -> None:
-    """Accept, and close with what a page can read."""
+    """Accept, and close with a code and a reason that a page can read."""
     message = await receive()
     if message["type"] != "websocket.connect":
         return

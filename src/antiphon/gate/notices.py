@@ -1,4 +1,4 @@
-"""One log line where there would be thousands: a key is told of once in a while.
+"""One log line where there would be thousands: each key is logged once in a while.
 
 Bounded: an attacker who makes up keys fills the table, not the log.
 """
@@ -15,7 +15,7 @@ EVERY: Final = 60.0
 """Seconds between two lines of one key."""
 
 MOST: Final = 100
-"""Keys that are told of in that time."""
+"""Keys that are logged in that time."""
 _TOO_MANY: Final = "more of these, of others, than are logged in a minute"
 
 
@@ -39,7 +39,7 @@ class Notices:
         self._lock = threading.Lock()  # an app may be served by several loops
 
     def warn(self, key: str, text: Callable[[], str]) -> None:
-        """Log `text()` unless this key was told of lately."""
+        """Log `text()` unless this key was logged lately."""
         with self._lock:
             if not self._is_due(key):
                 return

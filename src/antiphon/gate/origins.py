@@ -1,6 +1,6 @@
-"""From where pages may connect: what an `Origin` is, which are ours, and which others are let in.
+"""The origins whose pages may connect: the parts of an `Origin`, our own, and the admitted others.
 
-Pure: no log, no answer, no app; `door.py` applies it. Sources: RFC 6454 (origins), RFC 6455 §10.2, the URL standard.
+Pure: no log, no answer, no app. `door.py` applies it. Sources: RFC 6454 (origins), RFC 6455 §10.2, the URL standard.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ATTACHED: Final = ("basic", "digest", "negotiate", "ntlm")
 
 
 class Site(NamedTuple):
-    """The scheme, host and port of a page; the port is None where the scheme has no default one and none is named."""
+    """The scheme, host and port of a page. The port is None where the scheme has no default one and none is named."""
 
     scheme: str
     host: str
@@ -47,12 +47,12 @@ class Site(NamedTuple):
 
 
 def read_origin(text: str) -> Site | None:
-    """The site that an `Origin` header names; None for `null` and for what is no origin."""
+    """The site that an `Origin` header names. None for `null` and for an invalid origin."""
     return _read_origin(text) if len(text) <= LONGEST else None
 
 
 def read_host(scheme: str, host: str) -> Site | None:
-    """The site that a request of this scheme (`ws`, `wss`) to this `Host` is for; None for what is no host."""
+    """The site that a request of this scheme (`ws`, `wss`) to this `Host` is for. None for an invalid host."""
     return _read_host(scheme, host) if len(host) <= LONGEST else None
 
 
@@ -171,17 +171,17 @@ class Origins:
 
 
 OriginsLike: TypeAlias = Origins | Sequence[str]
-"""What `origins=` takes: `SAME`, patterns in a list, or `Origins`."""
+"""The values of `origins=`: `SAME`, patterns in a list, or `Origins`."""
 
 SAME: Final = Origins()
 """Only our own pages may connect, and clients that are no browsers."""
 
 DEFAULT: Final = Origins(foreign=Foreign.WITHOUT_CREDENTIALS)
-"""Where nobody says anything: no page of another site may use what a browser knows of its visitor."""
+"""The default: no page of another site may use the credentials that a browser has of its visitor."""
 
 
 def as_origins(value: OriginsLike) -> Origins:
-    """What was given as `origins=`. Raises TypeError and ValueError, which say what to write."""
+    """The value of `origins=` as `Origins`. Raises TypeError and ValueError, which say what to write."""
     if isinstance(value, Origins):
         return value
     if value == "same":
@@ -216,7 +216,7 @@ def _in_ascii(host: str, text: str) -> str:
 
 
 def _what_is_wrong(text: str) -> str:
-    """What a pattern lacks, and what to write in its place."""
+    """The fault of a pattern, and its correction."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         example = f"https://{text.rstrip('/')}" if text else "https://app.example"
@@ -240,14 +240,14 @@ def _what_is_wrong(text: str) -> str:
 
 
 class Arrival(NamedTuple):
-    """What of a handshake counts."""
+    """The parts of a handshake that count."""
 
     origin: str | None
-    """As it came; None where none came. Two headers of that name are one that is no origin."""
+    """As it came. None where none came. Two headers of that name count as an invalid origin."""
     ours: Site | None
-    """Where the client reached us; None where its `Host` says nothing."""
+    """The site at which the client reached us. None where its `Host` is invalid."""
     brings: str
-    """The credentials that a browser may have sent by itself, in a word; empty for none."""
+    """The credentials that a browser may have sent by itself, in a word. Empty for none."""
 
 
 def read_arrival(scope: Mapping[str, Any]) -> Arrival:

@@ -1,7 +1,7 @@
-"""`Rate`: how much of something is let through in a time, for whom, and what becomes of more.
+"""`Rate`: the amount of something per time, its owner, and the fate of an excess.
 
-Owns what one rate has counted of users, addresses and topics; what it has counted of a connection lies in that
-connection's scope. Knows nothing of routes, or of how a message is received.
+Owns the counts of one rate by users, addresses and topics. Its count of a connection lies in that connection's scope.
+Knows nothing of routes, or of receiving messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .spelling import read_burst, read_rate
 __all__ = ["ADDRESS", "CLOSE", "CONNECTION", "REPLY", "TOPIC", "USER", "WAIT", "OverRate", "Rate", "TooFast"]
 
 RATES_KEY: Final = "antiphon.rates"
-"""Key in the scope: what each rate with a bucket per connection has counted of this one."""
+"""Key in the scope: this connection's count for each rate with a bucket per connection."""
 
 TOO_FAST: Final = "too fast"
 """Reason of the Close, and detail of the 429."""
@@ -131,7 +131,7 @@ class Rate:
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        """As it was written, without what is by default."""
+        """As it was written, without defaults."""
         said = [repr(self.limit)]
         if self.burst is not None:
             said.append(f"burst={self.burst!r}")
@@ -204,7 +204,7 @@ class Rate:
             raise too_many(lack)
 
     def _lack(self, connection: HTTPConnection, cost: int | None, topic: str | None) -> float:
-        """Seconds until it may pass; where it may, it is counted."""
+        """Seconds until it may pass. Where it may, it is counted."""
         share, tokens = self._share(connection, cost, topic)
         return share.take(now_of(), tokens)
 

@@ -1,6 +1,6 @@
-"""Tells who observes that the gate has refused somebody, whatever server carries the connection.
+"""Tells observers that the gate has refused a connection, on every server.
 
-Knows why, never who: what is told is counted by reason alone.
+Knows the reason, never the user: refusals are counted by reason alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ logger: Final = logging.getLogger("antiphon")
 def note_refusal(scope: Scope, reason: Refusal) -> None:
     """Tell the server's observers and the app's hub's that the connection of this scope was refused something.
 
-    Each is told once, also where it observes both. Called in the connection's event loop. Never raises.
+    Each hears of it once, also where it observes both. Called in the connection's event loop. Never raises.
 
         from antiphon.events import Refusal
 
@@ -36,7 +36,7 @@ def note_refusal(scope: Scope, reason: Refusal) -> None:
 
 
 def observers_of(scope: Scope) -> Observers:
-    """Who is told of what befalls this connection."""
+    """The observers of this connection's events."""
     found: list[Observer] = list((scope.get("extensions") or {}).get(OBSERVERS_EXTENSION, ()))
     app: Any = scope.get(APP_KEY)
     resources = app.resources if app is not None else resources_in(getattr(scope.get("app"), "state", None))

@@ -1,4 +1,4 @@
-"""What an identity may do: a dependency that lets in only who has these scopes (RFC 6749 §3.3)."""
+"""The permissions of an identity: a dependency that admits only users with these scopes (RFC 6749 §3.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from antiphon.identity import Identity
 from .challenge import InsufficientScope, refusal
 
 SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-"""A scope as RFC 6749 §3.3 has it: what fits between the quotes of a challenge."""
+"""A scope as RFC 6749 §3.3 has it: characters that fit between the quotes of a challenge."""
 
 
 class requires:

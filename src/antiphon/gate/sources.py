@@ -1,6 +1,6 @@
-"""Where a token comes from: the parts of a handshake that pages and programs can put one into, or the first message.
+"""The sources of a token: the parts of a handshake that pages and programs can put one into, or the first message.
 
-Knows nothing of what a token is good for. What of a token must not be seen by endpoints is taken away here.
+Knows nothing of a token's meaning. It takes away the parts of a token that endpoints must not see.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .challenge import InvalidToken
 __all__ = ["COOKIE", "FIRST_MESSAGE", "HEADER", "LONGEST_TOKEN", "QUERY", "SUBPROTOCOL", "TokenSource"]
 
 LONGEST_TOKEN: Final = 8192
-"""Characters: what a header may have on most servers and proxies, and more than tokens of honest issuers have."""
+"""Characters: the limit for a header on most servers and proxies, and more than tokens of honest issuers have."""
 
 BEARER: Final = "bearer"
 KUBERNETES: Final = "base64url.bearer.authorization.k8s.io."
@@ -252,7 +252,7 @@ def _token_in(data: str | bytes, longest: int) -> str:
 
 
 def _take_offer(connection: HTTPConnection) -> _Kept:
-    """Take the token out of the subprotocols that the client offers, and settle what `accept()` answers."""
+    """Take the token out of the subprotocols that the client offers, and settle the answer of `accept()`."""
     scope = connection.scope
     offered = list(scope.get("subprotocols") or ())
     tokens, rest, answer = _sorted_out(offered)
@@ -268,7 +268,7 @@ def _take_offer(connection: HTTPConnection) -> _Kept:
 
 
 def _sorted_out(offered: list[str]) -> tuple[list[str], list[str], str | None]:
-    """What holds a token, what does not, and the `bearer` before one."""
+    """The offers that hold a token, the others, and the `bearer` before a token."""
     tokens, rest, bearer = [], [], None
     previous = ""
     for name in offered:

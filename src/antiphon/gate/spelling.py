@@ -1,4 +1,4 @@
-"""How a rate is written: "20/second", "1.5 MiB/minute". From text to numbers, and what is said of a wrong spelling."""
+"""The spelling of a rate: "20/second", "1.5 MiB/minute". From text to numbers, and the errors for a wrong spelling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZE: Final = re.compile(r"(?P<amount>\d+(?:\.\d+)?) *(?P<size>[A-Za-z]+)", re.
 
 
 class Spelled(NamedTuple):
-    """What a rate's text comes to."""
+    """The numbers in a rate's text."""
 
     amount: float
     """Messages, or bytes,"""
@@ -26,7 +26,7 @@ class Spelled(NamedTuple):
 
 
 def read_rate(text: object) -> Spelled:
-    """What the text of a rate says. Raises ValueError for a wrong spelling, with the right ones."""
+    """Parse the text of a rate. Raises ValueError for a wrong spelling, with the right ones."""
     found = _RATE.fullmatch(text.strip()) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f"a rate is written {RIGHT}; got {text!r}")
@@ -42,7 +42,7 @@ def read_rate(text: object) -> Spelled:
 
 
 def read_burst(burst: object, spelled: Spelled) -> float:
-    """How many may come at once: as given, else what the rate lets through in its unit of time. Raises ValueError."""
+    """The number that may come at once: as given, else the rate's amount in its unit of time. Raises ValueError."""
     if burst is None:
         return max(1.0, spelled.amount)
     if isinstance(burst, str) and spelled.in_bytes:

@@ -1,6 +1,6 @@
-"""What a message of a connection with rates costs: whether all its buckets have enough, and taking it out of them.
+"""The cost of a message on a connection with rates: a check that all its buckets have enough, and the deduction.
 
-The readable twin of `_spending.pyx`; `backend.py` chooses. Knows no rate, and finds no bucket: where a share is
+The readable twin of `_spending.pyx`. `backend.py` chooses. Knows no rate, and finds no bucket: where a share is
 not sure of its own the answer is no, and `limits.py` asks the long way.
 """
 
@@ -35,7 +35,7 @@ class Table:
 
 
 class Purse:
-    """A bucket in which a token takes `step` seconds and all take `depth`; the right one while it is the table's
+    """A bucket in which a token takes `step` seconds and all take `depth`. The right one while it is the table's
     `turn`."""
 
     __slots__ = ("bucket", "depth", "step", "table", "turn")
@@ -58,7 +58,7 @@ class Spending:
         self._counts_bytes: Final = any(in_bytes for _, in_bytes in self._shares)
 
     def passes(self, now: float, data: str | bytes) -> bool:
-        """Whether all have enough for a message, as far as that is known without a table; it is spent then."""
+        """Whether all have enough for a message, as far as that is known without a table. It is spent then."""
         size = size_of(data) if self._counts_bytes else 1
         dues = []
         for share, in_bytes in self._shares:

@@ -1,7 +1,7 @@
-"""The terms of an app, a router or a route: which pages may connect, how others are refused, how much is let in.
+"""The terms of an app, a router or a route: the pages that may connect, the form of refusals, and the rates.
 
-One object for all of it, so that whoever includes a router or serves a route hands on one thing. What the parts mean is
-`door.py`'s and `limits.py`'s.
+One object for all of it, so that code that includes a router or serves a route hands on one thing. `door.py` and
+`limits.py` interpret the parts.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ TERMS_KEY: Final = "antiphon.terms"
 
 
 class Lets(TypedDict, total=False):
-    """What apps, routers and routes take for the gate."""
+    """The gate's parameters of apps, routers and routes."""
 
     origins: OriginsLike | None
-    """Which pages may connect: `SAME`, patterns in a list, or `Origins`. None: as what is around says."""
+    """The pages that may connect: `SAME`, patterns in a list, or `Origins`. None: as the surroundings say."""
     denials: Denials | None
-    """How handshakes are refused. None: as what is around says."""
+    """The form of a refused handshake. None: as the surroundings say."""
     rates: Sequence[Rate] | None
-    """Of the messages of each connection, beside those of what is around."""
+    """Of the messages of each connection, beside the surroundings' own."""
     connects: Rate | None
-    """Of the handshakes of an address, beside those of what is around."""
+    """Of the handshakes of an address, beside the surroundings' own."""
 
 
 class Terms:
-    """What was said, in one place or in several that lie within each other."""
+    """The terms given in one place or in several that lie within each other."""
 
     __slots__ = ("__weakref__", "_here", "door", "limits")
 
@@ -46,7 +46,7 @@ class Terms:
         self._here: WeakKeyDictionary[Terms, Terms] = WeakKeyDictionary()
 
     def within(self, outer: Terms) -> Terms:
-        """These in what `outer` stands for: of origins and denials the nearest holds, of rates all do."""
+        """These terms inside those of `outer`: of origins and denials the nearest holds, of rates all do."""
         if outer is NO_TERMS or outer is self:
             return self
         if self is NO_TERMS:
@@ -77,7 +77,7 @@ def terms_of(
     rates: Sequence[Rate] | None = None,
     connects: Rate | None = None,
 ) -> Terms:
-    """What was written in one place. Raises RegistrationError and TypeError for what is none of it."""
+    """The terms given in one place. Raises RegistrationError and TypeError for invalid ones."""
     if origins is None and denials is None and rates is None and connects is None:
         return NO_TERMS
     return Terms(Door(origins, denials), Limits(rates, connects))

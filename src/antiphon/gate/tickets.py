@@ -1,6 +1,6 @@
-"""Tickets: a route that knows who somebody is gives one out, and a page opens a WebSocket with it, once.
+"""Tickets: a route that knows its user issues one, and a page opens a WebSocket with it, once.
 
-What a ticket says lies in the hub's backend under the digest of its text. Who reads the backend can redeem none.
+A ticket's content lies in the hub's backend under the digest of its text. Read access to the backend redeems none.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LENGTH: Final = len(secrets.token_urlsafe(RANDOM_BYTES))
 """Characters of a ticket."""
 
 MOST_BYTES: Final = 16 << 10
-"""Of what one ticket says: a hundred thousand of them may wait."""
+"""Bytes of one ticket's content: a hundred thousand of them may wait."""
 
 LONGEST_LIFE: Final = 3600.0
-"""Seconds. What has to live longer is a token."""
+"""Seconds. A longer life needs a token."""
 
 
 class Tickets(WebSocketBearer):
@@ -117,7 +117,7 @@ class Tickets(WebSocketBearer):
         return ticket
 
     async def _redeem(self, ticket: str) -> Identity:
-        """Once: with this it is gone, whatever becomes of the connection."""
+        """Once: with this it is gone, even if the connection fails."""
         if len(ticket) != LENGTH:
             raise InvalidToken(f"a ticket has {LENGTH} characters, and this one has {len(ticket)}")
         try:
