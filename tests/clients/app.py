@@ -74,7 +74,7 @@ async def token(websocket: WebSocket, token: str | None = None) -> None:
 
 @app.websocket("/says")
 async def says(websocket: WebSocket) -> None:
-    """Sends whatever it is told to, as it is: a hostile server."""
+    """Sends every frame of a message, as it is: a hostile server."""
     await websocket.accept()
     async for message in websocket.iter_json():
         for frame in message["frames"]:
@@ -157,7 +157,8 @@ async def verify(token: str) -> Identity:
 
 
 class Bearer:
-    """Takes a token from wherever a client may put it; a bad one is told after accept, so that a page hears of it."""
+    """Takes a token from every place where a client may put it. A bad one is refused after accept, so that a page hears
+    of it."""
 
     def __init__(self) -> None:
         self.verify = verify
@@ -189,14 +190,14 @@ async def account(websocket: WebSocket, identity: Annotated[Identity, Depends(be
 
 @account.on("came")
 async def came(websocket: WebSocket) -> list[str]:
-    """The tokens of this connection: where the first came from, and what the newest is."""
+    """The tokens of this connection: the source of the first, and the newest."""
     now: Identity = websocket.scope["antiphon.identity"]
     return [*websocket.state.came, now.claims["token"]]
 
 
 @app.websocket("/refuses")
 async def refuses(websocket: WebSocket, token: str = "", word: bool = False) -> None:
-    """Unauthorized right behind accept, as `Denials.CLOSE` says it; with a message in between or without."""
+    """Unauthorized right behind accept, as `Denials.CLOSE` says it. With a message in between or without."""
     await websocket.accept()
     if word:
         await websocket.send_json({"type": "hello"})
@@ -207,7 +208,7 @@ async def refuses(websocket: WebSocket, token: str = "", word: bool = False) -> 
 
 @app.websocket("/expires")
 async def expires(websocket: WebSocket) -> None:
-    """What a server may say of expiry; keeps what is sent."""
+    """All messages of a server about expiry. Keeps the client's messages."""
     got: list[Any] = []
     await websocket.accept()
     async for message in websocket.iter_json():

@@ -1,4 +1,4 @@
-"""A server that is killed and started again under traffic that does not stop, and what a client saw of it."""
+"""A server that is killed and started again under traffic that does not stop, and a client's view of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def serving(hub: str = "memory://") -> contextlib.AbstractAsyncContextManager[Se
 
 
 class Crashing:
-    """A server behind an address that stays, and a publisher that goes on whatever becomes of the server."""
+    """A server behind an address that stays, and a publisher that goes on regardless of the server."""
 
     def __init__(self, cable: Cable, hub: Hub, url: str, stack: contextlib.AsyncExitStack) -> None:
         self.cable = cable
@@ -59,7 +59,7 @@ class Crashing:
             await asyncio.sleep(0.002)
 
     async def go_through(self, received: Callable[[], Awaitable[int]]) -> int:
-        """Kill it again and again, each time when some more have come; returns how many were published.
+        """Kill it again and again, each time when some more have come. Returns how many were published.
 
         `received()` is the newest number that the client has, and one.
         """

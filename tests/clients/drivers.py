@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 class ScriptError(Exception):
-    """What was thrown in JavaScript."""
+    """An error thrown in JavaScript."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(error.get("message"))

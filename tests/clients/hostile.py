@@ -1,4 +1,4 @@
-"""What a client must bear: frames that are none, answers to nobody, events with nonsense in them."""
+"""Input that a client must bear: invalid frames, answers to nobody, events with nonsense in them."""
 
 HOSTILE = [
     "", "null", "5", "[]", "\"x\"", "{", "{}", '{"type":5}', '{"type":null}', "?",

@@ -1,4 +1,4 @@
-"""A server that does what a test says: what it sends to one connection after the other, before it closes with 1012."""
+"""A server under a test's control: its messages to one connection after the other, before it closes with 1012."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from websockets.asyncio.server import serve as serve_websockets
 
 
 class Scripted:
-    """A server that does what a test says, and keeps what it was asked for."""
+    """A server under a test's control, which keeps the queries."""
 
     def __init__(self) -> None:
         self.queries: list[str] = []

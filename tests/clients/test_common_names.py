@@ -1,4 +1,4 @@
-"""Messages of an application that are named as the hub's own events are: generated clients have them all the same."""
+"""Messages of an application with the names of the hub's own events: generated clients still have them."""
 
 from __future__ import annotations
 

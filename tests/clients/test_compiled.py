@@ -1,5 +1,5 @@
-"""The JavaScript in the package is made from the TypeScript beside it, by both compilers that users may have; and what
-Python clients have once more is the same there."""
+"""The JavaScript in the package is made from the TypeScript beside it, by both compilers that users may have. The
+Python client repeats some of it, and both are the same."""
 
 from __future__ import annotations
 

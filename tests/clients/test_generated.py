@@ -1,4 +1,4 @@
-"""Generated clients: clean under the strictest checkers, wrong use an error, and what they say and hear is true."""
+"""Generated clients: clean under the strictest checkers, wrong use an error, and their messages arrive as typed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JavaScript runtime, alone: what it makes of events, requests, streams, losses and hostile servers."""
+"""The JavaScript runtime, alone: events, requests, streams, losses and hostile servers."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ async def _true(value: bool) -> bool:
 
 async def test_which_topics_place_goes_where_can_be_said(driver: Driver) -> None:
     async with Scripted() as server:
-        server.frames = [[joined(3, topic="news"), joined(9), message(10)]]  # and whoever comes then is kept
+        server.frames = [[joined(3, topic="news"), joined(9), message(10)]]  # later connections are kept
         await driver.open(server.url, "{ resume: { from: 'room/*', news: 'news', other: 'other' } }")
         await driver.until_true(lambda: _true(len(server.queries) > 1))
         assert server.queries[1] == "from=10-e&news=3-e"

@@ -1,4 +1,4 @@
-"""What only pages go through: the network that comes back, tabs that are hidden, the back/forward cache."""
+"""Events that only pages meet: the network that comes back, tabs that are hidden, the back/forward cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def waiting_for_long(driver: Driver, cable: Cable) -> None:
-    """Several attempts have failed; the next is seconds away."""
+    """Several attempts have failed. The next is seconds away."""
     await driver.run("Math.random = () => 1")
     await driver.opened(f"ws://127.0.0.1:{cable.port}/talk")
     await cable.cut()

@@ -1,4 +1,4 @@
-"""The Python runtime, alone: what it makes of events, requests, streams, losses and hostile servers."""
+"""The Python runtime, alone: events, requests, streams, losses and hostile servers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 
 from antiphon.clients import runtime_py
+from antiphon.clients.outbox import MOST_TO_SEND
 from antiphon.clients.runtime import SILENCE, Client, ClientState
 from antiphon.clients.waiting import MOST_UNREAD, RemoteError
 from tests.browser.cable import Cable
@@ -32,7 +33,7 @@ from .scripted import RETURNS, Scripted, joined, message
 
 @pytest_asyncio.fixture
 async def server() -> AsyncGenerator[ServedProcess]:
-    """In the test's own event loop, in which it looks for what is left behind."""
+    """In the test's own event loop, in which it looks for leftovers."""
     async with run(APP) as served:
         yield served
 
@@ -54,6 +55,16 @@ async def some(client: Client[Any], count: int) -> list[Any]:
         while len(found) < count:
             found.append(await anext(aiter(client)))
     return found
+
+
+class CountingClient(Client[Any]):
+    """A client that tells how much it has taken."""
+
+    heard = 0
+
+    def _hear(self, data: str | bytes) -> None:
+        self.heard += 1
+        super()._hear(data)
 
 
 async def types_sent(client: Client[Any]) -> list[str]:
@@ -115,6 +126,46 @@ async def test_a_stream_gives_every_item_and_leaving_its_block_cancels_it(cable:
         async with asyncio.timeout(PATIENCE):
             while (await client.request("got"))["over"] < 2:  # noqa: ASYNC110  the server's own count
                 await asyncio.sleep(0.01)
+
+
+async def test_a_cancel_does_not_wait_for_all_that_has_come() -> None:
+    cancelled = asyncio.Event()
+
+    async def serve(connection: ServerConnection) -> None:
+        ref = json.loads(await connection.recv())["ref"]
+        for number in range(5000):
+            await connection.send(json.dumps({"type": "item", "ref": ref, "data": number}))
+        assert json.loads(await connection.recv()) == {"type": "cancel", "ref": ref}
+        cancelled.set()
+
+    async with (
+        serve_websockets(serve, "127.0.0.1", 0) as server,
+        CountingClient(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client,
+    ):
+        async with client.stream("count") as items:
+            await anext(items)
+        await asyncio.wait_for(cancelled.wait(), PATIENCE)
+        assert client.heard < 1000
+
+
+async def test_a_cancel_goes_out_where_nothing_else_has_room() -> None:
+    cancelled = asyncio.Event()
+
+    async def serve(connection: ServerConnection) -> None:
+        ref = json.loads(await connection.recv())["ref"]
+        await connection.send(json.dumps({"type": "item", "ref": ref, "data": 1}))
+        async for text in connection:
+            if text == json.dumps({"type": "cancel", "ref": ref}, separators=(",", ":")):
+                cancelled.set()
+
+    async with (
+        serve_websockets(serve, "127.0.0.1", 0) as server,
+        Client[Any](f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client,
+    ):
+        async with client.stream("count") as items:
+            await anext(items)
+            await client.send("x" * (MOST_TO_SEND - 10))
+        await asyncio.wait_for(cancelled.wait(), PATIENCE)
 
 
 async def test_a_stream_that_is_not_read_is_given_up(cable: Cable) -> None:

@@ -126,7 +126,7 @@ if __name__ == "__main__":
 
 
 def written(sent: dict[str, Any]) -> dict[str, Any]:
-    """What Python has of it, as it writes it."""
+    """The same message as Python writes it."""
     made: dict[str, Any] = json.loads(Everything.model_validate_json(json.dumps(sent)).model_dump_json(by_alias=True))
     return made
 

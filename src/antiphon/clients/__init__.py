@@ -1,7 +1,7 @@
 """The client side: a connection that comes back, for pages (`runtime.js`) and for Python (`runtime.py`).
 
 `javascript` is the ES module as an ASGI app, for `add_route`. Imports nothing of ours, so that everything may serve it.
-`antiphon.clients.runtime` is imported by who uses it: it needs `websockets`.
+Users import `antiphon.clients.runtime` themselves: it needs `websockets`.
 """
 
 from typing import TYPE_CHECKING

@@ -66,8 +66,8 @@ class Attempts:
         """Closed with 3000, and no message since."""
 
     async def connect(self, query: Mapping[str, str]) -> tuple[ClientConnection, str | None]:
-        """The connection, and the token that is to be its first message. Raises whatever goes wrong, InvalidStatus for
-        a refusal."""
+        """The connection, and the token that is to be its first message. Raises the cause of a failure, InvalidStatus
+        for a refusal."""
         async with asyncio.timeout(ANSWER_WITHIN):
             url = self._address if isinstance(self._address, str) else absolute(await _settled(self._address))
             token, via = await self.token(), self._via
@@ -94,7 +94,7 @@ class Attempts:
         return self._token is not None
 
     async def token(self) -> str | None:
-        """A new one, in time. Raises TimeoutError, and what the function raises."""
+        """A new one, in time. Raises TimeoutError, and the exceptions of the function."""
         if self._token is None:
             return None
         limit = asyncio.timeout(TOKEN_WITHIN)
@@ -142,7 +142,7 @@ class Attempts:
 
 
 def absolute(address: str) -> str:
-    """Raises ValueError for what is no address of a server."""
+    """Raises ValueError for an invalid address of a server."""
     parts = urlsplit(address)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss") or not parts.hostname:

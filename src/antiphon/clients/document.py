@@ -1,4 +1,4 @@
-"""What a generated client needs to know, read out of an AsyncAPI document. Pure; knows nothing of languages."""
+"""The content of a generated client, read out of an AsyncAPI document. Pure: knows nothing of languages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UnusableDocument(ValueError):
 
 
 class AnswerForm(Enum):
-    """What a message is answered with."""
+    """The kind of answer to a message."""
 
     NONE = "none"
     ACK = "ack"
@@ -31,13 +31,13 @@ class AnswerForm(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallShape:
-    """One message to the server, and what comes back."""
+    """One message to the server, and its answer."""
 
     name: str
     tag: str
     schema_name: str
     fields: Schema | None
-    """The message without its tag and ref; None: it has no fields."""
+    """The message without its tag and ref. None: it has no fields."""
     answer: AnswerForm
     data: Schema
     """Of the reply or of an item."""

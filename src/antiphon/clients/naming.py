@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 
 
 class TypeNames:
-    """Gives each type a name of its own. `taken` may not be given; `prefix` stands before all."""
+    """Gives each type a name of its own. `taken` may not be given. `prefix` stands before all."""
 
     def __init__(self, prefix: str, *, taken: AbstractSet[str]) -> None:
         self._prefix = prefix

@@ -1,4 +1,4 @@
-"""What a client was given to send and has not sent, in order. Part of `runtime_py()`."""
+"""A client's unsent messages, in order. Part of `runtime_py()`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_TO_SEND: Final = 1 << 20
 
 
 class Outbox:
-    """Messages that wait to go out. `limit`: how many may wait while there is no connection; `made_room` is called
+    """Messages that wait to go out. `limit`: how many may wait while there is no connection. `made_room` is called
     whenever there is room again."""
 
     def __init__(self, limit: int, made_room: Callable[[], None]) -> None:
@@ -41,12 +41,13 @@ class Outbox:
         return True
 
     def put_first(self, message: ToSend) -> None:
-        """Whatever waits goes out behind it."""
+        """All waiting messages go out behind it, however many they are."""
         self._messages.appendleft(message)
         self._size += len(message.data)
+        self._sendable.set()
 
     async def write(self, connection: ClientConnection) -> None:
-        """Send what is there and what comes, for as long as there is this connection."""
+        """Send the waiting and the coming messages, for as long as this connection lasts."""
         self._sendable.set()
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -61,7 +62,8 @@ class Outbox:
                 await self._sendable.wait()
 
     def keep_what_waits(self) -> set[Any]:
-        """The connection is gone: drop what does not wait for another. Returns the refs of the requests that do."""
+        """The connection is gone: drop messages that do not wait for another. Returns the refs of the requests that
+        do."""
         kept = [message for message in self._messages if message.waits]
         self._messages = deque(kept)
         self._size = sum(len(message.data) for message in kept)

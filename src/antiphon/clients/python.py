@@ -79,7 +79,7 @@ class Models:
 
     @property
     def rebuilt(self) -> list[str]:
-        """What makes references to later models good."""
+        """The statements that resolve references to later models."""
         found = re.findall(r"^class (\w+)\(", "\n".join(self.texts), re.MULTILINE)
         return ["\n".join(f"{name}.model_rebuild()" for name in found)]
 
@@ -105,7 +105,7 @@ class Models:
         return None
 
     def type(self, schema: Any, hint: str) -> str:
-        """A type for a schema; what is not of the subset is Any. `hint` names a model that has no name."""
+        """A type for a schema. A schema outside the subset is Any. `hint` names a model that has no name."""
         if not isinstance(schema, Mapping):
             return "Any"
         if "$ref" in schema:
@@ -250,7 +250,7 @@ def _argument(name: str) -> str:
 
 
 def _code(source: str) -> str:
-    """Without what stands in docstrings and comments."""
+    """The code without docstrings and comments."""
     return re.sub(r'(?s:""".*?""")|#.*', "", source)
 
 

@@ -36,12 +36,12 @@ class Renewing:
             self._task = asyncio.create_task(self._renew(left))
 
     def stop(self) -> list[asyncio.Task[None]]:
-        """The connection is over. What is to be cancelled and waited for."""
+        """The connection is over. Returns the tasks to cancel and wait for."""
         task, self._task = self._task, None
         return [] if task is None else [task]
 
     async def _renew(self, seconds: float) -> None:
-        """Tries again as long as the old token lasts; then the server closes with 3000."""
+        """Tries again as long as the old token lasts. Then the server closes with 3000."""
         pause, until = 1.0, time.monotonic() + seconds
         while True:
             try:
@@ -53,7 +53,7 @@ class Renewing:
                 if error.code == "unknown_type":
                     return
                 renewal_logger.warning("a new token was not taken: %s", error)
-            except Exception as error:  # what token() raises: the next may be better
+            except Exception as error:  # any exception of token(): the next may be better
                 renewal_logger.warning("a new token could not be had: %s", str(error) or type(error).__name__)
             if not time.monotonic() + pause < until:
                 return

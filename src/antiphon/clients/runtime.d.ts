@@ -25,12 +25,12 @@ export type State = {
     readonly code: number;
     readonly reason: string;
 };
-/** What came back on a topic: everything that was missed (true), or not: load the state again. */
+/** The result of joining a topic again: everything missed came (true), or not: load the state again. */
 export interface Recovered {
     readonly topic: string;
     readonly recovered: boolean;
 }
-/** Who is in a topic: by user, what each of their connections gave as presence. */
+/** The members of a topic: by user, the presence of each of their connections. */
 export type Members = ReadonlyMap<string, readonly unknown[]>;
 /** An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow` of our own. */
 export declare class RemoteError extends Error {
@@ -53,7 +53,7 @@ export interface Options {
     readonly tokenVia?: "query" | "subprotocol" | "message" | undefined;
     readonly tokenParameter?: string | undefined;
     readonly protocols?: string | string[] | undefined;
-    /** What is sent while there is no connection waits for one. False: it fails at once. A call may say otherwise. */
+    /** Messages sent without a connection wait for one. False: they fail at once. A call may say otherwise. */
     readonly queue?: boolean | undefined;
     /** How many messages may wait. */
     readonly queueLimit?: number | undefined;
@@ -65,7 +65,7 @@ export interface Options {
     readonly resume?: Readonly<Record<string, string>> | null | undefined;
     /** `client.positions` of a page before this one. */
     readonly positions?: Readonly<Record<string, string>> | undefined;
-    /** Close codes between 4000 and 4999 after which to come back all the same. */
+    /** Close codes between 4000 and 4999 after which to come back anyway. */
     readonly retry?: readonly number[] | undefined;
     /** The class to use where there is no global one: `ws` for an old Node.js. */
     readonly WebSocket?: (new (url: string, protocols?: string | string[]) => Socket) | undefined;
@@ -85,7 +85,7 @@ export interface Socket {
 export type Address = string | URL | (() => string | URL | Promise<string | URL>);
 /**
  * A connection that comes back. It connects at once, and again after each loss, until `close()` or a close code that
- * means no. `Events` maps the `type` of an event to what it holds.
+ * means no. `Events` maps the `type` of an event to its content.
  */
 export declare class Client<Events extends object = Record<string, any>> {
     #private;
@@ -96,9 +96,9 @@ export declare class Client<Events extends object = Record<string, any>> {
     /** Calls with the state, now and at each change. Returns how to stop it. */
     watch(listener: (state: State) => void): () => void;
     /**
-     * Calls with each event of this type. What is published to a topic comes as `message`, and once more under the
+     * Calls with each event of this type. A message published to a topic comes as `message`, and once more under the
      * `type` of its data, with the message around it as the second argument. `*`: everything that is no answer, also
-     * what has no type: a text that is no JSON, an ArrayBuffer.
+     * without a type: a text that is no JSON, an ArrayBuffer.
      */
     on<Type extends keyof Events & string>(type: Type, listener: (event: Events[Type], message?: any) => void): () => void;
     /** Calls when a topic was joined once more, and at each `resync`: was everything told that was missed? */

@@ -10,9 +10,9 @@ const ANSWER_WITHIN = 10_000; // from the attempt, the token included, to an ope
 const WATCHED_EVERY = 500;
 const QUEUE = 64;
 const QUEUE_SIZE = 1 << 20; // characters or bytes
-const MOST_BUFFERED = 8 << 20; // of what the browser has not sent yet, and of what a stream's reader has not read
+const MOST_BUFFERED = 8 << 20; // bytes that the browser has not sent yet, or that a stream's reader has not read
 const MOST_TOPICS = 256;
-const TOKEN_WITHIN = 9_000; // of which the token has so much
+const TOKEN_WITHIN = 9_000; // the token's share of that
 const LONGEST_PAUSE = 5_000; // between two tries to renew
 const FINAL = [1000, 1008, 3003];
 const UNAUTHORIZED = 3000; // a new token may help, once
@@ -37,12 +37,12 @@ const ANSWERS = new Set(["reply", "item", "end", "error"]);
 const RESERVED = new Set([...ANSWERS, "joined", "message", "presence_diff", "resync", "heartbeat"]);
 /**
  * A connection that comes back. It connects at once, and again after each loss, until `close()` or a close code that
- * means no. `Events` maps the `type` of an event to what it holds.
+ * means no. `Events` maps the `type` of an event to its content.
  */
 export class Client {
     #address;
     #options;
-    #asks = new Map(); // by ref: what has no answer yet
+    #asks = new Map(); // by ref: requests without an answer yet
     #places = new Map(); // by topic
     #listeners = new Map();
     #watchers = new Set();
@@ -54,7 +54,7 @@ export class Client {
     #queue = [];
     #queued = 0; // its size
     #socket = null;
-    #attempt = null; // this one; what an older one brings is no news
+    #attempt = null; // this one; results of an older one are ignored
     #failures = 0; // in a row
     #refused = false; // with 3000, and no message since
     #renewing = null; // the attempt whose token is being renewed
@@ -102,9 +102,9 @@ export class Client {
         return () => void this.#watchers.delete(listener);
     }
     /**
-     * Calls with each event of this type. What is published to a topic comes as `message`, and once more under the
+     * Calls with each event of this type. A message published to a topic comes as `message`, and once more under the
      * `type` of its data, with the message around it as the second argument. `*`: everything that is no answer, also
-     * what has no type: a text that is no JSON, an ArrayBuffer.
+     * without a type: a text that is no JSON, an ArrayBuffer.
      */
     on(type, listener) {
         const all = this.#listeners.get(type) ?? new Set();
@@ -236,7 +236,7 @@ export class Client {
         this.#watch ??= setInterval(() => this.#look(), WATCHED_EVERY);
         this.#become({ name: "connecting", attempt: this.#failures });
         if (mine !== this.#attempt)
-            return; // whoever heard of it closed us
+            return; // a listener closed us
         try {
             const [url, token] = await this.#url();
             if (mine !== this.#attempt)
@@ -274,7 +274,7 @@ export class Client {
         }
         return [url.href, token];
     }
-    /** A new one, in time. Whatever goes wrong is an error. */
+    /** A new one, in time. Every failure is an error. */
     async #token() {
         let timer;
         const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error(NO_TOKEN)), TOKEN_WITHIN); });
@@ -357,7 +357,7 @@ export class Client {
             ask.end(this.#gone());
         this.#become(this.#state);
     }
-    /** Its end is no news any more: a dead link would report it a minute later. What it was asked, nobody answers. */
+    /** Its end no longer matters: a dead link would report it a minute later. Its requests get no answer. */
     #forget(code = 1000, reason = "") {
         clearInterval(this.#watch);
         this.#watch = undefined;
@@ -380,7 +380,7 @@ export class Client {
             if (ask.sent)
                 ask.end(new RemoteError("closed", "the connection was lost before the answer came"));
     }
-    /** Whoever slept finds a long silence and, behind it, the messages that came meanwhile: hence two looks. */
+    /** After a sleep there is a long silence and, behind it, the messages that came meanwhile. So it takes two looks. */
     #look() {
         const { name } = this.#state;
         if (name !== "open" && name !== "connecting")
@@ -465,7 +465,7 @@ export class Client {
             ask.end(this.#gone());
         return withdraw;
     }
-    // --- what comes in ------------------------------------------------------------------------------------------------
+    // --- incoming -----------------------------------------------------------------------------------------------------
     #hear(data) {
         this.#heard = Date.now();
         if (this.#state.name === "open" && this.#state.silent)
@@ -510,7 +510,7 @@ export class Client {
         else
             ask?.end(undefined, data);
     }
-    /** Who comes in afresh forgets where they were: what follows is not what they missed. */
+    /** A fresh join forgets the old position: the next messages are not the missed ones. */
     #joined(event) {
         const { topic, recovered, heartbeat } = event;
         this.#beats(heartbeat);
@@ -587,7 +587,7 @@ export class Client {
         this.#removals.push(() => target?.removeEventListener?.(type, listener));
     }
 }
-/** What a listener does wrong is its own page's error, and nobody else's. */
+/** An exception of a listener is its own page's error. */
 function safely(listener, ...values) {
     try {
         listener(...values);

@@ -1,7 +1,7 @@
 """The client side of antiphon for Python: one object that outlives its connections.
 
 Alone it speaks to any endpoint: the hub's events come in, anything goes out. With a channel it also has requests,
-streams and typed errors. Needs `websockets` and `pydantic`; `runtime_py()` is all of it in one file, to be copied to
+streams and typed errors. Needs `websockets` and `pydantic`. `runtime_py()` is all of it in one file, to be copied to
 where antiphon is not installed. docs/clients.md tells the rest.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import time
@@ -31,6 +32,9 @@ __all__ = ["Client", "ClientState", "Recovered", "RemoteError"]
 
 SILENCE: Final = "the server did not answer any more"
 TOO_SLOW: Final = "the events were not read fast enough"
+READ_AT_ONCE: Final = 32
+"""Messages read in one turn of the loop. A chunk of the socket may hold thousands, and a stream's cancel would wait for
+all of them."""
 logger: Final = logging.getLogger("antiphon.client")
 
 E = TypeVar("E", covariant=True)
@@ -211,7 +215,7 @@ class Client(Generic[E]):
         return self
 
     async def __anext__(self) -> E:
-        """Ends when the connection was closed with 1000, here or there; other ends raise RemoteError `closed`."""
+        """Ends when the connection was closed with 1000, here or there. Other ends raise RemoteError `closed`."""
         while True:
             event = await self._inbox.get()
             if event is None:
@@ -281,7 +285,7 @@ class Client(Generic[E]):
                 refusal = error
                 code, reason = error.response.status_code, error.response.reason_phrase
                 final, unauthorized = attempts.is_refusal(code), code == 401
-            except Exception as error:  # also what token() and address() raise: another attempt may go better
+            except Exception as error:  # also exceptions of token() and address(): another attempt may go better
                 code, reason, final, unauthorized = 1006, str(error) or type(error).__name__, False, False
             else:
                 began = time.monotonic()
@@ -304,7 +308,7 @@ class Client(Generic[E]):
         await self._inbox.read_down()
 
     async def _serve(self, connection: ClientConnection, token: str | None) -> tuple[int, str]:
-        """The life of one connection, which begins with a token if one is given; returns how it ended."""
+        """The life of one connection, which begins with a token if one is given. Returns how it ended."""
         self._connection = connection
         if token is not None:
             self._outbox.put_first(ToSend(_json({"type": "auth", "token": token}), waits=False))
@@ -313,8 +317,10 @@ class Client(Generic[E]):
         helpers = [asyncio.create_task(self._outbox.write(connection)), asyncio.create_task(self._look(connection))]
         self._become(ClientState(name="open"))
         try:
-            while True:
+            for number in itertools.count(1):
                 self._hear(await connection.recv())
+                if number % READ_AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 while self._inbox.full and not self._pending:
                     self._room.clear()
                     await self._room.wait()
@@ -366,7 +372,7 @@ class Client(Generic[E]):
             self._become(ClientState(name="open"))
 
     def _drop_unsent(self) -> None:
-        """What was asked, nobody answers any more; what had not gone out may wait."""
+        """Requests that went out get no answer any more. Unsent messages may wait."""
         waiting = self._outbox.keep_what_waits()
         for pending in list(self._pending.values()):
             if pending.ref not in waiting:
@@ -428,7 +434,7 @@ class Client(Generic[E]):
         self._finish(pending, error)
         self._outbox.remove(pending)
         if pending.sent and self._connection is not None:
-            self._put(ToSend(_json({"type": "cancel", "ref": pending.ref}), waits=False))
+            self._outbox.put_first(ToSend(_json({"type": "cancel", "ref": pending.ref}), waits=False))
 
     def _hear(self, data: str | bytes) -> None:
         self._sign_of_life()

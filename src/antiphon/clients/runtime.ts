@@ -11,9 +11,9 @@ const ANSWER_WITHIN = 10_000; // from the attempt, the token included, to an ope
 const WATCHED_EVERY = 500;
 const QUEUE = 64;
 const QUEUE_SIZE = 1 << 20; // characters or bytes
-const MOST_BUFFERED = 8 << 20; // of what the browser has not sent yet, and of what a stream's reader has not read
+const MOST_BUFFERED = 8 << 20; // bytes that the browser has not sent yet, or that a stream's reader has not read
 const MOST_TOPICS = 256;
-const TOKEN_WITHIN = 9_000; // of which the token has so much
+const TOKEN_WITHIN = 9_000; // the token's share of that
 const LONGEST_PAUSE = 5_000; // between two tries to renew
 const FINAL = [1000, 1008, 3003];
 const UNAUTHORIZED = 3000; // a new token may help, once
@@ -30,10 +30,10 @@ export type State =
   | { readonly name: "waiting"; readonly attempt: number; readonly until: number; readonly code: number; readonly reason: string }
   | { readonly name: "closed" | "unauthorized"; readonly code: number; readonly reason: string };
 
-/** What came back on a topic: everything that was missed (true), or not: load the state again. */
+/** The result of joining a topic again: everything missed came (true), or not: load the state again. */
 export interface Recovered { readonly topic: string; readonly recovered: boolean }
 
-/** Who is in a topic: by user, what each of their connections gave as presence. */
+/** The members of a topic: by user, the presence of each of their connections. */
 export type Members = ReadonlyMap<string, readonly unknown[]>;
 
 /** An error that the server answered, or `closed`, `timeout`, `busy`, `too_slow` of our own. */
@@ -63,7 +63,7 @@ export interface Options {
   readonly tokenVia?: "query" | "subprotocol" | "message" | undefined;
   readonly tokenParameter?: string | undefined;
   readonly protocols?: string | string[] | undefined;
-  /** What is sent while there is no connection waits for one. False: it fails at once. A call may say otherwise. */
+  /** Messages sent without a connection wait for one. False: they fail at once. A call may say otherwise. */
   readonly queue?: boolean | undefined;
   /** How many messages may wait. */
   readonly queueLimit?: number | undefined;
@@ -75,7 +75,7 @@ export interface Options {
   readonly resume?: Readonly<Record<string, string>> | null | undefined;
   /** `client.positions` of a page before this one. */
   readonly positions?: Readonly<Record<string, string>> | undefined;
-  /** Close codes between 4000 and 4999 after which to come back all the same. */
+  /** Close codes between 4000 and 4999 after which to come back anyway. */
   readonly retry?: readonly number[] | undefined;
   /** The class to use where there is no global one: `ws` for an old Node.js. */
   readonly WebSocket?: (new (url: string, protocols?: string | string[]) => Socket) | undefined;
@@ -100,7 +100,7 @@ type Json = Record<string, unknown>;
 type Data = string | ArrayBuffer | ArrayBufferView;
 type Listener = (event: any, message?: any) => void;
 interface Place { readonly epoch: string; readonly entered: number; seen: number | null; gap?: Gap | undefined }
-type Gap = "ahead" | "behind"; // of where we are: what was lost can still be had from here, or no more
+type Gap = "ahead" | "behind"; // of our position: the missed messages are still available from here, or no longer
 interface Standing { readonly topic: string; readonly offset: number; readonly epoch: string }
 interface Ask { sent: number; take?(data: unknown, size: number): void; end(error?: unknown, data?: unknown): void }
 interface Surroundings {
@@ -122,12 +122,12 @@ const RESERVED = new Set([...ANSWERS, "joined", "message", "presence_diff", "res
 
 /**
  * A connection that comes back. It connects at once, and again after each loss, until `close()` or a close code that
- * means no. `Events` maps the `type` of an event to what it holds.
+ * means no. `Events` maps the `type` of an event to its content.
  */
 export class Client<Events extends object = Record<string, any>> {
   readonly #address: Address;
   readonly #options: Options;
-  readonly #asks = new Map<unknown, Ask>(); // by ref: what has no answer yet
+  readonly #asks = new Map<unknown, Ask>(); // by ref: requests without an answer yet
   readonly #places = new Map<string, Place>(); // by topic
   readonly #listeners = new Map<string, Set<Listener>>();
   readonly #watchers = new Set<(state: State) => void>();
@@ -139,7 +139,7 @@ export class Client<Events extends object = Record<string, any>> {
   #queue: { readonly data: Data; readonly ref: number | null }[] = [];
   #queued = 0; // its size
   #socket: Socket | null = null;
-  #attempt: object | null = null; // this one; what an older one brings is no news
+  #attempt: object | null = null; // this one; results of an older one are ignored
   #failures = 0; // in a row
   #refused = false; // with 3000, and no message since
   #renewing: object | null = null; // the attempt whose token is being renewed
@@ -187,9 +187,9 @@ export class Client<Events extends object = Record<string, any>> {
   }
 
   /**
-   * Calls with each event of this type. What is published to a topic comes as `message`, and once more under the
+   * Calls with each event of this type. A message published to a topic comes as `message`, and once more under the
    * `type` of its data, with the message around it as the second argument. `*`: everything that is no answer, also
-   * what has no type: a text that is no JSON, an ArrayBuffer.
+   * without a type: a text that is no JSON, an ArrayBuffer.
    */
   on<Type extends keyof Events & string>(type: Type, listener: (event: Events[Type], message?: any) => void): () => void {
     const all = this.#listeners.get(type) ?? new Set();
@@ -307,7 +307,7 @@ export class Client<Events extends object = Record<string, any>> {
     this.#began = this.#heard = Date.now();
     this.#watch ??= setInterval(() => this.#look(), WATCHED_EVERY);
     this.#become({ name: "connecting", attempt: this.#failures });
-    if (mine !== this.#attempt) return; // whoever heard of it closed us
+    if (mine !== this.#attempt) return; // a listener closed us
     try {
       const [url, token] = await this.#url();
       if (mine !== this.#attempt) return;
@@ -341,7 +341,7 @@ export class Client<Events extends object = Record<string, any>> {
     return [url.href, token];
   }
 
-  /** A new one, in time. Whatever goes wrong is an error. */
+  /** A new one, in time. Every failure is an error. */
   async #token(): Promise<string | null> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<never>((_, reject) => { timer = setTimeout(() => reject(new Error(NO_TOKEN)), TOKEN_WITHIN); });
@@ -411,7 +411,7 @@ export class Client<Events extends object = Record<string, any>> {
     this.#become(this.#state);
   }
 
-  /** Its end is no news any more: a dead link would report it a minute later. What it was asked, nobody answers. */
+  /** Its end no longer matters: a dead link would report it a minute later. Its requests get no answer. */
   #forget(code = 1000, reason = ""): void {
     clearInterval(this.#watch);
     this.#watch = undefined;
@@ -425,7 +425,7 @@ export class Client<Events extends object = Record<string, any>> {
     for (const ask of [...this.#asks.values()]) if (ask.sent) ask.end(new RemoteError("closed", "the connection was lost before the answer came"));
   }
 
-  /** Whoever slept finds a long silence and, behind it, the messages that came meanwhile: hence two looks. */
+  /** After a sleep there is a long silence and, behind it, the messages that came meanwhile. So it takes two looks. */
   #look(): void {
     const { name } = this.#state;
     if (name !== "open" && name !== "connecting") return;
@@ -500,7 +500,7 @@ export class Client<Events extends object = Record<string, any>> {
     return withdraw;
   }
 
-  // --- what comes in ------------------------------------------------------------------------------------------------
+  // --- incoming -----------------------------------------------------------------------------------------------------
 
   #hear(data: unknown): void {
     this.#heard = Date.now();
@@ -530,7 +530,7 @@ export class Client<Events extends object = Record<string, any>> {
     else ask?.end(undefined, data);
   }
 
-  /** Who comes in afresh forgets where they were: what follows is not what they missed. */
+  /** A fresh join forgets the old position: the next messages are not the missed ones. */
   #joined(event: Json): void {
     const { topic, recovered, heartbeat } = event;
     this.#beats(heartbeat);
@@ -601,7 +601,7 @@ export class Client<Events extends object = Record<string, any>> {
   }
 }
 
-/** What a listener does wrong is its own page's error, and nobody else's. */
+/** An exception of a listener is its own page's error. */
 function safely<Values extends unknown[]>(listener: (...values: Values) => void, ...values: Values): void {
   try {
     listener(...values);

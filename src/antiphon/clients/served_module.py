@@ -1,6 +1,6 @@
 """The generated module of an app's own channels, served at a path that nothing else serves.
 
-Knows documents as JSON text, and nothing of who makes them.
+Knows documents as JSON text, and nothing of their makers.
 """
 
 from __future__ import annotations

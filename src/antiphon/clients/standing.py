@@ -44,7 +44,7 @@ class Place:
     entered: int
     """Where it was joined."""
     seen: int | None
-    """The last message that came; None while its history may still be on the way."""
+    """The last message that came. None while its history may still be on the way."""
     gap: Gap | None = None
 
     @property
@@ -71,7 +71,7 @@ class Places:
         return None if place is None or not place.is_good else str(place)
 
     def query(self, resume: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """What to return with: the parameters, each with the place of the first topic that fits its pattern."""
+        """The query for a return: the parameters, each with the place of the first topic that fits its pattern."""
         for parameter, pattern in resume.items():
             for topic, place in self._places.items():
                 if place.is_good and _fits(topic, pattern):
@@ -85,7 +85,7 @@ class Places:
                 place.seen = place.entered
 
     def joined(self, event: Mapping[str, Any]) -> bool:
-        """Whether this topic was joined before. Who comes in afresh forgets where they were."""
+        """Whether this topic was joined before. A fresh join forgets the old position."""
         topic = event.get("topic")
         before = self._places.get(topic) if isinstance(topic, str) else None
         stands = _standing(event)
@@ -104,7 +104,7 @@ class Places:
             place.gap = Gap.BEHIND if place.seen is None else Gap.AHEAD
 
     def is_new(self, event: Mapping[str, Any]) -> bool:
-        """Remember where a message stands; False: it came before."""
+        """Remember where a message stands. False: it came before."""
         stands = _standing(event)
         if stands is None:
             return True

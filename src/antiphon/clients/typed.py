@@ -1,4 +1,4 @@
-"""What generated clients add to `Client`: models of events, of the details of errors and of what is sent.
+"""The additions of generated clients to `Client`: models of events, of the details of errors and of outgoing messages.
 
 Part of the file that is generated, below the runtime.
 """
@@ -66,7 +66,7 @@ class TypedClient(Client[T]):
 
 
 def _is_of_topic(event: Any, tag: str, field: str) -> bool:
-    """Whether the hub sent this about a topic; an application may have events of the same type."""
+    """Whether the hub sent this about a topic. An application may have events of the same type."""
     return (
         isinstance(event, dict) and event.get("type") == tag and isinstance(event.get("topic"), str) and field in event
     )

@@ -31,7 +31,7 @@ MEMBERS: Final = frozenset(
         "failed",
     ]
 )
-"""Of the class `Client`, and what the generated ones add: a message of such a name gets a `_` behind it."""
+"""Names of the class `Client`, and additions of the generated ones: a message of such a name gets a `_` behind it."""
 
 SCALARS: Final = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
@@ -70,7 +70,7 @@ def javascript_module(document: Mapping[str, Any], prefix: str = "") -> dict[str
 
 
 class Writer:
-    """Writes the classes of a document; `types` are those they need."""
+    """Writes the classes of a document. `types` are those they need."""
 
     def __init__(self, document: Mapping[str, Any], prefix: str) -> None:
         self.shapes: tuple[ClientShape, ...] = clients_of(document)
@@ -209,7 +209,7 @@ class Writer:
         )
 
     def _events(self, shape: ClientShape) -> dict[str, list[str]]:
-        """By the type that a listener names: what it may get."""
+        """The events that a listener may get, by the type that it names."""
         events: dict[str, list[str]] = {}
         placed: list[str] = []
         for one in shape.events:
@@ -278,7 +278,7 @@ class Writer:
             if kind == "interface"
             else f"type {name} = {self.type(schema)};"
         )
-        # The name comes first in what is compared: the comment is put before it.
+        # The comparison needs the name first: the comment is put before it.
         return "\n".join([*comment, f"export {body}", ""])
 
     def _object(self, schema: Schema, indent: str) -> str:
@@ -295,7 +295,7 @@ class Writer:
         return "\n".join(["{", *lines, f"{indent}}}"]) if lines else "{}"
 
     def type(self, schema: Any, indent: str = "") -> str:
-        """A type for a schema; what is not of the subset is `unknown`."""
+        """A type for a schema. A schema outside the subset is `unknown`."""
         if not isinstance(schema, Mapping):
             return "unknown"
         if "$ref" in schema:

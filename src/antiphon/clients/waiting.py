@@ -1,6 +1,6 @@
-"""What waits in a client: answers for who asked, events for who reads, messages for a connection. Bounded, all of it.
+"""The queues of a client: answers for callers, events for readers, messages for a connection. All of them are bounded.
 
-Knows nothing of sockets; part of `runtime_py()`.
+Knows nothing of sockets. Part of `runtime_py()`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RemoteError(Exception):
 
 
 class Pending:
-    """A request or a stream on its way: what came for it and was not read, and its end."""
+    """A request or a stream on its way: its unread answers, and its end."""
 
     def __init__(self, ref: int, adapter: TypeAdapter[Any] | None, *, is_stream: bool) -> None:
         self.ref = ref
@@ -54,7 +54,7 @@ class Pending:
         self._came = asyncio.Event()
 
     def take(self, data: Any, size: int) -> bool:
-        """Keep an item for the reader; False: there are too many."""
+        """Keep an item for the reader. False: there are too many."""
         self._items.append((data, size))
         self._unread += size
         self._came.set()
@@ -150,7 +150,7 @@ class Inbox:
         self._changed.set()
 
     async def get(self) -> Unread | None:
-        """The next; None behind the last."""
+        """The next. None behind the last."""
         while not self._events:
             if self._over:
                 return None
