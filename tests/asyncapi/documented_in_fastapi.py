@@ -1,4 +1,5 @@
-"""The program of docs/asyncapi.md for an app of FastAPI, and what goes into one in the same way. mypy checks it."""
+"""The program of docs/asyncapi.md for an app of FastAPI, and other parts that go into one in the same way. mypy checks
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who judges documents: `@asyncapi/parser` and ajv in node, and checks of our own for what both let pass."""
+"""The judges of documents: `@asyncapi/parser` and ajv in node, and checks of our own for faults that both let pass."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tools() -> Path:
 
 @functools.cache
 def _node() -> subprocess.Popen[str]:
-    """node with the parser loaded, which takes it seconds; it ends with us."""
+    """node with the parser loaded, which takes it seconds. It ends with us."""
     script = tools() / "validate.mjs"
     shutil.copy(NODE / "validate.mjs", script)
     process = subprocess.Popen(["node", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -45,7 +45,7 @@ def _node() -> subprocess.Popen[str]:
 
 
 def judged(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What node says of documents: of each `name`, `document` and `frames`."""
+    """The judgement of node on documents: each has `name`, `document` and `frames`."""
     node = _node()
     assert node.stdin is not None
     assert node.stdout is not None
@@ -58,7 +58,7 @@ def judged(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def complaints(documents: Sequence[Mapping[str, Any]], results: list[dict[str, Any]] | None = None) -> list[str]:
-    """All that is wrong with the documents; what the parser calls an information is not. `results`: of `judged`."""
+    """All faults of the documents, without the parser's informations. `results`: of `judged`."""
     found = []
     for result in judged(documents) if results is None else results:
         serious = [one for one in result["diagnostics"] if one[0] < INFORMATION]
@@ -71,7 +71,8 @@ def complaints(documents: Sequence[Mapping[str, Any]], results: list[dict[str, A
 
 
 def faults(document: Mapping[str, Any]) -> Iterator[str]:
-    """What the parser lets pass: keywords of later drafts, placeholders without a parameter, keys and references."""
+    """Faults that the parser lets pass: keywords of later drafts, placeholders without a parameter, keys and
+    references."""
     for schema in _schemas(document):
         wrong: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What breaks clients is found, and what does not is not."""
+"""Changes that break clients are found, and no others."""
 
 from __future__ import annotations
 

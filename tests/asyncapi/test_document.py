@@ -13,7 +13,19 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 import pytest
 from pydantic import BaseModel, Field, create_model
 
-from antiphon import APIRouter, App, Framing, Hub, Query, RegistrationError, Topic, UndeclaredTopic, WebSocket
+from antiphon import (
+    APIRouter,
+    App,
+    Depends,
+    Framing,
+    Hub,
+    Query,
+    RegistrationError,
+    Topic,
+    Topics,
+    UndeclaredTopic,
+    WebSocket,
+)
 from antiphon.asyncapi import VERSIONS
 from antiphon.asyncapi.serving import document_of
 from antiphon.routing.channel import ChannelRoute
@@ -239,6 +251,22 @@ def test_a_parameter_that_handlers_read_too_has_the_bounds_of_whoever_has_them()
 
     query = content(app)["channels"]["lots"]["bindings"]["ws"]["query"]
     assert query["properties"] == {"bidder": {"type": "string", "maxLength": 20}}
+
+
+@pytest.mark.parametrize("path", ["/rooms/{room}", "/rooms"])
+def test_a_placeholder_of_a_topic_is_of_the_type_that_somebody_else_reads(path: str) -> None:
+    rooms = Topics("room/{room}", Said)
+    app = App(hub=Hub(topics=[rooms]))
+
+    @app.channel(path)
+    async def chat(websocket: WebSocket, room: int, topic: Topic[Said] = Depends(rooms)) -> AsyncIterator[None]:
+        yield
+
+    told = document_of(app).content()["channels"]["chat"]
+    if path == "/rooms":
+        assert told["bindings"]["ws"]["query"]["properties"] == {"room": {"type": "integer"}}
+    else:
+        assert told["parameters"]["room"]["x-antiphon"] == {"schema": {"type": "integer"}}
 
 
 def test_routes_that_tell_nothing_are_not_in_it() -> None:

@@ -1,7 +1,7 @@
-"""What of a new document breaks the clients of an old one.
+"""The changes of a new document that break the clients of an old one.
 
-What clients send must still be taken: a schema may only become wider there. What they get must still be what they know:
-no field goes, none becomes optional or of another type; what is new they ignore. Pure.
+The server must still accept the clients' messages: a schema may only become wider there. Messages to clients must keep
+their known form: no field goes, and none becomes optional or of another type. Clients ignore new fields. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Breakage(NamedTuple):
 
 
 def breaking_changes(old: Json, new: Json) -> list[Breakage]:
-    """All that break clients of `old`, in the order of `old`. Raises ValueError for what is no AsyncAPI 3 document."""
+    """All changes that break clients of `old`, in the order of `old`. Raises ValueError for anything but an AsyncAPI 3
+    document."""
     for document in (old, new):
         if not str(document.get("asyncapi", "")).startswith("3.") or not isinstance(document.get("channels"), Mapping):
             raise ValueError("expected an AsyncAPI 3 document, as `antiphon asyncapi` prints it")
@@ -79,11 +80,12 @@ def _changes(old: _Document, new: _Document) -> Iterator[Breakage]:
             continue
         yield from _handshake(where, channel, new.channels[other], old, new)
         yield from _wire(where, channel, new.channels[other])
+        yield from _resuming(where, channel, new.channels[other])
         yield from _operations(where, (old, key), (new, other))
 
 
 def _address(channel: Json) -> str:
-    """Clients fill placeholders in; what those are called is nothing to them."""
+    """Clients fill placeholders in: the names do not matter to them."""
     return re.sub(r"{[^}]*}", "{}", str(channel.get("address", "")))
 
 
@@ -96,18 +98,32 @@ def _wire(where: str, old: Json, new: Json) -> Iterator[Breakage]:
         yield Breakage(where, f"the subprotocol {subprotocol!r} has to be offered")
 
 
+def _resuming(where: str, old: Json, new: Json) -> Iterator[Breakage]:
+    before, after = (one.get("x-antiphon", {}).get("resumable", {}) for one in (old, new))
+    for parameter, topics in before.items():
+        if after.get(parameter) != topics:
+            yield Breakage(where, f"clients that return with {parameter!r} do not get what they missed in {topics}")
+
+
 def _handshake(where: str, old: Json, new: Json, before: _Document, after: _Document) -> Iterator[Breakage]:
     for part in ("query", "headers"):
         ours, theirs = (one.get("bindings", {}).get("ws", {}).get(part, {"type": "object"}) for one in (old, new))
-        for found in differences(ours, theirs, before.resolved, after.resolved, Side.SENT_BY_CLIENT):
+        for found in differences(ours, theirs, before.resolved, after.resolved, Side.WRITTEN_BY_CLIENT):
             yield Breakage(f"{where} {part}", found)
+    cookies = [
+        one.get("bindings", {}).get("ws", {}).get("headers", {}).get("properties", {}).get("cookie", {})
+        for one in (old, new)
+    ]
+    ours, theirs = (one.get("x-antiphon", {}).get("cookies", {"type": "object"}) for one in cookies)
+    for found in differences(ours, theirs, before.resolved, after.resolved, Side.WRITTEN_BY_CLIENT):
+        yield Breakage(f"{where} cookies", found)
     old_names, new_names = (re.findall(r"{([^}]*)}", str(one.get("address"))) for one in (old, new))
     for was, now in zip(old_names, new_names, strict=True):
         ours, theirs = (
             one.get("parameters", {}).get(name, {}).get("x-antiphon", {}).get("schema", {})
             for one, name in ((old, was), (new, now))
         )
-        for found in differences(ours, theirs, before.resolved, after.resolved, Side.SENT_BY_CLIENT):
+        for found in differences(ours, theirs, before.resolved, after.resolved, Side.WRITTEN_BY_CLIENT):
             yield Breakage(f"{where} path {was}", found)
 
 
@@ -117,40 +133,55 @@ def _operations(where: str, old: tuple[_Document, str], new: tuple[_Document, st
     sent_now = _by_name(after, now, "send")
     taken_now = _by_name(after, now, "receive")
     operations = before.operations_of(key)
-    for name, message in _by_name(before, operations, "receive").items():
-        yield from _message(f"{where} {name}", message, taken_now, before, after, Side.SENT_BY_CLIENT)
-    for name, message in _by_name(before, operations, "send").items():
-        yield from _message(f"{where} {name}", message, sent_now, before, after, Side.SENT_BY_SERVER)
+    for named, message in _by_name(before, operations, "receive").items():
+        yield from _message(where, named, message, taken_now, before, after, Side.SENT_BY_CLIENT)
+    for named, message in _by_name(before, operations, "send").items():
+        yield from _message(where, named, message, sent_now, before, after, Side.SENT_BY_SERVER)
     for name, operation in operations.items():
         yield from _operation(f"{where} {name}", operation, _same(operation, now, before, after), before, after)
 
 
-def _by_name(document: _Document, operations: Mapping[str, Json], action: str) -> dict[str, Json]:
-    """Messages by the name that they have on the wire."""
+class _Named(NamedTuple):
+    """A message by the name that it has on the wire. One of a topic with events has a type of its own around it."""
+
+    name: str
+    type: Any
+
+
+def _by_name(document: _Document, operations: Mapping[str, Json], action: str) -> dict[_Named, Json]:
     return {
-        str(message.get("name", key)): message
+        _Named(str(message.get("name", key)), _type_of(document, message)): message
         for one in operations.values()
         if one.get("action") == action
         for key, message in document.messages(one).items()
     }
 
 
+def _type_of(document: _Document, message: Json) -> Any:
+    return document.resolved(message.get("payload", {})).get("properties", {}).get("type", {}).get("const")
+
+
 def _message(
-    where: str, message: Json, others: Mapping[str, Json], before: _Document, after: _Document, side: Side
+    where: str,
+    named: _Named,
+    message: Json,
+    others: Mapping[_Named, Json],
+    before: _Document,
+    after: _Document,
+    side: Side,
 ) -> Iterator[Breakage]:
-    same = others.get(where.rpartition(" ")[2])
+    same = others.get(named)
     candidates = [same] if same is not None else list(others.values())
     found = [
         list(differences(message.get("payload", {}), one.get("payload", {}), before.resolved, after.resolved, side))
         for one in candidates
     ]
     if same is None:
-        tagged = "const" in before.resolved(message.get("payload", {})).get("properties", {}).get("type", {})
-        if tagged or [] not in found:
-            yield Breakage(where, "the message is gone")
+        if named.type is not None or [] not in found:
+            yield Breakage(f"{where} {named.name}", "the message is gone")
         return
     for text in found[0]:
-        yield Breakage(where, text)
+        yield Breakage(f"{where} {named.name}", text)
 
 
 def _same(operation: Json, others: Mapping[str, Json], before: _Document, after: _Document) -> Json | None:
@@ -168,7 +199,7 @@ _ANSWERS: Final = {("value", "value"), ("ack", "ack"), ("stream", "stream"), ("a
 
 def _operation(where: str, old: Json, new: Json | None, before: _Document, after: _Document) -> Iterator[Breakage]:
     if new is None:
-        return  # its messages are gone, which was told
+        return  # its messages are gone, which was reported
     was, now = (one.get("x-antiphon", {}).get("answer", "none") for one in (old, new))
     if was != now and was != "none" and (was, now) not in _ANSWERS:
         yield Breakage(where, f"the answer was {was} and is {now}")

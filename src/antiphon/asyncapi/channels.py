@@ -22,7 +22,7 @@ END = "end"
 
 
 class ChannelSection:
-    """Adds what a shape says to a section."""
+    """Adds the content of a shape to a section."""
 
     def __init__(self, section: Section, shape: ChannelShape) -> None:
         self._section = section
@@ -200,7 +200,7 @@ class ChannelSection:
 
 
 def _key(annotation: Any) -> Any:
-    """What names a type in a document: the type itself, unless its metadata cannot be hashed."""
+    """The key of a type in a document: the type itself, unless its metadata cannot be hashed."""
     try:
         hash(annotation)
     except TypeError:

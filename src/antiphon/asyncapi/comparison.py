@@ -1,12 +1,14 @@
-"""Two schemas of one thing, before and after: what a client that knows the old one stumbles over. Pure.
+"""Two schemas of one thing, before and after: the differences that break a client of the old one. Pure.
 
-Sent by the client: everything the old schema allows, the new one must allow. Sent by the server: what the new one
-allows must be what the old one told, except for fields it did not know.
+Sent by the client: the new schema must allow everything that the old one allows. In a query or a path all is text, and
+a number is a string too. Sent by the server: the old schema must cover everything that the new one allows, except for
+new fields.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -15,21 +17,24 @@ Resolve = Callable[[Any], Any]
 
 
 class Side(enum.Enum):
-    """Who sends what the schemas are of."""
+    """The sender of the messages that the schemas describe."""
 
     SENT_BY_CLIENT = "client"
+    WRITTEN_BY_CLIENT = "text"
+    """In the handshake, where all is text."""
     SENT_BY_SERVER = "server"
 
 
-MINIMA: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-MAXIMA: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
-EXACT: Final = ("pattern", "format", "multipleOf", "uniqueItems", "contentEncoding")
-MEANINGFUL: Final = frozenset({"date-time", "date", "time", "duration", "binary"})
-"""Formats that are other data, also for who only reads them."""
+MINIMA: Final = ("minLength", "minItems", "minProperties")
+MAXIMA: Final = ("maxLength", "maxItems", "maxProperties")
+EXACT: Final = ("pattern", "uniqueItems")
+ENCODED: Final = frozenset({"binary", "base64", "base64url"})
+MEANINGFUL: Final = ENCODED | {"date-time", "date", "time", "duration"}
+"""Formats that are other data, even for a client that only reads them."""
 
 
 def differences(old: Any, new: Any, old_ref: Resolve, new_ref: Resolve, side: Side) -> Iterator[str]:
-    """What breaks, each in a few words. `old_ref` and `new_ref` look references up."""
+    """The breaking differences, each in a few words. `old_ref` and `new_ref` look references up."""
     yield from _Comparison(old_ref, new_ref, side).schemas(old, new, "")
 
 
@@ -37,7 +42,7 @@ class Choice(NamedTuple):
     """One of the schemas of which a value has to fit one."""
 
     name: str
-    """The reference to it; empty for one without a name."""
+    """The reference to it. Empty for one without a name."""
     schema: Schema
 
 
@@ -61,7 +66,8 @@ class _Comparison:
     def __init__(self, old_ref: Resolve, new_ref: Resolve, side: Side) -> None:
         self._old_ref = old_ref
         self._new_ref = new_ref
-        self._is_input = side is Side.SENT_BY_CLIENT
+        self._is_input = side is not Side.SENT_BY_SERVER
+        self._is_text = side is Side.WRITTEN_BY_CLIENT
         self._under_way: set[tuple[str, str]] = set()
 
     def schemas(self, old: Any, new: Any, where: str) -> Iterator[str]:
@@ -95,10 +101,17 @@ class _Comparison:
             yield f"{_at(where)}{text}"
             return
         yield from (f"{_at(where)}{text}" for text in self._values(old, new))
+        was, now = _format(old), _format(new)
         if self._is_input:
             yield from (f"{_at(where)}{text}" for text in _tighter(old, new))
-        elif old.get("format") != new.get("format") and {old.get("format"), new.get("format")} & MEANINGFUL:
-            yield f"{_at(where)}the format was {old.get('format')} and is {new.get('format')}"
+            if "not" in new and new["not"] != old.get("not"):
+                yield f"{_at(where)}less is taken"
+            if now not in (None, was):
+                yield f"{_at(where)}format is {now}"
+        else:
+            yield from (f"{_at(where)}{text}".replace(" is ", " is no longer ") for text in _tighter(new, old))
+            if was != now and (was in MEANINGFUL or now in ENCODED):
+                yield f"{_at(where)}the format was {was} and is {now}"
         yield from self._objects(old, new, where)
         yield from self._arrays(old, new, where)
 
@@ -106,6 +119,8 @@ class _Comparison:
         was, now = _kind(old), _kind(new)
         narrow, wide = (was, now) if self._is_input else (now, was)
         if wide is None or narrow == wide or (narrow == "integer" and wide == "number"):
+            return None
+        if self._is_text and now == "string" and was in ("integer", "number", "boolean"):
             return None
         return f"the type was {was or 'anything'} and is {now or 'anything'}"
 
@@ -175,8 +190,12 @@ def _flat(schema: Any, resolve: Resolve) -> Schema:
 
 
 def _tighter(old: Schema, new: Schema) -> Iterator[str]:
+    for key, sign in (("minimum", 1), ("maximum", -1)):
+        least, other = _least(new, sign), _least(old, sign)
+        if least is not None and (other is None or least > other):
+            yield f"{'exclusive' + key.capitalize() if least.excluded else key} is {sign * least.value}"
     for key in MINIMA:
-        if key in new and (key not in old or new[key] > old[key]) and not _is_nothing(key, new[key]):
+        if new.get(key, 0) > old.get(key, 0):
             yield f"{key} is {new[key]}"
     for key in MAXIMA:
         if key in new and (key not in old or new[key] < old[key]):
@@ -184,12 +203,32 @@ def _tighter(old: Schema, new: Schema) -> Iterator[str]:
     for key in EXACT:
         if key in new and new[key] != old.get(key):
             yield f"{key} is {new[key]}"
-    if "not" in new and new["not"] != old.get("not"):
-        yield "less is taken"
+    if (step := new.get("multipleOf")) and (old.get("multipleOf") or step / 2) % step:
+        yield f"multipleOf is {step}"
 
 
-def _is_nothing(key: str, value: Any) -> bool:
-    return bool(key in ("minLength", "minItems", "minProperties") and value == 0)
+class RangeEnd(NamedTuple):
+    """The end of a range; the larger the tighter."""
+
+    value: float
+    excluded: bool
+
+
+def _least(schema: Schema, sign: int) -> RangeEnd | None:
+    """The lower bound, or the upper one with the sign -1. Among integers, above 0 is from 1 on."""
+    name = "Minimum" if sign == 1 else "Maximum"
+    found = [
+        RangeEnd(sign * schema[key], key != name.lower()) for key in (name.lower(), f"exclusive{name}") if key in schema
+    ]
+    if schema.get("type") == "integer":
+        found = [RangeEnd(math.floor(one.value) + 1 if one.excluded else math.ceil(one.value), False) for one in found]
+    return max(found, default=None)
+
+
+def _format(schema: Schema) -> str | None:
+    """The format; it stands in `x-antiphon` where more is taken than it says."""
+    found = schema.get("contentEncoding") or schema.get("format") or schema.get("x-antiphon", {}).get("format")
+    return None if found is None else str(found)
 
 
 def _kind(schema: Schema) -> str | None:

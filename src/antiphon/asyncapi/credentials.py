@@ -15,7 +15,7 @@ _URLS: Final = ("authorizationUrl", "tokenUrl", "refreshUrl")
 
 
 def schemes(steps: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """By name, what the steps of a plan demand; where OAuth2 scopes are, with them."""
+    """The security schemes of a plan's steps, by name, with their OAuth2 scopes."""
     found: dict[str, dict[str, Any]] = {}
     for step in steps:
         scheme = unwrapped(step.call)

@@ -105,7 +105,8 @@ def _websockets(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str,
 
 
 class Described:
-    """A route, and of a channel the one shape that is described, whatever is registered meanwhile in another thread."""
+    """A route, and of a channel the one shape that is described, even if another thread registers handlers
+    meanwhile."""
 
     def __init__(self, path: str, route: APIWebSocketRoute) -> None:
         self.path = path
@@ -114,7 +115,7 @@ class Described:
 
     @property
     def plan(self) -> Plan:
-        """What is read of the handshake; of a channel with what its handlers ask for."""
+        """The plan for the handshake, which for a channel includes the parameters of its handlers."""
         return self.route.plan if self.shape is None else self.shape.plan
 
     @property

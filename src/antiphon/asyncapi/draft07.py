@@ -1,7 +1,7 @@
-"""JSON Schema as AsyncAPI takes it: draft-07, with no keyword of a later one. Pure.
+"""JSON Schema in AsyncAPI's version: draft-07, with no keyword of a later one. Pure.
 
-pydantic writes 2020-12. What has another form in draft-07 is rewritten, what has none is left out, and what stood
-beside a `$ref`, which draft-07 ignores, is put around it.
+pydantic writes 2020-12. Keywords with another form in draft-07 are rewritten, and those without one are left out.
+Keywords beside a `$ref`, which draft-07 ignores, are put around it.
 """
 
 from __future__ import annotations

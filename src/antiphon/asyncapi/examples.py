@@ -1,6 +1,6 @@
 """An example for each message: the author's, completed by the tag, or one made from the schema. Pure.
 
-What is made is the shortest thing that the schema allows; where none is found (a pattern), there is no example rather
+A made example is the shortest value that the schema allows. Where none is found (a pattern), there is no example rather
 than a wrong one.
 """
 
@@ -40,7 +40,7 @@ class _NoneFound(Exception):
 
 
 def examples_of(payload: Schema, given: Sequence[Any], schemas: Schemas) -> list[Any]:
-    """The author's examples with what the frame adds, or one that is made; none where that cannot be."""
+    """The author's examples with the frame's own fields, or a made one. Empty where none can be made."""
     try:
         frame = _Maker(schemas).made(payload, 0)
     except _NoneFound:
@@ -52,7 +52,7 @@ def examples_of(payload: Schema, given: Sequence[Any], schemas: Schemas) -> list
 
 
 def _head(payload: Schema) -> dict[str, Any]:
-    """What is always the same, or a `ref`: what no author writes into an example of a model."""
+    """The frame's constant fields and its `ref`, which no author writes into an example of a model."""
     properties: Mapping[str, Any] = payload.get("properties", {})
     demanded = payload.get("required", ())
     return {

@@ -1,4 +1,4 @@
-"""What a client has to give to connect: the parameters of a plan as AsyncAPI tells of them.
+"""The parameters that a client has to give to connect: those of a plan, in AsyncAPI's form.
 
 Those of the path are `parameters`, which are texts without a schema; query and headers are schemas in `bindings.ws`.
 """
@@ -38,14 +38,19 @@ def path_names(path: str) -> list[str]:
 
 def path_parameters(path: str, plan: Plan, schemas: Schemas) -> dict[str, Any]:
     """AsyncAPI's parameters of the address: every placeholder has one, also those that nobody reads."""
-    found: dict[str, Any] = {name: {} for name in path_names(path)}
+    schemas_of: dict[str, Schema] = {name: {} for name in path_names(path)}
     for reader in readers(plan):
         if reader.location is not Location.PATH or not isinstance(reader, FieldReader):
             continue
         for name in reader.keys:
-            if name in found and not found[name]:
-                found[name] = _parameter(_schema(reader, schemas), schemas)
-    return found
+            if name in schemas_of and _demands_more(schema := _schema(reader, schemas), schemas_of[name]):
+                schemas_of[name] = schema
+    return {name: _parameter(schema, schemas) for name, schema in schemas_of.items()}
+
+
+def _demands_more(schema: Schema, known: Schema) -> bool:
+    """Of two readers of one parameter. A topic takes any text."""
+    return known.items() < schema.items() or known == {"type": "string"} != schema
 
 
 def _parameter(schema: Schema, schemas: Schemas) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def _parameter(schema: Schema, schemas: Schemas) -> dict[str, Any]:
 
 
 def binding(plan: Plan, schemas: Schemas) -> dict[str, Any]:
-    """`bindings.ws`; empty where nothing is read but the path."""
+    """`bindings.ws`. Empty where nothing is read but the path."""
     parts = {
         "query": _properties(Location.QUERY, plan, schemas),
         "headers": _properties(Location.HEADER, plan, schemas),
@@ -98,8 +103,8 @@ def _properties(location: Location, plan: Plan, schemas: Schemas) -> tuple[dict[
         if reader.location is not location or getattr(reader.info, "include_in_schema", True) is False:
             continue
         for name, schema, demanded in _keys(reader, schemas):
-            if properties.setdefault(name, schema).items() < schema.items():
-                properties[name] = schema  # the same, and demands more
+            if _demands_more(schema, properties.setdefault(name, schema)):
+                properties[name] = schema
             if demanded and name not in required:
                 required.append(name)
     return (properties, required) if properties else None

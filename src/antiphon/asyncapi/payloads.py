@@ -1,7 +1,7 @@
-"""Payloads: the schema of each frame, from the schema of what is in it. Pure.
+"""Payloads: the schema of each frame, from the schema of its content. Pure.
 
-A tag is a const and required, wherever it stands on the wire; the fields of a message stand beside it, or, with
-`Wire.content`, in it.
+A tag is a const and required, at any place on the wire. The fields of a message stand beside it, or, with
+`Wire.content`, in an object of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REF: Final[Schema] = {
 
 
 class WireNames(NamedTuple):
-    """What a wire calls what all messages have in common."""
+    """A wire's names for the fields that all messages share."""
 
     tag: str = "type"
     ref: str = "ref"
@@ -61,7 +61,7 @@ def envelope(tag: str, names: WireNames, *, ref: bool = True, parts: Mapping[str
 
 
 def error(names: WireNames, code: Schema, text: Schema, detail: Schema | None, *, demanded: bool) -> Schema:
-    """An error. `detail`: what is known of it; `demanded`: it is always there."""
+    """An error. `detail`: its schema, if known. `demanded`: it is always there."""
     inner: dict[str, Any] = {"code": code, "message": text}
     required = ["code", "message"]
     if detail is not None:
@@ -106,7 +106,7 @@ PLACED: Final[dict[str, Schema]] = {
 
 
 def presence_diff() -> Schema:
-    """Who came, who went, who changed."""
+    """The event for members that came, went or changed."""
     counts = {"type": "object", "additionalProperties": {"type": "integer"}}
     properties: dict[str, Schema] = {
         "type": tag_of(["presence_diff"]),
@@ -123,7 +123,7 @@ def resync() -> Schema:
 
 
 def joined() -> Schema:
-    """What comes first from a topic with events."""
+    """The first event of a topic with events."""
     properties: dict[str, Schema] = {
         "type": tag_of(["joined"]),
         "topic": {"type": "string"},

@@ -1,4 +1,5 @@
-"""A plain WebSocket route as a section of a document: what `receives=` and `sends=` name, as pydantic has it."""
+"""A plain WebSocket route as a section of a document: the types of `receives=` and `sends=`, as pydantic describes
+them."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def describe(section: Section, route: APIWebSocketRoute) -> None:
 
 
 def is_described(route: APIWebSocketRoute) -> bool:
-    """Whether a route says what its messages are."""
+    """Whether a route declares its messages."""
     return route.receives is not None or route.sends is not None or bool(topics_of(route.plan))
 
 
@@ -60,7 +61,7 @@ def _message(section: Section, kind: Any, mode: Mode) -> str:
 
 
 def _tag_demanded(schema: Schema, own: tuple[str, ...] | None, mode: Mode) -> Schema:
-    """A tag with a default may be left out of what pydantic reads; in a document it tells the messages apart."""
+    """A tag with a default may be left out for pydantic. In a document it tells the messages apart."""
     if not own or TAG not in schema.get("properties", {}):
         return schema
     properties = {TAG: {key: value for key, value in schema["properties"][TAG].items() if key != "default"}}

@@ -24,13 +24,13 @@ PLACE: Final = "#/components/schemas/"
 
 
 class Draft07(GenerateJsonSchema):
-    """pydantic's schemas as they stand on a wire: what is always sent is required, and fields have no titles."""
+    """pydantic's schemas as they stand on a wire: fields that are always sent are required, and have no titles."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
     def field_is_required(self, field: Any, total: bool) -> bool:
-        """In what we send a field with a default is there, too, unless the class says that it may be left out."""
+        """In our messages a field with a default is there, too, unless the class says that it may be left out."""
         required = super().field_is_required(field, total)
         if self.mode != "serialization" or field["type"] == "typed-dict-field":
             return required
@@ -46,7 +46,7 @@ class Draft07(GenerateJsonSchema):
         return made if schema.get("tz_constraint") == "aware" else _loose(made)
 
     def decimal_schema(self, schema: Any) -> Any:
-        """A string or a number, of which Python makes what it was: through a float it would lose digits."""
+        """A string or a number, which Python reads back exactly: through a float it would lose digits."""
         return {**super().decimal_schema(schema), "x-antiphon": {"format": "decimal"}}
 
     def bytes_schema(self, schema: Any) -> Any:
@@ -57,7 +57,7 @@ class Draft07(GenerateJsonSchema):
         return made
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Any:
-        """What JSON Schema cannot say may be anything."""
+        """A type that JSON Schema cannot express may be anything."""
         return {}
 
     def encode_default(self, dft: Any) -> Any:
@@ -67,7 +67,7 @@ class Draft07(GenerateJsonSchema):
             return None
 
     def get_defs_ref(self, core_mode_ref: tuple[Any, JsonSchemaMode]) -> DefsRef:
-        """The class's qualified name; where two have the same, their modules tell them apart."""
+        """The class's qualified name. Where two have the same, their modules tell them apart."""
         made = super().get_defs_ref(core_mode_ref)
         choices = self._prioritized_defsref_choices[made]
         core_ref, mode = core_mode_ref
@@ -89,7 +89,7 @@ def _loose(schema: Schema) -> Schema:
 
 
 LONGEST_NAME: Final = 60
-"""Of what pydantic makes where a short name has two owners: a digest is shorter."""
+"""Of pydantic's name where a short one has two owners: a digest is shorter."""
 MEMBERS_SHOWN: Final = 3
 """Of a union inside a generic class's name."""
 
@@ -109,7 +109,7 @@ def qualified(text: str) -> str:
 
 
 def _arguments(text: str) -> list[str]:
-    """What stands between commas, of which those in brackets or quotes are none."""
+    """The parts between commas, except commas in brackets or quotes."""
     found, depth = [""], 0
     for part in re.findall(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", text, re.DOTALL):
         depth += (part in "[({") - (part in "])}")
@@ -129,7 +129,7 @@ def _without_module(name: str) -> str:
 
 
 def _mend(schema: Schema, named: Mapping[str, Any]) -> None:
-    """What pydantic's schemas leave out, or say otherwise than it validates."""
+    """Mend gaps in pydantic's schemas, and differences from its validation."""
     if isinstance(schema.get("discriminator"), Mapping):
         _demand_tags(schema, named)
     if "$ref" in schema.get("propertyNames", ()):
@@ -190,7 +190,8 @@ class Schemas:
         self._named: dict[str, Schema] = {}
 
     def of(self, key: Hashable, adapter: TypeAdapter[Any], mode: Mode) -> Schema:
-        """The schema of a type, or a reference to it: what is read is "validation", what is written "serialization".
+        """The schema of a type, or a reference to it. The mode for incoming types is "validation", for outgoing ones
+        "serialization".
 
         `key` names the type: the same both times. Empty until `make` was called.
         """

@@ -1,6 +1,6 @@
 """One channel of a document as it grows: its messages and the operations that name them.
 
-Knows AsyncAPI's form; nothing of routes.
+Knows AsyncAPI's form, and nothing of routes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Section:
         self.messages: dict[str, Any] = {}
         self.operations: dict[str, Any] = {}
         self.security: list[Any] = []
-        """What each operation demands."""
+        """The security requirements of each operation."""
 
     def message(
         self,
@@ -38,9 +38,9 @@ class Section:
         ref: str | None = None,
         extension: dict[str, Any] | None = None,
     ) -> str:
-        """Add a message; returns its key, which is another one where something else has that already.
+        """Add a message. Returns its key, which is another one where something else has that already.
 
-        `ref`: the field that joins question and answer; `examples`: of the author's.
+        `ref`: the field that joins question and answer. `examples`: of the author's.
         """
         made: dict[str, Any] = {"name": name or key, "contentType": content_type, **told(description)}
         if ref is not None:
@@ -69,7 +69,7 @@ class Section:
         description: str = "",
         extension: dict[str, Any] | None = None,
     ) -> None:
-        """Add what the application does: `receive` is from a client, `send` to it."""
+        """Add an operation of the application: `receive` is from a client, `send` to it."""
         channel = {"$ref": f"#/channels/{self.key}"}
         made: dict[str, Any] = {"action": action, "channel": channel, **told(description)}
         if self.security:

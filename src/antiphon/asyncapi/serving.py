@@ -58,7 +58,7 @@ class LastResort:
     def __init__(
         self, document: Document, otherwise: ASGIApp, asyncapi_url: str | None, console_url: str | None
     ) -> None:
-        """Without a document there is no console. Raises TypeError, ValueError for what is no path."""
+        """Without a document there is no console. Raises TypeError, ValueError for an invalid path."""
         _check_path("asyncapi_url", asyncapi_url)
         _check_path("console_url", console_url)
         self._path = asyncapi_url
@@ -91,15 +91,15 @@ def _check_path(name: str, path: object) -> None:
 
 
 def current_text(document: Document) -> bytes | None:
-    """The document as it is now; None where there is nothing to tell."""
+    """The document as it is now. None where there is nothing to tell."""
     return None if document.is_empty else written(document.content())
 
 
 def written(document: dict[str, Any], indent: int | None = None) -> bytes:
-    """The document as JSON. What an author gave as an example or default is written as pydantic writes it."""
+    """The document as JSON. An author's examples and defaults are written as pydantic writes them."""
     try:
         return to_json(document, indent=indent, inf_nan_mode="null", fallback=str)
-    except ValueError:  # lone surrogates, which stay the escapes as which they stand in the source
+    except ValueError:  # lone surrogates, which stay escapes as in the source
         return json.dumps(to_jsonable_python(document, inf_nan_mode="null", fallback=str), indent=indent).encode()
 
 

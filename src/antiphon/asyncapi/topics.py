@@ -1,4 +1,4 @@
-"""What comes on a socket from typed topics it has joined, as messages of a document."""
+"""The messages of typed topics that a socket has joined, in a document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger: Final = logging.getLogger("antiphon")
 
 
 def author_examples(kind: Any, adapter: TypeAdapter[Any], mode: Mode) -> list[Any]:
-    """The examples that a class has of its own, as far as they fit it; of what we send with all that we send."""
+    """The class's own examples that fit it, those of outgoing messages with all their fields."""
     config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
     extra = config.get("json_schema_extra")
     given = list(extra.get("examples") or ()) if isinstance(extra, dict) else []
@@ -46,7 +46,7 @@ def doc_of(kind: Any) -> str:
 
 
 def events_of(section: Section, topics: Iterable[Topics[Any]]) -> list[str]:
-    """Add what topics send; returns the keys of the messages."""
+    """Add the messages of topics. Returns their keys."""
     keys: list[str] = []
     for one in dict.fromkeys(topics):
         keys += [_message(section, tagged, one) for tagged in one.messages.types]
@@ -65,7 +65,7 @@ def events_of(section: Section, topics: Iterable[Topics[Any]]) -> list[str]:
 
 
 def heartbeat(section: Section) -> str:
-    """Add the event that the hub sends, and a channel of the usual wire; returns its key."""
+    """Add the event that the hub sends, and a channel of the usual wire. Returns its key."""
     alive = "The link is alive: sent in an interval that `joined` or its first one tells."
     return section.message("heartbeat", payloads.heartbeat(), description=alive)
 

@@ -1,4 +1,4 @@
-"""The console: a page that connects to the channels of a document, sends and shows what comes.
+"""The console: a page that connects to the channels of a document, sends messages and shows the incoming ones.
 
 A few files without a build step, under a policy that lets nothing in from elsewhere. It knows the document alone.
 """
@@ -22,7 +22,7 @@ HEADERS: Final = {
 
 
 def page(path: str, document: str, root: str) -> Response:
-    """The page that is served at `path`. `document` is the path of its document, `root` that of the app; both whole."""
+    """The page that is served at `path`. `document` is the path of its document, `root` that of the app. Both whole."""
     text = (FOLDER / "console.html").read_text("utf-8")
     for name, value in {"base": root + path, "document": root + document, "root": root}.items():
         text = text.replace("{{" + name + "}}", html.escape(value, quote=True))
@@ -30,6 +30,6 @@ def page(path: str, document: str, root: str) -> Response:
 
 
 def file(name: str) -> Response | None:
-    """What the page asks for; None for anything else."""
+    """A file of the page. None for anything else."""
     kind = KINDS.get(name)
     return None if kind is None else Response((FOLDER / name).read_bytes(), headers=HEADERS, media_type=kind)
