@@ -1,6 +1,6 @@
 """The errors users meet, split into the peer's fault, the developer's fault, and plain endings.
 
-Each is a subclass of what FastAPI or Starlette raises in the same place, so their handlers and `except` clauses fit.
+Each is a subclass of FastAPI's or Starlette's exception in the same place, so their handlers and `except` clauses fit.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _AROUND: Final = 20
-"""Characters on each side of a fault that a log shows of a peer's message: to see what it is, not what it says."""
+"""Characters on each side of a fault that a log shows of a peer's message: enough for its kind, not for its content."""
 
 
 class HTTPException(StarletteHTTPException):
@@ -306,6 +306,9 @@ class ParameterErrors(_Failures):
             await websocket.close(1008, str(error.errors()[0]["msg"]))
     """
 
+    wanted_by: tuple[str, ...] = ()
+    """For each of `errors()` whose parameter it is: a dependency's, or a channel's handler's. Empty: the endpoint's."""
+
     def __str__(self) -> str:
         where = f" for {self.endpoint}" if self.endpoint else ""
         lines = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in self._errors]
@@ -366,8 +369,8 @@ class DependencyScopeError(RegistrationError):
 
 
 class RegistrationWarning(UserWarning):
-    """A declaration has an effect that its author hardly means. It is told where it is registered, else at its first
-    use, once.
+    """A declaration has an effect that its author hardly means. The warning comes where it is registered, else at its
+    first use, once.
 
         import warnings
 

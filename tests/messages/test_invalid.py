@@ -1,4 +1,4 @@
-"""Bad messages: what the client is told, that the connection works after it, and where it ends."""
+"""Bad messages: the errors for the client, the connection that works afterwards, and the limit at which it ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from antiphon import App, Caller, ChannelOptions, OnError, OnInvalid, ServerConfig, Wire
+from antiphon import App, Caller, ChannelOptions, HTTPException, OnError, OnInvalid, ServerConfig, Wire
 from antiphon.testing import Server
 
 
@@ -281,3 +281,17 @@ async def test_no_bytes_make_a_traceback_of_ours(messages: list[str | bytes]) ->
     finally:
         logging.getLogger("antiphon").removeHandler(handler)
     assert not [one for one in records if one.exc_info and "boom" not in one.getMessage()]
+
+
+async def test_an_error_of_the_applications_is_sent_whatever_its_text_is() -> None:
+    app = App()
+    chat = app.add_channel("/")
+
+    @chat.on("find")
+    async def find() -> None:
+        raise HTTPException(404, "no \ud800 here")
+
+    async with Server(app) as server, server.connect("/") as peer:
+        for ref in (1, 2):
+            await peer.send_json({"type": "find", "ref": ref})
+            assert (await peer.receive_json())["message"] == "no \ud800 here"

@@ -1,7 +1,8 @@
-"""What can never work is refused where it is written, by name."""
+"""Impossible declarations are refused where they are written, by name."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -22,12 +23,15 @@ from antiphon import (
     Path,
     RegistrationError,
     RegistrationWarning,
+    Topic,
+    Topics,
     WebSocket,
     Wire,
 )
 from antiphon.messages.shape import AnswerKind
 from antiphon.routing.channel import ChannelRoute
 from antiphon.routing.include import flatten
+from antiphon.testing import Server
 
 T = TypeVar("T")
 
@@ -404,9 +408,52 @@ def test_a_parameter_that_is_always_its_default_is_told() -> None:
             yield
 
 
+class Renamed(BaseModel):
+    name: str
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
     text: str
+
+
+def test_a_topic_of_classes_that_its_topics_do_not_carry_is_told() -> None:
+    moves = Topics("moves", Say | Renamed)
+    for kind in (Topic[Say], Topic[Renamed], Topic[Say | Renamed], Topic[Any]):
+        _takes(kind, moves)
+    with pytest.warns(
+        RegistrationWarning, match=r"a Topic of Strict, which Topics\('moves', Say \| Renamed\) does not"
+    ):
+        _takes(Topic[Say | Strict], moves)
+
+
+def _takes(kind: Any, topics: Any) -> None:
+    async def handle(message: Strict, topic: Any) -> None: ...
+
+    handle.__annotations__["topic"] = Annotated[kind, Depends(topics)]
+    App().add_channel("/").on(handle)
+
+
+async def test_the_log_names_the_handler_whose_parameter_a_client_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    async def user(token: str) -> str:
+        return token
+
+    @app.channel("/{room}")
+    async def chat(websocket: WebSocket, room: int) -> AsyncIterator[None]:
+        yield
+
+    @chat.on("say")
+    async def say(text: str, room: int, user: str = Depends(user)) -> None: ...
+
+    with caplog.at_level(logging.INFO, "antiphon"):
+        async with Server(app) as server, server.connect("/tea") as peer:
+            assert await peer.wait_closed() == 1008
+    (line,) = [record.getMessage() for record in caplog.records if "invalid parameters" in record.getMessage()]
+    here = f"{__name__}.{test_the_log_names_the_handler_whose_parameter_a_client_left_out.__name__}.<locals>"
+    assert f"query.text: Field required (for {here}.say); path.room: Input should be a valid integer" in line
+    assert f"query.token: Field required (for {here}.user);" in line
 
 
 def test_five_hundred_messages_are_registered_in_a_moment() -> None:

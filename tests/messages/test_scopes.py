@@ -1,7 +1,8 @@
-"""Dependencies of messages and of connections: how often they run, what they see, and when they end."""
+"""Dependencies of messages and of connections: the number of runs, their inputs, and their ends."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -12,7 +13,8 @@ from starlette.requests import HTTPConnection
 from typing_extensions import TypedDict
 
 from antiphon import App, Caller, Denials, Depends, Header, HTTPException, Hub, MessageRouter, WebSocket
-from antiphon.testing import HandshakeRefused, RemoteError, Server
+from antiphon.dependencies.solve import TEARDOWN_SECONDS
+from antiphon.testing import HandshakeRefused, RemoteError, Server, virtual_time
 
 
 class Say(BaseModel):
@@ -39,7 +41,7 @@ class Player(Named):
 
 
 class Log:
-    """What happened, in order."""
+    """Events, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -353,3 +355,130 @@ async def test_a_connection_function_without_yield_runs_at_the_start() -> None:
             async with server.channel(path) as peer:
                 assert await peer.request(None, int, tag="ping") == 1
     assert started == ["async", "sync"]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_after_an_error_dependencies_end_last_first_and_one_may_take_it(taken: bool) -> None:
+    app = App()
+    chat = app.add_channel("/")
+    seen: list[str] = []
+
+    async def outer() -> AsyncIterator[None]:
+        try:
+            yield
+        except HTTPException:
+            seen.append("outer failed")
+            raise
+        seen.append("outer")
+
+    async def inner(outer: None = Depends(outer)) -> AsyncIterator[None]:
+        try:
+            yield
+        except HTTPException:
+            seen.append("inner failed")
+            if not taken:
+                raise
+
+    @chat.on("find")
+    async def find(inner: None = Depends(inner)) -> None:
+        raise HTTPException(404)
+
+    async with Server(app) as server, server.connect("/") as peer:
+        await peer.send_json({"type": "find", "ref": 1})
+        answer = await peer.receive_json()
+        assert (answer["type"], answer.get("code")) == (("reply", None) if taken else ("error", "not_found"))
+    assert seen == (["inner failed", "outer"] if taken else ["inner failed", "outer failed"])
+
+
+@virtual_time
+async def test_the_teardown_of_a_cancelled_request_has_so_many_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+    chat = app.add_channel("/")
+    loop = asyncio.get_running_loop()
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.Event().wait()
+
+    @chat.on("listen")
+    async def listen(session: None = Depends(session)) -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+    async with Server(app) as server, server.connect("/") as peer:
+        await peer.send_json({"type": "listen", "ref": 1})
+        await peer.receive_json()
+        began = loop.time()
+        await peer.send_json({"type": "cancel", "ref": 1})
+        assert await peer.receive_json(timeout=100) == {"type": "end", "ref": 1}
+        assert TEARDOWN_SECONDS <= loop.time() - began < TEARDOWN_SECONDS + 1
+    assert "the teardown of a cancelled call was cut off" in caplog.text
+
+
+async def test_a_dependency_that_yields_twice_is_an_internal_error_also_where_all_went_well() -> None:
+    app = App()
+    chat = app.add_channel("/")
+
+    async def twice() -> AsyncIterator[None]:
+        yield
+        yield
+
+    @chat.on("save")
+    async def save(twice: None = Depends(twice)) -> int:
+        return 7
+
+    async with Server(app) as server, server.connect("/") as peer:
+        await peer.send_json({"type": "save", "ref": 1})
+        assert (await peer.receive_json())["code"] == "internal"
+
+
+@pytest.mark.parametrize(("use_cache", "runs"), [(True, 1), (False, 2)])
+async def test_two_dependencies_of_one_message_share_a_third(use_cache: bool, runs: int) -> None:
+    app = App()
+    chat = app.add_channel("/")
+    ran: list[None] = []
+
+    async def third() -> None:
+        ran.append(None)
+
+    async def first(third: None = Depends(third, use_cache=use_cache)) -> None: ...
+
+    async def second(third: None = Depends(third, use_cache=use_cache)) -> None: ...
+
+    @chat.on("save")
+    async def save(first: None = Depends(first), second: None = Depends(second)) -> None: ...
+
+    async with Server(app) as server, server.connect("/") as peer:
+        for ref in (1, 2):
+            await peer.send_json({"type": "save", "ref": ref})
+            await peer.receive_json()
+            assert len(ran) == ref * runs
+
+
+async def test_a_dependency_of_messages_runs_so_many_times_at_once_over_all_connections() -> None:
+    app = App()
+    chat = app.add_channel("/")
+    at_work, most = 0, 0
+
+    async def session() -> AsyncIterator[None]:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        yield
+        for _ in range(5):
+            await asyncio.sleep(0)
+        at_work -= 1
+
+    @chat.on("save", concurrent=4)
+    async def save(session: None = Depends(session, max_concurrency=2)) -> None: ...
+
+    async with Server(app) as server, server.connect("/") as one, server.connect("/") as other:
+        for ref in range(4):
+            for peer in (one, other):
+                await peer.send_json({"type": "save", "ref": ref})
+        for peer in (one, other):
+            for _ in range(4):
+                assert (await peer.receive_json())["type"] == "reply"
+    assert (at_work, most) == (0, 2)

@@ -1,7 +1,6 @@
 """Parameters and dependencies: a signature becomes a plan at registration, and the plan runs at connect.
 
-`analyze` and `solve` are the two verbs; the markers (`Depends`, `Query`, …) are what users write. README.md shows the
-flow.
+`analyze` and `solve` are the two verbs. Users write the markers (`Depends`, `Query`, …). README.md shows the flow.
 """
 
 from .functions import Body, Cookie, Depends, File, Form, Header, Path, Query, Security

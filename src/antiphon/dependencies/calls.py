@@ -1,8 +1,8 @@
-"""Runs the plan of a call (`layers.py`): what one message of a connection needs, entered and left.
+"""Runs the plan of a call (`layers.py`): enters and leaves the dependencies of one message of a connection.
 
-Lean, because it runs for each message: what is the same for all calls of a connection is bound once, and a call costs
-what its own dependencies cost (benchmarks/channel_micro.py). Leaving follows the rules of `solve.py`: reverse order,
-the exception of the call at every `yield`, and a bound on the time of a teardown that begins cancelled.
+Lean, because it runs for each message: values that all calls of a connection share are bound once, and a call costs
+only its own dependencies (benchmarks/channel_micro.py). Leaving follows the rules of `solve.py`: reverse order, the
+exception of the call at every `yield`, and a bound on the time of a teardown that begins cancelled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .solve import TEARDOWN_SECONDS, logger, returned_by
 
 
 class Bound:
-    """The plan of a call with what one connection has for it."""
+    """The plan of a call with one connection's values for it."""
 
     __slots__ = ("connection", "inputs", "message", "plan", "steps", "target")
 
@@ -64,12 +64,12 @@ class Calling:
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
         self.lives: list[Life] | None = None
-        """What has to be ended, `leave` being due; None when nothing was entered."""
+        """The generators that `leave` has to end. None when nothing was entered."""
         self.background: BackgroundTasks | None = None
-        """Tasks to run when the call was answered; None when nobody asked for them."""
+        """Tasks to run after the call's answer. None when no parameter asked for them."""
 
     async def enter(self, message: Any) -> dict[str, Any]:
-        """Run the dependencies; the function's keyword arguments. `leave` is due, whatever they raise."""
+        """Run the dependencies. Returns the function's keyword arguments. `leave` is due even after an exception."""
         bound = self._bound
         results: list[Any] = []
         for step, call, constants, has_inputs, is_plain_generator in bound.steps:
@@ -98,7 +98,8 @@ class Calling:
         return values
 
     async def leave(self, error: BaseException | None) -> BaseException | None:
-        """End the dependencies, last first, with what the call raised; what is still raised afterwards."""
+        """End the dependencies, last first, with the call's exception. Returns the exception that is left
+        afterwards."""
         lives = self.lives
         if lives is None:
             return error
@@ -129,7 +130,7 @@ class Calling:
                         remaining = None
                 except BaseException as raised:
                     remaining = raised
-        if scope.cancelled_caught:
+        if scope.cancel_called and isinstance(remaining, asyncio.CancelledError):
             logger.error("the teardown of a cancelled call was cut off after %s s", TEARDOWN_SECONDS)
             return error
         return remaining

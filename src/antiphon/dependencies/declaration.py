@@ -1,6 +1,6 @@
-"""What one parameter declares: its annotation, its marker and its default, brought together and checked.
+"""The declaration of one parameter: its annotation, its marker and its default, brought together and checked.
 
-Knows FastAPI's rules for what goes with what; nothing of callables, steps or connections.
+Knows FastAPI's rules for combining them, and nothing of steps or connections.
 """
 
 from __future__ import annotations
@@ -8,17 +8,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from antiphon import tags
 from antiphon.exceptions import ParameterDeclarationError, RegistrationError
+from antiphon.hub import Topic, Topics
 from antiphon.identity import Identity
+from antiphon.tagged import name_of
 
 from . import foreign, hints
-from .inspection import Parameter, Unresolved
+from .inspection import Parameter, Unresolved, warn_about
 from .params import Depends, Location
 
 EMPTY: Final = inspect.Parameter.empty
@@ -26,7 +30,7 @@ EMPTY: Final = inspect.Parameter.empty
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What annotation and default of a parameter say together."""
+    """The annotation and the default of a parameter, combined."""
 
     type: Any
     """The annotation without `Annotated`; Any without annotation."""
@@ -35,7 +39,7 @@ class Declared:
     marker: FieldInfo | None
     location: Location | None
     default: Any
-    """The plain default; `EMPTY` when it is a marker or missing."""
+    """The plain default. `EMPTY` when it is a marker or missing."""
     in_annotation: bool
 
     @classmethod
@@ -144,3 +148,14 @@ def check_type(location: Location, annotation: Any, where: str) -> None:
         hints.is_scalar(annotation) or hints.is_scalar_sequence(annotation) or hints.model_of(annotation) is not None
     ):
         raise ParameterDeclarationError(f"{where} is read from the query and cannot be a {annotation!r}")
+
+
+def check_topic(call: Callable[..., Any], annotation: Any, dependency: object, where: str) -> None:
+    """The type of a `Topic` that its `Topics` do not bear out. Within `Annotated`, type checkers do not see it."""
+    if get_origin(annotation) is not Topic or not isinstance(dependency, Topics):
+        return
+    declared = {tags.bare(one.kind) for one in dependency.messages.types}
+    for kind in filter(tags.is_message_class, map(tags.bare, tags.members(get_args(annotation)[0]))):
+        if kind not in declared:
+            text = f"{where} is a Topic of {name_of(kind)}, which {dependency!r} does not declare"
+            warn_about(call, text)

@@ -1,7 +1,7 @@
 """Recognises the markers and classes of an installed FastAPI by their names, never importing it.
 
 A class counts as FastAPI's when one of its bases is defined under the module and name given here, so that subclasses
-count too. Owns only the recognising; what a marker means is in `plan.py`.
+count too. Owns only the recognition: `plan.py` has the meaning of markers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _names(cls: type) -> list[tuple[str, str]]:
 
 
 def location_of(marker: object) -> Location | None:
-    """Where this marker reads from; None for anything that is not such a marker."""
+    """Where this marker reads from. None for anything that is not such a marker."""
     if isinstance(marker, Param):
         return marker.location or Location.QUERY
     return next((_LOCATIONS[name] for name in _names(type(marker)) if name in _LOCATIONS), None)
@@ -44,12 +44,12 @@ def is_file(marker: object) -> bool:
 
 
 def as_depends(marker: Any) -> Depends | None:
-    """The marker as our `Depends` or `Security`; None for anything else."""
+    """The marker as our `Depends` or `Security`. None for anything else."""
     if isinstance(marker, Depends):
         return marker
     if _DEPENDS.isdisjoint(_names(type(marker))):
         return None
-    # What older versions of FastAPI do not have yet is None.
+    # Attributes that older versions of FastAPI lack are None.
     life = getattr(marker, "scope", None)
     limits: dict[str, Any] = {name: getattr(marker, name, None) for name in ("max_concurrency", "_concurrency")}
     if hasattr(marker, "scopes"):
@@ -66,6 +66,6 @@ def is_security_scopes(annotation: type) -> bool:
 
 
 def resources_in(state: Any) -> Mapping[type, object]:
-    """What the `state` of somebody else's app has for parameters that annotate a class of ours: its `hub`."""
+    """The `state` of another framework's app, for parameters that annotate a class of ours: its `hub`."""
     hub = getattr(state, "hub", None)
     return {Hub: hub} if isinstance(hub, Hub) else {}

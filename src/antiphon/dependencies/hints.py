@@ -20,19 +20,19 @@ _COMPLEX = (BaseModel, Mapping, UploadFile)
 
 
 def is_subclass(annotation: Any, classes: type | tuple[type, ...]) -> bool:
-    """`issubclass` that answers False for what is no class, generic aliases included."""
+    """`issubclass` that answers False for anything but a class, generic aliases included."""
     return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, classes)
 
 
 def without_alias(annotation: Any) -> Any:
-    """What a `type X = ...` statement stands for (PEP 695)."""
+    """The type behind a `type X = ...` statement (PEP 695)."""
     while type(annotation).__name__ == "TypeAliasType":
         annotation = annotation.__value__
     return annotation
 
 
 def _members(annotation: Any) -> tuple[Any, ...] | None:
-    """The members of a union; None when it is none."""
+    """The members of a union. None for other annotations."""
     if get_origin(annotation) in (Union, types.UnionType):
         return get_args(annotation)
     return None
@@ -46,7 +46,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def is_sequence(annotation: Any) -> bool:
-    """True when some member takes several values; `str` and `bytes` are single values."""
+    """True when some member takes several values. `str` and `bytes` are single values."""
     annotation = _bare(annotation)
     if (members := _members(annotation)) is not None:
         return any(map(is_sequence, members))
@@ -58,7 +58,7 @@ def _is_sequence_class(cls: Any) -> bool:
 
 
 def _is_read_from_text(cls: type) -> bool:
-    """A named tuple that tells pydantic how to read it is one value; others take one value per field, as in FastAPI."""
+    """A named tuple that tells pydantic how to read it is one value. Others take one value per field, as in FastAPI."""
     return issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "__get_pydantic_core_schema__")
 
 
@@ -93,14 +93,14 @@ def takes_upload(annotation: Any) -> bool:
 
 
 def class_of(annotation: Any) -> type | None:
-    """The class that is annotated, without its type arguments; None when it is no class."""
+    """The class that is annotated, without its type arguments. None when it is no class."""
     annotation = _bare(annotation)
     cls = get_origin(annotation) or annotation
     return cls if isinstance(cls, type) else None
 
 
 def optional_of(annotation: Any) -> Any:
-    """X of `X | None`; None for anything else."""
+    """X of `X | None`. None for anything else."""
     members = _members(_bare(annotation))
     if members is None or len(members) != 2 or type(None) not in members:
         return None

@@ -1,6 +1,6 @@
-"""Parameters annotated `Identity`: who can give them one, in which order, and what to say where nobody has.
+"""Parameters annotated `Identity`: the dependencies that can give one, their order, and the error where none does.
 
-Knows the key under which an identity stands in the scope, and nothing of tokens or how an identity comes there.
+Knows the scope's key for an identity, and nothing of tokens or the code that puts an identity there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Admits: TypeAlias = Callable[[HTTPConnection, Identity], Awaitable[object]]
 
 
 def admitting(call: object) -> Admits | None:
-    """What such a dependency lets somebody in by, whom something else has found out in its place."""
+    """The way such a dependency admits an identity that something else has found in its place."""
     admits: Admits | None = getattr(call, "admit", None) if is_identifying(call) else None
     return admits
 

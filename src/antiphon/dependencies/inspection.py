@@ -1,4 +1,4 @@
-"""What Python says about a callable: its parameters with evaluated annotations, and how it has to be called.
+"""Python's view of a callable: its parameters with evaluated annotations, and the way to call it.
 
 Knows nothing of markers or connections.
 """
@@ -31,7 +31,7 @@ class CallKind(enum.Enum):
     """Sync, and says of itself that it never waits: it needs no thread."""
 
 
-# What decorators of async functions set before `inspect.markcoroutinefunction` existed.
+# The mark that decorators of async functions set before `inspect.markcoroutinefunction` existed.
 _LEGACY_MARKER = getattr(asyncio.coroutines, "_is_coroutine", None)
 
 GENERATORS = frozenset({CallKind.ASYNC_GENERATOR, CallKind.SYNC_GENERATOR})
@@ -62,8 +62,8 @@ def describe(call: Callable[..., Any]) -> str:
 
 
 def check_place(annotation: type | None, where: str) -> None:
-    """Raise RegistrationError for a class that is injected in channels alone (its `injected_elsewhere` says what to do
-    in other places), and here is none."""
+    """Raise RegistrationError for a class that is injected in channels alone, where there is no channel. Its
+    `injected_elsewhere` has the remedy."""
     remedy = getattr(annotation, "injected_elsewhere", None)
     if isinstance(remedy, str):
         raise RegistrationError(f"{where} is a {annotation.__name__}, which only channels have: {remedy}")  # type: ignore[union-attr]
@@ -113,7 +113,7 @@ def unwrapped(call: Any) -> Any:
 
 
 def call_kind(call: Callable[..., Any]) -> CallKind:
-    """Looks at the callable itself, at what it wraps, and at the `__call__` of an instance; a bare class is SYNC."""
+    """Looks at the callable itself, at the one it wraps, and at the `__call__` of an instance. A bare class is SYNC."""
     candidates = [unpartial(call), unwrapped(call)]
     if not inspect.isclass(candidates[-1]):
         for outer in list(candidates):
@@ -193,7 +193,7 @@ def _evaluated(annotation: Any, global_names: dict[str, Any], local_names: dict[
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         return typing.get_type_hints(holder, global_names, local_names, include_extras=True)["it"]
-    except Exception as error:  # whatever evaluating a user's annotation raises
+    except Exception as error:  # evaluating a user's annotation raises anything
         text = annotation if isinstance(annotation, str) else repr(annotation)
         return Unresolved(text, error)
 

@@ -1,8 +1,8 @@
-"""A plan in two layers: what is solved once for a connection, and what each call during it needs besides.
+"""A plan in two layers: the steps solved once for a connection, and those of each call during it.
 
-A *call* is made while the connection lasts, once per message of a channel. What it reads from the handshake joins the
-connection's plan; what it depends on runs for each call, unless the connection has run it already (the cache rule, with
-the connection as the outer request) or `Depends(..., scope=)` says otherwise. Running calls is `calls.py`.
+A *call* is made while the connection lasts, once per message of a channel. Its reads from the handshake join the
+connection's plan. Its dependencies run for each call, unless the connection has run them already (the cache rule, with
+the connection as the outer request) or `Depends(..., scope=)` says otherwise. `calls.py` runs the calls.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class CallSource:
 
     call: Call
     dependencies: tuple[Any, ...] = ()
-    """`Depends`, run before those of the signature; they give it no value."""
+    """`Depends`, run before those of the signature, without a value for it."""
     takes_bytes: bool = False
-    """A parameter annotated `bytes` is what the call is made for."""
+    """A parameter annotated `bytes` gets the message of the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStep:
-    """One callable with everything it needs, by where that comes from."""
+    """One callable with all its inputs, grouped by their source."""
 
     call: Call
     kind: CallKind
@@ -51,21 +51,21 @@ class CallStep:
     inputs: tuple[tuple[str, int], ...]
     """(parameter, index of the call's step whose value it gets)."""
     given: tuple[tuple[str, Injected], ...]
-    """(parameter, what the connection has: itself, or what its function yielded)."""
+    """(parameter, the connection's value: itself, or the value that its function yielded)."""
     fresh: tuple[tuple[str, Injected], ...]
-    """(parameter, what is made or looked up for each call: background tasks, a draft of a response, the identity)."""
+    """(parameter, the value made or looked up for each call: background tasks, a draft of a response, the identity)."""
     constants: tuple[tuple[str, Any], ...]
     limit: SupportsSemaphore | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
-    """What one call needs: `steps` in the order in which they run, then `target` itself."""
+    """The steps of one call: `steps` in the order in which they run, then `target` itself."""
 
     steps: tuple[CallStep, ...]
     target: CallStep
     message: str | None
-    """The parameter that gets what the call is made for."""
+    """The parameter that gets the message of the call."""
     annotation: Any
     """Of that parameter, markers included."""
 
@@ -79,7 +79,7 @@ class Layers:
     shared: tuple[str, ...]
     """The endpoint's own parameters that calls get too: their values stand behind those under `KEPT`."""
     made: tuple[tuple[str, Any], ...]
-    """What was served by one of `made`: the parameter, for errors, and its annotation with its type arguments."""
+    """The parameters served by one of `made`: the parameter, for errors, and its annotation with its type arguments."""
 
 
 def analyze_layers(
@@ -92,10 +92,10 @@ def analyze_layers(
     yielded: Any = None,
     overrides: Mapping[Call, Call] | None = None,
 ) -> Layers:
-    """The layers of a connection function and what is called during the connection.
+    """The layers of a connection function and of the calls during the connection.
 
-    `made` are classes whose parameters get what a function gives that is run once per connection; `yielded` is the
-    type of what the connection function yields, which calls get by annotating it. Errors as `analyze`; warns of a
+    `made` are classes by which parameters get the result of a function that runs once per connection. `yielded` is the
+    type that the connection function yields: calls get the value by annotating it. Errors as `analyze`. Warns of a
     generator that both layers name without a scope.
     """
     depends = tuple(_depends(marker, call) for marker in dependencies)
@@ -111,7 +111,7 @@ def _depends(marker: Any, call: Call) -> Depends:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """One value that the connection keeps: its group among what a step is given, and its place there."""
+    """One value that the connection keeps: its group among a step's inputs, and its place there."""
 
     group: int
     place: int
@@ -140,9 +140,10 @@ class LayerAnalysis(Analysis):
         self._said: set[int] = set()
         """Steps that some `Depends` gave to the connection outright."""
         self._kept: tuple[dict[Any, Any], dict[Any, Any], dict[Any, Any]] = ({}, {}, {})
-        """What is kept for calls, in the order in which a step gets it: values of steps, what is read, injections."""
+        """The values kept for calls, in the order in which a step gets them: values of steps, values read,
+        injections."""
         self._read: tuple[Reader, ...] = ()
-        """By the connection function itself: read once, so that what is wrong with it is told once."""
+        """The connection function's own: read once, so that an error in them is reported once."""
         self._shared: dict[str, int] = {}
 
     def layers(self, calls: Sequence[CallSource]) -> Layers:
@@ -236,7 +237,7 @@ class LayerAnalysis(Analysis):
         )
 
     def _reference(self, depends: Depends, parent_scopes: tuple[str, ...], draft: _Draft) -> _Kept | int:
-        """What serves this `Depends` in a call: a value that the connection keeps, or a step of the call."""
+        """The source of this `Depends` in a call: a value that the connection keeps, or a step of the call."""
         call = self._target(depends)
         if depends.scope == "connection":
             return self._keep_step(self._visit(depends, parent_scopes))
@@ -404,5 +405,5 @@ def _are_one(one: Reader, other: Reader) -> bool:
 
 
 async def _keep(**values: Any) -> tuple[Any, ...]:
-    """The connection's values for its calls; those of a step are given in one order."""
+    """The connection's values for its calls. Those of a step are given in one order."""
     return tuple(values.values())

@@ -1,7 +1,7 @@
 """One dependency with `yield`: entered before the endpoint, left after it.
 
-Owns the exact meaning of leaving: the exception that ended the endpoint is raised at the `yield`; swallowing it,
-raising it again, raising another and yielding a second time are told apart. Knows nothing of plans or cancellation.
+Owns the exact meaning of leaving: the exception that ended the endpoint is raised at the `yield`. Swallowing it,
+raising it again, raising another and yielding a second time are distinct cases. Knows nothing of plans or cancellation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENDED: Final = object()
 class AsyncLife:
     """An async generator, run in the endpoint's own task and context.
 
-    `calls.py` does what `enter` and `leave` do without an error by itself: each saves it a coroutine.
+    `calls.py` does the work of `enter` and `leave` by itself where there is no error: each saves it a coroutine.
     """
 
     __slots__ = ("entered", "generator", "label")
@@ -48,7 +48,7 @@ class AsyncLife:
         return value
 
     async def leave(self, error: BaseException | None) -> bool:
-        """Run what stands behind the `yield`; True when it swallowed `error`. Raises what it raises instead."""
+        """Run the code behind the `yield`. True when it swallowed `error`. Raises its exceptions."""
         if not self.entered:
             return False
         self.entered = False
@@ -73,10 +73,10 @@ class AsyncLife:
 
 
 class SyncLife:
-    """A generator, run in the thread pool; both halves see the context in which it was entered.
+    """A generator, run in the thread pool. Both halves see the context in which it was entered.
 
-    Leaving does not wait for a free thread of the pool: a pool whose threads all wait for what this generator holds
-    would never get one. A lock makes leaving wait for an entry whose awaiting task was cancelled.
+    Leaving does not wait for a free thread of the pool: if all its threads wait for a resource of this generator, none
+    ever becomes free. A lock makes leaving wait for an entry whose awaiting task was cancelled.
     """
 
     __slots__ = ("_call", "_context", "_entered", "_generator", "_lock", "_values", "label")
@@ -98,9 +98,9 @@ class SyncLife:
         return value
 
     async def leave(self, error: BaseException | None) -> bool:
-        """Run what stands behind the `yield`; True when it swallowed `error`. Raises what it raises instead."""
+        """Run the code behind the `yield`. True when it swallowed `error`. Raises its exceptions."""
         limiter = anyio.CapacityLimiter(1)
-        # Whoever cancels this has waited long enough already; the thread goes on alone.
+        # The canceller has waited long enough already. The thread goes on alone.
         outcome: bool | BaseException = await anyio.to_thread.run_sync(
             self._alone, self._finish, error, limiter=limiter, abandon_on_cancel=True
         )
@@ -120,7 +120,7 @@ class SyncLife:
         return value
 
     def _finish(self, error: BaseException | None) -> bool | BaseException:
-        """Whether `error` was swallowed, or what was raised instead: raised here it would lose its context."""
+        """Whether `error` was swallowed, or the exception raised instead: raised here it would lose its context."""
         if not self._entered or self._generator is None:
             return False
         self._entered = False
@@ -138,7 +138,7 @@ class SyncLife:
 
 
 def raise_as_is(error: BaseException) -> NoReturn:
-    """Raise without losing the error's own context, which `raise` would replace by what is being handled."""
+    """Raise without losing the error's own context, which `raise` would replace by the exception being handled."""
     context = error.__context__
     try:
         raise error

@@ -1,6 +1,6 @@
 """The markers that say where a parameter's value comes from, as classes.
 
-Owns what can be written in a signature, and nothing about reading or running it. `functions.py` holds the callables of
+Owns the markers of a signature, and nothing about reading or running it. `functions.py` holds the callables of
 the same names whose type is `Any`, so that `limit: int = Query(10)` type-checks. FastAPI's markers of the same meaning
 are recognised in `foreign.py`.
 """
@@ -22,14 +22,14 @@ from antiphon.exceptions import DependencyScopeError, ParameterDeclarationError
 from .limits import Limit, SupportsSemaphore
 
 LifeScope: TypeAlias = Literal["function", "request"]
-"""When a dependency with `yield` ends: what solving goes by."""
+"""The end of a dependency with `yield`, as solving knows it."""
 
 DependsScope: TypeAlias = Literal["function", "request", "message", "connection"]
-"""What can be written: for the handlers of a channel, also whether it runs for each message or once."""
+"""The scopes that users can write: for the handlers of a channel, also once per message or once per connection."""
 
 
 class Location(enum.Enum):
-    """The part of a connection that a parameter is read from; the value is the first item of an error's `loc`."""
+    """The part of a connection that a parameter is read from. The value is the first item of an error's `loc`."""
 
     PATH = "path"
     QUERY = "query"
@@ -76,7 +76,7 @@ class ParamOptions(TypedDict, total=False):
 
 
 _OPTION_NAMES = frozenset(ParamOptions.__annotations__) | {"annotation"}
-# What only describes a parameter in OpenAPI: kept as attributes, since pydantic has no place for it.
+# Options that only describe a parameter in OpenAPI: kept as attributes, since pydantic has no place for them.
 _DESCRIPTIVE: dict[str, Any] = {"example": None, "openapi_examples": None, "include_in_schema": True}
 
 
@@ -179,7 +179,7 @@ class File(Form):  # type: ignore[misc]
 
 
 def check_scope(scope: object, what: str) -> None:
-    """Raises DependencyScopeError for a scope of `what` that there is not."""
+    """Raises DependencyScopeError for an unknown scope of `what`."""
     known = get_args(DependsScope)
     if scope is not None and scope not in known:
         names = ", ".join(f'"{one}"' for one in known)

@@ -1,7 +1,7 @@
-"""From signature to plan: what has to be read, run and injected, in which order, settled once at registration.
+"""From signature to plan: the values to read, run and inject, and their order, settled once at registration.
 
-`analyze` walks the endpoint's dependencies depth first and gives every distinct one a `Step`; a step's inputs always
-come before it. Running a plan is `solve.py`, reading single values `values.py`. Nothing here touches a connection.
+`analyze` walks the endpoint's dependencies depth first and gives every distinct one a `Step`. A step's inputs always
+come before it. `solve.py` runs a plan, and `values.py` reads single values. Nothing here touches a connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from antiphon.hub import Hub
 from antiphon.identity import Identity
 
 from . import foreign, hints
-from .declaration import EMPTY, Declared, check_type, completed, field_info, unknown_annotation
+from .declaration import EMPTY, Declared, check_topic, check_type, completed, field_info, unknown_annotation
 from .identities import Admits, admitting, check_order, is_identifying
 from .inspection import (
     GENERATORS,
@@ -52,7 +52,7 @@ _BODIES: Final = (Location.BODY, Location.FORM)
 
 
 class Kind(enum.Enum):
-    """What a route serves."""
+    """The kind of connection that a route serves."""
 
     HTTP = "HTTP"
     WEBSOCKET = "WebSocket"
@@ -62,11 +62,11 @@ _MISFITS: Final = {
     Kind.HTTP: ("an HTTP", "@app.websocket registers what takes a WebSocket"),
     Kind.WEBSOCKET: ("a WebSocket", "annotate it with WebSocket"),
 }
-"""A route by its kind, and what to do about a connection of the other kind."""
+"""A route by its kind, and the remedy for a connection of the other kind."""
 
 
 class Injected(enum.Enum):
-    """What is given to a parameter because of its annotation alone."""
+    """A value that a parameter gets because of its annotation alone."""
 
     CONNECTION = "connection"
     BACKGROUND = "background"
@@ -77,9 +77,9 @@ class Injected(enum.Enum):
     DEFAULT = "default"
     """The parameter's default: it asks for a connection of the other kind, and can do without."""
     MESSAGE = "message"
-    """What a call during the connection is made for: `layers.py`."""
+    """The message of a call during the connection: `layers.py`."""
     YIELDED = "yielded"
-    """What the connection's own function has yielded: `layers.py`."""
+    """The value that the connection's own function has yielded: `layers.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Injection:
     what: Injected
     annotation: type
     default: Any
-    """What is injected when there is no such resource; `inspect.Parameter.empty` when there has to be one."""
+    """The value injected when there is no such resource. `inspect.Parameter.empty` when there has to be one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,14 +108,14 @@ class Step:
     life: LifeScope
     limit: SupportsSemaphore | None
     identifies: bool = False
-    """It finds out who somebody is; or it stands for such a one in a test."""
+    """It identifies the user, or it replaces such a dependency in a test."""
     admits: Admits | None = None
-    """What lets somebody in who stands in for its own identity, as in a test."""
+    """The way to admit an identity that replaces its own, as in a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All steps in the order in which they run; `endpoint` is what the caller calls with the values at the end."""
+    """All steps in the order in which they run. The caller calls `endpoint` with the values at the end."""
 
     steps: tuple[Step, ...]
     endpoint: Step
@@ -135,7 +135,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What a plan was made from, to make it again with overrides."""
+    """The input of a plan, to make it again with overrides."""
 
     call: Call
     path: str
@@ -154,11 +154,12 @@ def analyze(
 ) -> Plan:
     """The plan for an endpoint.
 
-    `path` is the route's path, converters included; `dependencies` run before those of the signature and give it no
-    value. `resources` are the classes that `solve` will be given objects for; without it, `Hub`.
+    `path` is the route's path, converters included. `dependencies` run before those of the signature and give it no
+    value. `resources` are the classes for which `solve` will get objects. Without it, `Hub`.
 
-    Raises RegistrationError, or one of its subclasses, naming the callable and the parameter, for what can never be
-    served: an unknown annotation, a cycle, a dependency that outlives what it depends on, a body on a WebSocket.
+    Raises RegistrationError, or one of its subclasses, naming the callable and the parameter, for a signature that can
+    never be served: an unknown annotation, a cycle, a dependency that outlives its own dependency, a body on a
+    WebSocket.
     """
     depends = []
     for marker in dependencies:
@@ -171,7 +172,7 @@ def analyze(
 
 
 def overridden(plan: Plan, overrides: Mapping[Call, Call]) -> Plan:
-    """The plan with `overrides` applied at every depth; made once per set of overrides."""
+    """The plan with `overrides` applied at every depth. Made once per set of overrides."""
     key = tuple((id(original), id(replacement)) for original, replacement in overrides.items())
     if key not in plan.variants:
         if len(plan.variants) >= _MAX_VARIANTS:
@@ -298,7 +299,7 @@ class Analysis:
         )
 
     def _needs_scopes(self, call: Call) -> bool:
-        """True when the scopes above make a difference to what the callable, or anything below it, does."""
+        """True when the scopes above make a difference to the callable, or to anything below it."""
         if id(call) not in self._uses_scopes:
             self._uses_scopes[id(call)] = False  # for cycles, which `_step` reports
             shape = self._shape(call)
@@ -339,14 +340,16 @@ class Analysis:
         return Shape(call, tuple(depends), tuple(readers), tuple(injections))
 
     def _classified(self, call: Call, parameter: Parameter) -> Depends | Reader | Injection | None:
-        """What serves the parameter; None when its default does."""
+        """The source of the parameter's value. None: its default."""
         where = f"{describe(call)}: parameter {parameter.name!r}"
         annotation = hints.without_alias(parameter.annotation)
         found = Declared.read(where, annotation, parameter.default)
         if found.depends is not None:
             if isinstance(annotation, Unresolved) and found.depends.dependency is None:
                 raise unknown_annotation(where, annotation)
-            return completed(found, where)
+            depends = completed(found, where)
+            check_topic(call, found.type, depends.dependency, where)
+            return depends
         if isinstance(annotation, Unresolved):
             raise unknown_annotation(where, annotation)
         injection = self._injection(call, parameter, found, where)
@@ -357,7 +360,7 @@ class Analysis:
         return self._reader(call, parameter, found, where)
 
     def _injection(self, call: Call, parameter: Parameter, found: Declared, where: str) -> Injection | None:
-        """How the annotation alone serves the parameter; None when it asks for no injection."""
+        """How the annotation alone serves the parameter. None when it asks for no injection."""
         optional = hints.optional_of(found.type)
         wanted = hints.class_of(found.type if optional is None else optional)
         what = None if wanted is None else self._injected(wanted)
@@ -384,7 +387,7 @@ class Analysis:
         return Injected.RESOURCE if any(issubclass(annotation, known) for known in self._source.resources) else None
 
     def _fits(self, call: Call, annotation: type) -> bool:
-        """Whether this route's connection is what the annotation says.
+        """Whether this route's connection fits the annotation.
 
         A security scheme written for requests reads headers, query and cookies only: every connection has these.
         """
@@ -420,6 +423,7 @@ class Analysis:
         reader = build_reader(
             name=parameter.name,
             where=where,
+            wanted_by=describe(call),
             location=location,
             info=info,
             convert_underscores=bool(convert),
@@ -478,7 +482,7 @@ _INJECTED_CLASSES: Final[tuple[tuple[type, Injected], ...]] = (
 
 
 def cache_key(depends: Depends, demanded: tuple[str, ...], life: str) -> CacheKey:
-    """What makes two `Depends` one: the callable, the OAuth2 scopes where they matter, and how long it lives."""
+    """The key by which two `Depends` are one: the callable, the OAuth2 scopes where they matter, and the lifetime."""
     original = depends.dependency
     return (original if _hashable(original) else id(original), demanded, life)
 

@@ -1,4 +1,4 @@
-"""What others ask of a finished plan, to warn of it or to document it."""
+"""Queries on a finished plan, for warnings and for documents."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Runs a plan for one connection, and ends what it started.
+"""Runs a plan for one connection, and ends the dependencies that it started.
 
-Owns the order of running, the collecting of errors and the teardown. What has to run is the plan's business, what a
-value is `values.py`'s, what the endpoint's end means for the peer the router's.
+Owns the order of running, the collecting of errors and the teardown. The plan has the steps, `values.py` reads the
+values, and the router turns the endpoint's end into a close.
 
 Teardown is shielded from cancel scopes around it (anyio's; FastAPI does the same). When it begins because the
-connection was cancelled it has `TEARDOWN_SECONDS` in all: whoever cancels waits for it, and nobody may wait for ever.
+connection was cancelled it has `TEARDOWN_SECONDS` in all: the canceller waits for it, and nobody may wait for ever.
 Otherwise it takes the time it needs. A bare `task.cancel()` during the teardown is an order to stop and interrupts the
-generator that is running; the others are still left.
+running generator. The others are still left.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from .values import Errors
 logger: Final = logging.getLogger("antiphon.dependencies")
 
 TEARDOWN_SECONDS: Final = 30.0
-"""How long the teardown of a cancelled connection may take: long enough for a slow commit, shorter than what process
-managers wait before they kill."""
+"""Time for the teardown of a cancelled connection: long enough for a slow commit, shorter than the patience of process
+managers."""
 
 _FAILED: Final = object()
 _NOTHING: Final[Mapping[Any, Any]] = {}
@@ -59,9 +59,9 @@ def solve(
 ) -> Solved:
     """Enter the result with `async with` to run the dependencies; leave it to tear them down.
 
-    Raises ParameterErrors with all errors of all parameters, and whatever a dependency raises. On leaving, an
+    Raises ParameterErrors with all errors of all parameters, and the exceptions of dependencies. On leaving, an
     exception from the block is raised at each `yield`, last dependency first, those of scope "function" before those of
-    scope "request"; a dependency that swallows it ends it. An exception that keeps the block from starting is raised
+    scope "request". A dependency that swallows it ends it. An exception that keeps the block from starting is raised
     even when a dependency swallows it.
     """
     return Solved(overridden(plan, overrides) if overrides else plan, connection, resources)
@@ -78,7 +78,7 @@ class Returning(Protocol):
 
 
 class Solved:
-    """A plan's results for one connection, and what has to be ended with it."""
+    """A plan's results for one connection, and the generators to end with it."""
 
     __slots__ = (
         "_connection",
@@ -102,9 +102,9 @@ class Solved:
         self.values: dict[str, Any] = {}
         """The endpoint's keyword arguments."""
         self.background: BackgroundTasks | None = None
-        """Tasks to run after the response or the close; None when nobody asked for them."""
+        """Tasks to run after the response or the close. None when nobody asked for them."""
         self.response: Response | None = None
-        """Where dependencies put headers, cookies and, when not None, `status_code` for the response; None when nobody
+        """Where dependencies put headers, cookies and, when not None, `status_code` for the response. None when nobody
         asked for it."""
 
     async def __aenter__(self) -> Self:
@@ -139,17 +139,21 @@ class Solved:
 
     async def _run(self) -> None:
         errors: Errors = []
+        wanted_by: list[str] = []
         body = await self._read_body() if self._plan.body is not None else PydanticUndefined
         for step in self._plan.steps:
-            values = self._collect(step, body, errors)
+            values = self._collect(step, body, errors, wanted_by)
             self._results.append(_FAILED if values is None else await self._call(step, values))
             if step.identifies and isinstance(identity := self._results[-1], Identity):
                 await self._admit(step, identity)
-        values = self._collect(self._plan.endpoint, body, errors)
+        values = self._collect(self._plan.endpoint, body, errors, wanted_by)
         if values is None:
-            raise ParameterErrors(
+            failed = ParameterErrors(
                 errors, body=None if body is PydanticUndefined else body, endpoint=self._plan.endpoint.label
             )
+            own = self._plan.endpoint.label
+            failed.wanted_by = tuple("" if name == own else name for name in wanted_by)
+            raise failed
         self.values = values
 
     async def _admit(self, step: Step, identity: Identity) -> None:
@@ -159,13 +163,16 @@ class Solved:
                 await step.admits(self._connection, identity)
             self._connection.scope.setdefault(IDENTITY_KEY, identity)
 
-    def _collect(self, step: Step, body: Any, errors: Errors) -> dict[str, Any] | None:
-        """The step's keyword arguments; None, with `errors` longer, when one is missing or invalid."""
+    def _collect(self, step: Step, body: Any, errors: Errors, wanted_by: list[str]) -> dict[str, Any] | None:
+        """The step's keyword arguments; None, with `errors` longer, and as much `wanted_by`, when one is missing or
+        invalid."""
         results = self._results
         before = len(errors)
         values = {name: results[index] for name, index in step.inputs}
         for reader in step.readers:
             reader.read(self._source(reader.location, body), values, errors)
+            if len(errors) > len(wanted_by):
+                wanted_by += [reader.wanted_by] * (len(errors) - len(wanted_by))
         if len(errors) > before or any(results[index] is _FAILED for index in step.needs):
             return None
         for injection in step.injections:
@@ -260,7 +267,7 @@ class Solved:
             raise HTTPException(400, "There was an error parsing the body") from error
 
     async def leave_function_scope(self, error: BaseException | None) -> bool:
-        """End the dependencies of scope "function"; True when one of them swallowed `error`."""
+        """End the dependencies of scope "function". True when one of them swallowed `error`."""
         if self._scope is None:
             return False
         self._protect(self._scope, error)
@@ -271,13 +278,14 @@ class Solved:
         return remaining is None and error is not None
 
     async def _abandon(self, error: BaseException) -> None:
-        """End what was entered before `error` came; `error` itself goes on, whatever the dependencies make of it."""
+        """End the dependencies entered before `error` came. `error` itself goes on, even if a dependency swallows
+        it."""
         remaining = await self._end(error)
         if remaining is not None and remaining is not error:
             raise_as_is(remaining)
 
     async def _end(self, error: BaseException | None) -> BaseException | None:
-        """Tear everything down and close the cancel scope; what is still raised afterwards."""
+        """Tear everything down and close the cancel scope. Returns the exception that is left afterwards."""
         if self._plan.body is Location.FORM and isinstance(self._connection, Request):
             await self._connection.close()
         if (scope := self._scope) is None:
@@ -337,7 +345,7 @@ class _FunctionScope:
 
 
 async def returned_by(step: Returning, values: dict[str, Any]) -> Any:
-    """What a callable without `yield` returns; a sync one runs in the thread pool."""
+    """The result of a callable without `yield`. A sync one runs in the thread pool."""
     if step.kind is CallKind.ASYNC:
         return await step.call(**values)
     if step.kind is CallKind.IN_LINE:

@@ -27,26 +27,28 @@ ABSENT: Final = PydanticUndefined
 Validate = Callable[[Any], Any]
 Errors = list[dict[str, Any]]
 
-# Values of these types cannot be changed by who receives them, so a default of them is handed out as it is.
+# Values of these types are immutable, so a default of them is handed out as it is.
 _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """What all readers share: the parameter's name, its place, its validator, its default."""
+    """The common part of all readers: the parameter's name, its place, its validator, its default."""
 
     name: str
     location: Location
     validate: Validate
     info: FieldInfo
     required: bool
+    wanted_by: str = ""
+    """The function whose parameter it is, for the log."""
 
     def fetch(self, source: Any) -> tuple[Any, tuple[Any, ...]]:
         """The raw value, or ABSENT, and the `loc` that its errors get."""
         raise NotImplementedError
 
     def read(self, source: Any, values: dict[str, Any], errors: Errors) -> None:
-        """Put the validated value into `values`, or what is wrong with it into `errors`."""
+        """Put the validated value into `values`, or its error into `errors`."""
         value, loc = self.fetch(source)
         if value is ABSENT:
             if self.required:
@@ -181,7 +183,7 @@ def _folded(key: str, fold: bool) -> str:
 
 
 def _extras(source: Any, seen: set[str]) -> dict[str, Any]:
-    """What no field has taken, so that the model's own policy (`extra=`) decides on it."""
+    """The keys that no field has taken, so that the model's own policy (`extra=`) decides on them."""
     if isinstance(source, ImmutableMultiDict):
         pairs: Iterable[tuple[str, Any]] = source.multi_items()
     else:
@@ -197,6 +199,7 @@ def build_reader(
     *,
     name: str,
     where: str,
+    wanted_by: str,
     location: Location,
     info: FieldInfo,
     convert_underscores: bool,
@@ -210,6 +213,7 @@ def build_reader(
         "info": info,
         "validate": _validator(info, where),
         "required": info.is_required(),
+        "wanted_by": wanted_by,
     }
     if location is Location.BODY:
         return BodyReader(**common, keys=_request_keys(name, info, convert_underscores=False), embedded=embedded)

@@ -1,6 +1,6 @@
 """The route of a channel: a path, and the channel as it is there. Running it is `messages`' and `endpoint.py`'s.
 
-A route below a prefix, or in another app, is another `ChannelRoute` of the same `Channel`; each settles its program
+A route below a prefix, or in another app, is another `ChannelRoute` of the same `Channel`. Each settles its program
 when it is first asked for, and again when the channel has got more handlers.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from starlette.routing import Match
 
@@ -31,6 +31,9 @@ from .context import NOTHING, Overrides, OverridesProvider, overrides_of
 from .errors import warn_of_missing_path_parameters
 from .route import APIWebSocketRoute
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
 MOST_VARIANTS: Final = 16
 """Programs with overrides applied: those change from test to test."""
 
@@ -40,7 +43,7 @@ class ChannelTold(Lets, total=False):
 
     dependencies: Sequence[Any] | None
     """Run once per connection."""
-    sends: Any
+    sends: TypeForm[Any] | None
     """A union of the message classes that it sends besides those that its `Caller`s name."""
     options: ChannelOptions | None
     """Its wire and limits."""
@@ -98,8 +101,8 @@ _NO_OVERRIDES: Final = _NoOverrides()
 
 
 class ChannelRoute(APIWebSocketRoute):
-    """A path and a channel. `options` are those of the app or router around, for a channel that has none, `terms` what
-    it says of who may come in, and how much."""
+    """A path and a channel. `options` are those of the app or router around, for a channel that has none. `terms` are
+    its rules of admission and its rates."""
 
     def __init__(
         self,
@@ -179,14 +182,14 @@ class ChannelRoute(APIWebSocketRoute):
         return made
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As the base; a channel with a subprotocol serves only clients that offer it."""
+        """As the base. A channel with a subprotocol serves only clients that offer it."""
         wanted = self.channel.blueprint.subprotocol
         if wanted is not None and wanted not in (scope.get("subprotocols") or ()):
             return Match.NONE, {}
         return super().matches(scope)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Run the channel; the coroutine is its runner's own, no frame lies between."""
+        """Run the channel. The coroutine is its runner's own, no frame lies between."""
         settled = self.program()
         terms = self.terms.here(scope)
         if not terms.door.lets_in(scope, settled.options.denials or Denials.CLOSE):

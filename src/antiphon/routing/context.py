@@ -1,6 +1,6 @@
-"""What a route reads from the ASGI scope: the app it runs in, and what errors call it. Nothing else.
+"""A route's reads from the ASGI scope: the app it runs in, and its name in errors. Nothing else.
 
-Knows neither `App` nor Starlette's application classes: both are met through their scope keys.
+Knows neither `App` nor Starlette's application classes: it reads both through their scope keys.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def wants_exceptions(scope: Scope) -> bool:
 
 
 def tell_leaving(scope: Scope) -> None:
-    """The endpoint is over: tell whoever waits for the rest."""
+    """The endpoint is over: tell the code that waits for the rest."""
     tell = (scope.get("extensions") or NOTHING).get(LEAVING_EXTENSION)
     if tell is not None:
         tell()

@@ -1,4 +1,4 @@
-"""What answers an exception when no handler of the user's does. FastAPI's names, so that a handler may call them."""
+"""The handlers of exceptions for which the user has none. FastAPI's names, so that a user's handler may call them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def redirect(routes: Sequence[BaseRoute], scope: Scope) -> Response | None:
 
 
 def upgrade_required(scope: Scope) -> HTTPException:
-    """426 (RFC 9110 §15.5.22), for a path where only a WebSocket is served. A line in the log says what to mend."""
+    """426 (RFC 9110 §15.5.22), for a path where only a WebSocket is served. A line in the log has the remedy."""
     # A server without an engine for WebSockets passes a handshake on as if it were any request.
     asked = any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"])
     logger.info("%s %s: %s", scope["method"], shown(scope["path"]), NO_ENGINE if asked else NO_HANDSHAKE)

@@ -1,11 +1,12 @@
-"""The close matrix for exceptions, as data: exception -> what the peer sees before and after accept.
+"""The close matrix for exceptions, as data: exception -> the peer's view before and after accept.
 
-Pure: no connection, no I/O. README.md has it in words, and `endpoint.py` carries out what is decided here.
+Pure: no connection, no I/O. README.md has it in words, and `endpoint.py` carries the decisions out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,14 +39,14 @@ from antiphon.status import (
 
 DISCONNECTS = (StarletteWebSocketDisconnect, StarletteWebSocketDisconnected)
 ORDINARY = frozenset({1000, 1001, 1005, 1006})
-"""Codes with which peers leave that have nothing to say."""
+"""Codes of peers that leave without a message."""
 CONSEQUENCES = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
-"""What the other tasks of a group get from the streams between them when one ends with a disconnect."""
+"""Exceptions that the other tasks of a group get from the streams between them when one ends with a disconnect."""
 
 BODILESS = frozenset({204, 304})
 PHRASED = frozenset(HTTPStatus)
 OWN_VALIDATION = frozenset({"value_error", "assertion_error"})
-"""Errors whose text somebody's validator has written, perhaps with the value in it."""
+"""Errors whose text comes from a user's validator, perhaps with the value in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +57,16 @@ class Ending:
     reason: str = ""
     status: int = 403
     body: object = None
-    """JSON content of the denial; None gives an empty one."""
+    """JSON content of the denial. None gives an empty one."""
     headers: Mapping[str, str] | None = None
     note: str = ""
-    """A log line without a traceback, for what is the peer's fault and still worth knowing."""
+    """A log line without a traceback, for a fault of the peer that is still worth knowing."""
     level: int = logging.WARNING
-    """Of the note: INFO for what every peer can bring about at will, before anything was agreed on."""
+    """The note's level: INFO for events that every peer can cause at will before the handshake is complete."""
     refusal: int | None = None
-    """The code of the Close before accept, where pages are to read it (`Denials.CLOSE`); None: as after it."""
+    """The code of the Close before accept, where pages are to read it (`Denials.CLOSE`). None: as after it."""
     why: str = ""
-    """What the log says of a handshake that is refused so, beside the status. After accept the peer is told."""
+    """The reason in the log for a handshake refused like this, beside the status. After accept the peer gets it."""
 
     def refusal_close(self) -> tuple[int, str]:
         """The Close that stands for the denial response, where pages are to read it."""
@@ -85,14 +86,14 @@ UNHANDLED = Ending(
 """An exception nobody handles: no word of it on the wire."""
 
 NOT_FOUND = Ending(code=WS_1000_NORMAL_CLOSURE, status=404, body={"detail": "Not Found"})
-"""No route serves the path: what an HTTP request is told, too."""
+"""No route serves the path: the same answer as for an HTTP request."""
 
 FOREIGN_ORIGIN = Ending(code=WS_3003_FORBIDDEN, reason=REFUSED_ORIGIN, status=403, body={"detail": REFUSED_ORIGIN})
 """A page of a site that may not connect."""
 
 
 def ending_of(error: Exception) -> Ending | None:
-    """The ending that the matrix gives `error`; None for an unhandled exception or a disconnect."""
+    """The ending that the matrix gives `error`. None for an unhandled exception or a disconnect."""
     for kind, decide in ENDINGS:
         if isinstance(error, kind):
             return decide(error)
@@ -105,7 +106,8 @@ def ending_of_response(response: Response) -> Ending:
 
 
 def refusal_of_response(response: Response, ending: Ending) -> Ending:
-    """What stands for a handler's HTTP response before that; `ending` would have come without the handler."""
+    """The Close that stands for a handler's HTTP response before accept. `ending` would have come without the
+    handler."""
     status = response.status_code
     reason = HTTPStatus(status).phrase if status in PHRASED else ""
     if ending.status == status and ending is not UNHANDLED:
@@ -115,9 +117,9 @@ def refusal_of_response(response: Response, ending: Ending) -> Ending:
 
 
 def ending_of_disconnect(error: Any) -> Ending | None:
-    """What a `WebSocketDisconnect` means that leaves an endpoint whose peer is there; None: an ordinary end.
+    """The meaning of a `WebSocketDisconnect` that leaves an endpoint while its peer is there. None: an ordinary end.
 
-    A code that no browser leaves with was written by somebody: the peer gets it, as from a `WebSocketException`.
+    User code has set a code that no browser leaves with: the peer gets it, as from a `WebSocketException`.
     """
     if isinstance(error, StarletteWebSocketDisconnected) or not isinstance(error.code, int) or error.code in ORDINARY:
         return None
@@ -196,14 +198,18 @@ def _of_parameter_errors(error: Any) -> Ending:
         code=WS_1008_POLICY_VIOLATION,
         reason=reason,
         body={"code": WS_1008_POLICY_VIOLATION, "reason": reason, "detail": detail},
-        note=f"{reason}: {_summary(error.errors())}",
+        note=f"{reason}: {_summary(error.errors(), error.wanted_by)}",
         level=logging.INFO,
     )
 
 
-def _summary(errors: Sequence[Mapping[str, Any]]) -> str:
-    """Where and why, without the values: they may be secrets, also in what a validator says of a secret parameter."""
-    return "; ".join(f"{'.'.join(map(str, error['loc']))}: {_said_of(error)}" for error in errors)
+def _summary(errors: Sequence[Mapping[str, Any]], wanted_by: Sequence[str]) -> str:
+    """Where, why and for which function, without the values: they may be secrets, also in what a validator says of a
+    secret parameter."""
+    return "; ".join(
+        f"{'.'.join(map(str, error['loc']))}: {_said_of(error)}" + (f" (for {name})" if name else "")
+        for error, name in itertools.zip_longest(errors, wanted_by)
+    )
 
 
 def _said_of(error: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Runs a WebSocket endpoint, and turns the way it ends into what the peer and the log see.
+"""Runs a WebSocket endpoint, and turns its ending into a close for the peer and a line in the log.
 
 This is the one place where an endpoint's ending becomes a close code, a denial response or a log line. It knows nothing
 of paths or matching. README.md beside it holds the matrix as a table.
@@ -62,17 +62,18 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("antiphon")
 
 GONE = (*DISCONNECTS, RuntimeError, OSError)
-"""What sending a last message raises when the connection has ended meanwhile, whatever server is underneath."""
+"""Exceptions from sending a last message when the connection has ended meanwhile, on any server."""
 
 ANSWERS = (str, bytes, dict, list, Response, BaseModel)
-"""What an endpoint returns that takes a WebSocket for a request. Others may come of `return await something()`."""
+"""Return types of an endpoint that mistakes a WebSocket for a request. Others may come of `return await
+something()`."""
 
 MOST_TOLD = 1000
 _told: set[str] = set()
-"""What the log has been told of once, for it is the same with each connection."""
+"""The lines logged once, as they are the same for each connection."""
 
 FAREWELL_TIMEOUT = 1.0
-"""Seconds a cancelled endpoint may take to send its Close: a stopping server must not wait for a stuck peer."""
+"""Seconds a cancelled endpoint may take to send its Close: a stopping server cannot wait for a stuck peer."""
 
 
 def run(
@@ -86,8 +87,8 @@ def run(
 ) -> Coroutine[Any, Any, None]:
     """Solve the plan, call the endpoint, end the connection, then run the background tasks.
 
-    Teardown of the dependencies is over before any exception handler runs. Raises what nobody handles, for the app
-    around (`answer_unhandled`) or, in somebody else's app, for its middleware and server.
+    Teardown of the dependencies is over before any exception handler runs. Raises unhandled exceptions, for the app
+    around (`answer_unhandled`) or, in an app of another framework, for its middleware and server.
 
     An endpoint that takes the connection alone has a coroutine of its own, which is smaller (benchmarks: idle).
     """
@@ -125,7 +126,7 @@ async def _run_solved(
     if limits.connects and await _is_one_too_many(websocket, limits):
         return
     solving: Solved | None = None
-    result: object = None  # also where a dependency swallows what the endpoint raised
+    result: object = None  # also where a dependency swallows the endpoint's exception
     try:
         overrides, resources = overrides_of(scope, provider), resources_of(scope)
         async with (solving := solve(plan, websocket, overrides=overrides, resources=resources)):
@@ -161,7 +162,7 @@ def _is_first(mistake: str) -> bool:
 
 
 async def _is_one_too_many(websocket: WebSocket, limits: Limits) -> bool:
-    """Whether the handshake passes a rate; it has been refused then."""
+    """Whether the handshake exceeds a rate. If so, it has been refused."""
     error = limits.refusal(websocket.scope)
     if error is not None:
         ending = ending_of(error) or UNHANDLED
@@ -180,7 +181,7 @@ async def run_session(
 
 
 async def run_asgi(endpoint: Callable[..., Any], limits: Limits, scope: Scope, receive: Receive, send: Send) -> None:
-    """The same for an ASGI endpoint (a `WebSocketEndpoint` class): our `WebSocket` follows what it does."""
+    """The same for an ASGI endpoint (a `WebSocketEndpoint` class): our `WebSocket` follows its messages."""
     websocket: WebSocket = limits.websocket(scope, receive, send)
     if limits.connects and await _is_one_too_many(websocket, limits):
         return
@@ -216,7 +217,7 @@ async def _returned(websocket: WebSocket, solved: Solved | None) -> None:
 
 
 async def _failed(websocket: WebSocket, error: Exception, solved: Solved | None) -> None:
-    """Close as the matrix says; a disconnect is no failure, and the background tasks run."""
+    """Close as the matrix says. A disconnect is no failure, and the background tasks run."""
     tell_leaving(websocket.scope)
     try:
         if not await _conclude(websocket, error):
@@ -242,7 +243,7 @@ async def _run_background(websocket: WebSocket, solved: Solved | None) -> None:
 
 
 async def _conclude(websocket: WebSocket, error: Exception) -> bool:
-    """End a connection whose endpoint raised; True when that was a disconnect, which is no failure."""
+    """End a connection whose endpoint raised. True when that was a disconnect, which is no failure."""
     scope = websocket.scope
     cause = error if handlers.find(scope, error) is not None else unwrap(error)
     try:
@@ -272,9 +273,9 @@ async def _conclude(websocket: WebSocket, error: Exception) -> bool:
 
 
 async def _end_disconnected(websocket: WebSocket, error: Exception) -> None:
-    """A disconnect left the endpoint: as a rule the peer has gone, and there is nothing to do.
+    """A disconnect left the endpoint: usually the peer has gone, and there is nothing to do.
 
-    Where it is there, somebody raised it by hand, and gets what a WebSocketException of that code is.
+    Where the peer is there, user code raised it by hand. It then counts as a WebSocketException of that code.
     """
     if not _lost(websocket) and websocket.application_state is WebSocketState.CONNECTING:
         logger.info("%s refused: 403, %s (%s)", describe(websocket.scope), shown(said_by(error)), _raised(error))
@@ -296,7 +297,7 @@ def _is_asking(websocket: WebSocket, ending: Ending) -> bool:
 
 
 def _answer_of(websocket: WebSocket, ending: Ending) -> str:
-    """What a handshake is answered with that is refused, for the log."""
+    """The answer to a refused handshake, for the log."""
     is_closed = closes(websocket.scope) or not _is_connecting(websocket)
     return f"Close {ending.refusal_close()[0]}" if is_closed else str(ending.status)
 
@@ -368,7 +369,7 @@ async def _apply_blindly(send: Send, scope: Scope, ending: Ending) -> None:
 
 
 async def refuse_origin(scope: Scope, receive: Receive, send: Send) -> None:
-    """The answer to a page of a site that may not connect, as `Denials` says; the gate has logged it."""
+    """The answer to a page of a site that may not connect, as `Denials` says. The gate has logged it."""
     websocket: WebSocket = WebSocket(scope, receive, send)
     await _deny(websocket, FOREIGN_ORIGIN.response(), FOREIGN_ORIGIN)
 
@@ -383,7 +384,8 @@ async def refuse_unknown(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _is_taken(sending: Awaitable[None]) -> bool:
-    """Whether the server takes a message that may not be legal now. What it raises else is of a type of its own."""
+    """Whether the server takes a message that may not be legal now. Servers refuse with exception types of their
+    own."""
     try:
         await sending
     except Exception as refusal:
@@ -418,7 +420,7 @@ async def _finish(websocket: WebSocket) -> None:
 
 
 async def _answer(websocket: WebSocket, response: Any, ending: Ending) -> None:
-    """What a handler left open: its `Response` before accept; otherwise what would have happened without it."""
+    """The end that a handler left open: its `Response` before accept, otherwise the same end as without a handler."""
     if not isinstance(response, Response):
         await _apply(websocket, ending)
     elif websocket.application_state is WebSocketState.CONNECTING:
@@ -469,7 +471,7 @@ async def _close(websocket: WebSocket, code: int, reason: str) -> None:
 
 
 async def _say_farewell(websocket: WebSocket) -> None:
-    """The endpoint was cancelled: as a rule the server stops. The peer learns so if it can be told quickly."""
+    """The endpoint was cancelled, usually because the server stops. The peer gets a Close if that is quick."""
     if _lost(websocket):
         return
     with anyio.move_on_after(FAREWELL_TIMEOUT, shield=True):
@@ -505,7 +507,9 @@ def _named(error: Exception, scope: Scope) -> Exception:
     """Parameter errors under FastAPI's name for WebSockets, and saying whose parameters they are."""
     if type(error) is not ParameterErrors:
         return error
-    return WebSocketRequestValidationError(error.errors(), endpoint=endpoint_of(scope, "WS"))
+    named = WebSocketRequestValidationError(error.errors(), endpoint=endpoint_of(scope, "WS"))
+    named.wanted_by = error.wanted_by
+    return named
 
 
 def _awaitable(result: Any, endpoint: Callable[..., Any]) -> Awaitable[Any]:

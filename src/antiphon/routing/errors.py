@@ -1,4 +1,4 @@
-"""What is wrong with a route or a router at registration, as far as it can be told without running anything."""
+"""Mistakes in a route or a router that registration can detect without running anything."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def check_injectable(endpoint: Callable[..., Any]) -> None:
 
 
 def check_endpoint(endpoint: Callable[..., Any]) -> None:
-    """Raise for what cannot be a WebSocket endpoint because it cannot be called, or not be awaited.
+    """Raise for an object that cannot be a WebSocket endpoint because it cannot be called, or not be awaited.
 
     A function without `async` may still return something to await: a lambda, or one annotated with a return type.
     """

@@ -1,7 +1,7 @@
-"""What FastAPI's own `include_router` asks of a router it includes, so that one of ours can be its guest.
+"""The interface that FastAPI's `include_router` expects of a router, so that it can include one of ours.
 
-FastAPI (0.163 and later) keeps an included router as it is and puts what the inclusion adds into `scope["fastapi"]`.
-This is the one place that knows those names; without them (older releases) mounting is the way.
+FastAPI (0.163 and later) keeps an included router as it is and puts the additions of the inclusion into
+`scope["fastapi"]`. This is the one place that knows those names. Without them (older releases) mounting is the way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class FastAPIInclude:
     """The methods of FastAPI's router that its `include_router` and its matching use."""
 
     _low_priority_routes: tuple[BaseRoute, ...] = ()
-    # What FastAPI's own parsing of bodies goes by; ours knows no such limits, and middleware is the place for them.
+    # Limits for FastAPI's parsing of bodies. Ours has none: middleware is the place for them.
     max_body_size: int | None = None
     form_limits: Mapping[str, int] = MappingProxyType({})
 
@@ -29,7 +29,7 @@ class FastAPIInclude:
         return False  # a FastAPI router is never included in one of ours
 
     def _get_routes_version(self, seen: set[int] | None = None) -> int:
-        # FastAPI caches what it made of our routes by this number; our lists carry none.
+        # FastAPI caches its copies of our routes by this number. Our lists carry none.
         return hash(tuple(map(id, cast(Includable, self).routes)))
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -64,9 +64,9 @@ def _host(scope: Scope) -> Any:
 
 
 def included_routes(host: BaseRoute) -> Sequence[BaseRoute] | None:
-    """The routes of a router that FastAPI includes, with prefix and dependencies; None for any other route of its apps.
+    """The routes of a router that FastAPI includes, with prefix and dependencies. None for any other route of its apps.
 
-    What FastAPI's own routers include is among them as further records. Its own endpoints are as they are.
+    Routers that FastAPI's own routers include are among them as further records. FastAPI's endpoints stay as they are.
     """
     router = getattr(host, "original_router", None)
     if isinstance(router, FastAPIInclude):

@@ -1,7 +1,7 @@
 """Finding and calling the exception handlers a user registered, by class (MRO) or HTTP status.
 
-The rules are Starlette's: a status handler serves `HTTPException` only and goes first; then the nearest class wins.
-Knows nothing of what happens when there is no handler: that is `endpoint.py` for WebSockets.
+The rules are Starlette's: a status handler serves `HTTPException` only and goes first. Then the nearest class wins.
+Knows nothing of the case without a handler: that is `endpoint.py` for WebSockets.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ HandlerTables: TypeAlias = tuple[dict[type[Exception], ExceptionHandler], dict[i
 
 STOCK_HANDLERS: Final = frozenset({"starlette.middleware.exceptions", "fastapi.exception_handlers"})
 """Modules of the handlers Starlette and FastAPI register by themselves; inside their apps the close matrix replaces
-them, because they drop what it carries (a reason before accept) or break on it (a reason that is no string)."""
+them, because they drop its reason (before accept) or break on it (a reason that is no string)."""
 
 
 def check_key(key: object) -> None:
-    """Raise TypeError unless it is what an exception handler can be for: an HTTP status or a class of exceptions."""
+    """Raise TypeError unless an exception handler can be for it: an HTTP status or a class of exceptions."""
     if not isinstance(key, int) and not (isinstance(key, type) and issubclass(key, BaseException)):
         raise TypeError(f"an exception handler is for an exception class or an HTTP status, got {key!r}")
 
@@ -38,7 +38,7 @@ def check_key(key: object) -> None:
 def split(
     handlers: Mapping[Any, ExceptionHandler],
 ) -> tuple[dict[type[Exception], ExceptionHandler], dict[int, ExceptionHandler], ExceptionHandler | None]:
-    """By class, by status, and the one for what nobody handled (500 or `Exception`)."""
+    """By class, by status, and the one for unhandled exceptions (500 or `Exception`)."""
     by_class: dict[type[Exception], ExceptionHandler] = {}
     by_status: dict[int, ExceptionHandler] = {}
     last: ExceptionHandler | None = None
@@ -69,13 +69,13 @@ def find(scope: Scope, error: Exception) -> ExceptionHandler | None:
 
 
 async def call(handler: ExceptionHandler, connection: Any, error: Exception) -> Any:
-    """What the handler returns; a sync one runs in the thread pool."""
+    """The handler's result. A sync handler runs in the thread pool."""
     if is_async(handler):
         return await handler(connection, error)
     return await run_in_threadpool(handler, connection, error)
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """True for what must be awaited when called: coroutine functions, also behind `partial` or `__call__`."""
+    """True for callables whose result must be awaited: coroutine functions, also behind `partial` or `__call__`."""
     function = unpartial(function)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

@@ -1,6 +1,7 @@
 """Companion HTTP routes: the same dependency injection, JSON out.
 
-No part of OpenAPI: what documents a route in FastAPI is accepted and not used. Whoever needs it mounts a FastAPI app.
+No part of OpenAPI: arguments that document a route in FastAPI are accepted and not used. For OpenAPI, mount a FastAPI
+app.
 """
 
 from __future__ import annotations

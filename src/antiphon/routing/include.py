@@ -34,7 +34,7 @@ SELECTED_KEY = "antiphon.selected"
 
 
 class Includable(Protocol):
-    """What is asked of a router that is included: `APIRouter`, as seen from below."""
+    """The interface of an included router: `APIRouter`, as seen from below."""
 
     routes: list[BaseRoute]
 
@@ -159,7 +159,7 @@ def _moved(route: Any, path: str, rest: str = "") -> BaseRoute:
 def select(routes: Sequence[BaseRoute], scope: Scope) -> tuple[Match, Scope, BaseRoute | None]:
     """The first route that matches fully, else the first that does so but for its method; included ones are opened.
 
-    Returns the match, what to add to the scope, and the route itself, never the router that includes it.
+    Returns the match, the additions to the scope, and the route itself, never the router that includes it.
     """
     partial: tuple[Match, Scope, BaseRoute | None] = (Match.NONE, {}, None)
     for candidate in routes:
@@ -192,7 +192,7 @@ def flatten(routes: Sequence[BaseRoute]) -> Iterator[BaseRoute]:
 
 
 def check_plain_routes(routes: Sequence[BaseRoute], limits: Limits) -> None:
-    """Raise RegistrationError for a route, made before what it is in, that cannot do what these limits ask of it."""
+    """Raise RegistrationError for a route, made before its router, that cannot apply these limits."""
     for route in flatten(routes):
         if isinstance(route, StarletteWebSocketRoute) and not isinstance(route, ChannelRoute):
             limits.check_plain(describe(route.endpoint))

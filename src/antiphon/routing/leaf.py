@@ -16,7 +16,7 @@ def is_leaf(app: Any) -> bool:
 
 
 class LeafRoute(Route):
-    """Never redirects: who probes a path takes a redirect for a success."""
+    """Never redirects: probes take a redirect for a success."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """As Starlette's, for the path without the slashes at its end."""

@@ -24,7 +24,7 @@ Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 def normalize(lifespan: Any) -> Lifespan | None:
-    """A context manager factory out of what users pass: one already, or a (deprecated) generator function.
+    """A context manager factory out of a user's argument: one already, or a (deprecated) generator function.
 
     Raises TypeError for a function without `yield`, and for one that does not take the app.
     """
@@ -63,7 +63,7 @@ async def events(startup: Sequence[Callable[[], Any]], shutdown: Sequence[Callab
 
 @contextlib.asynccontextmanager
 async def merged(contexts: Iterable[AbstractAsyncContextManager[Any]]) -> AsyncIterator[State]:
-    """Enter all, in order; the state is None when none of them has one (servers without lifespan state)."""
+    """Enter all, in order. The state is None when none of them has one (servers without lifespan state)."""
     async with contextlib.AsyncExitStack() as stack:
         states = [await stack.enter_async_context(context) for context in contexts]
         found = [state for state in states if state is not None]
@@ -71,7 +71,7 @@ async def merged(contexts: Iterable[AbstractAsyncContextManager[Any]]) -> AsyncI
 
 
 def warn_of_missed(scope: Scope, entering: str) -> None:
-    """Log that what serves this scope has a lifespan nobody has entered, where that is because it is mounted."""
+    """Log that the app of this scope has a lifespan that was not entered because the app is mounted."""
     if "app" in scope or "app_root_path" in scope:
         logger.warning(
             "the lifespan of the app mounted at '%s' has not run, because a server runs that of the outermost app "

@@ -1,6 +1,7 @@
-"""What middleware answers a WebSocket in the endpoint's place, made an ending that every server understands.
+"""Turns middleware's answer to a WebSocket, in the endpoint's place, into an ending that every server understands.
 
-Stands between the user's middleware and the server. Knows nothing of routes: what passes the middleware passes here.
+Stands between the user's middleware and the server. Knows nothing of routes: messages that pass the middleware pass
+here.
 """
 
 from __future__ import annotations

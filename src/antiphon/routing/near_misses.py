@@ -1,4 +1,4 @@
-"""Which routes a path may have meant that no route serves. For the log: a peer is never told what there is.
+"""Registered routes close to a path that no route serves. For the log: a peer never learns which routes exist.
 
 Pure: compares texts, and knows no request.
 """
@@ -24,7 +24,7 @@ MOST: Final = 3
 """Routes that a line names."""
 
 _COMPARED: Final = 128
-"""Routes, and characters of a path, that are looked at: what a stranger asks for must not cost much."""
+"""Routes, and characters of a path, that are compared: a stranger's request should cost little."""
 _SHARE: Final = 20
 _SAVED: Final = 0.1
 """Seconds of CPU."""
@@ -49,17 +49,17 @@ def no_route(routes: Sequence[BaseRoute], scope: Scope, path: str) -> str:
 class _Search:
     """Near misses for a twentieth of the time at most: a flood of strangers gets lines without them.
 
-    What was not used of that time is saved, up to `_SAVED`, for whoever mistypes several paths in a row.
+    Unused time is saved, up to `_SAVED`, for a developer who mistypes several paths in a row.
     """
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, worked: Callable[[], float] = time.thread_time
     ) -> None:
-        """`worked`: seconds of CPU, for a search that waits for a busy machine has taken nothing from anybody."""
+        """`worked`: seconds of CPU, because a search that waits for a busy machine takes nothing from others."""
         self._clock = clock
         self._worked = worked
         self._paid_at = -math.inf
-        """When what was searched for so far is paid for."""
+        """The time at which the searches so far are paid for."""
 
     def near(self, path: str, known: Sequence[StarletteWebSocketRoute]) -> list[str]:
         now = self._clock()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 
 from starlette.convertors import Convertor
 from starlette.middleware import Middleware
@@ -29,17 +29,20 @@ from .context import OverridesProvider
 from .errors import check_endpoint, check_injectable, check_messages, check_path
 from .http import check_keywords
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
 PlainRunner: TypeAlias = Callable[[Callable[..., Any], Limits, Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
 class Told(Lets, total=False):
-    """What a route takes besides its path, endpoint and name."""
+    """The parameters of a route besides its path, endpoint and name."""
 
     dependencies: Sequence[Any] | None
     """Run before those of the endpoint's parameters."""
-    receives: Any
-    """The type of the messages from the client, a union as a rule: for documents."""
-    sends: Any
+    receives: TypeForm[Any] | None
+    """The type of the messages from the client, usually a union: for documents."""
+    sends: TypeForm[Any] | None
     """The type of those to it."""
 
 
@@ -71,7 +74,7 @@ class WebSocketRoute(StarletteWebSocketRoute):
         super().__init__(path, endpoint, name=name)
         self.middleware: list[Middleware] = list(middleware or ())
         self.terms: Terms = terms
-        """Who may come in, and how much."""
+        """The rules of admission, and the rates."""
         self._runner: PlainRunner = runner.run_session if _is_function(endpoint) else runner.run_asgi
         self.app: ASGIApp = self._run
         for factory, args, kwargs in reversed(self.middleware):
@@ -134,12 +137,12 @@ class APIWebSocketRoute(StarletteWebSocketRoute):
         check_path(path, endpoint)
         check_injectable(endpoint)
         self.terms: Terms = terms_of(**lets).within(terms)
-        """Who may come in, and how much."""
+        """The rules of admission, and the rates."""
         self.check(endpoint)
         for declared in (receives, sends):
             check_messages(declared, endpoint)
         self.receives: Any = receives
-        """The type of the messages from the client, for documents; None: not told."""
+        """The type of the messages from the client, for documents. None: not declared."""
         self.sends: Any = sends
         """The type of the messages to it."""
         self.path = path

@@ -99,7 +99,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         self.route_class = route_class
         self.channel_options = channel_options
         self.terms: Terms = terms_of(rates=rates, connects=connects, origins=origins, denials=denials)
-        """Who may come in, and how much."""
+        """The rules of admission, and the rates."""
         check_plain_routes(self.routes, self.terms.limits)
         self.on_startup: list[Callable[[], Any]] = list(on_startup or ())
         self.on_shutdown: list[Callable[[], Any]] = list(on_shutdown or ())
@@ -364,7 +364,7 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
             return self._lifespan(app)
         return lifespans.events(self.on_startup, self.on_shutdown)
 
-    __hash__ = object.__hash__  # two routers are never one, whatever Starlette's `__eq__` makes of their routes
+    __hash__ = object.__hash__  # two routers are never equal, though Starlette's `__eq__` compares their routes
 
     def __eq__(self, other: object) -> bool:
         return self is other

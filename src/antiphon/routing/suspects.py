@@ -1,4 +1,4 @@
-"""What a registered WebSocket route hardly means: a `RegistrationWarning`, where its author can read it.
+"""Likely mistakes in a registered WebSocket route: a `RegistrationWarning`, where its author can read it.
 
 A warning that is wrong costs more than one that is missing: each of these is given only where no other reading is left.
 """
@@ -59,7 +59,7 @@ def warn_of_suspects(route: APIWebSocketRoute, earlier: Iterable[BaseRoute]) -> 
 
 
 def warn_of_no_websocket(plan: Plan) -> None:
-    """Warn of an endpoint that no WebSocket is given to, nor to what it depends on: nobody can accept.
+    """Warn of an endpoint that gets no WebSocket, and whose dependencies get none: nobody can accept.
 
     Dependencies without one may be there to refuse; only security schemes are known to do nothing else.
     """
@@ -108,7 +108,7 @@ def warn_of_unread_path(route: APIWebSocketRoute) -> None:
         if f"{{{name}" in route.own_path
         and name not in read
         and not name.startswith("_")
-        # what is caught up to the end of the path is often there to be caught
+        # a path parameter is often there only to catch the rest
         and not isinstance(convertor, PathConvertor)
     ]
     if not unread or any(_may_read(step.call) for step in steps):
@@ -143,7 +143,7 @@ def warn_of_unreachable(route: APIWebSocketRoute, earlier: Iterable[BaseRoute]) 
 
 
 def _sample(route: APIWebSocketRoute) -> str | None:
-    """A path that the route serves; None where a converter is not Starlette's."""
+    """A path that the route serves. None where a converter is not Starlette's."""
     kinds = {name: type(convertor) for name, convertor in route.param_convertors.items()}
     if not set(kinds.values()) <= _SAMPLES.keys():
         return None
@@ -208,7 +208,7 @@ def _words(code: types.CodeType) -> set[str]:
 
 
 def _called(function: types.FunctionType) -> Iterator[Any]:
-    """What the function may call: globals, what it closes over, and what it takes from modules."""
+    """The objects that the function may call: globals, values it closes over, and attributes of modules."""
     words = {word for code in _codes(function.__code__) for word in code.co_names}
     near = [function.__globals__[word] for word in words if word in function.__globals__]
     near += inspect.getclosurevars(function).nonlocals.values()
