@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
 from antiphon.messages import Wire
 
-from .correspondence import Correspondence
-from .expectation import Expectation, ReceiveTimeout, Wanted
+from .correspondence import Correspondence, Message
+from .expectation import Expectation, ReceiveTimeout
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -68,16 +68,19 @@ class ChannelPeer:
     ) -> None:
         await self.peer.__aexit__(kind, error, trace)
 
-    async def send(self, message: Any = None, *, tag: str | None = None) -> None:
+    async def send(self, message: Message | bytes | None = None, *, tag: str | None = None) -> None:
         """Send a message that nobody has to answer. bytes are a binary message."""
         await self.peer.send(message if isinstance(message, bytes) else self._mail.event(message, tag))
 
     @overload
-    async def request(self, message: Any = None, *, tag: str | None = None, timeout: float | None = None) -> None: ...
+    async def request(self, message: Message, *, tag: str | None = None, timeout: float | None = None) -> None: ...
+
+    @overload
+    async def request(self, message: None = None, *, tag: str, timeout: float | None = None) -> None: ...
 
     @overload
     async def request(
-        self, message: Any, answer: TypeForm[T], *, tag: str | None = None, timeout: float | None = None
+        self, message: Message | None, answer: TypeForm[T], *, tag: str | None = None, timeout: float | None = None
     ) -> T: ...
 
     async def request(
@@ -96,11 +99,13 @@ class ChannelPeer:
         return self._mail.data(frame, answer)
 
     async def receive_as(self, kind: TypeForm[T], timeout: float | None = None) -> T:
-        """The first event of the class, or of one of a union. Others stay for who asks for them."""
+        """The first event of the class, or of one of a union. Others stay for calls that ask for them."""
         (message,) = await self._until(lambda: self._mail.found(kind), f"an event {kind}", timeout)
         return message
 
-    async def receive_until(self, wanted: Wanted, timeout: float | None = None) -> dict[str, Any]:
+    async def receive_until(
+        self, wanted: str | Callable[[dict[str, Any]], object], timeout: float | None = None
+    ) -> dict[str, Any]:
         """The first event that is wanted, as its JSON object. Others stay for calls that ask for them.
 
         `wanted`: its `type`, such as `"presence_diff"`, or a function of the object that says whether it is the one.
@@ -119,7 +124,7 @@ class ChannelPeer:
 
     @asynccontextmanager
     async def stream(
-        self, message: Any, item: TypeForm[T], *, tag: str | None = None, timeout: float | None = None
+        self, message: Message | None, item: TypeForm[T], *, tag: str | None = None, timeout: float | None = None
     ) -> AsyncIterator[AsyncIterator[T]]:
         """The items of a stream: `async with ann.stream(Search(query="x"), Hit) as hits: async for hit in hits: ...`.
 
@@ -156,7 +161,7 @@ class ChannelPeer:
             self._mail.forget(ref)
 
     async def _until(self, found: Callable[[], T | None], what: str, timeout: float | None) -> T:
-        """Read until that is found; one task reads at a time, for all."""
+        """Read until that is found. One task reads at a time, for all."""
         limit = self._timeout if timeout is None else timeout
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit

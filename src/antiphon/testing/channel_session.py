@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 from antiphon.clients.waiting import RemoteError
 from antiphon.messages import Wire
 
-from .correspondence import Correspondence
-from .expectation import Expectation, ReceiveTimeout, Wanted
+from .correspondence import Correspondence, Message
+from .expectation import Expectation, ReceiveTimeout
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -62,7 +62,7 @@ class ChannelSession:
     ) -> None:
         self.session.__exit__(kind, error, trace)
 
-    def send(self, message: Any = None, *, tag: str | None = None) -> None:
+    def send(self, message: Message | bytes | None = None, *, tag: str | None = None) -> None:
         """Send a message that nobody has to answer. bytes are a binary message."""
         if isinstance(message, bytes):
             self.session.send_bytes(message)
@@ -70,11 +70,14 @@ class ChannelSession:
             self.session.send_text(self._mail.event(message, tag))
 
     @overload
-    def request(self, message: Any = None, *, tag: str | None = None, timeout: float | None = None) -> None: ...
+    def request(self, message: Message, *, tag: str | None = None, timeout: float | None = None) -> None: ...
+
+    @overload
+    def request(self, message: None = None, *, tag: str, timeout: float | None = None) -> None: ...
 
     @overload
     def request(
-        self, message: Any, answer: TypeForm[T], *, tag: str | None = None, timeout: float | None = None
+        self, message: Message | None, answer: TypeForm[T], *, tag: str | None = None, timeout: float | None = None
     ) -> T: ...
 
     def request(
@@ -93,11 +96,13 @@ class ChannelSession:
         return self._mail.data(frame, answer)
 
     def receive_as(self, kind: TypeForm[T], timeout: float | None = None) -> T:
-        """The first event of the class, or of one of a union. Others stay for who asks for them."""
+        """The first event of the class, or of one of a union. Others stay for calls that ask for them."""
         (message,) = self._until(lambda: self._mail.found(kind), f"an event {kind}", timeout)
         return message
 
-    def receive_until(self, wanted: Wanted, timeout: float | None = None) -> dict[str, Any]:
+    def receive_until(
+        self, wanted: str | Callable[[dict[str, Any]], object], timeout: float | None = None
+    ) -> dict[str, Any]:
         """The first event that is wanted, as its JSON object. Others stay for calls that ask for them.
 
         `wanted`: its `type`, such as `"presence_diff"`, or a function of the object that says whether it is the one.
@@ -116,7 +121,7 @@ class ChannelSession:
 
     @contextlib.contextmanager
     def stream(
-        self, message: Any, item: TypeForm[T], *, tag: str | None = None, timeout: float | None = None
+        self, message: Message | None, item: TypeForm[T], *, tag: str | None = None, timeout: float | None = None
     ) -> Iterator[Iterator[T]]:
         """The items of a stream: `with ann.stream(Search(query="x"), Hit) as hits: for hit in hits: ...`.
 

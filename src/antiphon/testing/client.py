@@ -88,7 +88,7 @@ class Server:
 
     Runs the app's lifespan, if it has one. `config` are the server's limits, `root_path` is the prefix that a proxy has
     cut off, `window` the bytes that the network holds in each direction. Leaving the block stops the server as a real
-    one stops (Close 1012 to who is still there) and ends when the last endpoint has.
+    one stops (Close 1012 to the clients still there) and ends when the last endpoint has.
     """
 
     def __init__(
@@ -487,7 +487,7 @@ class Peer(asyncio.Protocol):
         return _Wait(asyncio.get_running_loop(), self._timeout if timeout is None else timeout)
 
     async def _change(self, what: str, wait: _Wait, error: type[TimeoutError] = TimeoutError) -> None:
-        """Wait until something came, which need not be what is waited for: a ping is something."""
+        """Wait until anything came, even if it is not the awaited event: a ping counts, too."""
         self._changed.clear()
         try:
             async with asyncio.timeout_at(wait.deadline):

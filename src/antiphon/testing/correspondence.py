@@ -8,7 +8,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeAlias, TypeVar
+
+from pydantic import BaseModel
 
 from antiphon import tags
 from antiphon.clients.waiting import RemoteError
@@ -24,12 +27,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+class Dataclass(Protocol):
+    """Any of them, as type checkers know them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Message: TypeAlias = BaseModel | Dataclass | Mapping[str, Any]
+"""A client's message: a model, a dataclass, a TypedDict, or a dict that its class would refuse."""
+
 OUR_WIRE: Final = Wire()
 ANSWERS: Final = frozenset({"reply", "item", "end", "error"})
 
 
 class Correspondence:
-    """What one client has asked, and what has come."""
+    """The requests of one client, and the messages that came."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -42,14 +55,14 @@ class Correspondence:
         self.binary: deque[bytes] = deque()
         """Binary messages that came."""
 
-    # What is written
+    # Outgoing
 
     def event(self, message: Any, tag: str | None) -> str:
         """A message without a ref."""
         return self._written(message, tag, None)
 
     def question(self, message: Any, tag: str | None) -> tuple[int, str]:
-        """A message with a ref of its own, to which `answer` will find what comes."""
+        """A message with a ref of its own, by which `answer` finds its answers."""
         ref = next(self._refs)
         self._answers[ref] = deque()
         return ref, self._written(message, tag, ref)
@@ -76,10 +89,10 @@ class Correspondence:
             return json.dumps({**head, wire.content: fields} if message is not None else head)
         return json.dumps({**fields, **head})
 
-    # What comes
+    # Incoming
 
     def take(self, message: str | bytes) -> None:
-        """Put what came where it will be looked for."""
+        """Sort an incoming message by its kind."""
         self._came.append(message)
         self._count += 1
         if isinstance(message, bytes):
@@ -95,7 +108,7 @@ class Correspondence:
             self._events.append(frame)
 
     def answer(self, ref: int) -> dict[str, Any] | None:
-        """The next frame with this ref, taken; None when there is none yet. Raises `RemoteError`."""
+        """The next frame with this ref, taken. None when there is none yet. Raises `RemoteError`."""
         if not self._answers[ref]:
             return None
         frame = self._answers[ref].popleft()
@@ -108,7 +121,7 @@ class Correspondence:
         self._answers.pop(ref, None)
 
     def found(self, kind: TypeForm[T]) -> tuple[T] | None:
-        """The first event that is of the kind, taken; None when there is none. Others stay."""
+        """The first event that is of the kind, taken. None when there is none. Others stay."""
         wanted = self._wanted(kind)
         for frame in self._events:
             if (codec := wanted.get(frame.get(self.wire.tag, ""))) is not None:
@@ -118,7 +131,8 @@ class Correspondence:
         return self._published(kind)
 
     def _published(self, kind: TypeForm[T]) -> tuple[T] | None:
-        """The same among what typed topics with `Framing.EVENT` sent: the hub's event, with the message as its data."""
+        """The same among the messages of typed topics with `Framing.EVENT`: the hub's event, with the message as its
+        data."""
         messages: MessageSet[T] | None = None
         for frame in self._events:
             data = frame.get("data")
@@ -130,7 +144,7 @@ class Correspondence:
         return None
 
     def event_for(self, expectation: Expectation) -> dict[str, Any] | None:
-        """The first event that is wanted, taken; None when there is none. Others stay."""
+        """The first event that is wanted, taken. None when there is none. Others stay."""
         for frame in self._events:
             if expectation.wants(frame):
                 self._events.remove(frame)
@@ -141,11 +155,11 @@ class Correspondence:
         return {tag: one.codec for one in outgoing_of(kind, self.wire, "receive_as") for tag in one.tags}
 
     def error(self) -> RemoteError | None:
-        """The first error that belongs to no request; None when there is none."""
+        """The first error that belongs to no request. None when there is none."""
         return self._errors.popleft() if self._errors else None
 
     def data(self, frame: dict[str, Any], kind: Any, *, streamed: bool = False) -> Any:
-        """The data of a reply, or of an item where one is `streamed`, as a value of the kind; None expects no data."""
+        """The data of a reply, or of an item where one is `streamed`, as a value of the kind. None expects no data."""
         name = self.wire.content or "data"
         if frame[self.wire.tag] in ("item", "end") and not streamed:
             raise AssertionError("expected one answer, and a stream began: read it with stream()")

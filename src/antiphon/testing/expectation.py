@@ -1,4 +1,4 @@
-"""What a test waits for among the messages that come, and what is said when it does not come. No I/O, no clock."""
+"""The message that a test waits for, and the error when it does not come. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Wanted: TypeAlias = str | type | Callable[[Any], object]
 """The `type` of a JSON object, a class, or a function that says whether a message is the one."""
 
 MOST_SHOWN: Final = 10
-"""Messages that an error shows: the newest, for those are next to what is missing."""
+"""Messages that an error shows: the newest, for those are next to the missing one."""
 
 NO_MATCH: Final = (LookupError, TypeError, AttributeError, ValueError)
-"""What a function raises for a message of a shape that it does not know: not the one. The error tells of it."""
+"""Exceptions of a function for a message of an unknown shape: it is not the one. The error mentions it."""
 
 MOST_CHARACTERS: Final = 200
 """Of one message in an error."""
@@ -76,7 +76,7 @@ class Expectation:
         return f"a message for {self._wanted.__name__} ({code.co_filename}:{code.co_firstlineno})"
 
     def wants(self, value: Any) -> bool:
-        """Whether this value is the one; nothing is kept of it."""
+        """Whether this value is the one. Nothing is kept of it."""
         if isinstance(self._wanted, str):
             return isinstance(value, dict) and value.get("type") == self._wanted
         if isinstance(self._wanted, type):

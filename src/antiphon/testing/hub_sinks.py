@@ -1,4 +1,4 @@
-"""A socket that a test holds in its hand: a `Sink` that takes what it is offered, or nothing, or dies, on command."""
+"""A socket under a test's control: a `Sink` that takes every message, or none, or dies, on command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from antiphon.types import PreparedMessage
 
 PATIENCE: Final = 100.0
-"""Seconds to wait for what must come: they end a hang on a machine however busy, and are nobody's promise."""
+"""Seconds to wait for an expected event: they end a hang on a machine however busy, and promise nothing."""
 
 
 class RecordingSink:
@@ -29,7 +29,7 @@ class RecordingSink:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.alive: bool = True
         self.received: list[str | bytes] = []
-        """What has left for the peer."""
+        """Messages that have left for the peer."""
         self.closed: tuple[int, str] | None = None
         """How the hub disconnected it."""
         self.close_code: int | None = None

@@ -24,10 +24,10 @@ LONGEST_LINE: Final = 1 << 26
 
 
 class Worker:
-    """The test's end: one process and what it can be asked to do."""
+    """The test's end: one process and its commands."""
 
     spawn: ClassVar[Callable[..., Awaitable[Any]]] = staticmethod(asyncio.create_subprocess_exec)
-    """Starts the process: asyncio's, or what takes and gives the same."""
+    """Starts the process: asyncio's function, or one with the same signature."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -53,7 +53,7 @@ class Worker:
         return self._process.pid
 
     async def ask(self, command: str, *, timeout: float = PATIENCE, **arguments: Any) -> Any:
-        """The command's result. Raises RuntimeError with what the worker's hub raised, or when it is gone."""
+        """The command's result. Raises RuntimeError with the exception of the worker's hub, or when it is gone."""
         assert self._process.stdin is not None
         self._serial += 1
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -62,7 +62,7 @@ class Worker:
         return await asyncio.wait_for(future, timeout)
 
     async def received(self, name: str) -> list[str]:
-        """What the connection of this name has received so far."""
+        """The messages that the connection of this name has received so far."""
         result: list[str] = await self.ask("received", name=name)
         return result
 

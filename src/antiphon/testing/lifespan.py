@@ -1,4 +1,4 @@
-"""The lifespan of an app under test, and what ends with its process. Knows nothing of connections."""
+"""The lifespan of an app under test, and the hubs that end with its process. Knows nothing of connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from antiphon.types import ASGIApp, Message
 
 
 class Lifespan:
-    """An app's lifespan (ASGI lifespan spec 2.0) in a task of its own; an app that has none is served without."""
+    """An app's lifespan (ASGI lifespan spec 2.0) in a task of its own. An app that has none is served without."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -52,7 +52,7 @@ class Lifespan:
 
 
 async def empty_mounted_hubs(app: object) -> None:
-    """What the end of a process does to hubs in memory of mounted apps, which have no lifespan of their own."""
+    """Empty the in-memory hubs of mounted apps, as the end of a process does: they have no lifespan of their own."""
     for hub in {id(hub): hub for hub in _mounted_hubs(app, set())}.values():
         if hub.backend.in_process:
             await hub.stop()

@@ -1,7 +1,7 @@
 """Two asyncio transports joined in memory: bytes that one writes, the other receives in a later turn of the loop.
 
-Models what a protocol can see of TCP: order, half-close, reset, a reader that has paused, and a writer's buffer with
-its water marks. Knows nothing of WebSockets.
+Models a protocol's view of TCP: order, half-close, reset, a reader that has paused, and a writer's buffer with its
+water marks. Knows nothing of WebSockets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CHUNK: Final = 64 << 10
 """As much as a read of a real socket brings at most."""
 
 DEFAULT_WINDOW: Final = 64 << 10
-"""Bytes the "network" takes while the reader has paused, as kernels do; the rest stays in the writer's buffer."""
+"""Bytes the "network" takes while the reader has paused, as kernels do. The rest stays in the writer's buffer."""
 
 
 class MemoryTransport(asyncio.Transport):
@@ -41,7 +41,7 @@ class MemoryTransport(asyncio.Transport):
     # ------------------------------------------------------------ reading
 
     def pause_reading(self) -> None:
-        """Receive nothing; the writer at the other end notices when the window is full."""
+        """Receive nothing. The writer at the other end notices when the window is full."""
         self._reading_paused = True
 
     def resume_reading(self) -> None:
@@ -180,7 +180,7 @@ def pair(
     second_address: tuple[str, int],
     window: int = DEFAULT_WINDOW,
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Join two protocols (`asyncio.Protocol` in shape); each has had its `connection_made` when this returns."""
+    """Join two protocols (`asyncio.Protocol` in shape). Each has had its `connection_made` when this returns."""
     here = MemoryTransport(loop, {"sockname": first_address, "peername": second_address}, window)
     there = MemoryTransport(loop, {"sockname": second_address, "peername": first_address}, window)
     here._other, there._other = there, here

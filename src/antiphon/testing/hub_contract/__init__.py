@@ -1,4 +1,4 @@
-"""What every backend promises, as tests. Subclass in a test module and say how to make a hub:
+"""The promises of every backend, as tests. Subclass in a test module and say how to make a hub:
 
     class TestMine(HubContract):
         @pytest.fixture
@@ -6,15 +6,16 @@
             return "mine://..."
 
 A backend without a URL gives a fixture `hub` instead, with `Hub(topics=OPTIONS, backend=Mine())`.
-`ProcessContract` is for backends that span processes, `BrokerContract` for those with something to kill in the middle;
-`GateContract`, `GateProcessContract` and `GateBrokerContract` are for those that also keep what tickets, quotas and
-revocations need (`GateBackend`).
-The tests need pytest with pytest-asyncio in auto mode. Pauses in here are waits for a condition, with a deadline.
+`ProcessContract` is for backends that span processes, `BrokerContract` for those with something to kill in the middle.
+`GateContract`, `GateProcessContract` and `GateBrokerContract` are for those that also keep the state of tickets, quotas
+and revocations (`GateBackend`). The tests need pytest with pytest-asyncio in auto mode. Pauses in here are waits for a
+condition, with a deadline.
 """
 
 import pytest
 
-# What fails in here should show its values, as in any test module; that has to be said before the imports.
+# Failing assertions in here should show their values, as in any test module. That has to be declared before the
+# imports.
 PARTS = ("base", "broker", "gate", "messages", "people", "processes", "recovery", "slow")
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in PARTS))
 

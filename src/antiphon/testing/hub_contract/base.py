@@ -1,4 +1,4 @@
-"""How the suites make their hubs, and what they ask over and over."""
+"""The making of hubs for the suites, and their common questions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ LEASE = 1.0
 """Of processes that are killed or stopped: their members are gone after it, plus the time that the machine needs."""
 
 STEADY_LEASE = 5.0
-"""Of those who see them go, and must not be taken for dead themselves where the machine holds them up for seconds."""
+"""Lease of the processes that watch others go. They should not count as dead themselves where a busy machine delays
+them for seconds."""
 
 TTL = 0.3
 """Of the topics `brief…`."""
@@ -35,7 +36,8 @@ TOPICS: dict[str, dict[str, Any]] = {
 }
 
 GRACES = {"people": 0.5, "unhurried": 5.0, "patient": 50.0}
-"""Topics and their grace. Who is back in time is not missed; where a machine was too slow for that, the next tells."""
+"""Topics and their grace. A member that is back in time is not reported as gone. Where a machine was too slow, the next
+topic shows it."""
 
 OPTIONS = {pattern: TopicOptions(**options) for pattern, options in TOPICS.items()} | {
     "event*": TopicOptions(history=10, framing=Framing.EVENT),

@@ -1,4 +1,5 @@
-"""What a `GateBackend` keeps for the gate: values taken once, shares of limits, revocations; and who is in."""
+"""The state that a `GateBackend` keeps for the gate: values taken once, shares of limits, revocations. And the
+guests."""
 
 from __future__ import annotations
 
@@ -119,7 +120,7 @@ class GateContract(Contract):
         await backend.note([Note("brief", 1.0, LONG)])
         assert {note.key: note.value for note in await backend.noted()} == {"long": 1.0, "brief": 1.0}
 
-    # Who is in
+    # Guests
 
     async def test_a_guest_is_found_in_no_topic(self, hub: Hub) -> None:
         guest, other, both = Connection(), Connection(), Connection()
@@ -302,7 +303,7 @@ class GateProcessContract(Contract):
                 return bool((await alive.ask("claim", key="k", limit=5))["granted"])
 
             await until(free, True)
-            await asyncio.sleep(LEASE + 0.5)  # who lives keeps its share
+            await asyncio.sleep(LEASE + 0.5)  # live processes keep their shares
             more = [await alive.ask("claim", key="k", limit=5) for _ in range(10)]
             assert sum(one["granted"] for one in more) == held[victim] - 1
 
@@ -329,7 +330,7 @@ class GateBrokerContract(Contract):
     """The thing in the middle dies."""
 
     async def test_a_revocation_gets_over_the_death_of_the_broker(self, hub: Hub, url: str, broker: Broker) -> None:
-        """The one that was told before it, and the one that could not be told: both hold everywhere when it is back."""
+        """A revocation from before it, and one that could not be sent: both hold everywhere when it is back."""
         async with workers(1, url, TOPICS) as [worker]:
             for user in ("ann", "bob", "cid"):
                 await worker.ask("admit", name=user, user=user)
@@ -371,7 +372,7 @@ class GateBrokerContract(Contract):
 
             await until(full, [False, False])  # b and c are there, each in the backend again
 
-            async def room() -> bool:  # what was granted above, before they were there, is given back by and by
+            async def room() -> bool:  # the shares granted above, before they were there, come back by and by
                 granted: bool = (await one.ask("claim", key="k", limit=3, name="d"))["granted"]
                 return granted
 

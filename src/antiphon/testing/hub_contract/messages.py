@@ -18,7 +18,7 @@ from .base import Contract
 
 
 class Name(enum.StrEnum):
-    """What programs like to keep their names in."""
+    """A type in which programs like to keep their names."""
 
     KEPT = "kept"
     ANN = "ann"
