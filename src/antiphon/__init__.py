@@ -1,6 +1,6 @@
 """Real-time WebSockets for Python: FastAPI's endpoint API, a strict and fast protocol engine, and a hub.
 
-What is public is listed here and in docs/stability.md; other modules may change in any release.
+The public names are listed here and in docs/stability.md. Other modules may change in any release.
 
 Names are imported when they are first asked for (PEP 562): a command that talks to a server, or a process that only
 has a hub, does not load a framework.
@@ -186,7 +186,7 @@ __all__ = [
     "status",
 ]
 
-if not TYPE_CHECKING:  # to a type checker a name that is none must stay one
+if not TYPE_CHECKING:  # a type checker must still report unknown names
     __getattr__, __dir__ = lazily(
         __name__,
         {

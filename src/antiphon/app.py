@@ -1,4 +1,4 @@
-"""The application: wires routes, middleware, exception handlers, lifespan and the hub; the only part that knows all.
+"""The application: wires routes, middleware, exception handlers, lifespan and the hub. The only part that knows all.
 
 For a WebSocket the way is `App.__call__` -> the user's middleware, if any -> the endpoint's runner: Starlette's error
 middleware wraps HTTP only, and `receive` and `send` are handed through untouched.
@@ -116,7 +116,7 @@ class _AppsHub:
         return with_hub
 
     def telling(self, send: Send) -> Send:
-        """What a server logs when the hub cannot start is one line: a traceback through frameworks says less."""
+        """A server logs one line when the hub cannot start: a traceback through frameworks says less."""
 
         async def tell(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed" and self._failure is not None:
@@ -127,7 +127,7 @@ class _AppsHub:
 
 
 class _Layers:
-    """What a scope goes through on its way to the router: the user's middleware, and for HTTP the error handlers."""
+    """A scope's way to the router: the user's middleware, and for HTTP the error handlers."""
 
     def __init__(self, router: APIRouter) -> None:
         self._router = router
@@ -149,7 +149,7 @@ class _Layers:
             self.serve = self._through_middleware
 
     def load_handlers(self, handlers: Mapping[Any, ExceptionHandler], *, debug: bool) -> ASGIApp:
-        """Take these error handlers from now on; returns the whole stack for HTTP."""
+        """Take these error handlers from now on. Returns the whole stack for HTTP."""
         by_class, by_status, self.last_handler = split(handlers)
         stock: dict[Any, ExceptionHandler] = {
             StarletteHTTPException: http_exception_handler,
@@ -322,7 +322,7 @@ class App(RouteMethods):
             await endpoints.answer_unhandled(error, scope, receive, send, self._layers.last_handler)
 
     def _enter(self, scope: Scope) -> ASGIApp:
-        """Put into the scope what it is to say of this app; returns the stack for HTTP.
+        """Put this app's keys into the scope. Returns the stack for HTTP.
 
         No part of `__call__`, whose frame each connection keeps (benchmarks: idle).
         """
@@ -334,7 +334,7 @@ class App(RouteMethods):
         scope["app"] = scope[APP_KEY] = self
         if scope["type"] == "websocket":
             scope[HANDLERS_KEY] = self._layers.tables
-            scope.pop(TERMS_KEY, None)  # of what this one is mounted in
+            scope.pop(TERMS_KEY, None)  # those of the app around this one
             if self.connection_options is not None:
                 scope[OPTIONS_KEY] = self.connection_options
         return stack
@@ -414,7 +414,7 @@ class App(RouteMethods):
         return register
 
     def _start(self, scope: Scope) -> ASGIApp:
-        """With the first scope: build what middleware can no longer be added to; returns the stack for HTTP."""
+        """With the first scope: build the final stack of middleware. Returns the stack for HTTP."""
         self.router.warn_of_missed_lifespan(scope)
         self._layers.wrap(self.user_middleware)
         return self._load_handlers()
@@ -425,7 +425,8 @@ class App(RouteMethods):
 
 
 def _documents(app: App, asyncapi_url: str | None, console_url: str | None, client_url: str | None) -> ASGIApp:
-    """What serves when no route does: the document, unless all are turned off as FastAPI's programs do it."""
+    """The app for paths without a route: the document, unless all documents are turned off as FastAPI's programs do
+    it."""
     if app.metadata.get("openapi_url", "") is None:
         asyncapi_url = None
     document = document_of(app)
@@ -443,7 +444,8 @@ def _check_layers(middleware: Sequence[Middleware], handlers: Collection[Any]) -
 
 
 def _is_app(middleware: object) -> bool:
-    """Whether it is made already: an app, or a middleware around one. What makes an app of one is no coroutine."""
+    """Whether it is made already: an app, or a middleware around one. A factory of middleware is no coroutine
+    function."""
     if isinstance(middleware, type) or inspect.isroutine(middleware):
         return False
     return isinstance(middleware, App | Router) or inspect.iscoroutinefunction(type(middleware).__call__)

@@ -1,4 +1,4 @@
-"""Threads and contexts, under FastAPI's names; they are Starlette's."""
+"""Threads and contexts, under FastAPI's names. They are Starlette's."""
 
 from contextlib import asynccontextmanager as asynccontextmanager
 

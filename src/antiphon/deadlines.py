@@ -1,6 +1,6 @@
-"""One timer for any number of connections: a wheel of slots, each of those that are due in its stretch of time.
+"""One timer for any number of connections: a wheel of slots, each for the entries due in its stretch of time.
 
-Knows nothing of what is due: whoever entered is called with the time and says when to be called next. The clock and the
+Knows nothing of the entries: each is called with the time, and returns the time of its next call. The clock and the
 timer are passed in.
 """
 
@@ -19,14 +19,14 @@ class Due(Protocol):
     slot: int
 
     def on_deadline(self, now: float) -> float | None:
-        """Do what is due at `now`; return the time of the next deadline, None for no more."""
+        """Do the work due at `now`. Return the time of the next deadline, None for no more."""
 
 
 Timer = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
 
 
 class Deadlines:
-    """Calls what was entered at most two ticks after its time, one for its slot and one for the timer; never before.
+    """Calls an entry at most two ticks after its time, one for its slot and one for the timer, and never before.
 
     A deadline beyond the wheel's reach comes round early, and is asked again: entries must bear being called early.
     """
@@ -106,7 +106,7 @@ class Deadlines:
             for entry in entries:
                 try:
                     when = entry.on_deadline(now)
-                except Exception as error:  # all others are called all the same
+                except Exception as error:  # all others are still called
                     failure = error
                     continue
                 if when is not None:

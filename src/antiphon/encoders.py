@@ -22,11 +22,11 @@ def jsonable_encoder(
     custom_encoder: CustomEncoder | None = None,
     sqlalchemy_safe: bool = True,
 ) -> Any:
-    """`obj` as what `json.dumps` takes (FastAPI's function of this name).
+    """`obj` in a form that `json.dumps` takes (FastAPI's function of this name).
 
-    Models, dataclasses, dates, UUIDs, enums and containers are written as pydantic does; other objects by their
-    attributes. `custom_encoder` maps types to functions that go first. `sqlalchemy_safe` leaves out keys beginning
-    with `_sa`. Raises ValueError for what has neither.
+    Models, dataclasses, dates, UUIDs, enums and containers are written as pydantic does. Other objects by their
+    attributes. `custom_encoder` maps types to functions that go first. `sqlalchemy_safe` leaves out keys beginning with
+    `_sa`. Raises ValueError for an object with neither.
     """
 
     def encode(value: Any, include: Any = None, exclude: Any = None) -> Any:
@@ -62,7 +62,7 @@ def jsonable_encoder(
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """The items of a mapping-like object, else its attributes. Raises ValueError for what has neither."""
+    """The items of a mapping-like object, else its attributes. Raises ValueError for an object with neither."""
     try:
         items: dict[str, Any] = dict(value)
         return items

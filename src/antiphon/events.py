@@ -119,7 +119,7 @@ class ConnectionRefused(Event):
 class AccessRefused(Event):
     """The gate refused somebody: a handshake, a renewal, or a message too many.
 
-    Of a handshake that the server answers with HTTP a `ConnectionRefused` is told beside it.
+    For a handshake that the server answers with HTTP there is a `ConnectionRefused` beside it.
     """
 
     path: str
@@ -163,7 +163,7 @@ Observer: TypeAlias = Callable[[Event], None]
 
 
 class Observers:
-    """Several observers as one: each is told of every event, in order, and only once where it is named twice.
+    """Several observers as one: each gets every event, in order, and only once where it is named twice.
 
     For example:
 

@@ -48,7 +48,7 @@ class Hearts:
     def add(self, sink: Sink) -> None:
         """From now on and until it closes, the connection gets a heartbeat each interval; once, however often added.
 
-        It goes on when the connection leaves its topics: the page was told to expect it. In the thread of its loop.
+        It goes on when the connection leaves its topics: the page expects it. In the thread of its loop.
         """
         heart = self._hearts.get(sink.loop)
         if heart is None:
@@ -68,7 +68,7 @@ class Heart:
         self._pause = interval / TURNS
         self._wheel: list[dict[Sink, None]] = [{} for _ in range(TURNS)]
         self._turn = 0
-        """The latest turn: who comes now is served in it next, when nearly an interval has passed."""
+        """The latest turn: a new connection is served in it next, when nearly an interval has passed."""
         self._turns: dict[Sink, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -93,5 +93,5 @@ class Heart:
         self._timer = self._loop.call_later(self._pause, self._beat)
         self._turn = (self._turn + 1) % TURNS
         for sink in tuple(self._wheel[self._turn]):
-            if not sink.buffered:  # what waits for this peer tells it as much, and a peer that is stuck gets no more
+            if not sink.buffered:  # waiting messages tell this peer as much, and a peer that is stuck gets no more
                 sink.offer(self._message, 1)

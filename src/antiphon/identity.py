@@ -1,6 +1,6 @@
-"""Who is at the other end of a connection, for how long, and what it may do: vocabulary of the gate, hub and channels.
+"""The identity of a connection's user, its expiry and its permissions: vocabulary of the gate, hub and channels.
 
-Knows nothing of tokens, tickets or how somebody proves to be somebody.
+Knows nothing of tokens, tickets or other proofs of an identity.
 """
 
 from __future__ import annotations

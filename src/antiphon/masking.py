@@ -1,6 +1,6 @@
-"""Secrets out of what is logged: query parameters by their names, tokens among subprotocols, headers that hold some.
+"""Removes secrets from logs: query parameters by their names, tokens among subprotocols, headers that hold some.
 
-Part of the vocabulary: knows nothing of ours. What goes to a log for access, of the engine or of anybody, passes here.
+Part of the vocabulary: knows nothing of ours. Every line of an access log, of the engine or of others, passes here.
 """
 
 from __future__ import annotations

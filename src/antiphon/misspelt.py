@@ -70,7 +70,7 @@ def missing(package: str, name: str, asked_in: str) -> AttributeError | ImportEr
 
 
 def found(package: str, name: str) -> str:
-    """The sentence that says what to write instead; empty when nothing is like it."""
+    """The sentence with the correct name. Empty when nothing is like it."""
     names = {module: public_names(module) for module in PUBLIC} | {FASTAPIS: ["FastAPI"]}
     for module, there in names.items():
         if name in there:
@@ -82,7 +82,7 @@ def found(package: str, name: str) -> str:
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """The one that is most like it, in any case; empty when none is."""
+    """The one that is most like it, in any case. Empty when none is."""
     spelled = {one.lower(): one for one in names}
     like = get_close_matches(name.lower(), spelled, 1, ALIKE)
     return spelled[like[0]] if like else ""

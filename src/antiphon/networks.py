@@ -1,6 +1,6 @@
-"""Which addresses are one client's: what limits per address count by.
+"""The addresses of one client, by which limits per address count.
 
-Pure; knows nothing of proxies or of who is connected.
+Pure: knows nothing of proxies or of connections.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["network_of"]
 
 
 def network_of(address: str) -> Hashable:
-    """What one client has of addresses: an IPv4 address, or an IPv6 network of 64 bits."""
+    """One client's addresses: an IPv4 address, or an IPv6 network of 64 bits."""
     if ":" not in address:
         return address
     try:

@@ -1,6 +1,6 @@
-"""Bytes in what is written as JSON, which has none: pydantic writes them as UTF-8, and raises for all others.
+"""Bytes in outgoing JSON, which has none: pydantic writes them as UTF-8, and raises for all others.
 
-Found in the type, so that it is told when the type is registered, and not with the first byte that is no text.
+Found in the type, so that the error comes when the type is registered, and not with the first byte that is no text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WRITES_ITSELF: Final = frozenset({"function-plain", "to-string", "format"})
 
 
 def bytes_in(adapter: TypeAdapter[Any]) -> str | None:
-    """What is written as plain bytes: class and field, or "it" where it is the type itself. None for nothing."""
+    """The place of plain bytes: class and field, or "it" where it is the type itself. None for none."""
     return next(_Search().found(adapter.core_schema, "it", "utf8"), None)
 
 

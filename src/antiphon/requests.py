@@ -1,4 +1,4 @@
-"""Requests and what they share with WebSockets, under FastAPI's names; they are Starlette's."""
+"""Requests and their base class, which WebSockets share, under FastAPI's names. They are Starlette's."""
 
 from starlette.requests import HTTPConnection as HTTPConnection
 from starlette.requests import Request as Request

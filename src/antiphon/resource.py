@@ -1,4 +1,4 @@
-"""ASGI apps that are one resource to be read, by GET and HEAD. Knows nothing of what they say."""
+"""ASGI apps that are one resource to be read, by GET and HEAD. Knows nothing of their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP responses, under FastAPI's names; they are Starlette's."""
+"""HTTP responses, under FastAPI's names. They are Starlette's."""
 
 from starlette.responses import FileResponse as FileResponse
 from starlette.responses import HTMLResponse as HTMLResponse

@@ -1,7 +1,7 @@
 """Security schemes: dependencies that take credentials out of a connection and refuse it without them.
 
 Each scheme is callable with any `HTTPConnection`, so it serves HTTP routes and WebSockets alike. Missing or malformed
-credentials are `HTTPException` 401 with a `WWW-Authenticate` challenge (RFC 9110 §11.6.1); on a WebSocket that is not
+credentials are `HTTPException` 401 with a `WWW-Authenticate` challenge (RFC 9110 §11.6.1). On a WebSocket that is not
 yet accepted it becomes a 401 denial of the handshake. With `auto_error=False` missing credentials are None.
 
 A scheme only takes the credentials out. Whether they are right is for the application to say, which compares secrets in
@@ -86,7 +86,7 @@ class _Scheme(SecurityBase):
         self.scheme_name: str = scheme_name or type(self).__name__
         self.auto_error = auto_error
         self.model: SimpleNamespace = SimpleNamespace(description=description)
-        """What FastAPI's schemes keep for OpenAPI and subclasses written for them read, such as `model.name`."""
+        """As FastAPI's schemes keep for OpenAPI. Subclasses written for them read it, such as `model.name`."""
 
     def make_authenticate_headers(self) -> dict[str, str]:
         """The challenge of a 401. Override for one of your own."""
@@ -99,7 +99,7 @@ class _Scheme(SecurityBase):
         )
 
     def _checked(self, found: _Found | None) -> _Found | None:
-        """What was found; without it None or, with `auto_error`, the 401."""
+        """The credentials. Without any, None or, with `auto_error`, the 401."""
         if not found and self.auto_error:
             raise self.make_not_authenticated_error()
         return found or None

@@ -1,7 +1,7 @@
-"""How what a peer says stands in a log line or an error: on that one line, in the order in which it is read, and short.
+"""A peer's text in a log line or an error: on that one line, in the order in which it is read, and short.
 
 Part of the vocabulary: knows nothing of ours. A path, an origin, a subprotocol, a topic, a header's value, a reason, a
-user's name: whatever came over the wire goes through `shown` on its way to a log.
+user's name: every text from the wire goes through `shown` on its way to a log.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ LONGEST: Final = 500
 def shown(value: object, longest: int = LONGEST) -> str:
     """`value` as text without line breaks, control characters (C0, C1, ESC), separators or marks of direction.
 
-    Each of these, and a lone surrogate, is shown as its Python escape (`\\n`, `\\x9b`, `\\u202e`); what is printable
-    stays as it is, in any script. At most `longest` characters of the value, then `…`. Never raises for a str or bytes.
+    Each of these, and a lone surrogate, is shown as its Python escape (`\\n`, `\\x9b`, `\\u202e`); printable characters
+    stay as they are, in any script. At most `longest` characters of the value, then `…`. Never raises for a str or
+    bytes.
     """
     if isinstance(value, str):
         text = str(value)

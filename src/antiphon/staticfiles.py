@@ -1,3 +1,3 @@
-"""Static files, to be mounted; they are Starlette's."""
+"""Static files, to be mounted. They are Starlette's."""
 
 from starlette.staticfiles import StaticFiles as StaticFiles

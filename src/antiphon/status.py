@@ -1,6 +1,6 @@
 """HTTP and WebSocket status codes under the names FastAPI users know (`WS_1008_POLICY_VIOLATION`, …).
 
-And what a Close frame may hold, which the protocol, connections and the hub go by (RFC 6455 §5.5, §7.4).
+And the rules for the content of a Close frame, common to the protocol, connections and the hub (RFC 6455 §5.5, §7.4).
 """
 
 from typing import Final
@@ -30,7 +30,7 @@ def may_close_with(code: int) -> bool:
 
 
 def check_close_code(code: object) -> int:
-    """The code as a plain int. Raises TypeError for what is none, ValueError for one that may not go on the wire."""
+    """The code as a plain int. Raises TypeError for another type, ValueError for a code that may not go on the wire."""
     if not isinstance(code, int):
         raise TypeError(f"code: expected a close code, an int, got {type(code).__name__}")
     if not may_close_with(code):

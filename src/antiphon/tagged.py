@@ -34,7 +34,7 @@ _KNOWN_CLASSES: Final = 1024
 
 
 def name_of(kind: Any) -> str:
-    """What errors call a type."""
+    """A type's name in errors."""
     return kind.__qualname__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
 
@@ -78,7 +78,7 @@ class Tagged:
 
 
 def tagged(kind: Any, where: str) -> Tagged:
-    """The class as a message. Raises RegistrationError, which begins with `where`, for what can be none."""
+    """The class as a message. Raises RegistrationError, which begins with `where`, for a class that cannot be one."""
     if not tags.is_message_class(kind) or tags.is_root_model(kind):
         raise RegistrationError(
             f"{where}: a message is a pydantic model, a dataclass or a TypedDict, and not {name_of(kind)}"
@@ -150,7 +150,7 @@ class MessageSet(Generic[M]):
 
     @property
     def names(self) -> str:
-        """What errors call the messages."""
+        """The messages' names in errors."""
         return " | ".join(name_of(one.kind) for one in self.types)
 
     def find(self, message: object) -> Tagged:

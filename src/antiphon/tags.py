@@ -1,6 +1,6 @@
 """The tag of a message: the name that says on the wire which message it is, and where it comes from.
 
-Knows classes and their fields; nothing of wires, channels or topics.
+Knows classes and their fields, and nothing of wires, channels or topics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AUTH_EXPIRING: Final = "auth_expiring"
 """Tag of the event that says when one is due."""
 
 HEARTBEAT: Final = "heartbeat"
-"""Tag of the event that says that the link is alive; a channel may have one of its own."""
+"""Tag of the event that says that the link is alive. A channel may have one of its own."""
 
 RESERVED: Final = frozenset({"reply", "item", "end", "error", "cancel", AUTH, AUTH_EXPIRING})
 """Tags of the frames that channels read and write themselves, in either direction."""
@@ -40,7 +40,7 @@ def snake_case(name: str) -> str:
 
 
 def without_alias(annotation: Any) -> Any:
-    """What a `type X = ...` statement stands for (PEP 695)."""
+    """The type behind a `type X = ...` statement (PEP 695)."""
     while type(annotation).__name__ == "TypeAliasType":
         annotation = annotation.__value__
     return annotation
@@ -71,21 +71,21 @@ def is_message_class(annotation: Any) -> bool:
 
 
 def is_root_model(annotation: Any) -> bool:
-    """Whether it is a class of messages that is written as what it holds, without names of fields."""
+    """Whether it is a class of messages that is written as its bare content, without names of fields."""
     kind = bare(annotation)
     cls = get_origin(kind) or kind
     return isinstance(cls, type) and issubclass(cls, RootModel)
 
 
 def is_generic(annotation: Any) -> bool:
-    """`Page[Item]`: the name of the class alone would not say what it holds."""
+    """`Page[Item]`: the name of the class alone would not name its content."""
     kind = bare(annotation)
     metadata = getattr(kind, "__pydantic_generic_metadata__", None)
     return get_origin(kind) is not None or bool(metadata and (metadata["args"] or metadata["parameters"]))
 
 
 class Direction(enum.Enum):
-    """Who reads the message: it decides under which aliases its fields stand on the wire."""
+    """The reader of the message: it decides under which aliases its fields stand on the wire."""
 
     IN = "in"
     OUT = "out"
@@ -110,7 +110,7 @@ def fields_of(annotation: Any, direction: Direction) -> Mapping[str, Any]:
         }
     try:
         return typing.get_type_hints(cls)
-    except Exception:  # whatever evaluating a user's annotation raises: pydantic tells of it by name
+    except Exception:  # evaluating a user's annotation raises anything: pydantic reports it by name
         return {}
 
 
@@ -127,7 +127,7 @@ def _wire_names(own: str, field: Any, direction: Direction, config: Mapping[str,
 
 
 def literal_tags(annotation: Any, field: str, direction: Direction) -> tuple[str, ...] | None:
-    """The values of the `Literal` field of this name on the wire; None where there is no such field.
+    """The values of the `Literal` field of this name on the wire. None where there is no such field.
 
     An empty tuple: there is one, and it is no Literal of strings.
     """
@@ -150,7 +150,7 @@ def class_tag(annotation: Any) -> str:
 
 
 def problem_of(tag: str) -> str | None:
-    """What keeps this from being a tag; None when it is one."""
+    """The fault of a tag. None: it is valid."""
     if not isinstance(tag, str):
         return f"a tag is a str, not {tag!r}"
     if not tag or len(tag) > LONGEST_TAG or not tag.isprintable():

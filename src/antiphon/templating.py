@@ -1,3 +1,3 @@
-"""HTML templates (needs jinja2); they are Starlette's."""
+"""HTML templates (needs jinja2). They are Starlette's."""
 
 from starlette.templating import Jinja2Templates as Jinja2Templates

@@ -183,7 +183,7 @@ class WebSocketTestSession:
         if self._failure is None or not self._reraise:
             return
         if isinstance(exc, ReceiveTimeout) and isinstance(self._failure, WebSocketDisconnect):
-            return  # the disconnect is only the end of this block, the timeout is what went wrong
+            return  # the disconnect is only the end of this block, the timeout is the failure
         if exc is None or isinstance(exc, WebSocketDisconnect | ReceiveTimeout):
             raise self._take_failure() from None
 
@@ -202,7 +202,7 @@ class WebSocketTestSession:
             await anyio.lowlevel.checkpoint()
 
     def _take_failure(self) -> Exception:
-        """The application's exception, which is told once."""
+        """The application's exception, which is raised once."""
         failure, self._failure = self._failure, None
         assert failure is not None
         return failure

@@ -34,13 +34,14 @@ CARRIER_EXTENSION: Final = "antiphon.carrier"
 """Key in `scope["extensions"]` under which our server offers its `Carrier`."""
 
 OBSERVERS_EXTENSION: Final = "antiphon.observers"
-"""Key in `scope["extensions"]` under which our server names its observers, a tuple, for what it does not see itself."""
+"""Key in `scope["extensions"]` under which our server names its observers, a tuple, for events that it does not see
+itself."""
 
 APP_KEY: Final = "antiphon.app"
 """Key in the scope: our own `App`, also below a mounted foreign one that has overwritten `scope["app"]`."""
 
 RERAISE_EXTENSION: Final = "antiphon.reraise"
-"""Key in `scope["extensions"]`: what leaves an endpoint is to reach the server too, once the connection is closed.
+"""Key in `scope["extensions"]`: an endpoint's exceptions should reach the server too, once the connection is closed.
 
 The test client sets it, so that a test meets exceptions, a `WebSocketDisconnect` included, as with Starlette's.
 """
@@ -53,19 +54,19 @@ it, so that it waits for those, but not for an endpoint that never ends.
 """
 
 DECLARED_EXTENSION: Final = "antiphon.declared"
-"""Key in the scope of a connection that declares what it sends: a frozenset of message classes. Only typed topics of
-these may be joined."""
+"""Key in the scope of a connection that declares its messages: a frozenset of their classes. Only typed topics of these
+may be joined."""
 
 WHEN_REVOKED_KEY: Final = "antiphon.when_revoked"
 """Key in the scope: a function of it, called when a revocation ends the handshake."""
 
 WRITE_KEY: Final = "antiphon.write"
-"""Key in the scope of a connection that declares what it sends: a function from a message to its JSON, with the tag."""
+"""Key in the scope of a connection that declares its messages: a function from a message to its JSON, with the tag."""
 
 ANSWER_KEY: Final = "antiphon.subprotocol"
 """Key in the scope: the subprotocol that `accept()` selects where the endpoint names none that the client offers.
 
-None: none is left. Where the key is, a token may have been among what the client offered: logs show nothing of it."""
+None: none is left. Where the key is, a token may have been among the client's offers: logs show nothing of it."""
 
 ACCEPTED_KEY: Final = "antiphon.accepted"
 """Key in the scope of a connection that a dependency had to accept: the subprotocol it answered, or "".
@@ -78,7 +79,7 @@ STOPPING: Final = "the server restarts"
 
 
 class StopListener(Protocol):
-    """What a `Carrier` asks when its server stops."""
+    """A `Carrier` asks it when its server stops."""
 
     def defers_stop(self) -> bool:
         """Whether the app is at work on a message. It then closes with 1012 when that is answered, or is cancelled

@@ -45,7 +45,7 @@ NOT_ON_TRIO: Final = (
 
 @pytest.fixture
 def antiphon_client(app: ASGIApp) -> Generator[TestClient]:
-    """`antiphon.testclient.TestClient` for `app`; the app's lifespan runs around the test."""
+    """`antiphon.testclient.TestClient` for `app`. The app's lifespan runs around the test."""
     from antiphon.testclient import TestClient
 
     with TestClient(app) as client:
@@ -60,7 +60,7 @@ def antiphon_server_config() -> ServerConfig | None:
 
 @pytest.fixture
 def antiphon_server(request: pytest.FixtureRequest) -> Server:
-    """`antiphon.testing.Server` for `app`, in the test's event loop; the app's lifespan runs around the test."""
+    """`antiphon.testing.Server` for `app`, in the test's event loop. The app's lifespan runs around the test."""
     server: Server = request.getfixturevalue(_server_for(request))
     return server
 
@@ -120,7 +120,7 @@ def pytest_configure(config: pytest.Config) -> None:
     short = _short_names()
     for name in short.keys() - _taken(config, short):
         offered[name] = short[name]
-    # pytest looks for fixtures in what is a module or an object; one of their own can be told what it offers.
+    # pytest looks for fixtures in a module or an object. A module of our own can get a chosen set of them.
     holder = types.ModuleType("pytest_antiphon.offered")
     vars(holder).update(offered)
     config.pluginmanager.register(holder, "antiphon-fixtures")
@@ -134,12 +134,12 @@ def _short_names() -> dict[str, Any]:
 
     @pytest.fixture
     def client(antiphon_client: TestClient) -> TestClient:
-        """`antiphon.testclient.TestClient` for `app`; the app's lifespan runs around the test."""
+        """`antiphon.testclient.TestClient` for `app`. The app's lifespan runs around the test."""
         return antiphon_client
 
     @pytest.fixture
     def server(antiphon_server: Server) -> Server:
-        """`antiphon.testing.Server` for `app`, in the test's event loop; the app's lifespan runs around the test."""
+        """`antiphon.testing.Server` for `app`, in the test's event loop. The app's lifespan runs around the test."""
         return antiphon_server
 
     return {"app": app, "client": client, "server": server}
@@ -148,7 +148,7 @@ def _short_names() -> dict[str, Any]:
 def _taken(config: pytest.Config, names: Iterable[str]) -> set[str]:
     """Names of fixtures of other plugins, which would win or lose by chance: pytest-django has a `client`, too.
 
-    A conftest.py is no plugin here: what it defines overrides ours where it holds.
+    A conftest.py is no plugin here: its fixtures override ours where it holds.
     """
     kind = type(antiphon_client)
     plugins = [plugin for name, plugin in config.pluginmanager.list_name_plugin() if not name.endswith("conftest.py")]

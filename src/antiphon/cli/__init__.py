@@ -1,6 +1,6 @@
 """The command line: `antiphon run | demo | connect | bench | publish | asyncapi | client | relay`.
 
-Each command lives in its own module, loaded when it is called; `--help` of one does not import the others.
+Each command lives in its own module, loaded when it is called. `--help` of one does not import the others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the C library does with memory that a server has let go of. Knows nothing of what it was for.
+"""The C library's handling of freed memory. Knows nothing of its former use.
 
 glibc gives a block back to the system at once while blocks of that size are mapped one by one. After the first large
-one is freed it takes the next from its heap, where one small thing above them keeps all of them: a server that has held
-a gigabyte of messages for a second shows a gigabyte for ever.
+one is freed it takes the next from its heap. There one small block above keeps all below it: a server that has held a
+gigabyte of messages for a second shows a gigabyte for ever.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`antiphon asyncapi`: print the AsyncAPI document of an application, or what of it breaks clients of an old one."""
+"""`antiphon asyncapi`: print the AsyncAPI document of an application, or the changes that break clients of an old
+one."""
 
 from __future__ import annotations
 

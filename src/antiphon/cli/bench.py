@@ -24,7 +24,7 @@ from .terminal import visible
 SOME_FAILED: Final = 3
 SPARE_FILES: Final = 32
 BUSY: Final = 0.9
-"""Share of its core from which this command may itself be what was measured."""
+"""Share of its core from which this command may itself be the bottleneck."""
 
 
 @click.command("bench", context_settings={"show_default": True})
@@ -116,7 +116,7 @@ def _allow_files(connections: int) -> None:
 
 
 async def _run(plan: LoadPlan, opener: Any, tally: Tally) -> None:
-    """One connection first, alone: what is wrong with the address is said as `connect` says it."""
+    """One connection first, alone: faults of the address are reported as by `connect`."""
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):  # Windows: CTRL+C raises KeyboardInterrupt instead
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)

@@ -1,6 +1,6 @@
 """A WebSocket client for the terminal: asyncio streams around the wire engine's client side.
 
-Owns the address, the TCP and TLS connection and the handshake; knows nothing of what is typed or shown.
+Owns the address, the TCP and TLS connection and the handshake. Knows nothing of input and output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from antiphon.wire.handshake import Response, build_request, check_response, new
 
 OPEN_TIMEOUT: Final = 10.0
 CLOSE_TIMEOUT: Final = 3.0
-MAX_MESSAGE: Final = 64 << 20  # a person asked for this connection: show them what comes
+MAX_MESSAGE: Final = 64 << 20  # a person asked for this connection: show them every message
 MAX_BODY: Final = 64 << 10
 CHUNK: Final = 64 << 10
 
@@ -30,7 +30,7 @@ class BadAddress(ValueError):
 
 
 class Unreachable(OSError):
-    """No connection: the name, the network, the port or TLS; the text says which."""
+    """No connection: the name, the network, the port or TLS. The text says which."""
 
 
 class Refused(Exception):
@@ -98,7 +98,8 @@ def _ascii(host: str) -> str:
 
 
 class TerminalClient:
-    """An open connection. `open` makes one; `events` yields what comes until the end; then `close_code` tells how."""
+    """An open connection. `open` makes one. `events` yields all events until the end, then `close_code` has its
+    code."""
 
     def __init__(
         self,
@@ -173,7 +174,7 @@ class TerminalClient:
         return self._connection.closed_by is ClosedBy.US and self._connection.error is None
 
     async def send(self, message: str | bytes) -> None:
-        """Send a message; waits while the server does not read. Does nothing on a connection that is not open."""
+        """Send a message. Waits while the server does not read. Does nothing on a connection that is not open."""
         if not self.is_open:
             return
         if isinstance(message, str):
@@ -188,7 +189,7 @@ class TerminalClient:
             await self._flush()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Start the closing handshake; `events` ends when the server answers. Raises ValueError for a bad code."""
+        """Start the closing handshake. `events` ends when the server answers. Raises ValueError for a bad code."""
         if self.is_open:
             self._connection.send_close(code, reason)
             await self._flush()
@@ -222,7 +223,7 @@ class TerminalClient:
             self._writer.write(data)
             await self._writer.drain()
         except OSError:
-            pass  # reading finds out, and knows what came before
+            pass  # reading finds out, and has the earlier messages
 
 
 async def _dial(address: Address, *, insecure: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -104,7 +104,7 @@ def _here(sock: socket.socket) -> str:
 
 
 def _for_friends(sock: socket.socket) -> str | None:
-    """The address that others in the network can open; None: only this machine can."""
+    """The address that others in the network can open. None: only this machine can."""
     address, port = sock.getsockname()[:2]
     if ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         return None

@@ -1,6 +1,6 @@
-"""Processes that start at once: forked from one that has imported what they need, and nothing of the application.
+"""Processes that start at once: forked from one that has imported their modules, and nothing of the application.
 
-Knows nothing of servers; `workers` says what a fork is to do, and README.md shows who watches whom.
+Knows nothing of servers. `workers` gives forks their work, and README.md shows which process watches which.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final, TypeAlias
 from . import process
 
 Work: TypeAlias = Callable[[Sequence[int], Callable[[], object]], object]
-"""What a fork does: it is given descriptors of its own, and a function that returns when its supervisor is gone."""
+"""The work of a fork: it gets descriptors of its own, and a function that returns when its supervisor is gone."""
 
 PATIENCE: Final = 30.0
 """Seconds that the fork server may take to fork on a busy machine."""
@@ -39,7 +39,7 @@ UNKNOWN: Final = 255
 
 _SUPERVISORS: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 DEFERRED: Final = frozenset(number for number in signal.Signals if number.name in _SUPERVISORS)
-"""What a process group is sent is for the supervisor and for the forks: the fork server ends when they have."""
+"""Signals to the process group are for the supervisor and the forks: the fork server ends when they have."""
 
 READ_AT_START: Final = ("ANTIPHON_PURE", "COVERAGE_", "GLIBC_", "LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "TZ")
 """Beginnings of variables that a process reads while it starts: with new ones it has to start."""
@@ -61,7 +61,7 @@ class Fork:
 
     @property
     def exitcode(self) -> int | None:
-        """As of `Popen.returncode`; None while it runs."""
+        """As of `Popen.returncode`. None while it runs."""
         self._hear(socket.MSG_DONTWAIT)
         return self._code
 
@@ -124,7 +124,7 @@ def _has_ended(pid: int, status: socket.socket) -> bool:
 
 
 def _code_of_child(pid: int, options: int) -> int | None:
-    """None: it runs. UNKNOWN: it is no child of ours, or nobody is told (SIGCHLD is ignored)."""
+    """None: it runs. UNKNOWN: it is no child of ours, or its code is lost (SIGCHLD is ignored)."""
     try:
         ended, status = os.waitpid(pid, options)
     except ChildProcessError:
@@ -133,7 +133,7 @@ def _code_of_child(pid: int, options: int) -> int | None:
 
 
 class ForkServer:
-    """The supervisor's end of the process that forks; it ends with the supervisor, when its forks have ended."""
+    """The supervisor's end of the process that forks. It ends with the supervisor, when its forks have ended."""
 
     def __init__(self, pid: int, requests: socket.socket) -> None:
         self._pid = pid
@@ -168,12 +168,12 @@ class ForkServer:
             status.close()
             raise OSError(-pid, os.strerror(-pid))
         status.settimeout(None)
-        with contextlib.suppress(ConnectionError):  # it has ended: whoever asks hears it
+        with contextlib.suppress(ConnectionError):  # it has ended: callers will notice
             status.sendall(_NUMBER.pack(len(data)) + data)
         return Fork(pid, status)
 
     def lives(self) -> bool:
-        """Asked often, it tells soon that forks are no more to be had."""
+        """Asked often, it notices soon that forks are no longer available."""
         if not self._lives:
             return False
         code = _code_of_child(self._pid, os.WNOHANG)
@@ -183,7 +183,7 @@ class ForkServer:
         return self._lives
 
     def close(self) -> None:
-        """Fork no more; the forks that there are go on."""
+        """Fork no more. The forks that there are go on."""
         if self._lives:
             self._end()
 
@@ -221,9 +221,9 @@ def fork_server(modules: Sequence[str]) -> ForkServer | None:
     """
     if not _is_fit():
         return None
-    with process.importing():  # and what is shared stays so: a collection does not look at it, and copies no page
+    with process.importing():  # and shared pages stay shared: a collection does not touch them, and copies none
         for name in modules:
-            with contextlib.suppress(ImportError):  # what is needed, and not there, a worker tells
+            with contextlib.suppress(ImportError):  # a worker reports a missing module that it needs
                 importlib.import_module(name)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, or it is closed
@@ -276,7 +276,7 @@ def _settings() -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Request:
-    """What a fork takes over from the supervisor of the moment."""
+    """The state that a fork takes over from its present supervisor."""
 
     work: Work
     argv: list[str] = field(default_factory=lambda: list(sys.argv))
@@ -300,7 +300,7 @@ class _Server:
     """Forks when it is asked, and waits for its forks. Owns no thread, and no file but its sockets."""
 
     def __init__(self, requests: socket.socket, mask: set[int | signal.Signals]) -> None:
-        """`mask`: the signals that a fork is to block; here those that are `DEFERRED` are blocked already."""
+        """`mask`: the signals that a fork is to block. Here those that are `DEFERRED` are blocked already."""
         self._requests = requests
         self._mask = mask
         self._forks: dict[int, socket.socket] = {}
@@ -313,7 +313,7 @@ class _Server:
         _close_inherited({0, 1, 2, *(one.fileno() for one in (requests, self._woken, self._wakes))})
 
     def serve(self) -> Callable[[], object] | None:
-        """In a fork: what to do there. None: nobody asks any more, and the last fork has ended."""
+        """In a fork: its work. None: the last supervisor is gone, and the last fork has ended."""
         with self._woken, self._wakes, selectors.DefaultSelector() as waiting:
             waiting.register(self._requests, selectors.EVENT_READ)
             waiting.register(self._woken, selectors.EVENT_READ)
@@ -374,7 +374,7 @@ class _Server:
 
 
 def _close_inherited(kept: set[int]) -> None:
-    """What an executed process would get, only by its number: no object here knows of it."""
+    """Close the descriptors that an executed process would inherit: no object here knows of them."""
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
         with contextlib.suppress(OSError):  # the listing's own is closed already

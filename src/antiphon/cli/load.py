@@ -1,6 +1,6 @@
-"""Many connections to one WebSocket, and what they measure. Knows nothing of the command line's words.
+"""Many connections to one WebSocket, and their measurements. Knows nothing of the command line's words.
 
-Bounded by what it is told: so many connections, so many seconds, a fixed number of handshakes at a time. Times go into
+Bounded by its arguments: so many connections, so many seconds, a fixed number of handshakes at a time. Times go into
 a histogram of fixed resolution, reasons into a table of fixed size.
 """
 
@@ -56,7 +56,7 @@ class Durations:
 
 @dataclass(slots=True)
 class Tally:
-    """What a load has measured so far."""
+    """The measurements of a load so far."""
 
     wanted: int
     connected: int = 0
@@ -78,7 +78,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """A load: who connects, and what they do."""
+    """A load: the connections, and their behaviour."""
 
     connections: int
     ramp: float
@@ -86,15 +86,15 @@ class LoadPlan:
     duration: float
     """Seconds of measuring, once all are connected."""
     message: str | bytes | None
-    """What each connection sends and waits for an answer to; None only listens."""
+    """The message that each connection sends, before it waits for an answer. None only listens."""
     rate: float | None
-    """Messages a second of all connections; None sends the next as soon as the last is answered."""
+    """Messages a second of all connections. None sends the next as soon as the last is answered."""
     patience: float
     """Seconds after which an answer counts as missing."""
 
 
 async def load(plan: LoadPlan, opener: Opener, stop: asyncio.Event, tally: Tally) -> None:
-    """Carry out `plan`, into `tally`; setting `stop` ends it early. Every connection is closed at the end."""
+    """Carry out `plan`, into `tally`. Setting `stop` ends it early. Every connection is closed at the end."""
     visitors = [_Visitor(plan, opener, tally, number) for number in range(plan.connections)]
     tasks = await _connect(plan, visitors, stop, tally)
     began = time.monotonic()
@@ -110,7 +110,7 @@ async def load(plan: LoadPlan, opener: Opener, stop: asyncio.Event, tally: Tally
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Until one of them has ended; the others are cancelled."""
+    """Until one of them has ended. The others are cancelled."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -205,8 +205,8 @@ class _Visitor:
             self._answered.set()
 
     async def _send(self, client: TerminalClient, message: str | bytes, began: float) -> None:
-        """Send and wait, again and again. At a rate, the clock starts when the message was due: what a slow answer
-        holds up counts as slow, too."""
+        """Send and wait, again and again. At a rate, the clock starts when the message was due: messages delayed by a
+        slow answer count as slow, too."""
         every = self._plan.connections / self._plan.rate if self._plan.rate else 0.0
         due = began + every * self._number / self._plan.connections
         while client.is_open:

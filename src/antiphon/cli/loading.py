@@ -1,4 +1,4 @@
-"""From what a user types after `antiphon run` to an application, with an explanation where that fails.
+"""From a user's argument to `antiphon run` to an application, with an explanation where that fails.
 
 Knows nothing of servers.
 """
@@ -80,7 +80,7 @@ def check_exists(target: Target) -> None:
 
 
 def load(target: Target, *, factory: bool) -> Any:
-    """Import the application; raises `Problem` with what is wrong and what was probably meant."""
+    """Import the application. Raises `Problem` with the fault and the likely intention."""
     application: Any = _import(target.module)
     for part in target.attribute.split("."):
         try:
@@ -122,7 +122,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _importable(error: ImportError) -> list[str]:
-    """What may have been meant by a name that its module does not have."""
+    """Names close to one that its module does not have."""
     name = re.search(r"import name '(\w+)'", str(error))
     module = sys.modules.get(error.name or "")
     if name is None or module is None:
@@ -212,7 +212,7 @@ def _looks_like_asgi(value: Any) -> bool:
     if not callable(value) or type(value).__name__ == "APIRouter":
         return False
     if inspect.isfunction(value):
-        # ASGI 2 applications take the scope alone, and return what is awaited; an endpoint takes a WebSocket alone.
+        # ASGI 2 applications take the scope alone, and return an awaitable. An endpoint takes a WebSocket alone.
         return _accepts(value, 3) or (_accepts(value, 1) and not inspect.iscoroutinefunction(value))
     return True
 
@@ -226,7 +226,7 @@ def _accepts(function: Any, count: int) -> bool:
 
 
 def _is_application(value: Any) -> bool:
-    """For suggestions: an object with an async `__call__` that takes what ASGI gives."""
+    """For suggestions: an object with an async `__call__` that takes ASGI's arguments."""
     if isinstance(value, type) or inspect.isroutine(value) or type(value).__name__ == "APIRouter":
         return False
     return callable(value) and inspect.iscoroutinefunction(type(value).__call__) and _accepts(value, 3)

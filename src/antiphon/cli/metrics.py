@@ -24,9 +24,9 @@ _PREFIX: Final = "antiphon-metrics-"
 
 @contextlib.contextmanager
 def shared_folder() -> Iterator[str]:
-    """Where the workers of one server keep their numbers; removes what servers that were killed have left of theirs.
+    """A folder for the numbers of one server's workers. Removes the leftovers of killed servers.
 
-    The server that lives holds a lock on its folder, which the system lets go of however it ends.
+    A live server holds a lock on its folder. The system releases it however the process ends.
     """
     for leftover in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         _remove_if_left(leftover)
@@ -66,7 +66,7 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def install(config: uvicorn.Config, path: str, folder: str | None) -> None:
-    """Count what this worker's server and hubs do, and show it; `config` is loaded."""
+    """Count the work of this worker's server and hubs, and show it. `config` is loaded."""
     metrics = Metrics(folder=folder)
     metrics.watch_all()
     protocol = config.ws_protocol_class

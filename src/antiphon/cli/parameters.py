@@ -10,7 +10,7 @@ import click
 
 
 class Seconds(click.FloatRange):
-    """A duration of 0 or more; `inf` where waiting for ever makes sense. click's own range lets `nan` through."""
+    """A duration of 0 or more. `inf` where waiting for ever makes sense. click's own range lets `nan` through."""
 
     name = "seconds"
 

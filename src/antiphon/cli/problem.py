@@ -1,4 +1,4 @@
-"""The one way in which a command says that it cannot go on: what is wrong, and what to do. Never a traceback."""
+"""The one way in which a command says that it cannot go on: the fault, and the remedy. Never a traceback."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ class Problem(click.ClickException):
 
 
 class WrongUsage(Problem):
-    """What was typed cannot be meant: exit code 2, as click's own usage errors."""
+    """The arguments make no sense: exit code 2, as for click's own usage errors."""
 
     exit_code = 2

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 OWN_NAMES: Final = frozenset({"annotations", "main", "re", "sys"})
-"""What the script of an installed command defines."""
+"""The names in the script of an installed command."""
 
 
 def is_the_commands() -> bool:

@@ -73,7 +73,7 @@ def _payload(data: str, kind: str) -> Any:
 
 
 def _message(payload: Any, topic: str, messages: MessageSet[Any]) -> Any:
-    """What was typed as a message of the topic."""
+    """The payload as a message of the topic."""
     text = payload if isinstance(payload, str | bytes) else json.dumps(payload)
     try:
         return messages.decode(text.encode() if isinstance(text, str) else text)

@@ -35,7 +35,7 @@ def command(command: tuple[str, ...]) -> None:
 
 
 def _start() -> dict[str, str]:
-    """Start the relay in a process that ends with us; returns what its workers need in their environment."""
+    """Start the relay in a process that ends with us. Returns the environment variables for its workers."""
     life, ours = os.pipe()
     answer, told = os.pipe()
     if os.fork() == 0:

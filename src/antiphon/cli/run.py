@@ -114,7 +114,7 @@ def _run(app: str, forks: ForkServer | None, options: dict[str, Any]) -> None:
 
 
 def configure(target: Target, **options: Any) -> Config:
-    """uvicorn's configuration from the command's options; raises `Problem` for what does not fit together."""
+    """uvicorn's configuration from the command's options. Raises `Problem` for contradictions."""
     engine = WsEngine(options["ws"])
     if engine.missing_package:
         raise Problem(f"--ws {engine.value} needs a package: pip install {engine.missing_package}")
@@ -163,7 +163,7 @@ def configure(target: Target, **options: Any) -> Config:
 
 
 def _check_limits() -> None:
-    """The engine reads its limits with the first connection; a mistake in them should not wait for it."""
+    """The engine reads its limits with the first connection. A mistake in them should not wait for it."""
     try:
         ServerConfig.from_environ(os.environ)
     except ValueError as error:
@@ -187,7 +187,7 @@ def _listen(host: str, port: int, uds: str | None, fd: int | None) -> list[Any]:
 
 
 def read_env_file(path: str) -> None:
-    """Put `KEY=VALUE` lines into the environment; what is already set there wins."""
+    """Put `KEY=VALUE` lines into the environment. Variables already set there win."""
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         text = line.strip().removeprefix("export ").strip()
         if not text or text.startswith("#"):

@@ -1,6 +1,6 @@
 """Starts uvicorn with our protocol engine: in this process, in several workers, or reloading.
 
-Knows nothing of the command line's words; `run` and `demo` both end here.
+Knows nothing of the command line's words. `run` and `demo` both end here.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from .problem import Problem
 from .workers import STARTUP_FAILURE, Reloader, Workers, end_after
 
 WORKER_PATIENCE: Final = 30
-"""Seconds without an answer after which a worker counts as stuck, is killed and started again. uvicorn's 5 are less
-than an interpreter may need to start on a busy machine, or in a container with a tenth of a processor."""
+"""Seconds without an answer after which a worker counts as stuck, is killed and started again. uvicorn's 5 are too few:
+an interpreter may need longer to start on a busy machine, or in a container with a tenth of a processor."""
 
 logger: Final = logging.getLogger("antiphon.cli")
 
@@ -89,7 +89,7 @@ class Config(uvicorn.Config):
 
 
 def log_config(level: str, masked: Sequence[str] = ()) -> dict[str, Any]:
-    """uvicorn's logging, and antiphon's loggers beside it in the same hand; no handler shows a secret.
+    """uvicorn's logging, and antiphon's loggers beside it in the same hand. No handler shows a secret.
 
     `masked`: parameters whose values are secrets, besides those that `SecretFilter` knows.
     """
@@ -109,9 +109,9 @@ def serve(
     state: str | None = None,
     forks: ForkServer | None = None,
 ) -> None:
-    """Serve on listening sockets until a signal; exits with 3 when the application's startup fails.
+    """Serve on listening sockets until a signal. Exits with 3 when the application's startup fails.
 
-    `check` (picklable) raises `Problem` for an application that cannot be imported; each reload asks it anew.
+    `check` (picklable) raises `Problem` for an application that cannot be imported. Each reload asks it anew.
     `state`: the file by which a clean stop hands the hub's histories over to the next start. `forks`: where workers
     come from, if they are not to be started afresh.
     """
@@ -121,7 +121,7 @@ def serve(
             _tell(config, where)
             Reloader(_Reloaded(config, check, state), sockets, forks).run()
         elif config.workers > 1:
-            signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes it: what has begun by then ends in order
+            signal.signal(signal.SIGTERM, _interrupt)  # until uvicorn takes it: anything begun by then ends in order
             with _relay(state), _metrics(config):
                 _tell(config, f"{where} with {config.workers} workers")
                 _serve_in_workers(config, sockets, forks)
@@ -223,7 +223,7 @@ def _metrics(config: uvicorn.Config) -> Iterator[None]:
 def _relay(state: str | None) -> Iterator[None]:
     """The process that carries the hub's messages between the workers, which find it by their environment.
 
-    It ends when all workers have: what they published to the last is in what it hands over.
+    It ends when all workers have: it hands over even their last messages.
     """
     with Supervisor(state) as relay:
         os.environ.update(relay.environment)

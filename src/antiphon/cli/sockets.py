@@ -1,4 +1,4 @@
-"""Listening sockets, bound before anything starts, so that a port in use is told with its owner.
+"""Listening sockets, bound before anything starts, so that the error for a port in use names its owner.
 
 Knows nothing of servers or applications.
 """
@@ -23,7 +23,7 @@ UNPRIVILEGED_PORTS_START: Final = 1024
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Bind and listen on every address that `host` names; port 0 takes a free one, the same for all addresses."""
+    """Bind and listen on every address that `host` names. Port 0 takes a free one, the same for all addresses."""
     try:
         addresses = dict.fromkeys(
             (family, address[0])
@@ -53,7 +53,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def listen_unix(path: str) -> socket.socket:
-    """Bind a Unix socket that everybody may connect to; one left behind by a dead server is replaced."""
+    """Bind a Unix socket that everybody may connect to. One left behind by a dead server is replaced."""
     if _is_dead_socket(path):
         Path(path).unlink()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -81,7 +81,7 @@ def adopt(fd: int) -> socket.socket:
 
 
 def url(sock: socket.socket, *, secure: bool) -> str:
-    """What a person types to get there."""
+    """The URL that a person types to get there."""
     if sock.family == socket.AF_UNIX:
         return f"unix:{sock.getsockname()}"
     host, port = sock.getsockname()[:2]

@@ -1,6 +1,6 @@
 """Where a server hands its histories over to its next start: by default one file per application and address.
 
-Decides the place; what is in it is the hub's (`hub/backends/handover.py`).
+Decides the place. The content is the hub's (`hub/backends/handover.py`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .problem import Problem, WrongUsage
 def choose(
     given: str | None, off: bool, app: str, folder: str, sockets: Sequence[socket.socket], *, lasting: bool
 ) -> str | None:
-    """The file; None: histories end with the server. Raises `Problem` for a place that cannot be used.
+    """The file. None: histories end with the server. Raises `Problem` for a place that cannot be used.
 
-    `app` is what is served and `folder` where it is imported from: the same at the next start. `lasting`: the address
-    is, too; a port that was taken because it was free is not.
+    `app` is the served application and `folder` the place of its import: both are the same at the next start.
+    `lasting`: so is the address. A port that was taken because it was free is not.
     """
     if given is None:
         return None if off or not lasting else _usual(app, folder, sockets)

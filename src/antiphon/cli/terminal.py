@@ -1,7 +1,7 @@
-"""What a person sees of a connection, and what they type. Knows nothing of sockets.
+"""A person's view of a connection, and their input. Knows nothing of sockets.
 
-On a terminal: marks, colours, JSON laid out, and a line being typed survives what arrives. In a pipe: on stdout the
-messages alone, as they came, one line each; everything else on stderr.
+On a terminal: marks, colours, JSON laid out, and a line being typed survives incoming messages. In a pipe: on stdout
+the messages alone, as they came, one line each, and everything else on stderr.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Line = str | Undecodable
 
 
 class Terminal:
-    """Shows messages and reads lines; `pretty` is whether JSON is laid out."""
+    """Shows messages and reads lines. `pretty` is whether JSON is laid out."""
 
     def __init__(self, *, pretty: bool | None) -> None:
         self.interactive: Any | bool = sys.stdin.isatty() and sys.stdout.isatty()
@@ -119,7 +119,7 @@ class Terminal:
         sys.stdout.flush()
 
     def lines(self) -> asyncio.Queue[Line | None]:
-        """What is typed or piped in, line by line; None at its end. Read in a thread that dies with the process."""
+        """The input, typed or piped, line by line. None at its end. Read in a thread that dies with the process."""
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Line | None] = asyncio.Queue()
 
@@ -150,7 +150,7 @@ class Terminal:
 
 
 def _settings() -> list[Any] | None:
-    """What `over` gives back to the terminal, where there is something to give (not on Windows)."""
+    """The terminal's settings for `over` to restore. None on Windows."""
     try:
         import termios
     except ImportError:

@@ -1,6 +1,7 @@
-"""The processes that serve: how they begin, and what the supervisor of several does when one ends.
+"""The processes that serve: their start, and the supervisor's reaction to the end of one.
 
-uvicorn's supervisors, whose processes are forks where there is a fork server. README.md shows who watches whom.
+uvicorn's supervisors, whose processes are forks where there is a fork server. README.md shows which process watches
+which.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ MODULES: Final = (
     "uvicorn.loops.auto",
     "uvicorn.loops.uvloop",
 )
-"""What a worker imports besides what the command has imported."""
+"""A worker's imports besides the command's."""
 
 logger: Final = logging.getLogger("antiphon.cli")
 
 
 @contextlib.contextmanager
 def forked(wanted: bool) -> Iterator[ForkServer | None]:
-    """Where the workers of this command come from. For the beginning of a command: forks have what is there by then."""
+    """The source of this command's workers. Call it at the beginning of a command: forks share the state of that
+    moment."""
     forks = fork_server(MODULES) if wanted else None
     try:
         yield forks
@@ -60,7 +62,7 @@ class WorkerProcess(Process):
 
 
 class Workers(Multiprocess):
-    """Several processes on one port. One that ends is replaced; one that could not start ends all."""
+    """Several processes on one port. One that ends is replaced. One that could not start ends all."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], forks: ForkServer | None) -> None:
         super().__init__(config, sockets)

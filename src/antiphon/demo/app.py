@@ -1,8 +1,8 @@
-"""The chat room's server: rooms are topics of the hub, people are its presence, what was said is its history.
+"""The chat room's server: rooms are topics of the hub, people are its presence, past messages are its history.
 
 Everything here is antiphon's public API. The page in `static/` imports the client that the app makes of its channel.
-Names are what people say they are, but nobody can take another's place: a browser keeps a secret cookie, and others see
-only what is derived from it. A chat with more to protect would ask for credentials (docs/security.md).
+People choose their names freely, but nobody can take another's place: a browser keeps a secret cookie, and others see
+only a digest of it. A chat with more to protect would ask for credentials (docs/security.md).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Said(Say, Typing):
 
 
 class You(BaseModel):
-    """Who you are for everybody, and where friends find this chat if the page's own address is good here only."""
+    """Your public id, and the address for friends if the page's own works on this machine only."""
 
     id: str
     address: str | None
@@ -99,7 +99,7 @@ async def count(names: Annotated[list[RoomName], Query(alias="room", max_length=
 
 
 def public_id(secret: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> str:
-    """Who this is for everybody: one person in all tabs of a browser, and nothing to come in with."""
+    """The public id: the same in all tabs of a browser, and useless as a credential."""
     return hashlib.sha256((secret or secrets.token_hex(16)).encode()).hexdigest()[:24]
 
 
@@ -127,7 +127,7 @@ async def chat(
         yield
 
 
-@chat.on(rate=Rate("1.5/second", burst=8))  # who speaks faster waits for the answer
+@chat.on(rate=Rate("1.5/second", burst=8))  # faster speakers wait for the answer
 async def say(message: Say, here: Room, person: Person, name: Name) -> None:
     at = int(time.time() * 1000)
     await here.publish(Said(id=message.id, text=message.text, person=person, name=name, at=at))

@@ -1,3 +1,3 @@
-"""ASGI middleware, under FastAPI's module names; it is Starlette's."""
+"""ASGI middleware, under FastAPI's module names. It is Starlette's."""
 
 from starlette.middleware import Middleware as Middleware

@@ -1,4 +1,4 @@
-"""Seeing what runs: metrics for Prometheus (`prometheus`), health for load balancers (`healthz`)."""
+"""Observability: metrics for Prometheus (`prometheus`), health for load balancers (`healthz`)."""
 
 from typing import TYPE_CHECKING
 

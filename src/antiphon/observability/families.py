@@ -1,4 +1,5 @@
-"""What is counted: each family's name, kind and labels, and how the numbers of several processes become one."""
+"""The metrics: each family's name, kind and labels, and the rule by which the numbers of several processes become
+one."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from .ledger import Ledger
 
 LATENCIES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
-"""Seconds; a healthy backend is in the first half, `call_timeout` is the last."""
+"""Seconds. A healthy backend is in the first half, `call_timeout` is the last."""
 
 DURATIONS: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 """Seconds a connection lasts."""
@@ -79,7 +80,7 @@ _OUTLIVE: Final = frozenset({FamilyKind.COUNTER, FamilyKind.HISTOGRAM})
 
 @functools.lru_cache(maxsize=1024)
 def key_of(name: str, labels: tuple[str, ...], part: str = "") -> str:
-    """The key of a number in a ledger; `part` is a histogram's bucket, or its sum."""
+    """The key of a number in a ledger. `part` is a histogram's bucket, or its sum."""
     return json.dumps([name, *labels, part])
 
 
@@ -97,7 +98,7 @@ def observe(ledger: Ledger, name: str, labels: tuple[str, ...], value: float) ->
 
 
 def shown(processes: Iterable[tuple[bool, Mapping[str, float]]]) -> Iterable[Metric]:
-    """The families as Prometheus reads them; a counter without labels is shown before it counts."""
+    """The families as Prometheus reads them. A counter without labels is shown before it counts."""
     numbers: dict[str, dict[tuple[str, ...], dict[str, float]]] = {
         name: {} if family.labels else {(): {}} for name, family in FAMILIES.items()
     }

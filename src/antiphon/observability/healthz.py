@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 PATIENCE: Final = 0.5
-"""Seconds a probe waits for a hub to start, half of what Kubernetes waits by default; the start goes on without it."""
+"""Seconds a probe waits for a hub to start, half of Kubernetes's default. The start goes on without it."""
 
 
 def healthz_app(*hubs: Hub) -> Resource:

@@ -1,8 +1,9 @@
 """Numbers of one process, and of several that add them up: a dictionary, or a file in a folder that all of them share.
 
 A file outlives its process, so that counters never go backwards: nobody owns it then, and the next process that needs
-one goes on with it. Who owns a file holds a lock on it, which the system lets go of however the process ends. Values
-are mapped into memory: what was counted before a kill -9 is in the file. Knows nothing of what the numbers mean.
+one goes on with it. The owner of a file holds a lock on it, which the system releases however the process ends.
+Values are mapped into memory: counts from before a kill -9 are in the file. Knows nothing of the meaning of the
+numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 
 SUFFIX: Final = ".numbers"
 SIZE: Final = 1 << 14
-"""Bytes of a new file; it doubles when it is full. A few hundred values fit."""
+"""Bytes of a new file. It doubles when it is full. A few hundred values fit."""
 
 _USED = struct.Struct("<Q")
 _LENGTH = struct.Struct("<Q")
@@ -28,7 +29,7 @@ _VALUE = struct.Struct("<d")
 
 
 class Ledger:
-    """Values by key; with a `folder`, in a file there. Opened with the first value, and anew in a forked child.
+    """Values by key. With a `folder`, in a file there. Opened with the first value, and anew in a forked child.
 
     Any thread may write.
     """
@@ -107,7 +108,7 @@ class _File:
 
     @classmethod
     def take(cls, path: Path) -> _File | None:
-        """Make this file one's own; None when another process has it."""
+        """Make this file one's own. None when another process has it."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,7 +118,7 @@ class _File:
         return cls(path, descriptor)
 
     def values(self) -> dict[str, float]:
-        """What a process before this one has left; they are written to where they are."""
+        """The values that an earlier process has left. Later writes go to their places."""
         found = {}
         for key, value, place in _places(self._map[: self._used]):
             found[key] = value

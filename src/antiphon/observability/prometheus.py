@@ -1,7 +1,7 @@
 """Metrics for Prometheus (extra `metrics`): an observer that counts events, and an ASGI app that shows the numbers.
 
 No topic is ever a label: their number has no bound, and each would be a time series for ever. The numbers are in a
-`Ledger`, so that those of several workers can be shown together; what they mean is in `families.py`.
+`Ledger`, so that those of several workers can be shown together. `families.py` has their meaning.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 REFRESH: Final = 0.5
-"""Seconds between two looks at `hub.stats()`, which the other workers show: so old is what they show of it."""
+"""Seconds between two looks at `hub.stats()`, which the other workers show: their figures are at most so old."""
 
 
 class Metrics:
@@ -63,7 +63,7 @@ class Metrics:
         self._hubs: list[Hub] = []
         self._shares = folder is not None
         self._before: dict[str, float] = {}
-        """By key: what processes before this one have counted."""
+        """The counts of earlier processes, by key."""
         self._refreshing: int | None = None
         self._refresh_lock = threading.Lock()
         self._handlers = {**self._of_connections(), **self._of_hubs()}
@@ -145,7 +145,7 @@ class Metrics:
         }
 
     def _refresh(self) -> None:
-        """Write down `hub.stats()`: of counters, what this process adds to those before it."""
+        """Write down `hub.stats()`: counters go on from those of earlier processes."""
         with self._refresh_lock:
             for key, value in self._sums().items():
                 if key not in self._before:

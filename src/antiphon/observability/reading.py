@@ -1,4 +1,4 @@
-"""ASGI apps that are one resource to be read, by GET and HEAD. What they say is the business of others."""
+"""ASGI apps that are one resource to be read, by GET and HEAD. Others provide the content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-# What is done to bytes in C: masking, and UTF-8 for a text that comes in pieces. A part of `_native.pyx`.
+# Bytes in C: masking, and UTF-8 for a text that comes in pieces. A part of `_native.pyx`.
 
 cdef extern from *:
     """

@@ -28,7 +28,7 @@ cdef bytes build_frame(unsigned char first, const unsigned char *payload, Py_ssi
 
 
 cdef bytes _build(unsigned char first, payload, const unsigned char *key):
-    """`build_frame` for whatever Python object holds the payload."""
+    """`build_frame` for any Python object that holds the payload."""
     cdef Py_buffer view
     cdef bytes encoded
     if PyUnicode_Check(payload):

@@ -1,4 +1,4 @@
-"""What other native modules may cimport: the parser fed from memory, and frames built straight into bytes."""
+"""The interface for other native modules: the parser fed from memory, and frames built straight into bytes."""
 
 from cpython.object cimport PyObject
 
@@ -30,7 +30,7 @@ cdef class Parser:
     cdef Py_ssize_t _wire_size
     cdef bytes _pending  # None, or an unfinished header or control frame
     cdef readonly bint inflating  # the frame is whole, `_wire_size` its bytes; the inflater has them
-    cdef Py_ssize_t _work  # left of what `feed_some` may do
+    cdef Py_ssize_t _work  # left of the work of `feed_some`
 
     cpdef list feed(self, data)
     cpdef Py_ssize_t feed_some(self, bytes data, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t work, list events) except -1

@@ -1,8 +1,8 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The native twin of `parser.py` and of the encoder in `frames.py`: same names, same events, same errors.
 
-Reads straight from the buffer it is given and holds nothing of it after the call. The rules stand, with their sections
-of RFC 6455, in the readable twin; here stands what is done to be quick about them (benchmarks/parser.py).
+Reads straight from the buffer it is given and holds nothing of it after the call. The readable twin has the rules, with
+their sections of RFC 6455. This one has the ways to apply them quickly (benchmarks/parser.py).
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -54,10 +54,10 @@ cdef inline unsigned char *_bytes_data(PyObject *data) noexcept:
 
 
 cdef int _grow(PyObject **where, Py_ssize_t needed, Py_ssize_t final) except -1:
-    """Make room for `needed` bytes; `final` is what the message will come to, as far as its last frame tells.
+    """Make room for `needed` bytes. `final` is the size of the message, as far as its last frame tells.
 
-    At most doubles what has really come: a peer cannot make us allocate by announcing. And does double where the end is
-    not in sight: a message in many fragments is not copied for each.
+    It at most doubles the bytes that have really come: a peer cannot make us allocate by announcing. It does double
+    where the end is not in sight: a message in many fragments is not copied for each.
     """
     cdef Py_ssize_t capacity
     if where[0] == NULL:
@@ -71,7 +71,8 @@ cdef int _grow(PyObject **where, Py_ssize_t needed, Py_ssize_t final) except -1:
 
 
 cdef object _decode_masked(const unsigned char *data, Py_ssize_t size, const unsigned char *key):
-    """Unmask into what becomes the string if all of it is ASCII, which most text is; else decode from there."""
+    """Unmask into the future string's buffer, which is enough if all of it is ASCII, as most text is. Else decode from
+    there."""
     cdef object text
     cdef unsigned char short[2]
     if size < 2:  # the interpreter keeps the empty and one-character strings itself
@@ -95,7 +96,7 @@ cdef inline bytes _unmasked(const unsigned char *data, Py_ssize_t size, const un
 cdef class Parser:
     """An incremental parser for one direction of one connection; `role` is the side that reads.
 
-    `feed` never raises for what the peer sends: it returns what was complete before the violation and sets `error`.
+    `feed` never raises for the peer's bytes: it returns the events complete before the violation and sets `error`.
     After an error or a Close frame everything fed is ignored (RFC 6455 §1.4, §7.1.7).
     """
 
@@ -188,8 +189,8 @@ cdef class Parser:
         return used
 
     cdef Py_ssize_t _parse(self, const unsigned char *data, Py_ssize_t size, list events) except -1:
-        """Read frames; return where an incomplete header or control frame begins (`size`: there is none), or, where the
-        work that was allowed is done, how far it got."""
+        """Read frames. Returns where an incomplete header or control frame begins (`size`: there is none), or, once the
+        allowed work is done, how far it got."""
         cdef Py_ssize_t position = 0
         cdef Py_ssize_t start
         cdef unsigned long long length
@@ -326,7 +327,7 @@ cdef class Parser:
         return 0
 
     cdef Py_ssize_t _continue_frame(self, const unsigned char *data, Py_ssize_t size, list events) except -1:
-        """Take what is there of an incomplete frame's payload; return how much that is."""
+        """Take the available part of an incomplete frame's payload. Returns its size."""
         cdef bytes payload
         cdef PyObject *wire
         cdef unsigned char turned[4]

@@ -1,7 +1,7 @@
 """The closing handshake of either side as one pure table (RFC 6455 §5.5.1, §7). README.md shows it as a picture.
 
 Owns the order of steps: the Close frame that goes out, the end of the connection, the fate of TCP. Knows nothing of
-sockets, frames' masks or clocks; the owner of a connection keeps its phase and carries out each `ClosingStep`.
+sockets, frames' masks or clocks. The owner of a connection keeps its phase and carries out each `ClosingStep`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Phase(enum.IntEnum):
     CLOSING = 1
     """We sent a Close frame and wait for the peer's. Frames before that are still read."""
     CLOSED = 2
-    """Nothing is sent or understood any more; the TCP connection may still have to end."""
+    """Nothing is sent or understood any more. The TCP connection may still have to end."""
     GONE = 3
     """The TCP connection has ended, too."""
 
@@ -106,14 +106,14 @@ class ClosingStep(NamedTuple):
 
     phase: Phase
     payload: bytes | None
-    """Of the Close frame to send; None for none."""
+    """Of the Close frame to send. None for none."""
     end: End | None
     """None where the connection had ended before: the first end counts."""
     tcp: Tcp
 
 
 def close(phase: Phase, code: int | None, reason: str) -> ClosingStep:
-    """We begin the closing handshake; None is a Close frame without a code.
+    """We begin the closing handshake. None is a Close frame without a code.
 
     Raises LocalError unless the connection is open, ValueError for a code that may not go on the wire (RFC 6455 §7.4).
     """

@@ -1,7 +1,7 @@
 """One WebSocket connection behind its handshake, either side, as bytes in and bytes out (RFC 6455).
 
-Owns what is sent, and the phase of the closing handshake, whose table is `closing.py`; the caller owns the socket and
-the clock.
+Owns the bytes to send, and the phase of the closing handshake, whose table is `closing.py`. The caller owns the socket
+and the clock.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class WireConfig:
     """Limits of one connection."""
 
     max_message_size: int = 1 << 20
-    """Bytes of a received message's payload, inflated. A megabyte is more than any chat or JSON feed sends, and what
-    thousands of hostile connections may make us hold at most, each."""
+    """Bytes of a received message's payload, inflated. A megabyte is more than any chat or JSON feed sends, and a
+    bearable amount for each of thousands of hostile connections."""
 
 
 class WireConnection:
-    """Bytes in, events out; messages in, bytes out. Raises LocalError when the state forbids what is asked.
+    """Bytes in, events out; messages in, bytes out. Raises LocalError when the state forbids a call.
 
-    Pings are answered and the closing handshake is completed here; both answers wait in `data_to_send()`.
+    Pings are answered and the closing handshake is completed here. Both answers wait in `data_to_send()`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class WireConnection:
     # ------------------------------------------------------------ receiving
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Event]:
-        """Take bytes from the peer; return what they complete. Never raises for what the peer sends."""
+        """Take bytes from the peer. Returns the events that they complete. Never raises for the peer's bytes."""
         return list(self.events(data))
 
     def events(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
@@ -125,12 +125,12 @@ class WireConnection:
         self._take(closing.close(self.phase, code, reason))
 
     def data_to_send(self) -> bytes:
-        """What is to be written to the socket now; each byte is returned once."""
+        """The bytes to write to the socket now. Each is returned once."""
         data = b"".join(self._out)
         self._out.clear()
         return data
 
-    # ------------------------------------------------------------ what the caller is to do
+    # ------------------------------------------------------------ duties of the caller
 
     @property
     def should_close_transport(self) -> bool:

@@ -38,7 +38,7 @@ STEP: Final = 128 << 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeflateConfig:
-    """What we want of permessage-deflate; the same object serves as a server's policy and a client's offer."""
+    """Our options for permessage-deflate. The same object serves as a server's policy and a client's offer."""
 
     server_no_context_takeover: bool = True
     """A server that forgets each message keeps no zlib state (over 250 KB) and compresses once for all receivers."""
@@ -53,8 +53,8 @@ class DeflateConfig:
     memory_level: int = 8
     """zlib's default: 9 gains next to nothing on messages."""
     threshold: int = 128
-    """Bytes below which a message goes uncompressed. JSON of 128 bytes shrinks by an eighth, of 256 by a third; what is
-    shorter hardly shrinks at all."""
+    """Bytes below which a message goes uncompressed. JSON of 128 bytes shrinks by an eighth, of 256 by a third. Shorter
+    messages hardly shrink at all."""
 
     def __post_init__(self) -> None:
         for name in (SERVER_BITS, CLIENT_BITS):
@@ -80,7 +80,7 @@ class Agreement:
 
 
 class Deflate:
-    """permessage-deflate as agreed for one connection: compresses what we send, inflates what we receive.
+    """permessage-deflate as agreed for one connection: compresses outgoing messages, inflates incoming ones.
 
     Costs nothing while idle unless context takeover was agreed. Not safe for concurrent use by two threads.
     """
@@ -131,16 +131,16 @@ class Deflate:
         self._input = b""  # of the frame being inflated,
         self._at = 0  # and how far zlib has read it
         self._final = False  # it is the last of its message
-        self._recent = b""  # what was inflated of it last, for the window
+        self._recent = b""  # its last inflated part, for the window
         self._blocks = 0  # blocks with BFINAL set in it
         self.more: bool = False
         """The frame being inflated is not at its end."""
 
     def compress(self, payload: bytes) -> bytes | None:
-        """A whole message as it goes on the wire with RSV1 set; None: send it as it is.
+        """A whole message as it goes on the wire with RSV1 set. None: send it as it is.
 
-        None for what is shorter than the threshold or does not shrink. With context takeover the second never happens:
-        the peer's window must see what ours has seen.
+        None for a message that is shorter than the threshold or does not shrink. With context takeover the second never
+        happens: the peer's window must see the same data as ours.
         """
         if len(payload) < self.threshold:
             return None
@@ -152,7 +152,7 @@ class Deflate:
         return data if len(data) < len(payload) else None
 
     def inflate(self, data: bytes, final: bool, limit: int) -> bytes:
-        """Inflate one frame of a message; `final` for its last. Raises as `inflate_some`."""
+        """Inflate one frame of a message. `final` for its last. Raises as `inflate_some`."""
         self.begin_frame(data, final)
         parts = []
         while self.more:
@@ -161,7 +161,7 @@ class Deflate:
         return b"".join(parts)
 
     def begin_frame(self, data: bytes, final: bool) -> None:
-        """`Inflater`: the payload of one frame of a message; `final` for its last."""
+        """`Inflater`: the payload of one frame of a message. `final` for its last."""
         if not data and not self._inside:  # not RFC 7692 §7.2.3.6, but some send the empty message so
             return
         self._inside = not final
@@ -174,7 +174,7 @@ class Deflate:
         self.more = True
 
     def inflate_some(self, limit: int) -> bytes:
-        """`Inflater`: what comes next of the frame, `STEP` bytes at most. Asked while there is `more`.
+        """`Inflater`: the next part of the frame, `STEP` bytes at most. Called while there is `more`.
 
         Raises ProtocolError: 1009 when the message would pass `limit` bytes, 1007 when the data is corrupt or
         cut short.
@@ -191,13 +191,13 @@ class Deflate:
         decompressor = self._decompressor
         assert decompressor is not None
         most = min(limit + 1, STEP)
-        piece = self._input[self._at : self._at + STEP]  # zlib copies what it does not read
+        piece = self._input[self._at : self._at + STEP]  # zlib copies unread input
         payload = decompressor.decompress(piece, most)
         unread = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
         self._at += len(piece) - len(unread)
         left = self._at < len(self._input)
         if not decompressor.eof:
-            if left or len(payload) == most:  # in the second case zlib may hold more of what it has read
+            if left or len(payload) == most:  # in the second case zlib may hold more output
                 self._recent = payload
                 return payload
             if self._final and not self.read_takeover:
@@ -243,8 +243,8 @@ class Deflate:
 def compress(payload: bytes, *, level: int, bits: int, memory_level: int) -> bytes:
     """Compress a message independently of all others (RFC 7692 §7.2.1, no context takeover).
 
-    One compressor per thread and setting serves all connections: a full flush makes it forget what it has seen, which
-    costs a tenth of making a new one.
+    One compressor per thread and setting serves all connections: a full flush makes it forget earlier data, which costs
+    a tenth of making a new one.
     """
     try:
         compressors = _shared.compressors
@@ -281,7 +281,7 @@ def _flush(compressor: _Compress, payload: bytes, mode: int) -> bytes:
 def negotiate(header_values: Iterable[bytes], config: DeflateConfig | None) -> tuple[Deflate | None, bytes | None]:
     """Answer a client's Sec-WebSocket-Extensions: the extension as agreed, and the value of our response header.
 
-    The first offer we can meet is taken; one with unknown, repeated or invalid parameters is declined (RFC 7692 §5.1,
+    The first offer we can meet is taken. One with unknown, repeated or invalid parameters is declined (RFC 7692 §5.1,
     §7.1). (None, None): no compression. Raises HandshakeError 400 for a header that breaks the grammar (RFC 6455 §9.1).
     """
     offers = parse_extensions(header_values)
@@ -347,9 +347,9 @@ def offer(config: DeflateConfig) -> bytes:
 
 
 def accept(header_values: Iterable[bytes], config: DeflateConfig | None) -> Deflate | None:
-    """What the server made of our `offer`; None when it declined.
+    """The server's answer to our `offer`. None when it declined.
 
-    Raises HandshakeError when the answer is nothing we offered (RFC 6455 §4.1, RFC 7692 §7.1).
+    Raises HandshakeError when the answer was not offered (RFC 6455 §4.1, RFC 7692 §7.1).
     """
     answers = parse_extensions(header_values)
     if not answers:
@@ -380,7 +380,7 @@ def accept(header_values: Iterable[bytes], config: DeflateConfig | None) -> Defl
 
 
 def _parameters(extension: Extension, *, client_bits_may_be_bare: bool) -> dict[str, int | None] | None:
-    """The four parameters of RFC 7692 §7.1 with the window sizes as numbers; None when any is not valid."""
+    """The four parameters of RFC 7692 §7.1 with the window sizes as numbers. None when any is not valid."""
     parameters: dict[str, int | None] = {}
     for name, value in extension.parameters:
         if name in parameters:

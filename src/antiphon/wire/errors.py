@@ -1,6 +1,6 @@
 """The ways a peer can break the protocol, and the ways a handshake can fail.
 
-Owns the words; which side says them to whom is `connection.py`'s and `handshake.py`'s business. Both twins of the
+Owns the words. `connection.py` and `handshake.py` send them to the peer or raise them. Both twins of the
 parser raise from the one table here, so that they agree to the letter.
 """
 
@@ -36,11 +36,11 @@ class Violation(enum.Enum):
 
 
 class WireError(Exception):
-    """Base of what this part raises."""
+    """Base of this part's exceptions."""
 
 
 class ProtocolError(WireError):
-    """The peer broke the protocol; the connection is to be failed (RFC 6455 §7.1.7).
+    """The peer broke the protocol. The connection is to be failed (RFC 6455 §7.1.7).
 
     `close_code` and `reason` may be sent to the peer: they name the rule, nothing of ours.
     """
@@ -62,7 +62,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 class HandshakeError(WireError):
     """The opening handshake failed.
 
-    On the server `status`, `headers` and `reason` (as the body) answer the client; on the client `status` is the
+    On the server `status`, `headers` and `reason` (as the body) answer the client. On the client `status` is the
     server's, or 0 when the response was not understood.
     """
 
@@ -74,5 +74,5 @@ class HandshakeError(WireError):
 
     @property
     def body(self) -> bytes:
-        """What to tell the client, as text/plain."""
+        """The text for the client, as text/plain."""
         return self.reason.encode()

@@ -31,7 +31,7 @@ class Extension:
 
 
 def parse_extensions(header_values: Iterable[bytes]) -> list[Extension]:
-    """All extensions in the header's lines, in order. HandshakeError 400 for what RFC 6455 §9.1 does not allow."""
+    """All extensions in the header's lines, in order. HandshakeError 400 for a violation of RFC 6455 §9.1."""
     extensions: list[Extension] = []
     for value in header_values:
         extensions += _parse_line(value)
@@ -78,7 +78,7 @@ def _malformed() -> HandshakeError:
 
 
 def parse_tokens(header_values: Iterable[bytes]) -> list[str] | None:
-    """A comma-separated list of tokens over all lines of a header; None when an element is not a token."""
+    """A comma-separated list of tokens over all lines of a header. None when an element is not a token."""
     tokens = []
     for value in header_values:
         for element in value.decode("latin-1").split(","):

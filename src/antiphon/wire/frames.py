@@ -1,4 +1,4 @@
-"""Frames as bytes: opcodes, masking, building, and what a Close frame may hold (RFC 6455 §5).
+"""Frames as bytes: opcodes, masking, building, and the content of a Close frame (RFC 6455 §5).
 
 Owns the readable twin of the encoder; knows nothing of messages in progress, connections or compression.
 """
@@ -32,7 +32,7 @@ _ONES: Final = int.from_bytes(b"\x01\x00\x00\x00" * (_PIECE // 4), "little")
 
 
 class Role(enum.Enum):
-    """Which side of the connection this is: a client masks what it sends, a server never does (RFC 6455 §5.1)."""
+    """The side of the connection: a client masks its frames, a server never does (RFC 6455 §5.1)."""
 
     CLIENT = "client"
     SERVER = "server"
@@ -117,7 +117,7 @@ def encode_frame(
     rsv1: bool = False,
     mask: bytes | None = None,
 ) -> bytes:
-    """One whole frame (RFC 6455 §5.2). A `str` payload is encoded as UTF-8; `mask` is the client's four-byte key.
+    """One whole frame (RFC 6455 §5.2). A `str` payload is encoded as UTF-8. `mask` is the client's four-byte key.
 
     The length is encoded minimally. Raises ValueError for a control frame that is fragmented, compressed or longer than
     125 bytes, for an unknown opcode, and for a key that is not four bytes.
@@ -147,7 +147,7 @@ def encode_message(payload: str | bytes) -> bytes:
 
 
 def encode_close(code: int | None, reason: str = "") -> bytes:
-    """The payload of a Close frame (RFC 6455 §5.5.1); None gives the empty one.
+    """The payload of a Close frame (RFC 6455 §5.5.1). None gives the empty one.
 
     The reason is cut to 123 bytes at a character's boundary. Raises ValueError for a code that may not go on the wire,
     and for a reason without a code.
@@ -162,7 +162,7 @@ def encode_close(code: int | None, reason: str = "") -> bytes:
 
 
 def decode_close(payload: bytes) -> Close:
-    """What a Close frame says; ProtocolError when its payload breaks RFC 6455 §5.5.1 or §7.4."""
+    """The content of a Close frame. ProtocolError when its payload breaks RFC 6455 §5.5.1 or §7.4."""
     if not payload:
         return Close()
     if len(payload) == 1:

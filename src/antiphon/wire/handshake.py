@@ -1,7 +1,7 @@
 """The opening handshake on both sides (RFC 6455 §4; the message grammar of RFC 9112).
 
-Owns the HTTP head as bytes, read strictly: what two readers could understand differently is refused. Knows nothing of
-sockets, time, or what the application thinks of a request.
+Owns the HTTP head as bytes, read strictly: an ambiguous head is refused. Knows nothing of sockets, time, or the
+application's decision on a request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .extensions import is_token, parse_tokens
 GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION: Final = b"13"
 MAX_HEAD: Final = 64 * 1024
-"""Bytes of request line and headers: what uvicorn and most proxies let through, cookies and tokens included."""
+"""Bytes of request line and headers: the limit of uvicorn and most proxies, cookies and tokens included."""
 MAX_HEADERS: Final = 256
 MAX_SUBPROTOCOLS: Final = 128
 """Far more than any client offers; thirty thousand fit into a head, and into every connection's memory."""
@@ -72,10 +72,10 @@ class Response:
 
 
 def parse_request(data: bytes | bytearray, *, max_head: int = MAX_HEAD) -> Request | None:
-    """The request at the start of `data`; None while its head is incomplete.
+    """The request at the start of `data`. None while its head is incomplete.
 
-    Raises HandshakeError: 400 for what is not HTTP, 414 and 431 for what is too long, 505 for a version other than 1.1.
-    Noise at its start, lines ended by a bare LF, and too much are refused without waiting for the head's end.
+    Raises HandshakeError: 400 for bytes that are not HTTP, 414 and 431 for excessive length, 505 for a version other
+    than 1.1. Noise at its start, lines ended by a bare LF, and too much are refused without waiting for the head's end.
     """
     head = _head(data, max_head, too_long=431)
     if head is None:
@@ -133,7 +133,7 @@ def _collected(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes
 
 
 def subprotocols(request: Request) -> list[str]:
-    """What the client offers, in order of preference. HandshakeError 400 for what RFC 6455 §4.1 does not allow."""
+    """The client's offers, in order of preference. HandshakeError 400 for a violation of RFC 6455 §4.1."""
     values = request.values(b"sec-websocket-protocol")
     if not values:
         return []
@@ -160,8 +160,8 @@ def accept_response(
 ) -> bytes:
     """The 101 response that opens the connection.
 
-    `headers` are the application's, and `lines` what `header_lines` made of others, which go before them. Raises
-    ValueError for a name or value that HTTP does not allow, and for headers that are the handshake's own.
+    `headers` are the application's. `lines` are others from `header_lines`, which go before them. Raises ValueError for
+    a name or value that HTTP does not allow, and for headers that are the handshake's own.
     """
     parts = [
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
@@ -190,7 +190,7 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 def refuse_response(
     status: int, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b"", *, content_type: bytes | None = None
 ) -> bytes:
-    """A whole response that turns a client away; the TCP connection is to be closed behind it."""
+    """A whole response that turns a client away. The TCP connection is to be closed behind it."""
     try:
         phrase = HTTPStatus(status).phrase.encode()
     except ValueError:
@@ -210,7 +210,8 @@ def refuse_response(
 
 
 def header_line(name: bytes, value: bytes) -> bytes:
-    """One header as it goes on the wire. Raises ValueError for what HTTP does not allow: no header is ever split."""
+    """One header as it goes on the wire. Raises ValueError for characters that HTTP does not allow: no header is ever
+    split."""
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
         raise ValueError(f"invalid header {name + b': ' + value!r} (RFC 9110 §5.1, §5.5)")
     return name + b": " + value
@@ -260,7 +261,7 @@ def build_request(
 
 
 def parse_response(data: bytes | bytearray, *, max_head: int = MAX_HEAD) -> Response | None:
-    """The response at the start of `data`; None while its head is incomplete. Raises HandshakeError with status 0."""
+    """The response at the start of `data`. None while its head is incomplete. Raises HandshakeError with status 0."""
     head = _head(data, max_head, too_long=0)
     if head is None:
         return None

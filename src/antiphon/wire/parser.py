@@ -25,10 +25,10 @@ class Inflater(Protocol):
         """The frame being inflated is not at its end."""
 
     def begin_frame(self, data: bytes, final: bool) -> None:
-        """The payload of one frame of a message; `final` for its last."""
+        """The payload of one frame of a message. `final` for its last."""
 
     def inflate_some(self, limit: int) -> bytes:
-        """What comes next of the frame, some hundred KiB at most. Asked while there is `more`.
+        """The next part of the frame, some hundred KiB at most. Called while there is `more`.
 
         Raises ProtocolError: 1009 when the message would pass `limit` bytes, 1007 when the data is corrupt or
         cut short.
@@ -36,14 +36,14 @@ class Inflater(Protocol):
 
 
 def compressed_limit(max_message_size: int) -> int:
-    """How long a compressed message may be on the wire: what cannot be compressed grows, but by far less than this."""
+    """Bytes of a compressed message on the wire, at most: incompressible data grows, but by far less than this."""
     return max_message_size + max_message_size // 4 + 64
 
 
 class Parser:
-    """An incremental parser for one direction of one connection; `role` is the side that reads.
+    """An incremental parser for one direction of one connection. `role` is the side that reads.
 
-    `feed` never raises for what the peer sends: it returns what was complete before the violation and sets `error`.
+    `feed` never raises for the peer's bytes: it returns the events complete before the violation and sets `error`.
     After an error or a Close frame everything fed is ignored (RFC 6455 §1.4, §7.1.7).
     """
 
@@ -73,7 +73,7 @@ class Parser:
         if max_message_size < 1:
             raise ValueError(f"max_message_size must be positive, not {max_message_size}")
         self.frames: int = 0
-        """Frames seen so far, control frames included: whoever limits a rate reads it."""
+        """Frames seen so far, control frames included: rate limits read it."""
         self.error: ProtocolError | None = None
         """The violation that ended parsing, if any."""
         self.closed: bool = False
@@ -94,7 +94,7 @@ class Parser:
         self._remaining = -1  # bytes of its payload to come; -1: no frame is in progress
         self._fin = 0
         self._inflated = 0  # bytes on the wire of the frame being inflated
-        self._work = 0  # left of what `feed_some` may do
+        self._work = 0  # left of the work of `feed_some`
 
     @property
     def buffered(self) -> int:
@@ -165,7 +165,7 @@ class Parser:
         return size
 
     def _read_header(self, data: bytes, position: int, size: int) -> tuple[int, int, int] | None:
-        """The first byte, the payload's length and where it starts; None: the header is not complete. Keeps the key."""
+        """The first byte, the payload's length and where it starts. None: the header is not complete. Keeps the key."""
         if size - position < 2:
             return None
         first = data[position]
@@ -242,7 +242,7 @@ class Parser:
             self._compressed = bool(first & frames.RSV1)
 
     def _continue_frame(self, data: bytes, position: int, size: int, events: list[Event]) -> int:
-        """Take what is there of an incomplete frame's payload; return where it ends."""
+        """Take the available part of an incomplete frame's payload. Returns where it ends."""
         chunk = self._unmask(data[position : min(size, position + self._remaining)])
         size = len(chunk)
         self._remaining -= size

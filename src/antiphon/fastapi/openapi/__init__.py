@@ -1,1 +1,1 @@
-"""FastAPI's package of this name: of OpenAPI, antiphon has only what security classes take."""
+"""FastAPI's package of this name: of OpenAPI, antiphon has only the arguments of security classes."""

@@ -1,4 +1,4 @@
-"""What `security.OAuth2` takes as `flows`: in antiphon plain mappings, under OpenAPI's names."""
+"""The `flows` of `security.OAuth2`: in antiphon plain mappings, under OpenAPI's names."""
 
 OAuthFlow = dict
 OAuthFlows = dict
