@@ -1,4 +1,4 @@
-"""Look at what the client offers, choose a subprotocol, send headers of our own with the handshake.
+"""Look at the client's offers, choose a subprotocol, send headers of our own with the handshake.
 
 antiphon run examples/headers_and_subprotocols.py
 antiphon connect ws://localhost:8000/measure --subprotocol metric.v2 --subprotocol metric.v1 -H "X-Unit: km" -v

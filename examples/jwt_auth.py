@@ -29,7 +29,7 @@ jwt = JWT(SECRET, algorithms=["HS256"], audience="orders", sources=[HEADER, SUBP
 
 @app.post("/login")
 async def login(user: Annotated[str, Query()], password: Annotated[str, Query()]) -> str:
-    """A token for who knows the password. (Send passwords in a form; a query is for trying this out.)"""
+    """A token for users who know the password. (Send passwords in a form. A query is for trying this out.)"""
     if not secrets.compare_digest(PASSWORDS.get(user, secrets.token_hex()).encode(), password.encode()):
         raise HTTPException(403, "who are you?")
     now = int(time.time())
@@ -45,6 +45,6 @@ async def me(websocket: WebSocket, who: Identity) -> None:
 
 @app.websocket("/orders", dependencies=[Depends(jwt), Depends(requires("orders:write"))])
 async def orders(websocket: WebSocket) -> None:
-    """Only for who may write: others are refused with 403, or with Close 3003 when their token came as a message."""
+    """Only for writers. Others are refused with 403, or with Close 3003 when their token came as a message."""
     await websocket.accept()
     await websocket.send_text("your order, please")

@@ -36,7 +36,7 @@ async def page() -> HTMLResponse:
 
 @app.post("/token")
 async def new_token() -> PlainTextResponse:
-    """For whoever is logged in; here that is everybody, as Ann."""
+    """For logged-in users. Here that is everybody, as Ann."""
     now = time.time()
     for old in [token for token, identity in tokens.items() if (identity.expires_at or now) <= now]:
         del tokens[old]
@@ -46,7 +46,7 @@ async def new_token() -> PlainTextResponse:
 
 
 async def verify(token: str) -> Identity:
-    """Who a token is for: when somebody connects, and whenever they renew."""
+    """The identity of a token, when somebody connects and whenever they renew."""
     if token not in tokens:
         raise HTTPException(401, "this token is not good")
     return tokens[token]

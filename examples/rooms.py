@@ -3,7 +3,7 @@
 antiphon run examples/rooms.py --workers 2
 antiphon connect "ws://localhost:8000/rooms/tea?name=ada"
 
-A client that comes back with the position of the last message it has (`&since=OFFSET-EPOCH`) gets what it missed.
+A client that comes back with the position of its last message (`&since=OFFSET-EPOCH`) gets those that it missed.
 """
 
 from antiphon import App, Hub, Position, TopicOptions, WebSocket

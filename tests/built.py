@@ -1,7 +1,7 @@
-"""What tests build once and keep: inside the checkout, under a lock, complete or not at all.
+"""Things that tests build once and keep: inside the checkout, under a lock, complete or not at all.
 
-Knows nothing of what is built. `.cache/` is not in git, so a fresh clone starts without any of it, and nothing that
-lies outside of the checkout stands in for it.
+Knows nothing of the things built. `.cache/` is not in git, so a fresh clone starts without any of it, and nothing
+outside of the checkout stands in for it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Final
 CACHE: Final = Path(__file__).parents[1] / ".cache"
 
 COMPLETE: Final = ".complete"
-"""A file in what was built to its end: the recipe's digest."""
+"""A file in a finished folder: the recipe's digest."""
 
 
 class BuildFailed(Exception):
-    """A step of a build failed; the message is the command and everything it printed."""
+    """A step of a build failed. The message is the command and everything it printed."""
 
 
 def built(folder: Path, recipe: str, build: Callable[[Path], None]) -> Path:
     """`folder`, in which `build(folder)` has run to its end with the same recipe.
 
-    Who comes first builds, in whichever process or thread; the others wait for it. A build that failed or was killed,
-    one by another recipe and one that was moved here from elsewhere are done again from an empty folder. What is built
-    may hold its own path, as virtual environments do, hence no building beside and renaming: the file `.complete`,
-    which appears at the end and in one step, is what makes a folder count.
+    The first caller builds, in any process or thread, and the others wait for it. A build that failed or was killed,
+    one by another recipe and one that was moved here from elsewhere are done again from an empty folder. A folder may
+    hold its own path, as virtual environments do, so it cannot be built beside and renamed. The file `.complete`, which
+    appears at the end and in one step, makes a folder count.
     """
     digest = hashlib.sha256(f"{folder.resolve()}\n{recipe}".encode()).hexdigest()
     complete = folder / COMPLETE
@@ -50,7 +50,7 @@ def built(folder: Path, recipe: str, build: Callable[[Path], None]) -> Path:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
     """Hold the folder's lock, which the kernel takes back from a process that dies. The file stays: a lock on a file
-    that somebody removes meanwhile is none."""
+    that somebody removes meanwhile is worthless."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f"{folder.name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

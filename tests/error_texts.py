@@ -19,7 +19,7 @@ SOURCES = ROOT / "src" / "antiphon"
 FEWEST_WORDS = 3
 LOGGED = {"debug", "info", "warning", "error", "exception", "critical", "log", "warn", "warn_about"}
 ELSEWHERE = (
-    "testing/hub_contract",  # what a contract says of a backend: its reader has the source open
+    "testing/hub_contract",  # a contract's words on a backend: their reader has the source open
     "clients/runtime.py",  # a copy of it stands in each generated client
     "wire/_native",
 )

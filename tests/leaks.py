@@ -1,8 +1,8 @@
 """`python -m tests.leaks`: does the server's memory stay where it is while connections come and go?
 
 The server is a process of its own, on a twin and a loop of choice. Connections are opened and ended in every way there
-is; after a warm-up its resident memory is read, and again at the end. `tests/storms/test_leaks.py` runs a short one,
-which asks the allocator what is in use, to the byte, and so needs few connections.
+is. After a warm-up its resident memory is read, and again at the end. `tests/storms/test_leaks.py` runs a short one,
+which asks the allocator for the memory in use, to the byte, and so needs few connections.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ async def vanished(sock: socket.socket) -> None:
     """Half a request, then RST. The server says nothing to that, so one who waits for an answer comes after it.
 
     Connections are accepted in the order they came. Without the second one the first ones are opened faster than a busy
-    server takes them in, and what is measured is how many wait at its door.
+    server takes them in, and the result is the number that waits at its door.
     """
     await asyncio.get_running_loop().sock_sendall(sock, request("/")[:50])
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
@@ -142,7 +142,7 @@ async def come_and_go(port: int, count: int, way: Callable[[socket.socket], Awai
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What `count` connections of one way did to the server's memory."""
+    """The effect of `count` connections of one way on the server's memory."""
 
     way: str
     count: int
@@ -194,7 +194,7 @@ def in_use() -> int:
 
 
 async def allocated(port: int) -> int:
-    """What the server has in use; the least of some answers, as connections take a moment to be forgotten."""
+    """The server's memory in use: the least of some answers, as connections take a moment to be forgotten."""
     sizes = []
     for _ in range(5):
         async with websockets.connect(f"ws://{HOST}:{port}/memory") as asking:
@@ -205,8 +205,8 @@ async def allocated(port: int) -> int:
 async def measure(
     count: int, *, pure: bool, loop: str, warm_up: int | None = None, exact: bool = False
 ) -> AsyncGenerator[Growth]:
-    """Memory before, between and after `count` connections of each way, in `PARTS` parts: the resident one, or with
-    `exact` what is in use."""
+    """Memory before, between and after `count` connections of each way, in `PARTS` parts: the resident memory, or with
+    `exact` the allocated one."""
     env, slack = (TO_THE_BYTE, EXACT_SLACK_BYTES) if exact else ({}, SLACK_BYTES)
     async with spawned("tests.leaks", "--serve", "--loop", loop, pure=pure, env=env) as (port, pid):
 
@@ -275,7 +275,7 @@ if __name__ == "__main__":
     parser.add_argument("--loop", default="uvloop", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        gc.freeze()  # so that looking for garbage again and again does not go through what was imported
+        gc.freeze()  # so that each collection of garbage skips the imported modules
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if options.loop == "uvloop" else None) as runner:
             runner.run(serve(config()))
     else:

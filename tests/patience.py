@@ -1,7 +1,7 @@
-"""How long a test waits for what must come: a bound on hanging, never part of what is promised.
+"""The time that a test waits for an expected event: a bound on hanging, never part of a promise.
 
-A machine that is busy with something else makes everything take many times as long. Whether something comes *at all* is
-what these waits find out; where *when* is the promise, the clock is virtual or both moments are taken in the same run.
+A machine that is busy with something else makes everything take many times as long. These waits find out whether
+something comes *at all*. Where *when* is the promise, the clock is virtual or both moments are taken in the same run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PATIENCE: Final = 100.0
 """Seconds."""
 
 SCALES: Final = (0.4, 4.0, 40.0)
-"""Seconds, for a promise that holds for who is in time: where the machine was too slow for that, the next is tried."""
+"""Seconds, for a promise that depends on being in time: where the machine was too slow for that, the next is tried."""
 
 
 async def until(condition: Callable[[], object], timeout: float = PATIENCE) -> None:

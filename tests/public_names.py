@@ -1,6 +1,6 @@
 """The public names: `__all__` of the modules in docs/stability.md. `python -m tests.public_names` freezes them anew.
 
-One name per line in tests/public_names.txt, so that a change of what is public shows as a line of a diff.
+One name per line in tests/public_names.txt, so that a change of the public API shows as a line of a diff.
 """
 
 from __future__ import annotations

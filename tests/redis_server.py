@@ -1,6 +1,6 @@
 """A real redis-server per test: free port, own temporary directory, ended by its own process id.
 
-Knows nothing of the hub. Every method works from synchronous code; the waits are bounded.
+Knows nothing of the hub. Every method works from synchronous code. The waits are bounded.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class RedisServer:
         os.kill(self.pid, signal.SIGCONT)
 
     def command(self, *words: str) -> str:
-        """One inline command over a fresh connection; the raw reply, for looking at the server from outside."""
+        """One inline command over a fresh connection. The raw reply, for looking at the server from outside."""
         with self._connect() as stream:
             stream.write(_encode(*words))
             stream.flush()

@@ -22,10 +22,10 @@ START_TIMEOUT = PATIENCE
 
 
 class RelayServer:
-    """One relay without a supervisor: what is dead stays dead until `start()`."""
+    """One relay without a supervisor: after its death it stays dead until `start()`."""
 
     def __init__(self, *options: str) -> None:
-        """`options` of its command line; with any it is ended by SIGTERM, as by hand, and does not end with us."""
+        """`options` of its command line. With any it is ended by SIGTERM, as by hand, and does not end with us."""
         self._options = options
         self.address = f"@antiphon-test-{secrets.token_hex(8)}"
         self.key = new_key()

@@ -1,7 +1,7 @@
 """Real ASGI servers for tests, on free ports of the loopback interface.
 
-`serve` and `serve_hypercorn` run inside the event loop of the test, so it shares objects with the app; `serve_process`
-runs uvicorn in a process of its own and keeps what it prints. All of them end with the `async with` block.
+`serve` and `serve_hypercorn` run inside the event loop of the test, so it shares objects with the app. `serve_process`
+runs uvicorn in a process of its own and keeps its output. All of them end with the `async with` block.
 
     async with serve(app, ws="wsproto") as server:
         async with websockets.connect(f"{server.url}/chat") as client: ...
@@ -146,7 +146,7 @@ class ServedProcess:
     port: int
     process: forkserver.AnyProcess
     lines: list[str] = field(default_factory=list)
-    """What it has printed so far, both streams in order."""
+    """Its output so far, both streams in order."""
 
     @property
     def url(self) -> str:

@@ -1,4 +1,4 @@
-"""What tests build once is there for all of them, complete; a builder that dies or fails spoils nothing."""
+"""A folder built once is there for all tests, complete. A builder that dies or fails spoils nothing."""
 
 from __future__ import annotations
 

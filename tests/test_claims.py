@@ -1,4 +1,4 @@
-"""What comments and documents claim about the code holds: benchmarks they name, tables they show, pages they cite."""
+"""Claims of comments and documents about the code hold: benchmarks they name, tables they show, pages they cite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def names(file: str) -> set[str]:
 
 
 def citations() -> Iterator[tuple[Path, str]]:
-    """Each word about benchmarks in the sources, with what follows it."""
+    """Each word about benchmarks in the sources, with the text behind it."""
     for path in SOURCES:
         for found in re.finditer(r"[Bb]enchmark.{0,60}", path.read_text()):
             yield path, found.group()
@@ -67,6 +67,6 @@ def test_a_target_that_a_document_tells_to_make_exists() -> None:
 
 
 def test_the_sources_name_no_package_to_install_that_an_index_may_not_have() -> None:
-    """antiphon is installed from a checkout; what `pip install antiphon` would bring is not ours to say."""
+    """antiphon is installed from a checkout: `pip install antiphon` might bring anything."""
     for path in [*SOURCES, *ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         assert "pip install antiphon" not in path.read_text(), path

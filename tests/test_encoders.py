@@ -1,4 +1,4 @@
-"""`jsonable_encoder`: any value as what `json.dumps` takes."""
+"""`jsonable_encoder`: any value in a form that `json.dumps` takes."""
 
 from __future__ import annotations
 

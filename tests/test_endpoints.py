@@ -13,7 +13,7 @@ from antiphon.testclient import TestClient
 
 
 class Noting(WebSocketEndpoint):
-    """Notes what it is told, and echoes it."""
+    """Notes each message, and echoes it."""
 
     notes: ClassVar[list[Any]]
 

@@ -105,7 +105,7 @@ class Hello(BaseModel):
 
 
 def names() -> dict[str, Any]:
-    """What the examples take as given: the public names, an app, a hub, and messages."""
+    """The names that examples assume: the public ones, an app, a hub, and messages."""
     given: dict[str, Any] = {"asyncio": asyncio, "time": time, "Annotated": Annotated, "AsyncIterator": AsyncIterator}
     for module in (antiphon.asyncapi, antiphon.testing, antiphon.testclient, antiphon.server, antiphon.gate, antiphon):
         given |= {name: getattr(module, name) for name in module.__all__}

@@ -213,7 +213,7 @@ def _facade_files() -> list[Path]:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those of a module, and of what it does for type checkers, or not for them."""
+    """Those of a module, also under `if TYPE_CHECKING` and its opposite."""
     for statement in body:
         if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
             yield from _statements(statement.body)

@@ -1,4 +1,4 @@
-"""A wrong import says what to write instead, and whoever only looks for a name is told that it is not there."""
+"""A wrong import says what to write instead, and code that only looks for a name learns that it is not there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules for the English of the documents and docstrings find their kind, and leave good English alone."""
+"""The rules for the English of documents, docstrings and comments find their kind, and leave good English alone."""
 
 from __future__ import annotations
 
@@ -146,3 +146,79 @@ def test_the_docstrings_of_public_names_are_as_plain_as_the_models(prose: Module
     assert words > 10_000
     assert 1000 * sum(text.lower().split().count("what") for text in texts) / words <= 1.0
     assert 100 * sum(text.count(";") for text in texts) / words <= 0.35
+
+
+NOTES = {
+    "module.py": '''"""A table."""
+
+# It sends what was
+# missed, and the the rest.
+LIMIT = 7  # Whoever comes waits
+text = "# what; what it was"
+
+def _put() -> None:
+    """What is put."""
+''',
+    "twin.pyx": '''cdef extern from *:
+    """
+    #define what it is
+    """
+
+# It sends what was
+# missed, and the the rest.
+cdef int limit = 7  # Whoever comes waits
+cdef str text = "what it was"
+
+cdef put():
+    """What is put."""
+''',
+    "step.lua": """local kept = "what it was"
+-- It sends what was
+-- missed, and the the rest.
+local limit = 7  -- Whoever comes waits
+-- What is put.
+""",
+    "page.ts": """const kept = "what it was";
+/**
+ * It sends what was
+ * missed, and the the rest.
+ */
+const limit = 7; // Whoever comes waits
+/** What is put. */
+""",
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_comments_and_docstrings_of_internals_count_and_code_does_not(
+    prose: ModuleType, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(NOTES[name])
+    lines = NOTES[name].splitlines()
+    starts = [
+        next(at for at, line in enumerate(lines, 1) if word in line) for word in ("It sends", "Whoever", "What is")
+    ]
+    found = {(line, rule) for line, rule, _, _ in prose.findings_of_notes(path)}
+    assert found & {(starts[0], "what"), (starts[1], "who"), (starts[2], "what")} == {
+        (starts[0], "what"),
+        (starts[1], "who"),
+        (starts[2], "what"),
+    }
+    assert {rule for _, rule in found} == {"what", "who", "doubled"}
+    assert len(found) == 4
+
+
+def test_a_note_may_say_what_now_and_then(prose: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("# It sends what was missed.\n")
+    assert list(prose.findings_of_notes(path)) == []
+
+
+def test_the_notes_of_the_sources_keep_their_rate(prose: ModuleType) -> None:
+    found = {str(path.relative_to(ROOT)): list(prose.findings_of_notes(path)) for path in prose.noted()}
+    assert {name: told for name, told in found.items() if told} == {}
+    assert {Path(name).suffix for name in found} == {".py", ".pyx", ".pxi", ".pxd", ".lua", ".ts"}
+    whats, semicolons = prose.rates_of_notes(prose.noted())
+    assert 0 < whats <= prose.WHATS
+    assert 0 < semicolons <= prose.SEMICOLONS

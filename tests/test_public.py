@@ -1,4 +1,4 @@
-"""What is public is said to be public: the names are frozen in public_names.txt, and each says what it is."""
+"""The public API is declared: its names are frozen in public_names.txt, and each has a docstring."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_version_is_that_of_the_installed_package() -> None:
     assert antiphon.__version__ == version("antiphon")
 
 
-# ---------------------------------------------------------------- what an editor shows
+# ---------------------------------------------------------------- an editor's view
 
 
 def _objects() -> Iterator[tuple[str, object]]:
@@ -76,7 +76,7 @@ MADE_BY_ANTIPHON = {
     "WebSocketDenialResponse": "`TestClient.websocket_connect`",
     "WebSocketTestSession": "`TestClient.websocket_connect`",
 }
-"""Classes that users get and do not make, and who makes them."""
+"""Classes that users get and do not make, and their makers."""
 
 CONSTRUCTED = {
     name: value
@@ -86,7 +86,7 @@ CONSTRUCTED = {
 
 
 def _said(value: type) -> str:
-    """All that is said of a class and what it takes: its docstring, and what stands below its fields."""
+    """The documentation of a class and its parameters: its docstring, and those below its fields."""
     texts = []
     for base in value.__mro__:
         if base.__module__.startswith("antiphon"):
@@ -135,7 +135,7 @@ def test_every_public_method_says_what_it_does() -> None:
     assert silent == []
 
 
-# ---------------------------------------------------------------- what others are shown
+# ---------------------------------------------------------------- names in documents
 
 SHOWN = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", *sorted((ROOT / "examples").rglob("*.py"))]
 

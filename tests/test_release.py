@@ -1,4 +1,4 @@
-"""A release cannot rot: what is built holds everything, and the workflows that publish it can be trusted."""
+"""A release cannot rot: the archives hold everything, and the workflows that publish them can be trusted."""
 
 from __future__ import annotations
 

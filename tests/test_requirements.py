@@ -1,4 +1,4 @@
-"""The lock files hold what pyproject.toml says: `make lock` was run after a change."""
+"""The lock files agree with pyproject.toml: `make lock` was run after a change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def requirements(lock: str) -> dict[str, str]:
 
 
 def promised(*groups: str) -> list[Requirement]:
-    """What pyproject.toml promises to work with, and what it says of the groups."""
+    """The requirements in pyproject.toml, with those of the groups."""
     project: dict[str, Any] = PYPROJECT["project"]
     texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
     texts += [text for group in groups for text in PYPROJECT["dependency-groups"][group] if isinstance(text, str)]

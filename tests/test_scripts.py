@@ -1,4 +1,4 @@
-"""What the scripts of this repository promise to who works on it."""
+"""The promises of this repository's scripts to its maintainers."""
 
 from __future__ import annotations
 

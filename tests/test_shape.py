@@ -1,4 +1,4 @@
-"""What keeps the source readable: short functions, short files, small classes, one name for one thing."""
+"""Rules that keep the source readable: short functions, short files, small classes, one name for one thing."""
 
 from __future__ import annotations
 

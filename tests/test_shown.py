@@ -1,4 +1,4 @@
-"""What a peer says stands in a log on one line, in the order it is read, and short; and every log call sees to that."""
+"""A peer's text stands in a log on one line, in the order it is read, and short. Every log call sees to that."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _log_calls() -> Iterator[tuple[Path, ast.Call]]:
 
 
 def _unshown(node: ast.AST) -> Iterator[str]:
-    """The words for what peers say, outside of a call that makes them fit for a line."""
+    """The variables with peers' texts, outside of a call that makes them fit for a line."""
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if name in SAFE:

@@ -1,4 +1,4 @@
-"""What the files beside this one deploy: rooms, and the two questions that an orchestrator asks.
+"""The program that the files beside this one deploy: rooms, and the two questions that an orchestrator asks.
 
 HUB_URL=redis://localhost:6379 antiphon run main:app --workers 4
 """

@@ -223,7 +223,7 @@ def test_a_close_code_that_may_not_be_sent_is_1011_and_told(caplog: pytest.LogCa
     assert "test_endings:app_that_raises.<locals>.endpoint (/ws) asked for close code 1006" in record.getMessage()
 
 
-# Cancelled endpoints: what a stopping server does to them
+# Cancelled endpoints, as a stopping server leaves them
 
 
 async def cancelled(*, accept: bool, sending: Callable[[Message], Awaitable[None]]) -> None:

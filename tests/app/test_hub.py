@@ -64,7 +64,7 @@ def test_a_test_meets_the_error_itself(closed_port: int) -> None:
 
 
 async def startup_message(app: App) -> str:
-    """What a server is told about a startup that fails."""
+    """The message to a server about a failed startup."""
     told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def receive() -> dict[str, str]:

@@ -19,7 +19,7 @@ from tests.serving import serve
 
 
 def chat() -> APIRouter:
-    """A router of ours with what distinguishes it: injection, validation, endings."""
+    """A router of ours with its distinctive features: injection, validation, endings."""
     router = APIRouter()
 
     def greeting(name: str = "you") -> str:

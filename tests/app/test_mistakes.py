@@ -1,6 +1,6 @@
 """Mistakes of a tired developer, and the words that are enough to mend each of them.
 
-Whatever is raised, warned of, logged or left unraised on the way is what the developer reads.
+The developer reads every exception, warning and log line on the way, and misses those that do not come.
 """
 
 from __future__ import annotations

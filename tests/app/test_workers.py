@@ -1,4 +1,4 @@
-"""The workers of other people's supervisors: a hub in memory says what it misses, and a relay joins them."""
+"""The workers of other people's supervisors: a hub in memory warns of the others, and a relay joins them."""
 
 from __future__ import annotations
 

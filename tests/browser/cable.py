@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Cable:
-    """Forwards TCP to a port. `cut` drops all connections and takes no new ones until `mend`; `stall` swallows all that
+    """Forwards TCP to a port. `cut` drops all connections and takes no new ones until `mend`. `stall` swallows all that
     either end says, and tells neither, until `flow`."""
 
     def __init__(self, port: int) -> None:

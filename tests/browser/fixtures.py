@@ -1,4 +1,4 @@
-"""A real headless Chromium, one for all tests, whose contexts end with each; a test that finds none fails, it is not
+"""A real headless Chromium, one for all tests, whose contexts end with each. A test that finds none fails: it is not
 skipped. Starting it and its driver takes as long as most tests do, so all share the event loop of the session.
 """
 
@@ -25,7 +25,8 @@ see a ratio of 1 and the size that they are given."""
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The whole browser, for what its headless shell has not: pages that are kept, certificates, several sites."""
+    """The whole browser, for features that its headless shell lacks: pages that are kept, certificates, several
+    sites."""
     return _found("find")
 
 

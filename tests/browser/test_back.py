@@ -1,4 +1,4 @@
-"""What a page of the chat room goes through: restarts, crashes, links that are dead and say nothing, reloads."""
+"""The hardships of a page of the chat room: restarts, crashes, links that are dead and say nothing, reloads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOX = "Message"
 
 
 async def goes_on_talking(visitor: Visitor, said: list[str]) -> None:
-    """`said` has what was really said, and not what was on its way into the box when this is cancelled."""
+    """`said` has the texts really said, and not one that was on its way into the box when this is cancelled."""
     while True:
         text = f"{len(said)} of {id(visitor)}"
         await visitor.say(text)
@@ -110,7 +110,7 @@ async def test_a_dead_link_is_noticed_within_seconds_and_nothing_said_meanwhile_
     async with demo() as server, Cable(server.port) as cable:
         ada = await enter(browser, f"http://127.0.0.1:{cable.port}", "Ada")
         bob = await enter(browser, server.http_url, "Bob")
-        await asyncio.sleep(12)  # a link on which nothing happens is none that is dead
+        await asyncio.sleep(12)  # a quiet link is not a dead one
         await expect(ada.state).to_have_text("Live")
         assert not await ada.page.get_by_role("alert").is_visible()
         cable.stall()

@@ -32,7 +32,7 @@ async def demo(*args: str) -> AsyncGenerator[ServedProcess]:
 
 
 class Visitor:
-    """One tab of one person, and what their browser complained about."""
+    """One tab of one person, and the complaints of their browser."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -391,7 +391,7 @@ async def test_a_link_that_cannot_be_copied_is_shown_instead(browser: Browser) -
 
 
 async def too_faint(page: Page) -> dict[str, list[Any]]:
-    """By theme, the words with too little contrast to what is behind them."""
+    """By theme, the words with too little contrast to their background."""
     found = {}
     for theme in ("light", "dark"):
         await page.emulate_media(color_scheme=theme, reduced_motion="reduce")
@@ -400,7 +400,7 @@ async def too_faint(page: Page) -> dict[str, list[Any]]:
 
 
 async def test_every_word_is_readable(browser: Browser) -> None:
-    """WCAG 2.2, 1.4.3 (AA): a contrast of 4.5 to what is behind, for small text."""
+    """WCAG 2.2, 1.4.3 (AA): a contrast of 4.5 to the background, for small text."""
     async with contextlib.AsyncExitStack() as stack:
         async with demo() as server:
             cable = await stack.enter_async_context(Cable(server.port))
@@ -452,7 +452,7 @@ async def test_a_name_or_room_that_cannot_be_is_denied(where: str) -> None:
 
 
 async def closed(refused: ClientConnection) -> int | None:
-    """The code of a connection that is told nothing else."""
+    """The code of a connection that gets nothing else."""
     with pytest.raises(ConnectionClosed):
         await refused.recv()
     return refused.close_code

@@ -68,7 +68,7 @@ def application() -> App:
 
 
 async def opened(browser: Browser, url: str, size: ViewportSize | None = None) -> tuple[Page, list[str]]:
-    """The console, and what it should not have done: errors, and requests to anywhere else."""
+    """The console, and its faults: errors, and requests to anywhere else."""
     page = await browser.new_page(viewport=size)
     wrong: list[str] = []
     page.on("console", lambda one: wrong.append(one.text) if one.type in ("error", "warning") else None)
@@ -101,7 +101,7 @@ async def test_messages_are_sent_answered_streamed_cancelled_and_marked(browser:
         await page.get_by_label("mood").fill("fine")
         await page.get_by_label("text").press("Control+Enter")
         await expect(log.filter(has_text="to say")).to_have_count(2)
-        await expect(log.filter(has_text='"text": "HELLO"')).to_have_count(2)  # what was sent, and what came
+        await expect(log.filter(has_text='"text": "HELLO"')).to_have_count(2)  # the sent message, and the received one
         await expect(log.filter(has_text='"mood": "fine"')).to_have_count(1)
         await expect(page.locator("#fields .fault").first).to_be_empty()
         await expect(page.locator("#position")).to_contain_text("Position in room/7: 1-")

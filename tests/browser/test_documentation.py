@@ -24,7 +24,7 @@ from tests.commands import ROOT
 from tests.error_texts import error_texts
 from tests.node import tools
 
-pytestmark = pytest.mark.timeout(900)  # who comes first builds the site, with what builds it; the others wait
+pytestmark = pytest.mark.timeout(900)  # the first test builds the site and its tools; the others wait
 
 PAGES = (
     "index.html",
@@ -45,7 +45,7 @@ IN_THE_DARK = frozenset(
     {"index.html", "docs/security.html", "docs/reference/antiphon.html", "docs/deploying/capacity.html"}
 )
 """One page of each kind: the scheme is the theme's, and colours of text are the dearest that axe looks at."""
-# What a page sends back is short: all that axe finds of a long page takes seconds to transfer.
+# A page's answer is short: all findings of axe on a long page take seconds to transfer.
 AXE = """async (rules) => {
     const found = await axe.run(document, { runOnly: rules, resultTypes: ["violations"] });
     return [found.violations.map(({ id, nodes }) => [id, nodes[0].html]), found.passes.length];

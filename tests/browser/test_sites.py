@@ -1,4 +1,5 @@
-"""Pages of two sites in Chromium, with and without cookies, over HTTP and behind nginx with TLS; and what they read."""
+"""Pages of two sites in Chromium, with and without cookies, over HTTP and behind nginx with TLS, and the answers that
+they can read."""
 
 from __future__ import annotations
 
@@ -78,8 +79,8 @@ def application(listed: list[str]) -> App:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def context(chromium: str, tmp_path: Path) -> AsyncGenerator[BrowserContext]:
-    """A profile of its own that sends cookies across sites, as browsers do for who allows it and for sibling domains;
-    and that believes certificates of the day's own making."""
+    """A profile of its own that sends cookies across sites, as browsers do for users who allow it and for sibling
+    domains. It also trusts certificates made on the spot."""
     profile = tmp_path / "profile"
     (profile / "Default").mkdir(parents=True)
     (profile / "Default" / "Preferences").write_text(json.dumps({"profile": {"cookie_controls_mode": 0}}))

@@ -60,7 +60,7 @@ async def test_a_page_brings_its_token_in_every_way_it_can(browser: Browser, ser
         (["", ["chat"], auth], ["chat", "ada"]),
         (["", [], expired], [3000, "Invalid token"]),
         (["", ["bearer", expired], None], [1006, ""]),  # a page never learns why a handshake was refused
-        # Nothing is left to answer with, and Chromium ends it: what docs/security.md warns of.
+        # No subprotocol is left for the answer, and Chromium ends it: docs/security.md warns of that.
         (["", [kubernetes], None], [1006, ""]),
     ]
     async with server.run(app_of()) as served, asyncio.timeout(PATIENCE):

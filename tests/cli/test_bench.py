@@ -1,4 +1,4 @@
-"""`antiphon bench` measures a real server, says what failed and why, and always ends."""
+"""`antiphon bench` measures a real server, reports failures and reasons, and always ends."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from .certificates import self_signed
 
 
 async def answer(connection: ServerConnection) -> None:
-    """Echoes; some words mean something."""
+    """Echoes. Some words mean something."""
     async for message in connection:
         match message:
             case "headers":
@@ -74,7 +74,7 @@ async def server(context: ssl.SSLContext | None = None) -> AsyncGenerator[int]:
 
 
 async def conversation(address: str, *args: str, lines: str) -> Finished:
-    """What is said to the lines. The server's "go away" ends it, so nobody has to guess how long its answers take."""
+    """The answers to the lines. The server's "go away" ends it, so nobody has to guess how long its answers take."""
     return await antiphon("connect", address, *args, "--wait", "inf", stdin=f"{lines}go away\n")
 
 

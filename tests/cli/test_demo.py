@@ -48,7 +48,7 @@ async def test_the_chat_is_one_whatever_the_number_of_workers(workers: str) -> N
         try:
             for client in clients:
                 await event(client, "presence_diff")
-            for number, client in enumerate(clients):  # all are there: what is said reaches each of them live
+            for number, client in enumerate(clients):  # all are there: each message reaches each of them live
                 await client.send(json.dumps({"type": "say", "id": f"{number:024x}", "text": f"I am {number}"}))
             for client in clients:
                 heard = [(await event(client, "message"))["data"]["text"] for _ in clients]

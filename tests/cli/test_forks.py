@@ -1,4 +1,5 @@
-"""Workers that are forks: what they share, what they take over, and how all of them end, however one of them does."""
+"""Workers that are forks: their shared state, the state they take over, and the end of all of them after the end of
+one."""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ async def executed(folder: Path, *args: str, **env: str) -> AsyncGenerator[Serve
 
 
 async def all_workers(server: ServedProcess, count: int = 2, but: frozenset[int] = frozenset()) -> dict[int, Any]:
-    """What each of so many workers, none of them among `but`, tells of itself."""
+    """The reports of so many workers about themselves, none of them among `but`."""
     told: dict[int, Any] = {}
     async with asyncio.timeout(PATIENCE):
         while len(told) < count:

@@ -1,4 +1,4 @@
-"""What a server that was started by `antiphon run` holds of memory, as the system counts it."""
+"""The memory of a server that `antiphon run` started, as the system counts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command's own process imports without the garbage collector; a program around the command keeps its own."""
+"""A command's own process imports without the garbage collector. A program around the command keeps its own."""
 
 from __future__ import annotations
 

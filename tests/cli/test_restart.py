@@ -1,4 +1,4 @@
-"""A clean restart of `antiphon run` loses nothing that was acknowledged; a crash does not pretend to have kept it."""
+"""A clean restart of `antiphon run` loses nothing that was acknowledged. A crash does not pretend to have kept it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def serving(folder: Path, *args: str, **env: str) -> AsyncGenerator[Served
 
 
 class Talker:
-    """A page: says something all the time, comes back when it is sent away, and notes what it was told."""
+    """A page: says something all the time, comes back when it is sent away, and notes all messages."""
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
@@ -143,7 +143,7 @@ async def test_after_a_clean_restart_everybody_recovers_and_nothing_acknowledged
 
 
 async def position_in(server: ServedProcess, since: str = "") -> tuple[str, bool]:
-    """Say something; where that stands, and whether what came before was recovered."""
+    """Say something. Returns its position, and whether the earlier messages were recovered."""
     url = f"{server.url}/room{since and f'?since={since}'}"
     async with asyncio.timeout(PATIENCE), connect(url, open_timeout=None) as socket:
         recovered = json.loads(await socket.recv())["recovered"]

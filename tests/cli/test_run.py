@@ -1,4 +1,4 @@
-"""`antiphon run` serves what it is given, and says what is wrong where it cannot."""
+"""`antiphon run` serves its argument, or says why it cannot."""
 
 from __future__ import annotations
 

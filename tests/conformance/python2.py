@@ -27,7 +27,7 @@ def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
     for name in ("python2.7", "python2"):
         if found := shutil.which(name, path=environment.get("PATH", "")):
             yield Path(found)
-            # pyenv's stand-ins start only what is switched on; the real ones are kept beside them.
+            # pyenv's shims start only enabled versions. The real ones are beside them.
             yield from _of_pyenv(Path(found).parent.parent)
     yield from _of_pyenv(Path(environment.get("PYENV_ROOT") or Path(environment.get("HOME", "/"), ".pyenv")))
 

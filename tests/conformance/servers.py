@@ -11,6 +11,6 @@ from tests.spawned import spawned
 
 @contextlib.asynccontextmanager
 async def serving(*, engine: str = "server", deflate: str = "default", pure: bool = False) -> AsyncGenerator[str]:
-    """The URL of an echo server that lives as long as the block (`serve.py` says what the words mean)."""
+    """The URL of an echo server that lives as long as the block (`serve.py` explains the words)."""
     async with spawned("tests.conformance.serve", "--engine", engine, "--deflate", deflate, pure=pure) as (port, _):
         yield f"ws://{HOST}:{port}/"

@@ -113,7 +113,7 @@ class CannotRun(Exception):
 def build() -> None:
     """Build the suite unless it is there; takes some 20 seconds, a C compiler and a python2.7.
 
-    Raises CannotRun, and BuildFailed with the output of what failed.
+    Raises CannotRun, and BuildFailed with the output of the failed step.
     """
     python = python2.find()
     if python is None:
@@ -151,7 +151,8 @@ def cases(pattern: str = "*", *, without: Iterable[str] = (), lite: bool = False
 
 
 async def run(url: str, chosen: list[str], *, stall: float = 120, tell: Callable[[str], None] | None = None) -> Report:
-    """Run the cases; what fails is tried once more. `stall`: seconds without progress after which a batch is ended."""
+    """Run the cases. Failed ones are tried once more. `stall`: seconds without progress after which a batch is
+    ended."""
     report = Report(dict.fromkeys(chosen, NOT_RUN))
     for batch in _batches(chosen):
         got = await _run_batch(url, batch, stall, tell)

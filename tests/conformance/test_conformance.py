@@ -1,4 +1,4 @@
-"""The quick part of the protocol suite; `make conformance` runs all of it."""
+"""The quick part of the protocol suite. `make conformance` runs all of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from antiphon.wire import NATIVE
 from tests.conformance import suite
 from tests.conformance.servers import serving
 
-pytestmark = pytest.mark.timeout(900)  # who comes first builds the suite, from what it fetches; the others wait
+pytestmark = pytest.mark.timeout(900)  # the first test fetches and builds the suite; the others wait
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ async def test_every_quick_case_passes(quick_cases: list[str], engine: str, twin
 
 @pytest.mark.parametrize("deflate", ["default", "takeover"])
 async def test_compressed_messages_of_every_parameter_pass(quick_cases: list[str], deflate: str) -> None:
-    """One size of every set of parameters; each case is a thousand messages."""
+    """One size of every set of parameters. Each case is a thousand messages."""
     assert quick_cases
     chosen = suite.cases("12.1.3,12.3.11,13.*.2")
     async with serving(deflate=deflate) as url:

@@ -12,7 +12,7 @@ from tests.serving import HOST
 
 
 class RawClient:
-    """A TCP connection that has done the opening handshake, and then does only what a test says."""
+    """A TCP connection that has done the opening handshake, and then does nothing by itself."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock

@@ -1,7 +1,7 @@
-"""A model of the ASGI servers that are not ours, for `simulation`: their dialects, and a judge of what an app sends.
+"""A model of the ASGI servers that are not ours, for `simulation`: their dialects, and a judge of an app's messages.
 
 One `Connection` is one client and the server's end of it. The client writes and reads frames, stalls, closes or
-vanishes; what the server makes of that, and when it tells the app, is its `Dialect`.
+vanishes. The server's reaction to that, and the time at which it tells the app, is its `Dialect`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HIGH_WATER: Final = 300
 
 
 class Refusal(enum.Enum):
-    """What `send` does behind the end of the connection."""
+    """The behaviour of `send` behind the end of the connection."""
 
     OSERROR = "OSError, as ASGI 2.4 says; RuntimeError behind a Close of the server's own"
     RUNTIME_ERROR = "OSError until the app has been told of the end, RuntimeError from then on"
@@ -50,7 +50,7 @@ class Dialect:
     """The app's own Close is answered at once by a disconnect message that repeats it."""
     both_keys: bool = False
     reads_ahead: bool = False
-    """Reads from the socket although the app has not received what was read."""
+    """Reads from the socket although the app has not received the earlier messages."""
     suspends: bool = False
     """Every `send` takes a turn of the loop."""
     denial: bool = True
@@ -107,7 +107,7 @@ DIALECTS: Final = (SANSIO, WSPROTO, LEGACY, HYPERCORN, OLD)
 
 
 class End(enum.Enum):
-    """Who ended the connection first, as the server sees it."""
+    """The side that ended the connection first, as the server sees it."""
 
     CLIENT = "client"
     APP = "app"
@@ -134,7 +134,7 @@ NEXT: Final = {
     Opening.REFUSED: dict[str, Opening](),
     Opening.CLOSED: dict[str, Opening](),
 }
-"""ASGI WebSocket spec 2.5: what the app may send, and what follows."""
+"""ASGI WebSocket spec 2.5: the app's legal messages, and the states after them."""
 
 
 class _Transport:
@@ -146,7 +146,7 @@ class _Transport:
 
 
 class Connection:
-    """One connection of the model server. Create it in the running loop; `run` is the server's task."""
+    """One connection of the model server. Create it in the running loop. `run` is the server's task."""
 
     def __init__(self, app: ASGIApp, path: str, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -164,12 +164,12 @@ class Connection:
         if dialect.aborts:
             self.transport = _Transport(self)
         self.faults: list[str] = []
-        """What the app did that no app may do."""
+        """The app's violations of ASGI."""
         self.opening = Opening.HANDSHAKE
         self.sent: list[Message] = []
-        """What the server took."""
+        """Messages that the server took."""
         self.seen: list[Message] = []
-        """What the client has read."""
+        """Messages that the client has read."""
         self.told: list[str | bytes] = []
         """The client's messages that the server has for the app."""
         self.end: End | None = None
@@ -266,7 +266,7 @@ class Connection:
             asyncio.get_running_loop().call_soon(self.lose, End.SERVER)
 
     def stop(self) -> None:
-        """The server stops; those who do not end by themselves are cancelled later."""
+        """The server stops. Those who do not end by themselves are cancelled later."""
         if self.dialect.tells_stop and self.end is None:
             is_open = self.opening is Opening.OPEN
             self._ended(End.SERVER, 1012 if is_open else 1006, "")
@@ -325,7 +325,7 @@ class Connection:
             if self.dialect.waits is Waits.BEFORE:
                 await self._writable.wait()
         except asyncio.CancelledError:
-            self._said = before  # what was not taken may be said again
+            self._said = before  # a message that was not taken may be sent again
             raise
         if (self.end is not None and not self._is_answering(message)) or self.lost:
             self._refuse(message)

@@ -1,4 +1,5 @@
-"""An ASGI server's end of one connection, in memory: a test scripts what comes and reads what was sent."""
+"""An ASGI server's end of one connection, in memory: a test scripts the incoming messages and reads the outgoing
+ones."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from antiphon.types import Message
 
 
 class Peer:
-    """Give it messages with `come`; what the application sends is in `sent`.
+    """Give it messages with `come`. The application's messages are in `sent`.
 
     `blocked` makes `send` wait, as a server does whose client reads nothing. `lost` makes it raise OSError.
     """
@@ -69,12 +70,12 @@ class Peer:
         self.sent.append(message)
 
     def websocket(self, cls: type[WebSocket] = WebSocket) -> WebSocket:
-        """A WebSocket that nobody has accepted; the calling task is its owner."""
+        """A WebSocket that nobody has accepted. The calling task is its owner."""
         self.come({"type": "websocket.connect"})
         return cls(self.scope, self.receive, self.send)
 
     async def accepted(self, cls: type[WebSocket] = WebSocket) -> WebSocket:
-        """A WebSocket that is open; the calling task is its owner."""
+        """A WebSocket that is open. The calling task is its owner."""
         websocket = self.websocket(cls)
         await websocket.accept()
         self.sent.clear()

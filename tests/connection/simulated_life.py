@@ -1,7 +1,6 @@
-"""One client and the endpoint that serves it, for `simulation`: what each of them does, and what came of it.
+"""One client and the endpoint that serves it, for `simulation`: the actions of each, and their results.
 
-Every call of the endpoint goes through here and is looked at when it returns. What can only be said when all is over
-is `simulation`'s business.
+Every call of the endpoint goes through here and is checked when it returns. `simulation` makes the checks at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Bug(Exception):
 
 
 class Told(WebSocketDisconnect):
-    """What a program makes of a raw disconnect message: not ours to excuse, where nobody awaits it."""
+    """A program's exception for a raw disconnect message: not ours to excuse, where nobody awaits it."""
 
 
 class Known(Exception):
@@ -46,7 +45,7 @@ class Known(Exception):
 
 
 class Surroundings(Protocol):
-    """What a life sees of its world."""
+    """A life's view of its world."""
 
     app: App
     room: list[Life]
@@ -70,23 +69,23 @@ class Life:
     connection: Connection
     rng: random.Random
     body: Body
-    """What the endpoint does between `accept` and its last words."""
+    """The endpoint's code between `accept` and its last words."""
     websocket: WebSocket = field(init=False)
     heard: list[str | bytes | None] = field(default_factory=list)
-    """What the endpoint received; None for a message it asked for in the wrong way."""
+    """The messages that the endpoint received. None for a message it asked for in the wrong way."""
     heard_at: float = -1
     heard_end: bool = False
     unheeded: int = 0
-    """Own sends in a row behind the end of which nobody was told."""
+    """Own sends in a row behind an end that was not reported."""
     said: Counter[str] = field(default_factory=Counter)
     """How many messages each sender has tried to send here."""
     foreign: set[str] = field(default_factory=set)
     begun: bool = False
     kept_out: Exception | None = None
-    """What a dependency raised before the endpoint could run."""
+    """The exception of a dependency before the endpoint could run."""
     accepted: bool = False
     left: BaseException | None = None
-    """What left the endpoint and its dependencies; None when it returned."""
+    """The exception that left the endpoint and its dependencies. None when it returned."""
     asked: tuple[int, str] | None = None
     """The first close that anybody asked for."""
     refused: int | None = None
@@ -97,7 +96,7 @@ class Life:
     background: int = 0
     cancelled: bool = False
     ends: list[Closed] = field(default_factory=list)
-    """What `wait_closed` has told."""
+    """The results of `wait_closed`."""
     states: list[tuple[int, int]] = field(default_factory=list)
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
@@ -161,7 +160,7 @@ class Life:
         elif what < 0.95:
             self.connection.read_on()
 
-    # What the endpoint calls
+    # Calls of the endpoint
 
     async def say(self, target: Life, who: str) -> None:
         """One message, to one's own client or to another's."""
@@ -301,7 +300,7 @@ class Life:
             closed = self.websocket.closed
             if self.connection.end is End.APP or (closed is not None and closed.by is ClosedBy.US):
                 self.heard_end = True
-                raise EOFError  # servers say what they like to an app that has closed
+                raise EOFError  # servers say anything to an app that has closed
             raise Told(message["code"], message.get("reason"))
         if len(message) != 2:
             self.fault(f"a message with more than its kind: {message}")
@@ -422,7 +421,7 @@ class Life:
             except Exception:
                 if what != "swallows":
                     raise
-                self.left = self.kept_out  # what keeps the endpoint from starting cannot be swallowed
+                self.left = self.kept_out  # an exception that keeps the endpoint from starting cannot be swallowed
             finally:
                 self.exited.append(place)
                 self.note(f"teardown {place}: {what}")
@@ -443,7 +442,7 @@ class Life:
     async def in_background(self) -> None:
         self.background += 1
 
-    # What came of it
+    # Results
 
     def arrived(self) -> list[tuple[str, int]]:
         """Sender and number of each message that the server took."""

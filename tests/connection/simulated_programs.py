@@ -1,4 +1,4 @@
-"""What endpoints are made of, for `simulation`: the loops, tasks and timeouts that users write."""
+"""The parts of endpoints, for `simulation`: the loops, tasks and timeouts that users write."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """`python -m tests.connection.simulation --seeds 0 1000`: random endpoints on other servers, in virtual time.
 
 Each life is a client on a server of a random dialect (`foreign_server`), and an endpoint (`simulated_life`) put
-together from what users write (`simulated_programs`): loops that receive, broadcasts, tasks beside the endpoint,
-timeouts, dependencies, closes and exceptions. Clients stall, close, vanish or stay; the servers stop at the end. Then
-what the contract promises must have held.
+together from parts that users write (`simulated_programs`): loops that receive, broadcasts, tasks beside the endpoint,
+timeouts, dependencies, closes and exceptions. Clients stall, close, vanish or stay. The servers stop at the end. Then
+the contract's promises must have held.
 
 The same seed gives the same life.
 """
@@ -54,7 +54,7 @@ class World:
     rng: random.Random = field(init=False)
     app: App = field(init=False)
     server_app: ASGIApp = field(init=False)
-    """What the server runs: the app, behind middleware or below another app in some worlds."""
+    """The server's app: ours, behind middleware or below another app in some worlds."""
     wrapped: bool = field(init=False)
     lives: list[Life] = field(default_factory=list)
     room: list[Life] = field(default_factory=list)
@@ -219,12 +219,12 @@ def _is_programs(error: BaseException | None) -> bool:
     return isinstance(error, Bug | Told) or "two tasks receive" in str(error)
 
 
-# ---------------------------------------------------------------- what must have held
+# ---------------------------------------------------------------- promises
 
 
 @dataclass
 class Promise:
-    """What the close matrix says of an exception."""
+    """The row of the close matrix for an exception."""
 
     code: int
     reason: str = ""
@@ -328,7 +328,7 @@ class Check:
             life.fault("not closed at the end")
         for told in life.ends:
             true_codes = (1006, life.connection.truth[0])
-            given_up = life.connection.has_stalled  # whatever the server says of it later
+            given_up = life.connection.has_stalled  # regardless of the server's later report
             truth = told.by is ClosedBy.US or told.code in true_codes or given_up
             if not truth or (told != closed and told.code != 1006):
                 life.fault(f"wait_closed told {told}, and it was {closed}")
@@ -364,7 +364,7 @@ class Check:
     def log(self) -> None:
         life = self.life
         named = [record for record in self.world.records if f"({life.path})" in record.getMessage()]
-        records = [record for record in named if record.levelno > logging.INFO]  # why one was refused is told there
+        records = [record for record in named if record.levelno > logging.INFO]  # the reason of a refusal is there
         level = max((record.levelno for record in records), default=0)
         promise = promised(life.left, accepted=life.accepted)
         traceback = promise.status == 500 and level < logging.ERROR
@@ -391,7 +391,7 @@ class _Collector(logging.Handler):
 
 @contextlib.contextmanager
 def _watched(world: World) -> Iterator[None]:
-    """Collects log lines, and what the interpreter would only print."""
+    """Collects log lines, and errors that the interpreter would only print."""
     logger = logging.getLogger("antiphon")
     others = logging.getLogger("asyncio")
     collector = _Collector(world)

@@ -1,4 +1,4 @@
-"""A Close that has been given reaches a peer that reads, whatever becomes of who gave it. In memory."""
+"""A Close reaches a peer that reads, even if the task that sent it is cancelled. In memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON as the standard library has it, only quicker; payload checks; one encoding for many receivers."""
+"""JSON as the standard library has it, only quicker; payload checks. One encoding for many receivers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a peer said before it left is handled to the end, for everybody else."""
+"""A peer's last message is handled to the end, for everybody else."""
 
 from __future__ import annotations
 

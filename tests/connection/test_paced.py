@@ -1,5 +1,5 @@
-"""A paced connection: what becomes of a message that waits when its receive is cancelled, the peer leaves, the server
-stops; on every server, with real sockets."""
+"""A paced connection: a waiting message whose receive is cancelled, whose peer leaves, or whose server stops. On every
+server, with real sockets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def now() -> float:
 
 
 class Heard:
-    """What an endpoint with a rate received, and how it ended."""
+    """The messages of an endpoint with a rate, and its end."""
 
     def __init__(self, rate: Rate, **options: Any) -> None:
         self.app = App(**options)
@@ -107,7 +107,7 @@ async def test_a_peer_that_vanishes_while_its_message_waits_ends_the_endpoint(se
 
 @pytest.mark.parametrize("server", [one for one in SERVERS if one.stops_with_clients], ids=lambda server: server.name)
 async def test_a_server_that_stops_does_not_wait_for_a_message_that_does(server: ServerUnderTest) -> None:
-    """Another waits for its clients to leave, and what those have said is heard at its pace."""
+    """Another waits for its clients to leave, and hears their messages at its pace."""
     heard = Heard(Rate("0.2/second", burst=1))
     async with server.run(heard.app) as served:
         client = await RawClient.connect(served.port, "/ws")

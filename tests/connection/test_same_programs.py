@@ -1,7 +1,7 @@
 """Random programs on our WebSocket and on Starlette's, on the same model of a server: they see the same.
 
-What a program does behind the end of its connection is not compared: there antiphon promises something else
-(docs/closing.md), and `simulation` looks at it.
+Actions of a program behind the end of its connection are not compared: there antiphon has promises of its own
+(docs/closing.md), which `simulation` checks.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ async def _close(websocket: Any, rng: random.Random) -> None:
 
 @dataclass
 class Run:
-    """One program on one of the two classes, and what it saw."""
+    """One program on one of the two classes, and its observations."""
 
     seed: int
     cls: type[Any]
     seen: list[tuple[float, str, Any]] = field(default_factory=list)
-    """When, by which task, and what."""
+    """The time, the task and the observation."""
     behind: bool = False
     """The program has sent behind the end."""
 
@@ -133,7 +133,7 @@ class Run:
 
     @property
     def outcome(self) -> tuple[list[Any], list[Message] | None]:
-        """What was seen; what was sent, if nothing was sent behind the end."""
+        """The observations, and the sent messages if none was sent behind the end."""
         sent = [_canonical(message) for message in self.connection.sent]
         return self.seen, None if self.behind else sent
 

@@ -206,7 +206,7 @@ async def _flood(client: websockets.ClientConnection) -> None:
 
 
 class Room:
-    """The well-known connection manager, which must not be hurt by one bad member."""
+    """The well-known connection manager, which one bad member must not hurt."""
 
     def __init__(self) -> None:
         self.members: list[WebSocket] = []
@@ -350,7 +350,7 @@ async def test_foreign_and_own_messages_keep_the_order_in_which_they_were_sent(a
 
 
 def wrapped(send: Send) -> Send:
-    """As middleware does that looks at what is sent."""
+    """Like middleware that looks at outgoing messages."""
 
     async def through(message: Message) -> None:
         await send(message)
@@ -398,7 +398,7 @@ async def test_a_member_thrown_out_by_another_sees_the_code_and_its_endpoint_end
         assert (client.close_code, client.close_reason) == (4004, "out")
 
 
-# What uvicorn does of its own accord
+# Actions of uvicorn itself
 
 
 @pytest.mark.parametrize("ws", UVICORN_PROTOCOLS)

@@ -42,7 +42,7 @@ async def play(
     endpoint: Callable[[WebSocket], Awaitable[None]],
     client_side: Callable[[ClientConnection], Awaitable[None]],
 ) -> None:
-    """Run both sides of one connection to their ends; what either raises is raised."""
+    """Run both sides of one connection to their ends. Raises the exceptions of both."""
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -274,7 +274,7 @@ async def test_a_thread_that_has_the_endpoints_context_hands_over_to_the_endpoin
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
         await websocket.receive_text()
-        await asyncio.sleep(0)  # out of the turn that read, which writes at its end for whoever sent
+        await asyncio.sleep(0)  # out of the turn that read, which writes at its end for every sender
         asyncio.get_running_loop().set_debug(True)  # which raises for a call from another thread
         await asyncio.to_thread(asyncio.run, websocket.send_text("from a thread"))
 

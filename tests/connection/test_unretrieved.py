@@ -1,4 +1,4 @@
-"""What asyncio logs of the tasks that an endpoint leaves behind: bugs, and not that the peer has left."""
+"""asyncio's log lines on tasks that an endpoint leaves behind: bugs, but not the peer's leaving."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def in_group(websocket: WebSocket) -> None:
 
 
 async def never_retrieved(work: Work, *messages: bytes) -> list[str]:
-    """Run the work in a task that nobody awaits, on a connection whose peer has left; what asyncio says about it."""
+    """Run the work in a task that nobody awaits, on a connection whose peer has left. Returns asyncio's complaints."""
     told: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
     peer = Peer()

@@ -1,4 +1,4 @@
-"""What `WebSocket` promises to an endpoint, whatever server is underneath."""
+"""The promises of `WebSocket` to an endpoint, on any server."""
 
 from __future__ import annotations
 

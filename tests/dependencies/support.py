@@ -58,7 +58,7 @@ def request(body: bytes = b"", headers: Pairs = (), query: Pairs = ()) -> Reques
 async def values_of(
     endpoint: Callable[..., Any], connection: HTTPConnection | None = None, *, path: str = "/", **more: Any
 ) -> dict[str, Any]:
-    """What the endpoint would be called with."""
+    """The arguments of the endpoint's call."""
     connection = connection or websocket()
     kind = Kind.WEBSOCKET if connection.scope["type"] == "websocket" else Kind.HTTP
     dependencies = more.pop("dependencies", ())

@@ -1,4 +1,4 @@
-"""The same signature and the same connection give what the installed FastAPI gives: values or error list."""
+"""The same signature and the same connection give the same values or errors as in the installed FastAPI."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ async def test_errors_of_dependencies_come_in_fastapis_order(source: str, query:
 
 
 async def assert_same_values_apart(source: str, query: Pairs) -> tuple[str, Any]:
-    """As `assert_same`, but values are what the endpoint itself records, run with our values."""
+    """As `assert_same`, but the endpoint itself records its values, run with ours."""
     source = textwrap.dedent(source)
     headers = [("x-h", "1")]
     theirs = await outcome_in_fastapi(

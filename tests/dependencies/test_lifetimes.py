@@ -1,4 +1,5 @@
-"""Dependencies with `yield`: when they end, what they see, and what their end does to an exception."""
+"""Dependencies with `yield`: the time of their end, the exceptions they see, and the effect of their end on an
+exception."""
 
 import asyncio
 import contextvars
@@ -443,7 +444,7 @@ def test_a_max_concurrency_that_is_no_positive_integer_is_refused(limit: Any) ->
 
 
 class Behaviour:
-    """What a dependency does with an exception, and in which scope and kind of generator it does it."""
+    """A dependency's reaction to an exception, with its scope and kind of generator."""
 
     def __init__(self, name: str, does: str, life: Any, sync: bool) -> None:
         self.name, self.does, self.life, self.sync = name, does, life, sync

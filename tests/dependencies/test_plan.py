@@ -1,4 +1,4 @@
-"""What registration settles: what is injected, what is shared, what is replaced, and what can never work."""
+"""The results of registration: injections, shared steps, overrides, and errors for signatures that can never work."""
 
 import asyncio
 import dataclasses
@@ -426,7 +426,7 @@ async def test_plans_for_overrides_do_not_pile_up() -> None:
     assert len(plan.variants) < 20
 
 
-# ---- what can never work
+# ---- impossible signatures
 
 
 def cyclic_a(b: Any) -> None: ...

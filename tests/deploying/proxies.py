@@ -52,7 +52,7 @@ class Kind:
     reload: signal.Signals | None
     closes_at_reload: bool = False
     heard: str = ""
-    """What it prints when it has heard the signal, where one that comes soon after its start is lost."""
+    """Its line once it has handled a signal, for proxies that lose signals soon after their start."""
 
     @property
     def binary(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The calculator on the page says what the page says, and its figures are those of the benchmarks."""
+"""The calculator on the page agrees with the page, and its figures are those of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What systemd, Docker and Kubernetes do to a server: signals, process 1, nobody's rights, a socket handed over."""
+"""A server under systemd, Docker and Kubernetes: signals, process 1, nobody's rights, a socket handed over."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def namespaces() -> bool:
 
 @contextlib.asynccontextmanager
 async def contained() -> AsyncGenerator[tuple[ServedProcess, int]]:
-    """The command of the Dockerfile as process 1, as its user, on a free port; with that process's id out here."""
+    """The command of the Dockerfile as process 1, as its user, on a free port. With that process's id out here."""
     last = dict(instructions())
     user, group = last["USER"].split(":")
     words = json.loads(last["ENTRYPOINT"])
@@ -99,7 +99,7 @@ async def test_the_health_check_of_the_container_asks_and_is_answered() -> None:
 
 
 async def test_a_reload_replaces_the_workers_and_keeps_the_port_and_the_histories(tmp_path: Path) -> None:
-    """SIGHUP: what `systemctl reload` sends."""
+    """SIGHUP, as from `systemctl reload`."""
     program = (FILES / "main.py").read_text()
     (tmp_path / "main.py").write_text(program)
     async with asyncio.timeout(PATIENCE), run("main:app", "--workers", "2", app_dir=tmp_path) as server:

@@ -116,7 +116,7 @@ async def test_a_stop_of_the_server_reaches_the_client_as_1012(kind: Kind, tmp_p
 
 
 async def test_pings_keep_a_quiet_connection_open_through_the_proxy(kind: Kind, tmp_path: Path) -> None:
-    """The proxy's limit is a second; the client hears nothing but pings for two."""
+    """The proxy's limit is a second. The client hears nothing but pings for two."""
     limits = {
         "nginx": [("proxy_read_timeout 60s", "proxy_read_timeout 1s")],
         "caddy": [],
@@ -140,7 +140,7 @@ async def test_pings_keep_a_quiet_connection_open_through_the_proxy(kind: Kind, 
 
 
 async def test_without_pings_nginx_ends_a_quiet_connection(tmp_path: Path) -> None:
-    """What the line about timeouts in each file is for."""
+    """The reason for the line about timeouts in each file."""
     if NGINX.binary is None:
         pytest.skip("nginx is not installed: make system")
     change = ("proxy_read_timeout 60s", "proxy_read_timeout 1s")

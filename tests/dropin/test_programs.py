@@ -1,7 +1,7 @@
-"""Programs written for FastAPI keep their word with only the import changed, whatever their clients do.
+"""Programs written for FastAPI keep their word with only the import changed, with all kinds of clients.
 
 They run as processes of their own; clients close, reset, vanish in the middle of a broadcast, burst, and stop reading.
-The log must hold what the programs promise, and no traceback at all.
+The log must hold the promised lines, and no traceback at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ engines = pytest.mark.parametrize("engine", ENGINES)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A running program, and what it has printed since a test began."""
+    """A running program, and its output since a test began."""
 
     process: ServedProcess
     begins: int
@@ -55,7 +55,7 @@ class Program:
 
 @contextlib.asynccontextmanager
 async def served(program: str, engine: str, folder: Path) -> AsyncGenerator[ServedProcess]:
-    """The program with `from fastapi` turned into `from antiphon.fastapi`; the log is checked at the end."""
+    """The program with `from fastapi` turned into `from antiphon.fastapi`. The log is checked at the end."""
     text = (PROGRAMS / f"{program}.py").read_text()
     (folder / f"{program}.py").write_text(re.sub(r"^from fastapi", "from antiphon.fastapi", text, flags=re.MULTILINE))
     async with serve_process(f"{program}:app", "--ws", engine, app_dir=folder) as server:
@@ -124,7 +124,7 @@ async def received(client: ClientConnection, text: str) -> None:
 
 
 async def until_closed(client: ClientConnection) -> int | None:
-    """Read to the end; the close code."""
+    """Read to the end. The close code."""
     async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(websockets.ConnectionClosed):
             async for _ in client:
@@ -174,7 +174,7 @@ async def test_the_chat_survives_bursts_from_many(engine: str, ported: Ported) -
     async with ported("chat", engine) as server:
 
         async def burst(number: int) -> None:
-            # What is left unread in a bounded queue would keep it from seeing the answer to its Close.
+            # Unread messages in a bounded queue would keep it from seeing the answer to its Close.
             async with connect(f"{server.url}/ws/b{number}", max_queue=None) as client:
                 for line in range(50):
                     await client.send(f"{line}")

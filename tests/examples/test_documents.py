@@ -1,4 +1,4 @@
-"""What the documents show runs, and what they point to exists."""
+"""The programs in the documents run, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_the_program_of_the_readme_is_a_chat(tmp_path: Path, workers: str)
 
 @pytest.mark.parametrize("document", IN_ORDER, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_python_in_a_document_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One block after the other, each with what those before it have named; but for those that await at their top.
+    """One block after the other, each with the names of those before it, except for those that await at their top.
 
     The pages of `AS_FILES` are programs of several files, and run as such below and in tests/tutorial.
     """
@@ -91,7 +91,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def files(document: Path, folder: Path) -> list[str]:
-    """Write the blocks that begin with their file's name; returns the names."""
+    """Write the blocks that begin with their file's name. Returns the names."""
     named = re.findall(r"^```\w+\n# ([\w/]+\.\w+)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
     for name, text in named:
         (folder / name).write_text(text)

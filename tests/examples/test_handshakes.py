@@ -1,4 +1,4 @@
-"""The examples about who may connect, and with what, do what their first lines say."""
+"""The examples about admission and credentials do as their first lines say."""
 
 from __future__ import annotations
 

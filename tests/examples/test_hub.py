@@ -1,4 +1,4 @@
-"""The examples on the hub do what their first lines say, in one process and in several."""
+"""The examples on the hub do as their first lines say, in one process and in several."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.patience import PATIENCE
 
 
 async def event(client: ClientConnection, kind: str) -> dict[str, Any]:
-    """The next event of a kind; others in between are passed over."""
+    """The next event of a kind. Others in between are passed over."""
     async with asyncio.timeout(PATIENCE):
         while True:
             found: dict[str, Any] = json.loads(await client.recv())

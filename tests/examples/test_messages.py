@@ -1,4 +1,4 @@
-"""The examples about messages do what their first lines say, for a client of another library."""
+"""The examples about messages do as their first lines say, for a client of another library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of faults have in common: somebody on the same server whom nothing may disturb, and apps that sleep."""
+"""Common parts of tests of faults: a bystander on the same server that nothing may disturb, and apps that sleep."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ async def watched(app: Any, limits: ServerConfig, caplog: Any, **config: Any) ->
 
 
 async def _beat(client: Any) -> float:
-    """Echo until cancelled; the longest round trip, in time that this thread was busy: client and server live in it,
-    so whoever makes the bystander wait has it on the clock, and what else the machine does has not."""
+    """Echo until cancelled. Returns the longest round trip, in time that this thread was busy. Client and server live
+    in it, so the clock counts code that makes the bystander wait, and not the machine's other work."""
     slowest = 0.0
     with contextlib.suppress(asyncio.CancelledError):
         while True:

@@ -97,7 +97,7 @@ async def test_clients_that_were_reset_while_they_waited_to_be_accepted_are_no_s
 
 
 async def test_a_request_that_was_reset_while_it_waited_to_be_accepted_reaches_the_app() -> None:
-    """What the kernel still has of it. It may be a last word, whose answer nobody wants."""
+    """The kernel still has it. It may be a last word, whose answer nobody wants."""
     asked: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -138,7 +138,7 @@ async def test_a_peer_that_has_finished_is_heard_to_its_close_by_an_app_that_rea
 
 
 async def hear_slowly(send_timeout: float, caplog: Any) -> tuple[list[Any], float]:
-    """What the app has heard, and how long was the longest time in which it read nothing?"""
+    """The app's messages, and the longest time in which it read nothing."""
     seen: list[Any] = []
     times: list[float] = []
     loop = asyncio.get_running_loop()
@@ -210,7 +210,7 @@ async def test_an_app_that_only_sends_lets_others_run_and_ends_with_its_peer(
         finally:
             ended.set()
 
-    # The peer reads everything at once, as the client shares our loop: the bystander sees what is left for others.
+    # The peer reads everything at once, as the client shares our loop: the bystander sees the time left for others.
     async with watched(observed, ServerConfig(), caplog, http=http) as (served, _):
         async with opened(served.port) as raw:
             taken = 0

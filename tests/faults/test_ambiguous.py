@@ -1,4 +1,4 @@
-"""Requests that two parsers may read in two ways: what stands behind one is never taken for a request of its own."""
+"""Requests that two parsers may read in two ways: the bytes behind one never count as a request of their own."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ ANSWERS: Final[dict[int, dict[str, bytes]]] = {
 
 
 async def test_what_stands_behind_an_ambiguous_handshake_is_no_request(caplog: Any) -> None:
-    """Where it becomes a WebSocket, what is behind it is a frame that breaks the protocol."""
+    """Where it becomes a WebSocket, the bytes behind it are a frame that breaks the protocol."""
     paths: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

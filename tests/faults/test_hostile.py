@@ -1,4 +1,4 @@
-"""What clients send that mean harm, and what apps do that mean none: bounded, answered, and never in another's way."""
+"""Input of hostile clients, and mistakes of well-meant apps: bounded, answered, and never in another's way."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_flood_that_waits_in_the_socket_is_parsed_in_turns_with_everythi
                 longest = max(longest, parser.frames - parsed)
                 parsed = parser.frames
         go.set()
-        assert longest <= 2 * most // len(one) + 1  # what was left of a chunk, and the next one's beginning
+        assert longest <= 2 * most // len(one) + 1  # the rest of a chunk, and the next one's beginning
 
 
 async def test_unfinished_messages_of_all_clients_are_bounded_and_of_equals_the_oldest_is_given_up(caplog: Any) -> None:

@@ -420,7 +420,7 @@ async def test_nothing_of_a_connection_is_left_when_it_is_over(caplog: Any) -> N
         gc.disable()
         try:
             await churn(served, 60)
-            # Without the collector's help: what an idle server holds must not wait for its next run.
+            # Without the collector's help: the objects of an idle server must not wait for its next run.
             left = sum(1 for entry in gc.get_objects() if isinstance(entry, (Session, backend.twin.Pipe))) - before
             protocols = sum(1 for entry in gc.get_objects() if type(entry) is HttpToolsProtocol)
         finally:

@@ -1,4 +1,4 @@
-"""Handshakes with headers of a test's choice, and nothing behind them: what a server answers, in one round trip."""
+"""Handshakes with headers of a test's choice, and nothing behind them: a server's answer, in one round trip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COOKIE: Header = ("Cookie", "session=1")
 
 
 async def answer(port: int, path: str, *headers: Header, host: str | None = None) -> tuple[int, bytes]:
-    """The status of the answer, and what came with it."""
+    """The status of the answer, and its body."""
     lines: Iterable[Header] = (
         ("Host", host or f"{HOST}:{port}"),
         ("Upgrade", "websocket"),

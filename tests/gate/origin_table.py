@@ -1,6 +1,6 @@
-"""Origins, each with who should come in: one table for all servers, and for the rules alone.
+"""Origins, each with its admission: one table for all servers, and for the rules alone.
 
-Every site in it is told from ours, `http://ours.example:PORT` or a name that a test takes.
+Every site in it differs from ours, `http://ours.example:PORT` or a name that a test takes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Case(NamedTuple):
 OURS = "http://ours.example:{port}"
 
 CASES = [
-    # ours, and what is nearly so
+    # ours, and near misses
     Case(OURS, True, True),
     Case("HTTP://OURS.EXAMPLE:{port}", True, True),
     Case("http://Ours.Example:{port}", True, True),
@@ -69,7 +69,7 @@ CASES = [
     Case("http://оurs.example:{port}".encode(), False),  # a Cyrillic o
     Case("http://xn--urs-hcd.example:{port}", False),
     Case(b"http://ours.example\xff:{port}", False),
-    # what is none
+    # invalid origins
     Case("", False),
     Case("null", False),
     Case("NULL", False),

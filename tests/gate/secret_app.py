@@ -1,4 +1,4 @@
-"""An app that is told secrets in every place, and lets them go wrong."""
+"""An app that gets secrets in every place, and fails on them."""
 
 from __future__ import annotations
 

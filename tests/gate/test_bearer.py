@@ -1,4 +1,5 @@
-"""`WebSocketBearer` and its sources, on the real engine in memory: where a token is found, what its lack becomes."""
+"""`WebSocketBearer` and its sources, on the real engine in memory: the places of a token, and the answer to its
+lack."""
 
 import asyncio
 import base64
@@ -62,7 +63,7 @@ def app_with(scheme: Any, **accept: Any) -> App:
 
 
 async def told(scheme: Any, *, path: str = "/ws", first: str | bytes | None = None, **handshake: Any) -> Any:
-    """What the endpoint has found; else the status of the refusal, or the code and reason of the Close."""
+    """The endpoint's finding. Else the status of the refusal, or the code and reason of the Close."""
     async with Server(app_with(scheme)) as server:
         try:
             async with server.connect(path, **handshake) as peer:
@@ -378,7 +379,7 @@ async def test_without_auto_error_no_token_is_none_and_a_bad_one_is_refused() ->
     assert await told(late) == [None, [], None, None]
 
 
-# ---------------------------------------------------------------- requests, and what is said
+# ---------------------------------------------------------------- requests, and log lines
 
 
 def test_requests_are_let_in_by_the_same_scheme(no_token_in_logs: Watch) -> None:

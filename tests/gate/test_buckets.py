@@ -23,7 +23,7 @@ except ImportError:
 
 
 def of_a_table(buckets: Buckets, key: Hashable = "ann") -> Allowance:
-    """What somebody may spend of a table: nothing is known of it but who that is."""
+    """A user's share of a table: nothing is known of it but the user."""
     return CommonAllowance(buckets, Per.USER, {IDENTITY_KEY: Identity(user=str(key))}, None)
 
 
@@ -98,7 +98,7 @@ def test_a_table_decides_as_buckets_of_their_own_do(steps: list[tuple[str, float
     measure = Measure(2, 1.0, 4, 1)
     table, now = Buckets(measure, 100), 0.0
     own = {key: Allowance(measure) for key in "abc"}
-    kept = {key: of_a_table(table, key) for key in "abc"}  # some ask anew each time, some keep what they have found
+    kept = {key: of_a_table(table, key) for key in "abc"}  # some ask anew each time, some keep their bucket
     for number, (key, pause, cost) in enumerate(steps):
         now += pause
         share = kept[key] if number % 2 else of_a_table(table, key)
@@ -163,7 +163,7 @@ MESSAGES = st.one_of(st.text(max_size=40), st.binary(max_size=40))
 
 
 def spent(twin: Any, rates: list[tuple[float, float, bool]], messages: list[tuple[float, str | bytes]]) -> list[Any]:
-    """What passes, and when the buckets are full afterwards."""
+    """The messages that pass, and the times at which the buckets are full afterwards."""
     table = twin.Table()
     shares = [twin.Purse(step, depth, table) for step, depth, _ in rates]
     passes = twin.Spending(zip(shares, (in_bytes for _, _, in_bytes in rates), strict=True)).passes

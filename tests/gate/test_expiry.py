@@ -1,4 +1,4 @@
-"""A connection ends when its identity expires, whatever its endpoint does, on every server."""
+"""A connection ends when its identity expires, regardless of its endpoint, on every server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def too_late(websocket: HTTPConnection) -> Identity:
 
 
 async def ended(client: ClientConnection) -> tuple[int, str]:
-    """The code and reason of the Close that the server sends, whatever it sends before."""
+    """The code and reason of the Close that the server sends, after any other messages."""
     with contextlib.suppress(ConnectionClosed):
         while True:
             await client.recv()
@@ -363,7 +363,7 @@ async def test_a_refusal_that_no_server_takes_is_given_up() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-# What cannot be
+# Impossible values
 
 
 async def test_what_is_no_identity_is_told_with_its_type() -> None:

@@ -1,4 +1,5 @@
-"""Whoever is let in is known to the hub by its user: sent to, closed, revoked; on every server, accepted or not."""
+"""The hub knows every admitted connection by its user: sends to it, closes it, revokes it. On every server, accepted or
+not."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ async def test_the_hubs_user_is_the_identitys() -> None:
         assert told == {"members": ["ada"]}
 
 
-# ---------------------------------------------------------------- what it may do
+# ---------------------------------------------------------------- permissions
 
 
 async def told(app: App, token: str, path: str = "/ws", *, late: bool = False) -> Any:

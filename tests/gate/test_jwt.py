@@ -1,4 +1,4 @@
-"""`JWT`: which tokens are good, what is said of those that are not, and what cannot be set up at all."""
+"""`JWT`: good tokens, the errors for bad ones, and settings that cannot work at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def identity(scheme: JWT, token: str) -> Identity:
 
 
 async def refused(scheme: JWT, token: str) -> str:
-    """What the log would say."""
+    """The line in the log."""
     with pytest.raises(InvalidToken) as caught:
         await identity(scheme, kept(token))
     assert caught.value.status_code == 401
@@ -45,7 +45,7 @@ async def refused(scheme: JWT, token: str) -> str:
     return caught.value.note
 
 
-# ---------------------------------------------------------------- what is good
+# ---------------------------------------------------------------- good tokens
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -107,7 +107,7 @@ async def test_claims_have_the_names_that_the_issuer_gave_them() -> None:
 
 
 async def test_of_two_claims_of_one_name_the_last_counts() -> None:
-    """RFC 7519 §4 lets a parser do so; both of what the issuer has signed."""
+    """RFC 7519 §4 lets a parser do so. The issuer has signed both."""
     head, now = part({"alg": "HS256"}), int(time.time())
     body = part(f'{{"sub": "bob", "sub": "ada", "exp": {now + 60}}}'.encode())
     token = kept(f"{head}.{body}." + part(_mac(f"{head}.{body}")))
@@ -171,7 +171,7 @@ async def test_at_most_eight_keys_are_tried_for_a_token_without_a_name(monkeypat
 
 
 async def test_a_public_key_is_no_secret_whoever_says_so() -> None:
-    """The classic: HS256 over the published key. PyJWT refuses to sign so; an attacker does not ask it."""
+    """The classic: HS256 over the published key. PyJWT refuses to sign so. An attacker does not ask it."""
     public = pem(private_key("RS256"))
     forged = by_hand({"alg": "HS256"}, claims(), public.encode())
     assert await refused(JWT(public, algorithms=["RS256"]), forged) == (
@@ -223,7 +223,7 @@ async def test_a_token_out_of_its_time_is_refused(_name: str, shifted: dict[str,
     "value",
     [
         "soon",
-        # with a name: the workers of a run must agree on what their tests are called
+        # with a name: the workers of a run must agree on the names of their tests
         pytest.param(str(int(time.time()) + 60), id="a number as text"),
         *(True, [], {}, 1e400, -1e400, float("nan"), 9e14, -5, 10**30, 10**400),
     ],
@@ -326,13 +326,13 @@ async def test_what_is_no_token_is_refused_and_nothing_breaks(name: str) -> None
 
 async def test_a_huge_token_is_refused_before_anybody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     scheme = JWT(SECRET, algorithms=["HS256"])
-    monkeypatch.setattr(json, "loads", None)  # whoever parses fails
+    monkeypatch.setattr(json, "loads", None)  # parsing fails
     note = await refused(scheme, "a" * 8193)
     assert note == "the token has 8193 characters, and 8192 are the most"
     assert "parts" in await refused(scheme, "a" * 8192)
 
 
-# ---------------------------------------------------------------- what cannot be set up
+# ---------------------------------------------------------------- impossible settings
 
 
 def weak_rsa() -> Any:

@@ -1,4 +1,4 @@
-"""Rates of apps, routers and routes: how much passes, what becomes of more, and what the log says of it."""
+"""Rates of apps, routers and routes: the amount that passes, the fate of an excess, and its log lines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def note_all(websocket: WebSocket, times: list[float]) -> None:
 
 
 async def flood(app: App, message: str | bytes, *, config: ServerConfig | None = None) -> None:
-    """Send a thousand times what is let through, for a minute."""
+    """Send a thousand times the rate, for a minute."""
     async with Server(app, config=config) as server, server.connect("/ws") as client:
         began = now()
         try:

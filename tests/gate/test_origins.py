@@ -1,4 +1,4 @@
-"""Which pages may connect, by the rules alone; `test_origins_on_servers.py` has them over sockets."""
+"""Which pages may connect, by the rules alone. `test_origins_on_servers.py` has them over sockets."""
 
 from __future__ import annotations
 

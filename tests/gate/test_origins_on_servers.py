@@ -1,4 +1,5 @@
-"""The table of origins over real sockets, on every server; who says what of them; and what the refused are told."""
+"""The table of origins over real sockets, on every server, with the settings of every level, and the answers to refused
+ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gate refuses is told to whoever observes, once, on every server."""
+"""Observers hear of every refusal of the gate, once, on every server."""
 
 from __future__ import annotations
 

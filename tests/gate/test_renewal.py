@@ -1,4 +1,4 @@
-"""`websocket.renew`: the same user goes on; nobody else does."""
+"""`websocket.renew`: the same user goes on. Nobody else does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def let_in(connection: HTTPConnection, life: float = 60) -> Identity:
 
 
 def app_that_renews() -> App:
-    """What a client sends, as JSON, is the identity that its connection is renewed with."""
+    """A client's message, as JSON, is the new identity of its connection."""
     app = App()
 
     @app.websocket("/")

@@ -90,7 +90,7 @@ def test_tokens_among_subprotocols_are_hidden_and_the_rest_is_not() -> None:
 
 
 def recorded(message: str, *args: Any, formatter: logging.Formatter | None = None, names: Any = (), **more: Any) -> str:
-    """What a handler with the filter writes."""
+    """The output of a handler with the filter."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.addFilter(SecretFilter(names))

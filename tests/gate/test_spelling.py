@@ -1,4 +1,4 @@
-"""How a rate is written, and what is said of one that is misspelt."""
+"""The spelling of a rate, and the errors for a wrong one."""
 
 from __future__ import annotations
 

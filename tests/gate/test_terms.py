@@ -1,4 +1,4 @@
-"""What an app and its routers say of the gate holds for every route of theirs, however it got there."""
+"""The gate's terms of an app and its routers hold for every route of theirs, however it got there."""
 
 from __future__ import annotations
 

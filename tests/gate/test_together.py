@@ -1,4 +1,4 @@
-"""The parts of the gate on one route: what each does alone it does beside the others."""
+"""The parts of the gate on one route: each works beside the others as it does alone."""
 
 from __future__ import annotations
 

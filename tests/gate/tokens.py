@@ -77,7 +77,7 @@ def jwk(algorithm: str, kid: str | None, name: str = "", **more: Any) -> dict[st
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """What a good token says; None leaves a claim out."""
+    """The claims of a good token. None leaves a claim out."""
     now = int(time.time())
     found = {"sub": "ada", "iat": now, "exp": now + 600, **more}
     return {name: value for name, value in found.items() if value is not None}

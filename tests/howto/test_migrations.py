@@ -1,4 +1,4 @@
-"""The pages for who comes from another library: the programs that are to replace theirs."""
+"""The pages for users of another library: the programs that are to replace theirs."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ async def test_a_client_goes_on_at_another_host(tmp_path: Path, monkeypatch: pyt
                         await bob.send('{"text": "one"}')
                         event = json.loads(await ada.recv())
                 assert event["data"] == {"text": "one"}
-            # That host is gone; what is said meanwhile comes from the other one.
+            # That host is gone. Messages published meanwhile come from the other one.
             async with connect(f"{first.url}/rooms/tea") as bob:
                 await bob.send('{"text": "two"}')
                 while json.loads(await bob.recv()).get("data") != {"text": "two"}:

@@ -1,4 +1,4 @@
-"""The pages of docs/howto do what they promise: their programs on a real server, their pages in Chromium."""
+"""The pages of docs/howto keep their promises: their programs on a real server, their pages in Chromium."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """`python -m tests.hub.chaos redis --seeds 0 10`: the random lives of `simulation`, on a real Redis or relay.
 
-Between each hub and the backend is a proxy, which delays what goes through, stalls, cuts connections and refuses new
-ones. The backend itself loses its data, the relay by being killed. Redis also closes connections that say nothing, and
-others without touching those that hear; is read-only; is full. Real time, so no two lives are the same.
-Every other one is on uvloop.
+Between each hub and the backend is a proxy, which delays data, stalls, cuts connections and refuses new ones. The
+backend itself loses its data, the relay by being killed. Redis also closes connections that say nothing, and others
+without touching those that hear; is read-only; is full. Real time, so no two lives are the same. Every other one is on
+uvloop.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Real:
         await asyncio.to_thread(self._server.start)
 
     async def _kill_speakers(self, rng: random.Random) -> None:
-        """Those that hear stand, so that nobody is told of a loss."""
+        """Subscribing connections stay up, so that no loss is reported."""
         await self._command("CLIENT", "KILL", "TYPE", "normal")
 
     async def _close_idle(self, rng: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""The hub's tests run on both event loops that uvicorn offers; the contract of each backend on one of them."""
+"""The hub's tests run on both event loops that uvicorn offers. The contract of each backend on one of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTRACTS: Mapping[str, Loops] = {
     "test_relay_contract": {"uvloop": uvloop.new_event_loop},
     "test_redis_contract": {"uvloop": uvloop.new_event_loop},
 }
-"""The longest suites. What is a loop's own (timers, sockets that end) has tests beside them, on both."""
+"""The longest suites. A loop's own features (timers, sockets that end) have tests beside them, on both."""
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Loops:

@@ -1,9 +1,9 @@
 """`python -m tests.hub.simulation --seeds 0 1000`: random lives of three hubs on one store, in virtual time.
 
-Between each hub and the store is a `Line`, which does what a network may do: requests and answers take their time and
-overtake each other, deliveries come in batches and late, the line breaks with all that is on it, the store takes a
-process for dead, or loses its data. Receivers join, stall, read on, die and leave meanwhile, members come and go,
-and joins are given up half way. In the end every receiver's record must keep what docs/hub.md promises.
+Between each hub and the store is a `Line`, which behaves like the worst of networks. Requests and answers take their
+time and overtake each other, and deliveries come in batches and late. The line breaks with all that is on it, and the
+store takes a process for dead, or loses its data. Receivers join, stall, read on, die and leave meanwhile, members come
+and go, and joins are given up half way. In the end every receiver's record must keep the promises of docs/hub.md.
 
 The same seed gives the same life.
 """
@@ -63,7 +63,7 @@ TOPICS: Final = {
 
 
 class Center:
-    """What all processes share."""
+    """The shared state of all processes."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -139,7 +139,7 @@ class Line:
             self._center.lines.remove(self)
             self._center.drop(self._process)
 
-    # What may happen to it
+    # Faults
 
     def lose(self) -> None:
         if self.up:
@@ -160,7 +160,7 @@ class Line:
             self.listener.flush()
 
     async def _connect_and_break(self) -> None:
-        """Some of what is new comes before the line is lost once more, which is no new loss to the hub."""
+        """Some new entries come before the line is lost once more, which is no new loss to the hub."""
         if self._started and not self.up:
             self._subscribed = set(self._wanted)
             self._carries = True
@@ -177,7 +177,7 @@ class Line:
             self.listener.flush()
 
     def _cut(self, *, answers: bool = True) -> None:
-        """`answers`: those, too, that are under way; they may come by other connections."""
+        """`answers`: those, too, that are under way. They may come by other connections."""
         self.up = self._carries = False
         self._breaks += answers
         self._on_the_way.clear()
@@ -189,7 +189,7 @@ class Line:
     # Carrying
 
     def carry(self, topic: str | None, what: Callable[[Listener], None]) -> None:
-        """To the hub, behind what is on the way. `topic`: only if the hub wants to hear of it."""
+        """To the hub, behind the entries on the way. `topic`: only if the hub has subscribed to it."""
         if self._carries and (topic is None or topic in self._subscribed):
             self._on_the_way.append(what)
             self._arrival.set()
@@ -231,7 +231,7 @@ class Line:
         finally:
             del self._answers[answer]
 
-    # What the hub calls
+    # Calls from the hub
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
         self._wanted.add(topic)
@@ -295,11 +295,11 @@ class Line:
         await self._ask(work)
 
 
-# ---------------------------------------------------------------- what lives are made of
+# ---------------------------------------------------------------- the parts of a life
 
 
 class World(Protocol):
-    """The hubs of one life, what stands behind them, and what may happen to it."""
+    """The hubs of one life, their backend, and its faults."""
 
     hubs: list[Hub]
 
@@ -313,7 +313,7 @@ class World(Protocol):
         """Make trouble until it is over; in the end everything works."""
 
     async def members(self, topic: str) -> dict[str, list[Any]]:
-        """Who is there."""
+        """The members."""
 
     async def settled(self, check: Callable[[], Awaitable[None]]) -> None:
         """Return when `check` passes and everything is quiet. Raises its AssertionError when it does not in time."""
@@ -368,7 +368,7 @@ class Simulated:
             await line.restore()
 
     async def _refuse(self, rng: random.Random) -> None:
-        """The connection that hears stands; what is asked fails."""
+        """The subscribing connection stays up, and requests fail."""
         line = rng.choice(self._lines)
         line.refusing = True
         await asyncio.sleep(rng.random() * rng.choice([0.01, 1]))
@@ -404,7 +404,7 @@ async def start(hub: Hub) -> None:
 
 @dataclass(slots=True)
 class Stay:
-    """A receiver's time in a topic, and what reached it."""
+    """A receiver's time in a topic, and its messages."""
 
     topic: str
     asked: dict[str, Any]
@@ -427,7 +427,7 @@ class Stay:
 
 @dataclass(slots=True)
 class Life:
-    """Who publishes, comes and goes in a world, and what must hold in the end."""
+    """The publishers and receivers of a world, and the checks at the end."""
 
     rng: random.Random
     world: World
@@ -617,9 +617,9 @@ class Life:
             assert told == members, f"was told {told}, the members are {members}"
 
     def _check_order(self, stay: Stay) -> None:
-        """Positions go up by one; a jump is told before, or the policy's doing.
+        """Positions go up by one. A jump is announced before, or the policy's doing.
 
-        Where data was lost while somebody joined, what was on its way may come behind what is new: told right after.
+        Where data was lost during a join, older entries on their way may come behind new ones: announced right after.
         """
         complete = TOPICS[stay.topic].overflow is Overflow.DISCONNECT
         last: Position | None = None

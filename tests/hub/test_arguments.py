@@ -1,4 +1,4 @@
-"""What callers pass that is not what was expected is a named error, before anything is sent."""
+"""Unexpected arguments are a named error, before anything is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the watchers of a topic are told of its members, and what."""
+"""The time and the content of diffs for the watchers of a topic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JSON = st.recursive(
 
 
 class Told:
-    """An audience of so many, and the parcels that each of them was told."""
+    """An audience of so many watchers, and the parcels that each of them got."""
 
     def __init__(self, watchers: int) -> None:
         self.parcels: defaultdict[str, list[Parcel]] = defaultdict(list)
@@ -60,7 +60,7 @@ class Told:
         self.audience.change(Change(version, user, ()))
 
     def diffs(self, watcher: str) -> list[tuple[list[str], list[str]]]:
-        """Who joined and who left, event by event, behind the first."""
+        """Joins and leaves, event by event, behind the first."""
         events = [json.loads(str(one.payload)) for one in self.parcels[watcher][1:]]
         return [(list(event["joins"]), list(event["leaves"])) for event in events]
 
@@ -149,7 +149,7 @@ async def test_a_roster_brings_what_waits_to_be_told_and_what_was_never_heard() 
 
 @virtual_time
 async def test_who_fell_behind_together_catches_up_with_one_parcel() -> None:
-    """However many are slow, there is one copy of what they know, and one diff for those who catch up together."""
+    """However many are slow, there is one copy of their state, and one diff for those that catch up together."""
     told = Told(MANY)
     told.behind = set(told.watchers[:500])
     told.come(2, "bob")

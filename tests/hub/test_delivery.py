@@ -1,4 +1,4 @@
-"""Local delivery, where the order of what comes from outside is in the test's hands."""
+"""Local delivery, where the test orders the events from outside."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_a_refreshed_roster_shows_what_was_missed_although_newer_changes_c
 
 
 def asking_again() -> tuple[LocalTopic, RecordingSink, list[Change]]:
-    """A topic with one watcher, who knows of ann, and the roster is being read anew."""
+    """A topic with one watcher that knows of ann, while the roster is being read anew."""
     sink = RecordingSink()
     receiver = LocalReceiver(sink, 1, None)
     local = make_station().add("t", TopicOptions(presence=True), receiver)
@@ -176,7 +176,7 @@ async def test_code_takes_one_message_larger_than_its_outbox() -> None:
 
 
 class Failing(MemoryBackend):
-    """Fails at what the test says."""
+    """Fails at the calls that the test names."""
 
     in_process = False
 

@@ -21,7 +21,7 @@ PAGES = (DOCS / "hub.md", DOCS / "howto" / "connection-manager.md")
 
 
 def program(containing: str) -> dict[str, Any]:
-    """Run the program of the pages that holds this text; what it defined."""
+    """Run the program of the pages that holds this text. Returns its names."""
     text = "\n".join(page.read_text() for page in PAGES)
     blocks = re.findall(r"^( *)```python\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     (source,) = [textwrap.dedent(body) for _, body in blocks if containing in body]

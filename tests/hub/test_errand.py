@@ -37,7 +37,7 @@ class Asked:
         return asyncio.create_task(self.errand.answer(self.spawn, self.call))
 
     async def busy(self) -> asyncio.Task[int]:
-        """One has asked alone; the answer to `begun[0]` is its answer."""
+        """One has asked alone. The answer to `begun[0]` is its answer."""
         task = self.ask()
         await turn()
         assert not self.tasks

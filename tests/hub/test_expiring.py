@@ -1,4 +1,4 @@
-"""What is kept until its time is over: never longer, never more than the bound, and nothing left behind."""
+"""Values kept until they expire: never longer, never more than the bound, and nothing left behind."""
 
 from __future__ import annotations
 

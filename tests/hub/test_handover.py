@@ -1,4 +1,4 @@
-"""What one server leaves and the next one takes: all of it, once, and nothing that somebody else put there."""
+"""The data that one server leaves and the next one takes: all of it, once, and nothing that somebody else put there."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ histories = st.lists(
 def test_recovery_stays_exact_or_nothing_across_the_gap(
     published: list[tuple[str, int, int, int]], when: int, gap: float, room: int
 ) -> None:
-    """Whatever the options, however long it took, and however little of it found room."""
+    """With any options, after any time, and with any bound."""
     store, now = Store(epoch="e", version=0), 0.0
     since, missed = store.head("a"), list[bytes]()
     for number, (topic, pause, size, ttl) in enumerate(published):

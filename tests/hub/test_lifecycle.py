@@ -197,7 +197,7 @@ def test_a_hub_whose_loop_was_cut_off_starts_in_the_next() -> None:
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()  # and its async generators were never told
         asyncio.run(use())
-        gc.collect()  # what the loop has left behind says so here
+        gc.collect()  # leftovers of the loop show up here
 
 
 def test_receivers_in_another_loop_go_on_when_the_hubs_loop_ends() -> None:

@@ -1,4 +1,4 @@
-"""Held wrong: what a join asks for in vain, a membership nobody enters, a topic joined twice."""
+"""Misuse: a join's arguments in vain, a membership nobody enters, a topic joined twice."""
 
 from __future__ import annotations
 

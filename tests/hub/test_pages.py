@@ -1,4 +1,4 @@
-"""Long pages of history: asked for once by all who want the same, part by part, and lost parts are told."""
+"""Long pages of history: one request for all that want the same, part by part, with a notice of lost parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOPICS = {
 
 
 class Remote(MemoryBackend):
-    """Answers later, as one behind a connection does, and counts what it is asked for."""
+    """Answers later, like a backend behind a connection, and counts its requests."""
 
     in_process = False
 
@@ -242,7 +242,7 @@ async def test_pages_that_are_too_many_to_be_kept_while_they_wait_are_asked_for_
 
 @pytest.mark.parametrize("kept", [True, False])
 async def test_what_history_loses_in_the_middle_of_a_page_is_told_in_its_place(kept: bool) -> None:
-    """The topic keeps a hundred; a hundred more come while the reader stalls."""
+    """The topic keeps a hundred. A hundred more come while the reader stalls."""
     async with Hub(topics=TOPICS) as hub:
         await fill(hub, "lossy")
         connection = Connection()
@@ -316,7 +316,7 @@ async def test_a_page_asked_for_while_the_hub_is_stopped_goes_on_with_its_next_s
         hub._rooms.shelf.clear()
         await hub.stop()
         connection.sink.read_on()
-        await eventually(lambda: hub._access._up._waiters)  # the reader was told that the hub is stopped, and waits
+        await eventually(lambda: hub._access._up._waiters)  # the reader knows that the hub is stopped, and waits
         await hub.start()
         await eventually(lambda: len(connection.received) == 100)
         assert numbers(connection) == list(range(100))
@@ -358,7 +358,7 @@ async def test_who_leaves_in_the_middle_of_a_page_leaves_nothing_behind(remote: 
 
 
 async def test_a_resync_ends_the_page_it_finds(remote: Remote) -> None:
-    """What is behind it must not wait for what is worth nothing any more."""
+    """The entries behind it must not wait for a page that is worthless by now."""
     async with Hub(backend=remote, topics=TOPICS) as hub:
         await fill(hub, "t")
         connection = Connection()

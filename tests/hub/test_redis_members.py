@@ -106,7 +106,7 @@ async def test_members_are_back_after_a_loss_of_data_also_when_the_next_join_com
 async def test_members_are_back_after_their_lease_ran_out_however_many_they_are_and_whoever_notices(
     server: RedisServer, lease: float
 ) -> None:
-    """With the long lease it is the next join; with the short one, upkeep."""
+    """With the long lease it is the next join. With the short one, upkeep."""
 
     async def still_there() -> int:
         return await hub.presence_count("t")
@@ -190,7 +190,7 @@ async def test_a_change_that_pub_sub_lost_is_in_the_next_roster(server: RedisSer
 
 
 async def test_a_topic_that_is_not_joined_here_any_more_is_read_as_a_whole(server: RedisServer) -> None:
-    """Nothing is kept of it, and what others do there meanwhile is not missed."""
+    """Nothing is kept of it, and changes of others meanwhile are not missed."""
     topics = {"t": TopicOptions(presence=True, presence_grace=0)}
     async with Hub(server.url, topics=topics) as here, Hub(server.url, topics=topics) as there:
         backend = here._access.backend

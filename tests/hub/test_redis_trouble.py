@@ -1,4 +1,4 @@
-"""What happens to a hub whose Redis is there and not well: connections it closes, writes it refuses, round trips."""
+"""A hub whose Redis is reachable and unwell: connections it closes, writes it refuses, round trips."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def idle_clients(server: RedisServer) -> int:
 
 
 async def test_a_leave_whose_connection_was_cut_leaves_no_ghost(server: RedisServer, hub: Hub) -> None:
-    """The connection that hears stands: nobody is told of a loss."""
+    """The subscribing connection stays up: no loss is reported."""
     async with Hub(server.url, topics=TOPICS, presence_lease=LEASE) as other:
         membership = await hub.join("people", Connection(), presence="ann").__aenter__()
         server.command("CLIENT", "KILL", "TYPE", "normal")
@@ -127,7 +127,7 @@ async def test_after_a_failover_the_name_is_resolved_again(server: RedisServer) 
 
 
 async def test_a_hub_does_not_come_back_to_a_server_that_is_read_only(server: RedisServer) -> None:
-    """Nobody publishes: it is found out all the same."""
+    """It is detected even without a publish."""
     async with Hub(server.url, topics=TOPICS, presence_lease=LEASE) as hub:
         server.command("REPLICAOF", "127.0.0.1", "1")
         try:

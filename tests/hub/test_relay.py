@@ -1,4 +1,4 @@
-"""What is the relay's own: its process, its supervisor, its limits."""
+"""The relay's own parts: its process, its supervisor, its limits."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ async def test_a_relay_that_goes_on_dying_is_one_loss_until_it_is_back(tmp_path:
     dying = 0
 
     class Dying(relay_process.WorkerLink):
-        """Dies `dying` times: joined again, and before it confirms what is subscribed."""
+        """Dies `dying` times: joined again, and before it confirms the subscriptions."""
 
         def data_received(self, data: bytes) -> None:
             nonlocal dying
@@ -424,7 +424,7 @@ async def test_a_worker_that_does_not_read_is_cut_and_comes_back_without_a_gap(r
 
 
 async def test_a_worker_that_asks_for_much_and_reads_nothing_is_waited_for_and_nobody_waits_with_it() -> None:
-    """What it asked for is flow control, not backlog."""
+    """Answers to its own requests are flow control, not backlog."""
     questions, size = 100, relay_process.PAGE_BYTES - 1000
     topics = {"long": TopicOptions(history=1)}
     with RelayServer() as relay:

@@ -1,4 +1,4 @@
-"""Whom a relay lets in, and whom a worker believes to be its relay."""
+"""The workers that a relay accepts, and the relay that a worker trusts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INTRODUCTION = frame(Op.HELLO, 1, "stranger", 10.0) + frame(Op.HISTORY, 2, "secr
 
 @pytest.fixture
 def unmarshalled(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What was given to `marshal` in this process."""
+    """The bytes given to `marshal` in this process."""
     seen: list[bytes] = []
     read = relay_wire._words
 
@@ -194,7 +194,7 @@ def test_a_key_in_a_url_is_not_shown() -> None:
         assert address.strip("@") in redact(f"relay://{target(key, address)}")
 
 
-# Who shares our number, and not our user
+# Processes with our uid that are not our user
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="making a user namespace with a map takes root")

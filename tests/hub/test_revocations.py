@@ -80,7 +80,7 @@ def test_notes_grow_older_in_the_file_and_a_file_without_any_is_one_that_earlier
         assert age == 55.0
         assert list(found.notes) == [one._replace(ttl=one.ttl - 55.0) for one in notes if one.key != "over"]
         assert found.histories == [Saved("t", 3, [(5.0, b"x")])]
-    for place in range(8, len(data)):  # what is before is looked at when it is read
+    for place in range(8, len(data)):  # earlier bytes are checked when they are read
         with pytest.raises(handover.Unusable):
             handover.unpack(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :], 1055.0)
 

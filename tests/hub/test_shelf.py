@@ -1,4 +1,4 @@
-"""What was unwrapped for one receiver is there for the next, for a while and up to a size."""
+"""A parcel made for one receiver is there for the next, for a while and up to a size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histories of many topics: what is forgotten, and that forgetting is never mistaken for having."""
+"""Histories of many topics: forgotten entries, which never count as present."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ steps = st.lists(
 
 @given(steps, st.integers(0, 59))
 def test_recovery_is_exact_or_nothing_whatever_is_forgotten(steps: list[tuple[str, str, int]], when: int) -> None:
-    """A client of topic a, gone since step `when`: it gets all it missed, or it is told that it cannot."""
+    """A client of topic a, gone since step `when`: it gets all it missed, or an answer that it cannot."""
     store, now = Store(epoch="e", version=0), 0.0
     since: Position | None = None
     missed: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What the hub does when its backend is lost and comes back, on a backend that does so on command."""
+"""The hub's reaction to a backend that is lost and comes back, on command."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Fragile(MemoryBackend):
         super().listen(listener)
 
     async def stop(self) -> None:
-        """The process lets go; what it stood in for keeps its histories."""
+        """The process stops. The backend that it stands for keeps its histories."""
         store = self._store
         await super().stop()
         self._store = store
@@ -412,7 +412,7 @@ async def test_a_leave_does_not_overtake_the_tracking_after_trouble(hub: Hub, ba
 
 
 async def test_entries_of_an_earlier_subscription_do_not_say_where_a_joiner_stands(hub: Hub, backend: Fragile) -> None:
-    """A topic left and joined again: what was on the way comes first, and what was published between does not come."""
+    """A topic left and joined again: entries on the way come first, and entries published in between do not come."""
     backend.confirm.clear()
     first, second = Connection(), Connection()
     await backend.elsewhere("kept", b"1", keep=KEEP)

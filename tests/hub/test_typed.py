@@ -1,4 +1,4 @@
-"""Typed topics: what is declared goes in and comes out, as declared, and nothing else does."""
+"""Typed topics: declared messages go in and come out, as declared, and nothing else does."""
 
 from __future__ import annotations
 
@@ -421,7 +421,7 @@ async def test_a_connection_joins_only_the_topics_that_its_channel_declares() ->
                 hub.join("room/7", socket)
 
 
-# What type checkers say
+# Type checkers
 
 
 async def test_type_checkers_know_what_a_topic_carries() -> None:

@@ -1,4 +1,4 @@
-"""The close matrix (docs/closing.md) as endpoints and expectations: what the peer sees, and what the log gets."""
+"""The close matrix (docs/closing.md) as endpoints and expectations: the peer's view, and the log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from antiphon.endpoints import WebSocketEndpoint
 
 
 class Log(enum.Enum):
-    """What antiphon's logger gets for one connection."""
+    """The records of antiphon's logger for one connection."""
 
     NOTHING = enum.auto()
     WARNING = enum.auto()
@@ -46,7 +46,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denial:
-    """An HTTP response instead of the handshake; `body` is its JSON, or a part of it for dicts."""
+    """An HTTP response instead of the handshake. `body` is its JSON, or a part of it for dicts."""
 
     status: int
     body: Any = None
@@ -63,7 +63,7 @@ class Row:
     logs: str = ""
     """A part of the log line or of the traceback."""
     sends: str | bytes | None = None
-    """What the client sends first."""
+    """The client's first message."""
 
 
 class Quota(Exception):

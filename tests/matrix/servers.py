@@ -1,4 +1,4 @@
-"""The servers every row of the close matrix runs on, and what each of them cannot do: one table."""
+"""The servers every row of the close matrix runs on, and their limitations: one table."""
 
 from __future__ import annotations
 

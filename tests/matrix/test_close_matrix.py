@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parametrize("server", SERVERS, ids=lambda server: serve
 
 
 async def _outcome(url: str, row: Row) -> Close | Denial:
-    """What a peer that reads sees of the row's connection."""
+    """The row's connection, as seen by a peer that reads."""
     try:
         async with connect(url + row.path, open_timeout=5) as client:
             if row.sends is not None:

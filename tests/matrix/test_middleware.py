@@ -154,7 +154,7 @@ async def test_a_server_without_denial_responses_answers_403_for_middleware(
 
 
 class Passing:
-    """Middleware that hands on what it was given, or a `send` of its own."""
+    """Middleware that hands on its arguments, or a `send` of its own."""
 
     def __init__(self, app: ASGIApp, wraps: bool) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""A lone surrogate in a peer's JSON goes back as it came, or closes; it is never a traceback that peers can ask for."""
+"""A lone surrogate in a peer's JSON goes back as it came, or closes. It is never a traceback that peers can ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON has no bytes: what would be written as text by chance is refused where it is declared."""
+"""JSON has no bytes: types that would be written as text by chance are refused where they are declared."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Stray(BaseModel):
 
 
 def printed(containing: str) -> dict[str, Any]:
-    """What docs/messages.md defines up to the block that holds this text."""
+    """The names that docs/messages.md defines up to the block that holds this text."""
     defined: dict[str, Any] = {"__name__": "page"}
     for block in re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "messages.md").read_text(), re.M | re.S):
         exec(compile(block, "docs/messages.md", "exec", dont_inherit=True), defined)

@@ -1,4 +1,4 @@
-"""What a connection of a channel holds while nobody says anything."""
+"""The memory of a quiet connection of a channel."""
 
 from __future__ import annotations
 

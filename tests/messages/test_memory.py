@@ -1,4 +1,5 @@
-"""What a client can make a channel hold, as the system counts it: messages at work, one behind them, and no more."""
+"""The memory that a client can make a channel hold, as the system counts it: messages at work, one behind them, and no
+more."""
 
 from __future__ import annotations
 
@@ -93,7 +94,7 @@ async def test_a_client_that_fills_every_lane_with_the_largest_messages_takes_a_
             most = memory(server.process.pid, "VmHWM") - before
         finally:
             for raw, task in zip(clients, floods, strict=True):
-                raw.reset()  # what nobody reads is never sent
+                raw.reset()  # unread bytes are never sent
                 task.cancel()
             await asyncio.wait(floods)
         assert most < 1.5 * CLIENTS * (AT_WORK + UNREAD) * SIZE  # the text of the one in line is held beside its value

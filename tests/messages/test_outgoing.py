@@ -1,4 +1,4 @@
-"""What a channel sends has its tag, whichever way it is sent; and its test client finds what topics sent."""
+"""Every message of a channel has its tag, on every way, and its test client finds the messages of topics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates of channels and their handlers: who waits, who is told, who is closed."""
+"""Rates of channels and their handlers: clients that wait, that get an error, that are closed."""
 
 from __future__ import annotations
 

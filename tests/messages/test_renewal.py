@@ -1,4 +1,4 @@
-"""A channel's `auth` and `auth_expiring`: a client goes on as who it is, with a new token."""
+"""A channel's `auth` and `auth_expiring`: a client goes on as the same user, with a new token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ released = asyncio.Event()
 
 
 async def verify(token: str) -> Identity:
-    """A token is `user:seconds`, or says what goes wrong."""
+    """A token is `user:seconds`, or names a fault."""
     user, _, seconds = token.partition(":")
     match user:
         case "bad":

@@ -1,4 +1,4 @@
-"""Node.js, and what the tests use from npm: installed once into `.cache/node`, as `package-lock.json` says."""
+"""Node.js, and the tests' packages from npm: installed once into `.cache/node`, as `package-lock.json` says."""
 
 from __future__ import annotations
 

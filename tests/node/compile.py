@@ -1,4 +1,4 @@
-"""`python -m tests.node.compile` makes `runtime.js` and `runtime.d.ts` of `runtime.ts`; a test holds them beside it."""
+"""`python -m tests.node.compile` makes `runtime.js` and `runtime.d.ts` of `runtime.ts`. A test holds them beside it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MADE = ("runtime.js", "runtime.d.ts")
 
 
 def compiled(target: Path, *, typescript: str = "typescript") -> None:
-    """Compile the runtime into a folder. Raises RuntimeError with what the compiler says."""
+    """Compile the runtime into a folder. Raises RuntimeError with the compiler's output."""
     check([CLIENTS / "runtime.ts"], "--declaration", "--outDir", str(target), typescript=typescript)
 
 
 def check(files: list[Path], *options: str, typescript: str = "typescript") -> None:
-    """Type-check, in the strictest way, what `options` say. Raises RuntimeError with what the compiler says."""
+    """Type-check in the strictest way, with these `options`. Raises RuntimeError with the compiler's output."""
     settings = (HERE / "tsconfig.json").read_text()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "tsconfig.json")

@@ -84,7 +84,7 @@ async def comes(
 
 
 async def enter(server: ServedProcess, workers: int, stack: contextlib.AsyncExitStack) -> dict[ClientConnection, int]:
-    """Clients of all workers, and whose they are."""
+    """Clients of all workers, with their workers."""
     clients: dict[ClientConnection, int] = {}
     async with asyncio.timeout(PATIENCE):
         while len(clients) < 4 or len({*clients.values()}) < workers:

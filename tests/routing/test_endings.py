@@ -1,4 +1,4 @@
-"""The close matrix as data: which ending an exception has, and what is seen through a group."""
+"""The close matrix as data: the ending of each exception, also in a group."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_what_pydantic_does_not_know_is_written_by_its_attributes() -> None:
 
 
 def later(function: Any) -> Any:
-    """A decorator as they are written: async around whatever it is."""
+    """A typical decorator: async around any function."""
 
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What middleware answers in the endpoint's place is an ending that every server understands."""
+"""Middleware's answer in the endpoint's place is an ending that every server understands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DENIALS: dict[str, Any] = {"websocket.http.response": {}}
 
 
 class Server:
-    """The server's end of a handshake: what was sent to it."""
+    """The server's end of a handshake, with the messages sent to it."""
 
     def __init__(self, extensions: dict[str, Any] | None) -> None:
         self.sent: list[Message] = []

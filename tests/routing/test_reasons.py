@@ -1,4 +1,4 @@
-"""The log says why a handshake was refused, what a path may have meant, and what is wrong with a message."""
+"""The log has the reason of a refused handshake, routes close to an unknown path, and the faults of a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held wrong: what can never work is an error where it is registered, what hardly can is a warning there."""
+"""Misuse: an impossible route is an error where it is registered, and an unlikely one is a warning there."""
 
 from __future__ import annotations
 

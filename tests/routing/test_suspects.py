@@ -1,4 +1,4 @@
-"""What a WebSocket route hardly means is warned of where it is registered; what may be meant is not."""
+"""Likely mistakes in a WebSocket route cause a warning where it is registered. Possible intentions cause none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def needs_room(room: str) -> str:
 
 
 def told(register: Register, app: App | None = None) -> list[str]:
-    """What is warned of, without the names of this module."""
+    """The warnings, without the names of this module."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         register(app or App())
@@ -38,7 +38,7 @@ def told(register: Register, app: App | None = None) -> list[str]:
     return [str(one.message).replace(f"{__name__}.", "") for one in caught]
 
 
-# Who accepts?
+# Does anything accept?
 
 
 async def with_nothing() -> None: ...
@@ -85,7 +85,7 @@ def test_a_dependency_may_be_the_one_to_accept() -> None:
     assert told(lambda app: app.include_router(router)) == []
 
 
-# Who takes the path's parameter?
+# Does anything take the path's parameter?
 
 
 def test_a_path_parameter_that_nobody_takes_is_warned_of() -> None:
@@ -182,7 +182,7 @@ def test_what_a_router_is_for_need_not_be_taken_by_each_of_its_routes() -> None:
     assert told(lambda app: app.include_router(below)) == []
 
 
-# Who comes first?
+# Which route comes first?
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Security schemes on WebSockets and requests, ours and FastAPI's, and what bad credentials become."""
+"""Security schemes on WebSockets and requests, ours and FastAPI's, and the answers to bad credentials."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from tests.dependencies.support import Pairs, request, scope, values_of, websock
 SECRET = base64.b64encode(b"john:secret").decode()
 BEARER: Pairs = [("Authorization", "Bearer secret")]
 
-# factory name, its arguments, query, headers, what the scheme gives, its challenge
+# factory name, its arguments, query, headers, the scheme's result, its challenge
 SCHEMES: list[tuple[str, dict[str, Any], Pairs, Pairs, Any, str]] = [
     ("HTTPBase", {"scheme": "other"}, [], [("Authorization", "Other x y")], ("Other", "x y"), "Other"),
     ("HTTPBearer", {}, [], BEARER, ("Bearer", "secret"), "Bearer"),
@@ -75,7 +75,7 @@ async def test_a_scheme_takes_credentials_out_of_any_connection(
 
 
 async def denial(app: Any, headers: Pairs) -> list[dict[str, Any]]:
-    """What goes over the wire for a handshake with these headers."""
+    """The messages over the wire for a handshake with these headers."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

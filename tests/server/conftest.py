@@ -12,7 +12,7 @@ from antiphon.server import backend
 from antiphon.server.backend import NATIVE_TWIN, PURE_TWIN, Twin
 
 ON_NO_TWIN = ("test_config", "test_deadlines", "test_twins")
-"""Whose tests open no connection."""
+"""Files whose tests open no connection."""
 
 
 def pytest_asyncio_loop_factories(

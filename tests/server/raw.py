@@ -1,4 +1,4 @@
-"""A client made of a plain socket, that does only what a test tells it to: no pongs, no answers, no manners."""
+"""A client made of a plain socket, under the test's control: no pongs, no answers, no manners."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def opened(port: int, path: str = "/", *headers: str, receive_buffer: int 
 
 @dataclass
 class Recorder:
-    """An observer that keeps what it is told."""
+    """An observer that keeps all events."""
 
     events: list[Any]
 

@@ -1,7 +1,7 @@
 """An ASGI app of random habits, by every door to a connection: raw messages, Starlette's WebSocket, ours, the Carrier.
 
 It may refuse, deny, fail, be cancelled, stop reading, send from several tasks at a time, and go on when all is over;
-strangers send beside it, and close. What it did and what it met is in its `Record`.
+strangers send beside it, and close. Its actions and observations are in its `Record`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GONE: Final = (OSError, starlette.websockets.WebSocketDisconnect, antiphon.WebSo
 
 
 class Planned(Exception):
-    """What an app raises on purpose."""
+    """An exception that an app raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def draw_habits(rng: random.Random, *, outbox: int) -> Habits:
 
 @dataclass(slots=True)
 class Record:
-    """What one app did and met."""
+    """The actions and observations of one app."""
 
     events: list[str] = field(default_factory=list)
     received: list[Payload] = field(default_factory=list)

@@ -1,7 +1,6 @@
 """A client of random manners: reads promptly, slowly or not at all, answers or does not, breaks every rule or none.
 
-What the server sends is read by wsproto, which shares no code with the server; of what the client sends, all that is
-compressed is made by it.
+wsproto, which shares no code with the server, reads the server's messages and makes the client's compressed ones.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tests.server.raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, close_frame,
 from tests.server.simulated_line import ClientEnd
 
 PATIENCE: Final = 40.0
-"""Seconds that a client waits for what a server owes it; longer than the server's own timeouts."""
+"""Seconds that a client waits for a server's answer, longer than the server's own timeouts."""
 
 HELLOS_OF_OTHERS: Final = ("early", "garbage", "huge", "old", "half", "half-eof", "nothing")
 
@@ -92,7 +91,7 @@ def draw_manners(rng: random.Random, *, largest: int) -> Manners:
 
 @dataclass(slots=True)
 class Seen:
-    """What the client did and saw."""
+    """The actions and observations of the client."""
 
     sent: list[Payload] = field(default_factory=list)
     """Whole messages."""

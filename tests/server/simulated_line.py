@@ -1,8 +1,8 @@
-"""A connection between one server transport and one simulated client, which does all that networks and event loops do.
+"""A connection between one server transport and one simulated client, with all faults of networks and event loops.
 
 Bytes arrive cut and joined at random, several chunks in one turn of the loop, one more after `pause_reading` as on
-uvloop; the kernel takes a part of what is written and the rest when the client reads; the end comes as FIN or RST,
-and a reset loses what was on its way. `MemoryLine` is the transport itself, plain or TLS; `SocketLine` has a real
+uvloop. The kernel takes a part of the written bytes, and the rest when the client reads. The end comes as FIN or RST,
+and a reset loses the bytes on their way. `MemoryLine` is the transport itself, plain or TLS. `SocketLine` has a real
 socketpair under asyncio's own transport, for the ways that write to the socket directly.
 """
 
@@ -37,13 +37,13 @@ class Habits:
 
 
 class ClientEnd:
-    """What the simulated client has of either kind of line."""
+    """The simulated client's end of either kind of line."""
 
     def __init__(self) -> None:
         self.readable = asyncio.Event()
         self.connected = asyncio.Event()
         self.lost = asyncio.Event()
-        """The server's protocol has heard of the end; whoever made the line sets it."""
+        """The server's protocol has heard of the end. The maker of the line sets it."""
 
     def send(self, data: bytes) -> None:
         raise NotImplementedError
@@ -57,7 +57,7 @@ class ClientEnd:
         raise NotImplementedError
 
     def take(self, size: int) -> bytes | None:
-        """What came: b"" for nothing yet, None for FIN. Raises ConnectionError."""
+        """The received bytes: b"" for nothing yet, None for FIN. Raises ConnectionError."""
         raise NotImplementedError
 
     def leave(self) -> None:
@@ -147,7 +147,7 @@ class MemoryLine(ClientEnd, asyncio.Transport):
             self._arrival = self._loop.call_later(delay, self._arrive)
 
     def _arrive(self) -> None:
-        """Deliver some; the next is under way meanwhile, and waits where the protocol has paused."""
+        """Deliver some. The next is under way meanwhile, and waits where the protocol has paused."""
         self._arrival = None
         if not self._may_deliver():
             self._held = True
@@ -305,7 +305,7 @@ class MemoryLine(ClientEnd, asyncio.Transport):
         self._end(None)
 
     def _end(self, error: Exception | None) -> None:
-        """The socket is closed; unread bytes make it a reset, which loses what was on its way to the client."""
+        """The socket is closed. Unread bytes make it a reset, which loses the bytes on their way to the client."""
         if self._over:
             return
         self._over = self._closing = True

@@ -2,9 +2,9 @@
 
 The real engine serves random apps (`simulated_app`) to random clients (`simulated_client`) over lines that do all that
 networks and event loops do (`simulated_line`), with small limits, and stops at some time. In the end every connection
-must have kept what docs/server.md and src/antiphon/server/README.md promise, and nothing may be left.
+must have kept the promises of docs/server.md and src/antiphon/server/README.md, and nothing may be left.
 
-The same seed gives the same life, and both twins live the same one: `--trace` prints what was to be seen of each, for
+The same seed gives the same life, and both twins live the same one: `--trace` prints the outside view of each, for
 `tests.server.test_simulation` to compare.
 """
 
@@ -43,9 +43,9 @@ QUIET: Final = 120.0
 PROMPT_KERNEL: Final = 10_000
 """Bytes in the network with which a client that reads at once is not slow."""
 QUICK_CHUNK: Final = 1 << 16
-"""Bytes in one chunk with which a client's Close does not come late behind what it said before."""
+"""Bytes in one chunk with which a client's Close does not come late behind its earlier messages."""
 SMALL_FRAMES: Final = 2048
-"""What control frames, and a head, may take beyond an outbox's bound."""
+"""Bytes of control frames, and of a head, beyond an outbox's bound."""
 
 
 def draw_config(rng: random.Random) -> ServerConfig:
@@ -158,7 +158,7 @@ class Connection:
 
 
 class Errors(logging.Handler):
-    """Keeps what is logged as an error."""
+    """Keeps log records of errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -292,7 +292,7 @@ class Life:
                 assert "returned without completing handshake" in text, f"logged: {text}"
 
     def story(self, one: Connection) -> str:
-        """For whoever has to find out why."""
+        """The facts for finding the cause."""
         session = one.session.pipe
         seen = one.client.seen
         facts = {
@@ -310,7 +310,7 @@ class Life:
         return "\n".join(f"  {name}: {fact}" for name, fact in facts.items())
 
     def trace(self) -> list[Any]:
-        """What was to be seen from outside: equal for both twins."""
+        """The view from outside: equal for both twins."""
         return [_trace(one) for one in self.arrived]
 
 
@@ -318,7 +318,7 @@ TLS_AND_ALL: Final = simulated_line.TLS_GOODBYE + 1
 
 
 def _trace(one: Connection) -> list[Any]:
-    """Without the order of what several senders say at one moment."""
+    """Without the order of simultaneous messages of several senders."""
     seen, record, session = one.client.seen, one.app.record, one.session.pipe
     return [
         [session.close_code, session.close_reason, session.closed_by and session.closed_by.name],
@@ -335,7 +335,7 @@ def _digest(payloads: Sequence[str | bytes]) -> str:
 
 
 def by_sender(payloads: Sequence[str | bytes]) -> dict[str, list[str | bytes]]:
-    """What came, by who sent it."""
+    """The received messages by sender."""
     senders: dict[str, list[str | bytes]] = {}
     for payload in payloads:
         text = payload if isinstance(payload, str) else payload.decode()
@@ -344,7 +344,7 @@ def by_sender(payloads: Sequence[str | bytes]) -> dict[str, list[str | bytes]]:
 
 
 class Verdict:
-    """Whether one connection kept what is promised."""
+    """Whether one connection kept the promises."""
 
     def __init__(self, life: Life, one: Connection) -> None:
         self.life = life

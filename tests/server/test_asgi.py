@@ -1,4 +1,4 @@
-"""What any ASGI app sees of our server, and what the peer sees of the app (ASGI WebSocket spec 2.5)."""
+"""Our server as any ASGI app sees it, and the app as its peer sees it (ASGI WebSocket spec 2.5)."""
 
 from __future__ import annotations
 
@@ -406,7 +406,7 @@ async def test_a_task_cancelled_after_its_message_came_leaves_the_message_for_th
         carrier = scope["extensions"][CARRIER_EXTENSION]
         task = asyncio.create_task(receive())
         await asyncio.sleep(0)
-        carrier.wake()  # what an arriving message does while another task runs
+        carrier.wake()  # like a message that arrives while another task runs
         task.cancel()
         await asyncio.wait({task})
         seen.append(task.cancelled())
@@ -468,7 +468,7 @@ async def test_context_variables_of_the_app_survive_its_waits() -> None:
 
 
 async def test_frames_sent_with_the_handshake_are_not_lost_when_our_protocol_gets_them() -> None:
-    """uvicorn's HTTP protocols drop what follows the request in the same chunk; what follows later is ours."""
+    """uvicorn's HTTP protocols drop bytes behind the request in the same chunk. Later bytes are ours."""
     accept = asyncio.Event()
     seen: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""The peer has finished (FIN), and what it said before waits for its turn: that is still parsed in turns, and heard."""
+"""The peer has finished (FIN), and its earlier bytes wait for their turn: they are still parsed in turns, and heard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KIB = 1 << 10
 MIB = 1 << 20
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate"
 IN_A_TURN = 6
-"""Parts of what several connections sent that one turn of the loop parses, with a clock by which each takes long."""
+"""Parts of several connections' bytes that one turn of the loop parses, with a clock by which each takes long."""
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def bomb(payload: bytes, opcode: int = TEXT) -> bytes:
 
 @dataclass
 class Table:
-    """A server on a real socket, by whose clock everything takes long, and what its apps have heard."""
+    """A server on a real socket, by whose clock everything takes long, and the messages of its apps."""
 
     engine: Engine
     port: int
@@ -97,7 +97,7 @@ class Client(asyncio.Protocol):
 
 @pytest.fixture(params=["plain", "tls"])
 def table(request: pytest.FixtureRequest, certificate: tuple[Path, Path]) -> Callable[..., Any]:
-    """Serves with `table(app, **config)`, where the app is called with what it has heard as well."""
+    """Serves with `table(app, **config)`, where the app also gets the list of its messages."""
 
     @contextlib.asynccontextmanager
     async def serving(app: Any, **config: Any) -> AsyncGenerator[Table]:
@@ -291,5 +291,5 @@ async def test_a_finished_connection_leaves_nothing_behind_however_it_ends_while
         await until(served.over)
         assert all(session.pipe.parser is None for session in served.sessions)
         assert len(served.engine.deadlines) == 0
-        if how == "reset":  # what they had said was all there
+        if how == "reset":  # all their messages were there
             assert all(served.heard[path] == ["x"] * 2000 + [1006] for path in waiting)

@@ -1,4 +1,4 @@
-"""Pings that blame nobody for what is not his fault."""
+"""Pings that blame only the peer at fault."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_a_long_message_that_takes_longer_than_the_timeout_counts_as_life() -> N
 
 
 def test_a_pong_that_waits_behind_what_the_app_does_not_read_is_not_missed() -> None:
-    """The ping was sent while we read; then the app stops, and with it we do."""
+    """The ping was sent while we read. Then the app stops, and with it we do."""
     sessions: list[Pipe] = []
     go = asyncio.Event()
 

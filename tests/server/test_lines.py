@@ -1,4 +1,4 @@
-"""What the network and the loop may do to a connection at the worst moment (`simulated_line`)."""
+"""Faults of the network and the loop at the worst moment for a connection (`simulated_line`)."""
 
 from __future__ import annotations
 

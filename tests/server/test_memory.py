@@ -1,4 +1,4 @@
-"""What a connection keeps: while nothing happens on it, and while its app never quite catches up."""
+"""The memory of a connection: while nothing happens on it, and while its app never quite catches up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_an_idle_connection_keeps_two_and_a_quarter_kilobytes_of_ours_at_m
             kept = tracemalloc.take_snapshot().filter_traces(OURS).statistics("lineno")
         finally:
             tracemalloc.stop()
-    bound = 3000 if twin is PURE_TWIN else 2250  # without what uvicorn's own lines allocate
+    bound = 3000 if twin is PURE_TWIN else 2250  # without allocations of uvicorn's own lines
     assert sum(line.size for line in kept) / CONNECTIONS <= bound, "\n".join(map(str, kept))
 
 

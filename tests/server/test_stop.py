@@ -1,4 +1,4 @@
-"""A stop in bounded time, whatever clients and endpoints do."""
+"""A stop in bounded time, with all kinds of clients and endpoints."""
 
 from __future__ import annotations
 

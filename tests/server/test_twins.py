@@ -1,4 +1,4 @@
-"""The two twins of what one connection does with messages: one set of numbers, the same names, the same arguments.
+"""The two twins of a connection's pipe: one set of numbers, the same names, the same arguments.
 
 That they behave alike is for the other tests, which run on both, and for the random lives that are compared here.
 """
@@ -29,7 +29,7 @@ BEHIND_THE_PURE_ONE = {
     "Flusher": set(),
     "Turns": {"begin", "end", "enter", "is_over", "now", "owe"},
 }
-"""What the native twin keeps to itself, since only C calls it."""
+"""The native twin's private methods, since only C calls them."""
 
 
 def native_class(name: str) -> str:
@@ -40,7 +40,7 @@ def native_class(name: str) -> str:
 
 
 def native_methods(name: str) -> dict[str, list[str]]:
-    """The names of what Python can call, with their arguments'."""
+    """The names of methods that Python can call, with their arguments."""
     return {
         method: [argument.split("=")[0].split()[-1] for argument in arguments.split(",")]
         for method, arguments in re.findall(r"^    def (\w+)\((.*?)\):", native_class(name), re.MULTILINE)
@@ -90,7 +90,7 @@ def test_the_native_twin_has_no_numbers_of_its_own() -> None:
 
 
 def test_the_states_are_one_line_of_numbers() -> None:
-    """Both twins compare them: before OPEN is what was never open, and behind CLOSING nothing is parsed."""
+    """Both twins compare them: states before OPEN were never open, and behind CLOSING nothing is parsed."""
     numbers = [int(one) for one in (*Opening, *Phase)]
     assert numbers == sorted(set(numbers))
     assert [state.state_of(number) for number in numbers] == [*Opening, *Phase]

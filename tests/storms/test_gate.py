@@ -1,4 +1,4 @@
-"""Workers and their backend are killed while users are revoked and quotas are full: what the gate promises holds."""
+"""Workers and their backend are killed while users are revoked and quotas are full: the gate's promises hold."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Storm:
         self.made = list(self.tokens.values())
         self.open: dict[str, list[tuple[ClientConnection, ServedProcess]]] = {user: [] for user in USERS}
         self.seen: dict[int, Counter[int]] = {}
-        """What clients were refused with, by the port of who refused."""
+        """The codes of refused clients, by the worker's port."""
         self._stack = contextlib.AsyncExitStack()
 
     async def start_worker(self) -> ServedProcess:
@@ -230,7 +230,7 @@ async def test_kills_among_revocations_and_full_quotas(storm: Storm) -> None:
 
 @dataclass(frozen=True)
 class Refused:
-    """What the log says of a refusal, and what it is counted as."""
+    """A refusal's line in the log, and its label in the metrics."""
 
     counted: str
     why: str

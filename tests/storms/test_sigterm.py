@@ -47,8 +47,8 @@ async def test_sigterm_ends_in_bounded_time_and_everyone_who_reads_hears_1012(lo
             # Given up by a server that had not the time to tell all: none where the machine does much else.
             if grace == GRACES[-1]:
                 raise
-    # The last has its moment at the end of the window, however busy the machine is. That they are spread evenly is
-    # what tests/server/test_stop.py shows, on the plan itself.
+    # The last has its moment at the end of the window, however busy the machine is. tests/server/test_stop.py shows
+    # that they are spread evenly, on the plan itself.
     assert max(heard) > 0.9 * WINDOW
 
 
@@ -85,8 +85,8 @@ async def stop_a_storm(loop: str, grace: float) -> list[float]:
 
         async with asyncio.TaskGroup() as listeners:
             hearing = [listeners.create_task(hear(raw)) for raw in raws]
-        # How long that may take at most is what tests/server/test_stop.py shows, where the machine's load is not on
-        # the clock; those here who read nothing and end nothing would hold it up for ever.
+        # tests/server/test_stop.py shows how long that may take at most, where the machine's load is not on the clock:
+        # those here who read nothing and end nothing would hold it up for ever.
         async with asyncio.timeout(PATIENCE):
             await served.process.wait()
     assert "Traceback" not in served.log
@@ -116,7 +116,7 @@ async def test_memory_returns_after_a_storm_of_connections(loop: str) -> None:
                     for raw in raws:
                         await raw.send(frame(0x1, b"x" * 10_000))
                         raw.reset()
-                await until(lambda: files() <= idle)  # else what the server has not got round to yet adds up
+                await until(lambda: files() <= idle)  # else the server's unfinished work adds up
 
         def files() -> int:
             return len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))

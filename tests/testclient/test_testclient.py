@@ -1,4 +1,4 @@
-"""The test client: sessions that show what the application does, and never hang."""
+"""The test client: sessions that show the application's behaviour, and never hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`receive_until` and `receive_nothing`: the same on both test clients, and a failure shows what came instead."""
+"""`receive_until` and `receive_nothing`: the same on both test clients, and a failure shows the messages that came
+instead."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ SOON = 0.05
 
 
 def scripted_app(*script: Any) -> App:
-    """Sends these; a number is a pause, a tuple a Close."""
+    """Sends these. A number is a pause, a tuple a Close."""
     app = App()
 
     @app.websocket("/")

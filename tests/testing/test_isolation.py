@@ -1,4 +1,4 @@
-"""What a hub of a module keeps does not reach the next test, whichever client is used, wherever the app is mounted."""
+"""The state of a module's hub does not reach the next test, with any client, and wherever the app is mounted."""
 
 from __future__ import annotations
 

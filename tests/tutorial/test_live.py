@@ -40,7 +40,7 @@ def lines(beginning: str) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def live(folder: Path, redis: RedisServer | None) -> AsyncGenerator[tuple[ServedProcess, Proxy]]:
-    """The files, the commands and nginx of the step; `redis` where its second half is followed, too."""
+    """The files, the commands and nginx of the step. `redis` where its second half is followed, too."""
     if NGINX.binary is None:
         pytest.skip("nginx is not installed: make system")
     printed(folder, STEP_4, STEP_5, STEP_6)
@@ -58,7 +58,7 @@ async def live(folder: Path, redis: RedisServer | None) -> AsyncGenerator[tuple[
 
 
 async def enter(browser: Browser, front: Proxy, name: str, password: str) -> Page:
-    """A visitor with cookies of their own, who logs in."""
+    """A visitor with cookies of their own, logged in."""
     context = await browser.new_context(ignore_https_errors=True)
     page = await context.new_page()
     await page.goto(front.site)

@@ -55,7 +55,7 @@ async def test_step_2_two_windows_talk(tmp_path: Path, browser: Browser) -> None
 
 
 async def said_until_heard(page: Page, client: ClientConnection) -> None:
-    """What is said before the page's socket is open goes nowhere."""
+    """A message sent before the page's socket is open goes nowhere."""
     while True:
         await say(page, "<b>hi</b>")
         try:
@@ -123,7 +123,7 @@ async def test_step_4_makes_a_document_and_clients(tmp_path: Path) -> None:
 
 
 def outcome(folder: Path) -> str:
-    """What pytest says there."""
+    """pytest's output there."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = (sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
     ran = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)

@@ -22,7 +22,7 @@ from tests.built import CACHE, BuildFailed, built, step
 
 REPORT = "report.xml"
 NO_FALSE_ALARM = "error::antiphon.exceptions.RegistrationWarning"
-"""What stands in the tests of others is meant so."""
+"""The tests of others mean their routes as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Suite:
 
 
 def sdist(suite: Suite) -> Path:
-    """The unpacked source distribution, fetched once: whoever comes first does, the others wait for it."""
+    """The unpacked source distribution. The first caller fetches it, and the others wait."""
     release = f"{suite.project}-{suite.version}"
     return built(CACHE / "upstream" / release, suite.sha256, lambda folder: fetch(suite, folder)) / release
 
@@ -64,7 +64,7 @@ def fetch(suite: Suite, folder: Path) -> None:
         "--no-deps",
         "--no-binary",
         suite.project,
-    )  # what builds it may come as wheels: ten times as quick
+    )  # its build tools may come as wheels: ten times as quick
     requirement = f"{suite.project}=={suite.version}"
     step(sys.executable, "-m", "pip", "download", "--quiet", *only_the_sdist, "--dest", folder, requirement)
     path = next(folder.glob(f"{suite.project}-{suite.version}.tar.*"))
@@ -77,7 +77,7 @@ def fetch(suite: Suite, folder: Path) -> None:
 
 
 def prepare(suite: Suite, folder: Path) -> None:
-    """Copy what the suite needs into `folder`, under our names."""
+    """Copy the suite's files into `folder`, under our names."""
     source = sdist(suite)
     for name in (*suite.support, *(file.path for file in suite.files)):
         target = folder / name

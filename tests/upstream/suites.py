@@ -107,7 +107,7 @@ FASTAPI = Suite(
         File(path="tests/test_list_bytes_file_order_preserved_issue_14811.py"),
     ),
 )
-"""Left out: tests of what is FastAPI's alone (OpenAPI, `frontend`, telemetry, its private names), which their files
-import at the top or use throughout."""
+"""Left out: tests of features that only FastAPI has (OpenAPI, `frontend`, telemetry, its private names), which their
+files import at the top or use throughout."""
 
 SUITES: tuple[Suite, ...] = (STARLETTE, FASTAPI)

@@ -1,4 +1,4 @@
-"""What Starlette's and FastAPI's own tests promise for WebSockets holds under antiphon's names."""
+"""The promises of Starlette's and FastAPI's own tests for WebSockets hold under antiphon's names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.upstream.runner import File, Suite, fetch, passed, prepare, rewritten
 from tests.upstream.suites import SUITES
 
 
-@pytest.mark.timeout(900)  # fetches what it runs, which builds it
+@pytest.mark.timeout(900)  # fetches and builds the suite
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.project)
 async def test_what_upstream_promises_holds_under_our_names(suite: Suite, tmp_path: Path) -> None:
     prepare(suite, tmp_path)

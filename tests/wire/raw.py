@@ -15,7 +15,7 @@ def frame(
     length_bytes: int | None = None,
     declared: int | None = None,
 ) -> bytes:
-    """`length_bytes` (0, 2 or 8) forces a form of the length; `declared` says another length than the payload has."""
+    """`length_bytes` (0, 2 or 8) forces a form of the length. `declared` says another length than the payload has."""
     size = len(payload) if declared is None else declared
     if length_bytes is None:
         length_bytes = 0 if size < 126 else 2 if size < 65536 else 8

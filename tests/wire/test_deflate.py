@@ -472,7 +472,7 @@ def test_the_rfc_s_examples_say_hello(twin: Twin, data: str) -> None:
 
 
 def test_the_window_of_another_message_cannot_be_read_without_takeover(twin: Twin) -> None:
-    """A second message that refers to the first would read what another connection had sent."""
+    """A second message that refers to the first would read another connection's data."""
     compressor = zlib.compressobj(wbits=-15)
     secret = os.urandom(300)
     first = compressor.compress(secret) + compressor.flush(zlib.Z_SYNC_FLUSH)

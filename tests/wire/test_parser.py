@@ -262,7 +262,7 @@ def test_a_declared_length_over_the_limit_is_refused_before_any_payload(twin: Tw
 
 
 def test_announcing_a_large_frame_does_not_allocate_it(twin: Twin) -> None:
-    """1 000 parsers that were each promised 16 MiB hold what came, not what was promised."""
+    """1 000 parsers that were each promised 16 MiB hold the bytes that came, not those promised."""
     data = raw.frame(2, b"x" * 100, declared=16 << 20)
     parsers = [twin.server(limit=16 << 20) for _ in range(1000)]
     tracemalloc.start()
@@ -296,7 +296,7 @@ def test_empty_fragments_hold_no_memory(twin: Twin) -> None:
 
 
 def test_a_message_in_many_small_fragments_is_not_copied_for_each(twin: Twin) -> None:
-    """Whatever is held for it is at most twice its size, and grows by steps."""
+    """The memory for it is at most twice its size, and grows by steps."""
     parser = twin.server(limit=1 << 24)
     parser.feed(raw.frame(2, b"x" * 100_000, fin=False))
     fragments = raw.frame(0, b"x", fin=False) * 1000
@@ -325,7 +325,7 @@ def test_what_is_not_a_buffer_is_a_type_error(twin: Twin) -> None:
 
 
 def test_parsing_leaves_no_memory_behind(twin: Twin) -> None:
-    """All paths, many times over: what is held at the end is what was held after warming up."""
+    """All paths, many times over: the memory at the end is the same as after warming up."""
     whole = (
         raw.text("a")
         + raw.text("Grüße")
