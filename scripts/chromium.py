@@ -1,5 +1,4 @@
-"""Which Chromium the tests drive, and how it is started. As a script: prints its path, exits 1 when there is none that
-starts."""
+"""The Chromium that the tests drive, and its start. As a script: prints its path, exits 1 when none starts."""
 
 import os
 import shutil

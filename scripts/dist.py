@@ -2,12 +2,12 @@
 
     python scripts/dist.py sdist           build the source distribution alone, and check it
     python scripts/dist.py build           build it, and a wheel for this Python from it; check both
-    python scripts/dist.py check FILE...   check what was built elsewhere
+    python scripts/dist.py check FILE...   check files built elsewhere
     python scripts/dist.py try [PYTHON...] install both in clean environments and use them; without names, on each
                                            version of Python that is found here
     python scripts/dist.py tag v1.2.3      refuse unless the sources and CHANGELOG.md say so
 
-Wants `build` and `twine` (requirements/dist.lock); `make dist` has them.
+Wants `build` and `twine` (requirements/dist.lock). `make dist` has them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUILT = {".so", ".c", ".pyc", ".cpp", ".html.cython"}
 
 
 class Wrong(Exception):
-    """What keeps this from being released."""
+    """An obstacle to a release."""
 
 
 def version() -> str:
@@ -65,7 +65,7 @@ def sources() -> set[str]:
 
 
 def names(file: Path) -> set[str]:
-    """What a distribution holds; of a source distribution, below its one folder."""
+    """The files in a distribution; of a source distribution, below its one folder."""
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as wheel:
             return set(wheel.namelist())
@@ -74,7 +74,7 @@ def names(file: Path) -> set[str]:
 
 
 def check(files: Iterable[Path]) -> None:
-    """Raises Wrong for a file that is not whole, is of another version, or has what does not belong there."""
+    """Raises Wrong for a file that is not whole, is of another version, or has foreign content."""
     files = list(files)
     if not files:
         raise Wrong("there is nothing to check")
@@ -140,7 +140,7 @@ def pythons() -> list[str]:
 
 
 def try_all(interpreters: Iterable[str]) -> None:
-    """The sdist with a compiler on each; on the first also without one; and the wheel, where it fits."""
+    """The sdist with a compiler on each, on the first also without one, and the wheel where it fits."""
     [sdist] = DIST.glob("*.tar.gz")
     for number, python in enumerate(interpreters):
         try_one(python, sdist, "native")

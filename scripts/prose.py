@@ -1,20 +1,26 @@
-"""The English of documents and public docstrings: RULES, over the prose that markdown-it finds. Code is skipped.
+"""The English of documents, docstrings and comments: RULES, over the prose that markdown-it finds. Code is skipped.
 
-    python scripts/prose.py             every page and public docstring; exit code 1 when a rule is broken
-    python scripts/prose.py FILE...     some pages or modules
+    python scripts/prose.py             every page, public docstring and note; exit code 1 when a rule is broken
+    python scripts/prose.py FILE...     some pages or source files
     python scripts/prose.py --figures   words, "what" and semicolons of each page and module, and of all
+    python scripts/prose.py --notes     the same of the notes of each source file
 
 A rule stands here when native readers stumbled over its kind more than once. Each finding names the line, the words and
 the way to mend them. `<!-- prose: skip -->` before a paragraph, list or table exempts it: for quotations.
+
+A note is a comment or a docstring in `src/`, of any name and in any language. Pages may not say “what” for a thing at
+all. Notes have a rate, for each file and for all.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
+import io
 import os
 import re
 import sys
+import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +31,18 @@ from markdown_it.token import Token
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCES: Final = "src/antiphon/**/*.py"
+NOTED: Final = tuple(f"src/**/*.{ending}" for ending in ("py", "pyx", "pxi", "pxd", "lua", "ts"))
 PUBLIC: Final = ROOT / "tests" / "public_names.txt"
 PAGES: Final = ("*.md", "docs/**/*.md", "examples/**/*.md", "src/**/*.md", "benchmarks/*.md", "tests/*.md")
 SKIP: Final = "<!-- prose: skip -->"
 LONGEST: Final = 32
 """Words of a sentence: room for a list, and none for a second thought."""
 SEMICOLONS: Final = 0.35
-"""In a hundred words of a page. The models have 0.09 to 0.35."""
+"""In a hundred words of a page, and of all notes. The models have 0.09 to 0.35."""
+WHATS: Final = 0.5
+"""In a thousand words of all notes. structlog has 1.0, websockets 0.5."""
+WHATS_OF_A_FILE: Final = 4.0
+"""In a thousand words of one file's notes. One is always allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`pattern` is wrong in texts of these kinds; `instead` says how to mend it."""
+    """`pattern` is wrong in texts of these kinds. `instead` says how to mend it."""
 
     name: str
     pattern: re.Pattern[str]
@@ -96,6 +107,8 @@ RULES: Final = (
     Rule("doubled", words(r"(the|an?|of|to|in|is|are|and|or|for|with|it) \1"), "the word once"),
 )
 
+NOTE_RULES: Final = tuple(rule for rule in RULES if rule.name in ("what", "who", "doubled"))
+
 ONE_WORD: Final = {
     # docs/glossary.md has the words on the right; these are others for the same thing.
     r"web[- ]sockets?": "WebSocket",
@@ -118,11 +131,20 @@ Finding = tuple[int, str, str, str]
 
 
 def main(*arguments: str) -> None:
-    paths = [Path(one).resolve() for one in arguments if not one.startswith("-")] or [*pages(), *modules()]
+    named = [Path(one).resolve() for one in arguments if not one.startswith("-")]
     if "--figures" in arguments:
-        figures(paths)
+        figures(named or [*pages(), *modules()], texts_in)
         return
-    found = [(path, finding) for path in paths for finding in findings_in(path)]
+    if "--notes" in arguments:
+        figures(named or noted(), notes_in)
+        return
+    found = [(path, finding) for path in named or [*pages(), *modules()] for finding in findings_in(path)]
+    found += [(path, finding) for path in named or noted() for finding in findings_of_notes(path)]
+    whats, semicolons = (0.0, 0.0) if named else rates_of_notes(noted())
+    if whats > WHATS:
+        sys.exit(f"error: “what” stands {whats:.2f} times in a thousand words of notes, and {WHATS:.2f} are the most")
+    if semicolons > SEMICOLONS:
+        sys.exit(f"error: a hundred words of notes have {semicolons:.2f} semicolons, and {SEMICOLONS:.2f} are the most")
     for path, (line, rule, quoted, instead) in found:
         print(f"{os.path.relpath(path)}:{line}: {rule}: “{quoted}”: {instead}")
     if found:
@@ -139,6 +161,11 @@ def modules() -> list[Path]:
     return sorted(ROOT.glob(SOURCES))
 
 
+def noted() -> list[Path]:
+    """Every source file, of which all comments and docstrings count."""
+    return sorted(set(matching(NOTED)))
+
+
 def findings_in(path: Path) -> Iterator[Finding]:
     """Of a page or of a module, by the lines of the file."""
     for line, text in texts_in(path):
@@ -150,7 +177,7 @@ def texts_in(path: Path) -> Iterator[tuple[int, str]]:
     """The page, or each docstring of a public name, with the line on which it begins."""
     if path.suffix == ".py":
         yield from docstrings(ast.parse(path.read_text()))
-    else:
+    elif path.suffix == ".md":
         yield 1, path.read_text()
 
 
@@ -171,8 +198,8 @@ def findings(text: str) -> Iterator[Finding]:
         yield first.line, "semicolons", f"{semicolons} in {counted} words", "full stops"
 
 
-def by_rule(text: Text) -> Iterator[Finding]:
-    for rule in RULES:
+def by_rule(text: Text, rules: tuple[Rule, ...] = RULES) -> Iterator[Finding]:
+    for rule in rules:
         if text.kind in rule.kinds:
             for match in rule.pattern.finditer(text.words):
                 yield text.line, rule.name, around(text.words, match), rule.instead
@@ -237,11 +264,78 @@ def docstrings(tree: ast.Module | ast.ClassDef) -> Iterator[tuple[int, str]]:
 
 
 def text_of(node: ast.stmt) -> str:
-    """The text that a statement is, examples with their indentation; empty for any other statement."""
+    """The text that a statement is, examples with their indentation. Empty for any other statement."""
     if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Constant):
         return ""
     first, *others = str(node.value.value).splitlines() or [""]
     return "\n".join([first, *(line.removeprefix(" " * node.col_offset) for line in others)])
+
+
+# Notes
+
+
+def findings_of_notes(path: Path) -> Iterator[Finding]:
+    """More than the rate of a file's notes, and every “whoever”."""
+    found = [(line, *one[1:]) for line, text in notes(path) for one in by_rule(text, NOTE_RULES)]
+    whats = [one for one in found if one[1] == "what"]
+    if len(whats) > max(1, WHATS_OF_A_FILE * sum(len(text.words.split()) for _, text in notes(path)) / 1000):
+        yield from whats
+    yield from (one for one in found if one[1] != "what")
+
+
+def rates_of_notes(paths: Iterable[Path]) -> tuple[float, float]:
+    """Of all notes: “what”, of any kind, in a thousand words, and semicolons in a hundred."""
+    said = " ".join(text.words for path in paths for _, text in notes(path))
+    counted = max(1, len(said.split()))
+    return 1000 * len(re.findall(r"\bwhat\b", said, re.IGNORECASE)) / counted, 100 * said.count(";") / counted
+
+
+@functools.cache
+def notes(path: Path) -> list[tuple[int, Text]]:
+    """The prose of a file's notes, each with its line in the file."""
+    return [(line + text.line - 1, text) for line, note in notes_in(path) for text in prose(note)]
+
+
+def notes_in(path: Path) -> Iterator[tuple[int, str]]:
+    """Each docstring, and each block of comments, with the line on which it begins."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        walked = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt))
+        yield from ((node.lineno, said) for node in walked if (said := text_of(node)))
+        comments = [one for one in tokenize.generate_tokens(io.StringIO(text).readline) if one.type == tokenize.COMMENT]
+        yield from blocks((one.start[0], one.line, one.string) for one in comments)
+    elif path.suffix in MARKS:
+        without_c = re.sub(r'cdef extern from \*:\s+""".*?"""', _blank, text, flags=re.DOTALL)
+        for found in re.finditer(r'"""(.*?)"""|/\*\*(.*?)\*/', without_c, re.DOTALL):
+            lines = [re.sub(r"^[ \t]*\*? ?", "", one) for one in (found[1] or found[2] or "").splitlines()]
+            yield without_c.count("\n", 0, found.start()) + 1, "\n".join(lines)
+        mark = re.compile(rf"(?:^|\s)(?:{MARKS[path.suffix]})(?:\s.*|$)")
+        numbered = [(number, line, mark.search(line)) for number, line in enumerate(without_c.splitlines(), 1)]
+        yield from blocks((number, line, found[0]) for number, line, found in numbered if found)
+
+
+def _blank(found: re.Match[str]) -> str:
+    return "\n" * found[0].count("\n")
+
+
+MARKS: Final = {".pyx": "#", ".pxi": "#", ".pxd": "#", ".lua": "--", ".ts": "//"}
+
+
+def blocks(comments: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, str]]:
+    """Comments by line and whole line, those on lines of their own in a row as one text."""
+    first, last, parts = 0, -1, [""]
+    for number, line, comment in comments:
+        said = comment.strip().lstrip("#:-/ ")
+        alone = line.strip() == comment.strip()
+        if re.match(r"noqa|type:|pragma|fmt:|cython:|ts-", said):
+            continue
+        if alone and number == last + 1:
+            parts.append(said)
+        else:
+            yield first, "\n".join(parts)
+            first, parts = number, [said]
+        last = number if alone else -1
+    yield first, "\n".join(parts)
 
 
 # Prose
@@ -281,12 +375,12 @@ def said(children: list[Token]) -> str:
     return "".join(parts)
 
 
-def figures(paths: list[Path]) -> None:
+def figures(paths: list[Path], texts: Callable[[Path], Iterable[tuple[int, str]]]) -> None:
     """The figures by which the English was judged, page by page."""
     total = [0, 0, 0]
     print(f"{'':46}{'words':>7}{'what':>8}{'; ':>7}\n{'':46}{'':>7}{'/1000':>8}{'/100':>7}")
     for path in paths:
-        text = " ".join(one.words for _, part in texts_in(path) for one in prose(part))
+        text = " ".join(one.words for _, part in texts(path) for one in prose(part))
         if not text:
             continue
         counted = [len(re.findall(r"\w+", text)), len(re.findall(r"\bwhat\b", text, re.IGNORECASE)), text.count(";")]

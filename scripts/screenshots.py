@@ -1,7 +1,7 @@
 """Takes the pictures in docs/images: the chat room on a phone and a desktop, light and dark, with people in it; and the
 example that has a page.
 
-Serves the demo itself; `--url` takes one that runs already.
+Serves the demo itself. `--url` takes one that runs already.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ async def served(*command: str) -> AsyncGenerator[str]:
 
 
 async def new_page(browser: Browser, url: str, name: str, *, size: str = "desktop", theme: str = "light") -> Page:
-    """A tab of the person with this name; several of them are one person."""
+    """A tab of the person with this name. Several of them are one person."""
     width, height, scale = SIZES[size]
     context = await browser.new_context(
         viewport={"width": width, "height": height},

@@ -3,9 +3,9 @@
     python scripts/site.py           build; a warning or a dead link is an error
     python scripts/site.py serve     build, and show it on http://localhost:8001 until Ctrl-C; changes are built anew
 
-The site has the layout of the repository, so that a link that works in one works in the other. What a page links to
-that is no page (an example, a unit file) becomes one. The reference is made here, from docs/stability.md and the
-docstrings. The configuration is zensical.toml. Wants requirements/docs.lock; `make docs` has it.
+The site has the layout of the repository, so that a link that works in one works in the other. A link's target that is
+no page (an example, a unit file) becomes one. The reference is made here, from docs/stability.md and the docstrings.
+The configuration is zensical.toml. Wants requirements/docs.lock. `make docs` has it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def lay_out() -> None:
 
 
 def example(file: Path) -> str:
-    """What the gallery says of a program: its docstring, the commands in it, and the tests that run it."""
+    """The gallery's text on a program: its docstring, the commands in it, and the tests that run it."""
     purpose, *rest = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")
     commands = "\n".join(line for part in rest for line in part.splitlines() if re.match(r"antiphon |curl ", line))
     prose = "\n\n".join(part for part in rest if not re.match(r"antiphon |curl ", part))
@@ -150,7 +150,8 @@ def description(text: str) -> str:
 
 
 def mended(html: str) -> str:
-    """Without what no screen reader can name: anchors of lines (a page had some twice), open boxes, empty headers."""
+    """Without elements that no screen reader can name: anchors of lines (a page had some twice), open boxes, empty
+    headers."""
     html = re.sub(r'<a id="__codelineno-[^>]*></a>', "", html)
     html = re.sub(r'<span id="__span-[^"]*"', "<span", html)
     html = html.replace('<input type="checkbox" disabled', '<input type="checkbox" aria-label="to do" disabled')
@@ -202,7 +203,7 @@ def reference() -> None:
 
 
 def public_modules() -> dict[str, str]:
-    """The modules that docs/stability.md calls public, and what each is for."""
+    """The modules that docs/stability.md calls public, each with its purpose."""
     table = re.findall(r"^\| (`antiphon.*?) \| (.*?) \|$", (ROOT / "docs/stability.md").read_text(), re.MULTILINE)
     return {name: purpose for names, purpose in table for name in re.findall(r"`([\w.]+)`", names)}
 
@@ -236,7 +237,7 @@ def tree_of(module: str) -> ast.Module | None:
 
 
 def names_of(module: str) -> list[str]:
-    """`__all__`, where it is a list of words; a page about those that are computed would be one about Starlette."""
+    """`__all__`, where it is a list of words. A page about those that are computed would be one about Starlette."""
     tree = tree_of(module)
     assert tree is not None, module
     for node in tree.body:
