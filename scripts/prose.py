@@ -246,12 +246,7 @@ def statements(node: ast.AST) -> Iterator[ast.stmt]:
 @functools.cache
 def public() -> frozenset[str]:
     """The public names without their modules, and the classes they inherit from: an editor shows those methods, too."""
-    classes = {
-        node.name: node
-        for path in modules()
-        for node in tree(path).body
-        if isinstance(node, ast.ClassDef)
-    }
+    classes = {node.name: node for path in modules() for node in tree(path).body if isinstance(node, ast.ClassDef)}
     found = {name.rpartition(".")[2] for name in PUBLIC.read_text().split()}
     new = found & classes.keys()
     while new:
