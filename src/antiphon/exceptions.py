@@ -128,7 +128,7 @@ class NotAccepted(RuntimeError):
 
 class PeerError(Exception):
     """The peer sent a message that the endpoint did not ask for. Uncaught it closes with `close_code`, without a
-    traceback.
+    traceback. In an HTTP route it is a 400.
 
         @app.exception_handler(PeerError)
         async def refuse(websocket: WebSocket, error: PeerError) -> None:
@@ -145,7 +145,8 @@ class PeerError(Exception):
 
 
 class TryAgainLater(Exception):
-    """Something the endpoint needs is away for now. Uncaught it closes with 1013, before accept with 503.
+    """Something the endpoint needs is away for now. Uncaught it closes with 1013, before accept and in HTTP routes with
+    503.
 
     For example:
 

@@ -7,7 +7,9 @@ import functools
 from typing import Annotated, Any
 
 import pytest
+from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.applications import Starlette
 
 from antiphon import (
     APIRouter,
@@ -19,6 +21,7 @@ from antiphon import (
     Form,
     HTMLResponse,
     HTTPException,
+    Hub,
     JSONResponse,
     Path,
     PlainTextResponse,
@@ -26,7 +29,8 @@ from antiphon import (
     Response,
     UploadFile,
 )
-from antiphon.exceptions import GeneratorError, ParameterErrors, ResponseValidationError
+from antiphon.exceptions import GeneratorError, ParameterErrors, ResponseValidationError, TryAgainLater
+from antiphon.hub import BackendUnavailable, Position
 from antiphon.testclient import TestClient
 
 
@@ -225,6 +229,64 @@ def test_errors_are_json_with_a_detail() -> None:
         "because",
     )
     assert TestClient(app).get("/nowhere").json() == {"detail": "Not Found"}
+
+
+def hub_routes(away: list[Exception]) -> APIRouter:
+    """Routes whose hub refuses a peer's data, or is away."""
+    router = APIRouter()
+    hub = Hub()
+
+    @router.post("/publish")
+    async def publish(topic: str, text: Annotated[str, Body()]) -> None:
+        await hub.publish(topic, text)
+
+    @router.get("/position")
+    def position(since: str) -> str:
+        return str(Position.parse(since))
+
+    @router.get("/count")
+    def count() -> int:
+        raise away[0]
+
+    return router
+
+
+FAULTS = [
+    ("/publish?topic=" + "x" * 600, '"hi"', 400, "not a topic", "not a topic name"),
+    ("/publish?topic=tea", '"\\ud800"', 400, "text is not Unicode", "surrogate"),
+    ("/position?since=what", None, 400, "not a position", "not a position"),
+    ("/count", None, 503, "try again later", "not connected to the relay"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "detail", "note"), FAULTS)
+@pytest.mark.parametrize("kind", [App, FastAPI, Starlette])
+def test_a_peers_fault_and_a_backend_that_is_away_are_no_errors_of_the_server(
+    kind: Any, path: str, body: str | None, status: int, detail: str, note: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = kind()
+    app.mount("/hub", hub_routes([BackendUnavailable("not connected to the relay")]))
+    client = TestClient(app)
+    with caplog.at_level("WARNING", "antiphon"):
+        headers = {"content-type": "application/json"}
+        response = client.request("GET" if body is None else "POST", f"/hub{path}", content=body, headers=headers)
+    assert response.status_code == status
+    assert detail in response.text
+    (line,) = [record for record in caplog.records if record.name == "antiphon"]
+    assert note in line.message
+    assert "hub_routes" in line.message
+    assert line.exc_info is None
+
+
+@pytest.mark.parametrize("kind", [App, FastAPI])
+def test_a_handler_of_ones_own_answers_them_first(kind: Any) -> None:
+    async def busy(request: Any, error: Exception) -> Response:
+        return JSONResponse({"busy": str(error)}, 529)
+
+    app = kind(exception_handlers={TryAgainLater: busy})
+    app.include_router(hub_routes([BackendUnavailable("away")]))
+    response = TestClient(app).get("/count")
+    assert (response.status_code, response.json()) == (529, {"busy": "away"})
 
 
 def test_files_are_read_as_objects_or_as_bytes() -> None:

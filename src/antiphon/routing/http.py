@@ -7,6 +7,7 @@ app.
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,6 +18,7 @@ from pydantic_core import from_json, to_json
 from starlette.background import BackgroundTask, BackgroundTasks
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route, compile_path, get_name
@@ -29,17 +31,22 @@ from antiphon.encoders import attributes_of
 from antiphon.exceptions import (
     GeneratorError,
     ParameterErrors,
+    PeerError,
     RegistrationError,
     RequestValidationError,
     ResponseValidationError,
+    TryAgainLater,
 )
 from antiphon.misspelt import closest
+from antiphon.shown import shown
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import handlers
 from .context import APP_KEY, OverridesProvider, endpoint_of, overrides_of, resources_of
-from .endings import BODILESS
+from .endings import BODILESS, ending_of
 from .errors import check_path
+
+logger: Final = logging.getLogger("antiphon")
 
 
 class Documentation(TypedDict, total=False):
@@ -193,6 +200,10 @@ class APIRoute(Route):
                 await unprocessable(failure)(scope, receive, send)
                 return
             raise failure from None
+        except (PeerError, TryAgainLater) as error:
+            if handlers.find(scope, error) is not None:
+                raise
+            raise refusal(error, scope) from error
 
     async def _solve_and_call(self, scope: Scope, receive: Receive, send: Send) -> None:
         request: Request = Request(scope, receive, send)
@@ -251,6 +262,14 @@ class APIRoute(Route):
 def unprocessable(errors: ParameterErrors) -> Response:
     """The 422 response that FastAPI's clients know."""
     return Response(to_json({"detail": errors.errors()}, fallback=str), status_code=422, media_type="application/json")
+
+
+def refusal(error: PeerError | TryAgainLater, scope: Scope) -> StarletteHTTPException:
+    """The answer for an error that is no bug, with a line in the log: 400 for data of the peer, else 503."""
+    ending = ending_of(error)
+    assert ending is not None, "the close matrix has a row for each of these"
+    logger.log(ending.level, "%s: %s", endpoint_of(scope, scope["method"]), shown(ending.note))
+    return StarletteHTTPException(400 if isinstance(error, PeerError) else ending.status, ending.reason)
 
 
 def _named(errors: ParameterErrors, scope: Scope) -> ParameterErrors:
