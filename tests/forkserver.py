@@ -340,6 +340,7 @@ class Job:
     def run(self) -> None:
         """Become the process and run its program. Returns, or raises, as the program ends."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run below `nohup`
         self._take_descriptors()
         os.chdir(self._cwd)
         os.environ.clear()

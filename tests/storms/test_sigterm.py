@@ -18,7 +18,7 @@ from tests.serving import serve_process
 FOLDER = Path(__file__).parent
 COUNT = 2000
 WINDOW, CLOSE_TIMEOUT = 1.0, 1.0
-GRACES = (2.0, 30.0)
+GRACES = (2.0, 120.0)
 ARGUMENTS = (
     *("--ws", "antiphon.server:WebSocketProtocol", "--lifespan", "off", "--log-level", "info"),
     *("--ws-ping-interval", "1000"),  # raw clients answer no pings
