@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.clients import runtime_py
+from tests.built import CACHE
 from tests.node import tool
 
 from .test_generated import AUTH_PY, CHAT, HERE, USE_PY, checked, generated
@@ -28,6 +29,6 @@ async def test_python_clients_and_their_use_are_clean_under_mypy_and_pyright(
         (folder / "__init__.py").touch()
         (folder / "use.py").write_text(use.replace("from client import", "from .client import"))
     (tmp_path / "antiphon_client.py").write_text(runtime_py())
-    options = ("--strict", "--cache-dir", str(tmp_path / "cache"), "--python-executable", str(other_python))
+    options = ("--strict", "--cache-dir", str(CACHE / "typing"), "--python-executable", str(other_python))
     checked(tmp_path, sys.executable, "-m", "mypy", *options, ".")
     checked(tmp_path, *tool("pyright", "index.js"), "--pythonpath", str(other_python), *CLIENTS)

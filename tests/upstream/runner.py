@@ -59,7 +59,7 @@ def sdist(suite: Suite) -> Path:
 
 
 def fetch(suite: Suite, folder: Path) -> None:
-    """Download the sdist and unpack it inside `folder`. Raises BuildFailed where it is not the file that is meant."""
+    """Download the sdist and unpack it inside `folder`. Raises BuildFailed."""
     only_the_sdist = (
         "--no-deps",
         "--no-binary",
@@ -67,7 +67,15 @@ def fetch(suite: Suite, folder: Path) -> None:
     )  # its build tools may come as wheels: ten times as quick
     requirement = f"{suite.project}=={suite.version}"
     step(sys.executable, "-m", "pip", "download", "--quiet", *only_the_sdist, "--dest", folder, requirement)
-    path = next(folder.glob(f"{suite.project}-{suite.version}.tar.*"))
+    unpack(suite, archive(suite, folder), folder)
+
+
+def archive(suite: Suite, folder: Path) -> Path:
+    return next(folder.glob(f"{suite.project}-{suite.version}.tar.*"))
+
+
+def unpack(suite: Suite, path: Path, folder: Path) -> None:
+    """Raises BuildFailed where it is not the file that is meant."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != suite.sha256:
         raise BuildFailed(f"{path.name} has the hash {digest}, and suites.py expects {suite.sha256}")

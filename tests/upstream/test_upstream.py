@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.built import BuildFailed
-from tests.upstream.runner import File, Suite, fetch, passed, prepare, rewritten, run, selection
+from tests.upstream.runner import File, Suite, archive, passed, prepare, rewritten, run, sdist, selection, unpack
 from tests.upstream.suites import SUITES
 
 
@@ -38,5 +38,7 @@ def test_each_file_has_its_own_choice_of_tests() -> None:
 
 def test_an_sdist_with_another_hash_is_refused(tmp_path: Path) -> None:
     expected = "0" * 64
+    downloaded = archive(SUITES[0], sdist(SUITES[0]).parent)
     with pytest.raises(BuildFailed, match=rf"has the hash [0-9a-f]+, and suites\.py expects {expected}"):
-        fetch(replace(SUITES[0], sha256=expected), tmp_path)
+        unpack(replace(SUITES[0], sha256=expected), downloaded, tmp_path)
+    assert list(tmp_path.iterdir()) == []
