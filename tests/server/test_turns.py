@@ -403,6 +403,26 @@ async def test_in_a_turn_of_the_loop_a_bounded_number_of_bytes_is_written_to_how
         line.leave()
 
 
+async def test_a_small_message_does_not_wait_behind_large_ones_for_others() -> None:
+    pipes, lines = await lines_to(sleeper, 101)
+    await until(lambda: all(pipe.alive and not pipe.buffered for pipe in pipes))
+    large, small = PreparedMessage(b"x" * (512 * KIB)), PreparedMessage(b"x")
+    for pipe in pipes[:-1]:
+        assert pipe.offer(large, MIB)
+    assert pipes[-1].offer(small, MIB)
+    await asyncio.sleep(0)
+    assert not pipes[-1].buffered
+    assert 0 < sum(not pipe.buffered for pipe in pipes[:-1]) <= 8
+    turns = 0
+    while any(pipe.buffered for pipe in pipes):
+        assert pipes[-1].offer(small, MIB)
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns <= 100 // 2, "the large ones have their part of each turn"
+    for line in lines:
+        line.leave()
+
+
 async def test_who_says_more_to_all_than_can_be_written_waits_until_it_has_been() -> None:
     said = 0
 

@@ -3,6 +3,7 @@
 
 cdef Py_ssize_t WRITES = bounds.WRITES
 cdef Py_ssize_t WRITTEN = bounds.WRITTEN
+cdef Py_ssize_t LITTLE = bounds.LITTLE
 cdef Py_ssize_t BEHIND = bounds.BEHIND
 cdef unsigned int RELIEF = bounds.RELIEF
 cdef Py_ssize_t READS = bounds.READS
@@ -156,7 +157,7 @@ cdef class Flusher:
     the loop.
 
     Between two turns the loop reads: messages that come for a pipe before its turn leave in the same write. Answers
-    first.
+    first, large outboxes last.
     """
 
     cdef object loop
@@ -164,6 +165,7 @@ cdef class Flusher:
     cdef object answers  # a deque
     cdef list marked
     cdef list turn
+    cdef object large  # a deque
     cdef bint scheduled
     cdef unsigned int turns
     cdef bint relief
@@ -181,6 +183,7 @@ cdef class Flusher:
         self.answers = deque()
         self.marked = []
         self.turn = []
+        self.large = deque()
 
     @property
     def idle(self):
@@ -207,8 +210,10 @@ cdef class Flusher:
     cdef int add(self, Pipe pipe) except -1:
         if pipe.answers:
             self.answers.append(pipe)
-        else:
+        elif pipe.out_bytes < LITTLE:
             self.marked.append(pipe)
+        else:
+            self.large.append(pipe)
         if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self.run)
@@ -220,6 +225,7 @@ cdef class Flusher:
     def _run(self):
         cdef list turn = self.turn
         cdef object answers = self.answers
+        cdef object large = self.large
         cdef Py_ssize_t left = min(<Py_ssize_t>len(answers), WRITES)
         cdef Py_ssize_t others = max(WRITES - left, WRITES // 2)
         cdef Py_ssize_t room = WRITTEN
@@ -237,7 +243,12 @@ cdef class Flusher:
         while turn and others and room > 0:
             others -= 1
             room -= self.write_out(turn.pop())
-        self.scheduled = bool(answers or turn or self.marked)
+        others = max(others, WRITES // 4)
+        room = max(room, WRITTEN // 4)
+        while large and others and room > 0:
+            others -= 1
+            room -= self.write_out(large.popleft())
+        self.scheduled = bool(answers or turn or self.marked or large)
         if self.scheduled:
             self.loop.call_soon(self.run)
 

@@ -14,6 +14,7 @@ from .bounds import (
     ARRIVALS,
     BEHIND,
     CROWD,
+    LITTLE,
     NEWS,
     READING,
     RELIEF,
@@ -184,13 +185,15 @@ class Flusher:
     the loop.
 
     Between two turns the loop reads: messages for a pipe that come before its write leave in the same write. Answers
-    come first: they must not wait for a thousand receivers of somebody else's message.
+    come first: they must not wait for a thousand receivers of somebody else's message. Large outboxes come last, so
+    that a small message does not wait for the large ones of another room.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._answers: deque[Turning] = deque()
         self._marked: deque[Turning] = deque()
+        self._large: deque[Turning] = deque()
         self._scheduled = False
         self._turns = 0
         self._relief = False
@@ -199,7 +202,10 @@ class Flusher:
 
     def mark(self, pipe: Turning) -> None:
         """Flush `pipe` behind those of its kind that were marked before it, in this turn of the loop or later."""
-        (self._answers if pipe.answers else self._marked).append(pipe)
+        if pipe.answers:
+            self._answers.append(pipe)
+        else:
+            (self._marked if pipe.out_bytes < LITTLE else self._large).append(pipe)
         self._schedule()
 
     @property
@@ -229,9 +235,11 @@ class Flusher:
         if self._turns % RELIEF == 0:
             self._relief = True
         count, size = self._write_out(self._answers, WRITES, WRITTEN)
-        self._write_out(self._marked, max(WRITES - count, WRITES // 2), max(WRITTEN - size, WRITTEN // 2))
+        most, most_bytes = max(WRITES - count, WRITES // 2), max(WRITTEN - size, WRITTEN // 2)
+        count, size = self._write_out(self._marked, most, most_bytes)
+        self._write_out(self._large, max(most - count, WRITES // 4), max(most_bytes - size, WRITTEN // 4))
         self._scheduled = False
-        if self._answers or self._marked:
+        if self._answers or self._marked or self._large:
             self._schedule()
 
     def _write_out(self, pipes: deque[Turning], most: int, most_bytes: int) -> tuple[int, int]:

@@ -46,6 +46,9 @@ antiphon-hub-relay). Half of them may be receivers of broadcasts when as many an
 WRITTEN: Final = 4 << 20
 """So many bytes, too: the kernel copies what it takes, some 3 ms."""
 
+LITTLE: Final = 4 << 10
+"""Receivers of somebody's message with an outbox below this are written out before those with a larger one."""
+
 BEHIND: Final = 8 << 20
 RELIEF: Final = 16
 """While more bytes than that are to be written, a chunk beyond `SMALL` waits for a turn, and so does who reads without
