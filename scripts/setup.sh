@@ -166,7 +166,7 @@ newest)
 	say "installing antiphon and the newest of everything"
 	PIP install --upgrade 'pip>=25.1' # the first that reads dependency groups
 	copy_sources
-	PIP install --upgrade --upgrade-strategy eager --group dev "./$COPY[redis,metrics,testing]"
+	PIP install --upgrade --upgrade-strategy eager --group dev "./$COPY[redis,metrics,jwt,testing]"
 	;;
 esac
 [ "$VENV" != .venv ] || touch "$VENV/.installed-$WHAT"

@@ -47,6 +47,13 @@ def test_the_lock_has_everything_that_the_tests_install(requirement: Requirement
     assert requirement.specifier.contains(locked), f"{locked} is locked; `make lock` renews it"
 
 
+def test_the_newest_of_everything_has_every_extra() -> None:
+    [extras] = re.findall(
+        r"PIP install .*--upgrade-strategy eager .*\[([a-z,]+)\]", (ROOT / "scripts/setup.sh").read_text()
+    )
+    assert set(extras.split(",")) == set(PYPROJECT["project"]["optional-dependencies"])
+
+
 def test_serving_and_testing_install_the_same_versions() -> None:
     assert requirements("run").items() <= requirements("dev").items()
 
