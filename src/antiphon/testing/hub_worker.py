@@ -184,6 +184,10 @@ class _Process:
             return {"error": repr(error)}
         return claimed._asdict()
 
+    async def told(self) -> bool:
+        """Whether the backend knows of every share that was claimed here or has ended."""
+        return not self.hub.door._shares._untold
+
     async def connected(self) -> bool:
         return self.hub.stats().connected
 
