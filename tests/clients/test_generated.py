@@ -101,11 +101,11 @@ AUTH_TS = """
 import { Account } from "./client.js";
 export async function main(base: string): Promise<unknown> {
   let asked = 0;
-  const account = await Account.connect(base, {}, { token: () => `ann-${1.5 + asked++ / 100}` });
+  const account = await Account.connect(base, {}, { token: () => `ann-${5 + asked++ / 100}` });
   const left = await new Promise<number>((done) => account.on("auth_expiring", ({ expires_in }) => done(expires_in)));
   const { expires_in }: { readonly expires_in: number | null } = await account.auth({ token: "ann-60" });
   account.close();
-  return left < 1 && expires_in !== null && expires_in > 50;
+  return left < 3 && expires_in !== null && expires_in > 50;
 }
 """
 AUTH_PY = """
@@ -114,11 +114,11 @@ import asyncio, json, sys
 from client import Account, Auth, AuthExpiring, AuthRenewed
 
 async def main(base: str) -> bool:
-    async with Account(base.replace("http", "ws"), token="ann-1.5") as account:
+    async with Account(base.replace("http", "ws"), token="ann-5") as account:
         async for event in account:
             expiring: AuthExpiring = event
             renewed: AuthRenewed = await account.auth(Auth(token="ann-60"))
-            return expiring.expires_in < 1 and renewed.expires_in is not None and renewed.expires_in > 50
+            return expiring.expires_in < 3 and renewed.expires_in is not None and renewed.expires_in > 50
     return False
 
 if __name__ == "__main__":

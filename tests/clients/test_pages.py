@@ -14,8 +14,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def waiting_for_long(driver: Driver, cable: Cable) -> None:
-    """Several attempts have failed. The next is seconds away."""
-    await driver.run("Math.random = () => 1")
+    """Several attempts have failed. The next is minutes away."""
+    await driver.run("let waits = 0; Math.random = () => ++waits < 3 ? 0 : 1000")
     await driver.opened(f"ws://127.0.0.1:{cable.port}/talk")
     await cable.cut()
     await driver.until("client.state.attempt >= 3 && client.state.name === 'waiting'")

@@ -293,8 +293,12 @@ async def test_a_link_that_swallows_everything_is_noticed_within_seconds_and_lef
         assert noticed < 20, noticed  # two heartbeats of one second, on an idle machine
 
 
-async def test_a_quiet_link_is_not_taken_for_a_dead_one(cable: Cable) -> None:
-    async with connected(cable, heartbeat=0.2) as client:
+async def test_a_quiet_link_is_not_taken_for_a_dead_one() -> None:
+    """The server is in the client's loop: where the machine stalls, the two of them do."""
+    async with (
+        serve_websockets(ServerConnection.wait_closed, "127.0.0.1", 0) as server,
+        Client[Any](f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", heartbeat=0.2) as client,
+    ):
         states: list[ClientState] = []
         client.watch(states.append)
         await asyncio.sleep(2)  # ten heartbeats in which nobody says anything

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 COUNTING = "globalThis.asked = 0"
 QUICK = """
   const real = globalThis.setTimeout;
-  globalThis.setTimeout = (f, ms, ...more) => real(f, ms / 20, ...more);
+  globalThis.setTimeout = (f, ms, ...more) => real(f, ms > 9_000 ? ms : ms / 20, ...more);
 """
-"""Waiting for a token that never comes takes nine seconds."""
+"""Waiting for a token that never comes takes nine seconds. The time for an answer is longer: the server may need it."""
 
 
 # --- where it goes ---
@@ -53,8 +53,10 @@ async def test_in_python_a_token_goes_where_the_option_says(server: ServedProces
         f"{server.url}/account", token=lambda: f"ann-{next(numbers)}", token_via=via, queue=True
     ) as client:
         assert await client.request("came") == [f"{came} ann-60", "ann-60"]
+        states: list[str] = []
+        client.watch(lambda state: states.append(state.name))
         client.reconnect()
-        await until(lambda: client.state.name != "open")
+        await until(lambda: states.count("open") == 2)
         assert await client.request("came") == [f"{came} ann-61", "ann-61"]
 
 
@@ -67,14 +69,16 @@ async def test_where_there_is_no_such_place_it_is_told(driver: Driver, server: S
 
 # --- renewed in time ---
 
+# Tokens last for five seconds: they are renewed after half of that, and a busy machine has the other half.
+
 
 async def test_in_a_page_a_connection_outlives_its_tokens(driver: Driver, server: ServedProcess) -> None:
     await driver.run(COUNTING)
-    await driver.opened(f"{server.url}/account", "{ token: () => `ann-${1.5 + asked++ / 100}` }")
+    await driver.opened(f"{server.url}/account", "{ token: () => `ann-${5 + asked++ / 100}` }")
     await driver.until("asked >= 4")
     first, newest = await driver.run("return client.request('came')")
-    assert first == "query ann-1.5"
-    assert newest in ("ann-1.52", "ann-1.53")
+    assert first == "query ann-5"
+    assert newest in ("ann-5.02", "ann-5.03")
     assert await driver.run("return driven.states.map(({ name }) => name)") == ["connecting", "open"]
     assert len(await driver.events("auth_expiring")) >= 3
 
@@ -82,13 +86,13 @@ async def test_in_a_page_a_connection_outlives_its_tokens(driver: Driver, server
 async def test_in_python_a_connection_outlives_its_tokens(server: ServedProcess) -> None:
     numbers = itertools.count()
     states: list[ClientState] = []
-    async with Client[Any](f"{server.url}/account", token=lambda: f"ann-{1.5 + next(numbers) / 100}") as client:
+    async with Client[Any](f"{server.url}/account", token=lambda: f"ann-{5 + next(numbers) / 100}") as client:
         client.watch(states.append)
         for _ in range(3):
             assert (await anext(aiter(client)))["type"] == "auth_expiring"
         await until(lambda: client._renewal._task is None or client._renewal._task.done())
         first, newest = await client.request("came")
-        assert (first, newest) == ("header ann-1.5", "ann-1.53")
+        assert (first, newest) == ("header ann-5.0", "ann-5.03")
     assert [state.name for state in states] == ["open", "closed"]
 
 

@@ -130,10 +130,10 @@ async def test_documents_have_it_and_it_is_exactly_one_of_their_messages(wire: W
 
 
 async def test_a_page_on_a_channel_without_topics_notices_a_dead_link_and_comes_back() -> None:
-    async with serve(channel(heartbeat=1)) as server, Cable(server.port) as cable, node() as driver:
+    async with serve(channel(heartbeat=2)) as server, Cable(server.port) as cable, node() as driver:
         await driver.opened(f"ws://127.0.0.1:{cable.port}/")
         assert await driver.run("return client.request('ask', { text: 'hi' })") == 2
-        await asyncio.sleep(3)  # an otherwise quiet link is not a dead one
+        await asyncio.sleep(5)  # an otherwise quiet link is not a dead one
         assert await driver.run("return driven.log") == ["connecting", "open"]
         cable.stall()
         await driver.until("driven.states.some(({ reason }) => /did not answer/.test(reason))")
