@@ -180,7 +180,7 @@ PROGRAM = textwrap.dedent(
     from antiphon.gate import QUERY, Identity, Quota, WebSocketBearer
 
     bearer = WebSocketBearer([QUERY("user")], lambda user: Identity(user=user))
-    app = App(hub=Hub(os.environ.get("QUOTAS_AT"), presence_lease=1.0))
+    app = App(hub=Hub(os.environ.get("QUOTAS_AT"), presence_lease=5.0))
 
     @app.websocket("/in", dependencies=[Depends(Quota(connections_per_user=8)), Depends(bearer)])
     async def enter(websocket: WebSocket) -> None:
@@ -222,6 +222,7 @@ async def test_a_quota_over_four_workers_one_of_which_is_killed(
                     with contextlib.suppress(OSError, ConnectionClosed):
                         one = await come()
                         again += [one] if one is not None else []
+                    await asyncio.sleep(0.05)
             assert await come() is None
             for client, _ in (*let_in, *again):
                 await client.close()

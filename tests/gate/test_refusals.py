@@ -14,7 +14,7 @@ from antiphon.gate import FIRST_MESSAGE, HEADER, JWT, Identity, note_refusal, re
 from antiphon.observability.prometheus import Metrics
 from antiphon.server import ServerConfig, WebSocketProtocol
 from antiphon.testclient import TestClient
-from antiphon.testing import HandshakeRefused, Server
+from antiphon.testing import HandshakeRefused, Server, virtual_time
 from tests.matrix.servers import SERVERS, ServerUnderTest
 from tests.serving import serve
 
@@ -154,12 +154,13 @@ async def test_no_credentials_at_all_are_counted_as_missing() -> None:
     assert reasons(told) == [Refusal.TOKEN_MISSING]
 
 
+@virtual_time
 async def test_an_identity_that_expires_on_an_open_connection_is_counted() -> None:
     told: list[Event] = []
-    token = signed(exp=int(time.time()) + 2)
+    token = signed(exp=int(time.time()) + 3600)
     async with Server(guarded(told)) as server:
         async with server.connect("/live", headers={"authorization": f"Bearer {token}"}) as peer:
-            assert await peer.wait_closed() == 3000
+            assert await peer.wait_closed(timeout=4000) == 3000
     assert reasons(told) == [Refusal.TOKEN_EXPIRED]
 
 

@@ -20,7 +20,7 @@ from antiphon import APIRouter, App, Denials, Depends, HTTPException, Hub, WebSo
 from antiphon.clients.waiting import RemoteError
 from antiphon.gate import ADDRESS, FIRST_MESSAGE, HEADER, SUBPROTOCOL, Identity, Quota, Rate, WebSocketBearer, requires
 from antiphon.gate.challenge import CannotVerify
-from antiphon.testing import ConnectionEnded, HandshakeRefused, Server
+from antiphon.testing import ConnectionEnded, HandshakeRefused, Server, virtual_time
 from antiphon.testing.hub_sinks import eventually
 
 
@@ -127,7 +127,10 @@ class Said(dict[str, Identity]):
         return token
 
     def bearer(self) -> WebSocketBearer:
-        return WebSocketBearer([HEADER, SUBPROTOCOL], self.__getitem__)
+        async def verify(token: str) -> Identity:
+            return self[token]
+
+        return WebSocketBearer([HEADER, SUBPROTOCOL], verify)
 
 
 async def test_who_brings_a_revoked_token_is_still_known_by_the_one_before() -> None:
@@ -155,6 +158,7 @@ async def test_who_brings_a_revoked_token_is_still_known_by_the_one_before() -> 
 @pytest.mark.parametrize(
     ("subprotocols", "answered"), [(["bearer", "soon"], "bearer"), (["v2", "bearer", "soon"], "bearer"), ([], None)]
 )
+@virtual_time
 async def test_a_page_reads_that_it_has_expired_before_accept(subprotocols: list[str], answered: str | None) -> None:
     said, friend = Said(), asyncio.Event()
     app = App(denials=Denials.CLOSE)
@@ -165,7 +169,7 @@ async def test_a_page_reads_that_it_has_expired_before_accept(subprotocols: list
     @app.websocket("/in", dependencies=[Depends(said.bearer()), Depends(wait_for_a_slow_friend)])
     async def enter(websocket: WebSocket) -> None: ...
 
-    said.know("soon", expires_at=time.time() + 0.3)
+    said.know("soon", expires_at=time.time() + 3)
     headers = {} if subprotocols else {"Authorization": "Bearer soon"}
     async with Server(app) as server, server.connect("/in", subprotocols=subprotocols, headers=headers) as page:
         assert page.subprotocol == answered
@@ -175,9 +179,14 @@ async def test_a_page_reads_that_it_has_expired_before_accept(subprotocols: list
         friend.set()
 
 
+@virtual_time
 async def test_who_comes_by_an_override_is_let_in_as_everybody_is() -> None:
     app = with_all(bearer, one_each)
-    app.dependency_overrides[bearer] = lambda: Identity(user="ann", expires_at=time.time() + 0.5)
+
+    async def ann() -> Identity:
+        return Identity(user="ann", expires_at=time.time() + 50)
+
+    app.dependency_overrides[bearer] = ann
     async with Server(app) as server, server.connect("/in") as first:
         await first.send("a")
         assert await first.receive() == "ann: a"
@@ -187,7 +196,7 @@ async def test_who_comes_by_an_override_is_let_in_as_everybody_is() -> None:
         with pytest.raises(HandshakeRefused, match="429"):
             await server.connect("/in").__aenter__()
         with pytest.raises(ConnectionEnded, match="3000 expired"):
-            await first.receive()
+            await first.receive(timeout=60)
 
 
 async def test_a_quota_on_routes_of_fastapi_counts_on_our_server() -> None:
