@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.events import Event
 from antiphon.hub import Hub, TopicOptions
 from antiphon.hub.backends import handover
 from antiphon.hub.backends.handover import Handover, Unusable, fit, pack, unpack
 from antiphon.hub.backends.relay import Supervisor
 from antiphon.hub.backends.relay.trust import target
+from antiphon.hub.events import BackendRestored
 from antiphon.hub.records import Entry, Keep, Position
 from antiphon.hub.store import Saved, Snapshot, Store
 from antiphon.testing.hub_sinks import Connection
@@ -357,16 +359,16 @@ async def test_a_relay_hands_over_when_it_is_stopped_and_not_when_it_is_killed(p
             first = await hub.publish("t", "one")
             await hub.publish("t", "two")
     assert left(place)
+    events: list[Event] = []
     with Supervisor(place.path) as relay:
-        async with Hub(spoken_to(relay), topics=TOPICS) as hub:
+        async with Hub(spoken_to(relay), topics=TOPICS, observer=events.append) as hub:
             page = await hub.history("t", since=first)
             assert page.recovered
             assert [message.data for message in page] == ["two"]
             assert not left(place)
             assert relay.pid is not None
             os.kill(relay.pid, 9)
-            await until(lambda: not hub.stats().connected)
-            await until(lambda: hub.stats().connected)
+            await until(lambda: any(isinstance(event, BackendRestored) for event in events))
             page = await hub.history("t", since=first)
             assert not page.recovered
     assert not left(place)  # the new one has nothing to hand over

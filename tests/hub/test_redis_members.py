@@ -69,8 +69,7 @@ async def test_who_leaves_while_the_hub_stops_disturbs_nothing(server: RedisServ
 
 async def test_members_of_a_dead_process_leave_although_the_clock_was_set_back(server: RedisServer) -> None:
     """As seen from the new clock, everything was to end an hour later."""
-    config = BackendConfig(presence_lease=1.0)
-    dead, alive = (RedisBackend(server.url, config) for _ in range(2))
+    dead, alive = (RedisBackend(server.url, BackendConfig(presence_lease=lease)) for lease in (1.0, 6.0))
     for backend in (dead, alive):
         await backend.start(Rooms("test"))
     try:

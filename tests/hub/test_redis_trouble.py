@@ -80,9 +80,9 @@ async def test_a_leave_whose_connection_was_cut_leaves_no_ghost(server: RedisSer
         await until(lambda: other.presence("people"), {})
 
 
-async def test_connections_that_redis_closed_for_being_idle_cost_nobody_a_call(server: RedisServer, hub: Hub) -> None:
-    connection = Connection()
-    async with hub.join("people", connection, presence="ann"), hub.join("kept", connection):
+async def test_connections_that_redis_closed_for_being_idle_cost_nobody_a_call(server: RedisServer) -> None:
+    connection, hub = Connection(), Hub(server.url, topics=TOPICS)
+    async with hub, hub.join("people", connection, presence="ann"), hub.join("kept", connection):
         await hub.publish("kept", "before")
         await hub.publish("people", "before")
         for attempt in range(3):
