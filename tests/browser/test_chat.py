@@ -21,6 +21,14 @@ from .cable import Cable
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+WATCH = """
+  const state = document.querySelector("#state-text"), shown = [];
+  new MutationObserver(() => {
+    shown.push(state.textContent);
+    document.documentElement.dataset.shown = shown.join();
+  }).observe(state, { childList: true, characterData: true, subtree: true });
+"""
+
 CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
 
@@ -54,6 +62,14 @@ class Visitor:
 
     def line(self, text: str) -> Locator:
         return self.page.locator(".line").get_by_text(text, exact=True)
+
+    async def watch_state(self) -> None:
+        """Keep every text that `state` shows from now on: one that is there for a moment may come between two looks."""
+        await self.page.evaluate(WATCH)
+
+    async def showed(self, *texts: str) -> None:
+        """Wait until the state has shown these, one right behind the other."""
+        await expect(self.page.locator("html")).to_have_attribute("data-shown", re.compile(",".join(texts)))
 
     @property
     def gap(self) -> Locator:
