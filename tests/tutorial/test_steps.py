@@ -17,6 +17,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.browser.cable import Cable
 from tests.commands import antiphon, run
 from tests.patience import PATIENCE
 
@@ -70,20 +71,22 @@ async def said_until_heard(page: Page, client: ClientConnection) -> None:
 async def test_step_3_windows_come_back_and_miss_nothing(tmp_path: Path, browser: Browser) -> None:
     printed(tmp_path, "3-reconnect")
     state = ("--state", str(tmp_path / "state"))
-    async with run("main:app", *state, app_dir=tmp_path) as server:
-        port = server.port
-        ada, bob = await visit(browser, port, "ada"), await visit(browser, port, "bob")
-        for page in (ada, bob):
-            await expect(page.get_by_role("status")).to_have_text("open")
-        await say(ada, "before")
-        await expect(bob.get_by_role("listitem")).to_have_text(["ada: before"])
-    await expect(ada.get_by_role("status")).not_to_have_text("open")
-    async with run("main:app", *state, "--port", str(port), app_dir=tmp_path):
-        for page in (ada, bob):
-            await expect(page.get_by_role("status")).to_have_text("open")
-        await say(bob, "after")
-        for page in (ada, bob):
-            await expect(page.get_by_role("listitem")).to_have_text(["ada: before", "bob: after"])
+    async with Cable(0) as cable:  # its port stays; that of a server that has ended may be somebody else's
+        async with run("main:app", *state, app_dir=tmp_path) as server:
+            cable.target = server.port
+            ada, bob = await visit(browser, cable.port, "ada"), await visit(browser, cable.port, "bob")
+            for page in (ada, bob):
+                await expect(page.get_by_role("status")).to_have_text("open")
+            await say(ada, "before")
+            await expect(bob.get_by_role("listitem")).to_have_text(["ada: before"])
+        await expect(ada.get_by_role("status")).not_to_have_text("open")
+        async with run("main:app", *state, app_dir=tmp_path) as server:
+            cable.target = server.port
+            for page in (ada, bob):
+                await expect(page.get_by_role("status")).to_have_text("open")
+            await say(bob, "after")
+            for page in (ada, bob):
+                await expect(page.get_by_role("listitem")).to_have_text(["ada: before", "bob: after"])
 
 
 @pytest.mark.asyncio(loop_scope="session")
