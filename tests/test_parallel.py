@@ -15,7 +15,7 @@ from tests.patience import PATIENCE
 FILES = {
     "pytest.ini": "[pytest]\n",
     "conftest.py": """
-import os
+import os, time
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,14 @@ import pytest
 
 @pytest.fixture(scope="session")
 def lasting():
+    Path(__file__).with_name(f"begun-{os.getpid()}").touch()
+    while len(list(Path(__file__).parent.glob("begun-*"))) < int(os.environ["TOGETHER"]):
+        time.sleep(0.01)  # a process that began late would find no test left
     yield os.getpid()
     Path(__file__).with_name(f"over-{os.getpid()}").touch()
 """,
     "test_many.py": """
-import os, time
+import os
 import pytest
 
 @pytest.mark.parametrize("number", range(40))
@@ -38,7 +41,6 @@ def test_one(number, lasting, tmp_path, capfd):
     os.system(f"echo {number}")
     assert capfd.readouterr().out == f"{number}\\n"
     (tmp_path / "mine").unlink()
-    time.sleep(0.02)  # so that each process gets a part of them
 """,
     "test_others.py": """
 import os, warnings
@@ -73,12 +75,13 @@ def test_whose_end_fails(broken):
 }
 
 
-def run(folder: Path, *args: str) -> tuple[int, str]:
+def run(folder: Path, *args: str, together: int = 1) -> tuple[int, str]:
+    """`together`: how many processes have begun before any goes on."""
     for name, text in FILES.items():
         (folder / name).write_text(text)
     options = ("-p", "tests.parallel", "-p", "no:cacheprovider", "-p", "no:asyncio", "-rA")
     command = (sys.executable, "-m", "pytest", *options, *args)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TOGETHER": str(together)}
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     return ended.returncode, ended.stdout + ended.stderr
 
@@ -96,7 +99,7 @@ def test_each_test_is_reported_once_as_what_it_was_and_a_process_that_dies_fails
 
 
 def test_tests_are_collected_once_and_what_a_session_holds_ends_in_each_process(tmp_path: Path) -> None:
-    code, printed = run(tmp_path, "--processes", "3", "-k", "test_one")
+    code, printed = run(tmp_path, "--processes", "3", "-k", "test_one", together=3)
     assert code == 0, printed
     assert (tmp_path / "collections").read_text() == "once\n"
     assert len(list(tmp_path.glob("over-*"))) == 3  # and an idle process took of the only file
