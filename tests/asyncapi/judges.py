@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -38,7 +39,9 @@ def tools() -> Path:
 def _node() -> subprocess.Popen[str]:
     """node with the parser loaded, which takes it seconds. It ends with us."""
     script = tools() / "validate.mjs"
-    shutil.copy(NODE / "validate.mjs", script)
+    beside = script.with_name(f"validate.{os.getpid()}.mjs")
+    shutil.copy(NODE / "validate.mjs", beside)
+    beside.replace(script)  # in one step: another process may be about to read it
     process = subprocess.Popen(["node", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(process.communicate)
     return process
