@@ -7,13 +7,14 @@ import gc
 import itertools
 import random
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from antiphon.connection.expiry import ENDS_PER_TURN, Expiries, Expiry, ExpiryClock, expiries_of
+from antiphon.connection.expiry import ENDS_PER_TURN, STEP, TICK, Expiries, Expiry, ExpiryClock, expiries_of
 from antiphon.testing import VirtualTimeLoop
 
 UNIX = 1_700_000_000.0
@@ -197,6 +198,21 @@ def test_small_corrections_of_the_wall_clock_do_not_add_up() -> None:
             clocks.skew = rng.uniform(-0.1, 0.1)
             clock()
         assert clock() == 0
+
+    in_virtual_time(main)
+
+
+def test_in_virtual_time_a_machine_that_stalls_takes_nothing() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        told: list[float] = []
+        expiry = Expiry(loop, lambda: None)
+        expiry.expire_at(time.time() + 60)
+        time.sleep(6 * STEP)  # noqa: ASYNC251  the machine does something else
+        expiry.tell_ahead(30, lambda left: told.append(loop.time()))
+        await asyncio.sleep(60)
+        assert told == [pytest.approx(30, abs=2 * TICK)]
+        expiry.leave()
 
     in_virtual_time(main)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -28,6 +29,9 @@ STEP: Final = 0.25
 """Seconds that the wall clock may run ahead before it counts as set. With two ticks that stays below the promised
 second."""
 
+SAME_CLOCK: Final = 1.0
+"""Seconds that a loop's `time()` may be off the system's monotonic clock and still be that clock."""
+
 ENDS_PER_TURN: Final = 100
 """Connections that are ended in one turn of the loop, some milliseconds. Tokens issued together, or a clock that jumps,
 end thousands at once, and the others should not wait for all of them."""
@@ -45,9 +49,10 @@ class ExpiryClock:
     takes it.
     """
 
-    def __init__(self, monotonic: Callable[[], float], wall: WallClock) -> None:
+    def __init__(self, monotonic: Callable[[], float], wall: WallClock, step: float = STEP) -> None:
         self._monotonic = monotonic
         self._wall = wall
+        self._step = step
         self._skipped = 0.0
         self._ahead = wall() - monotonic()
 
@@ -55,7 +60,7 @@ class ExpiryClock:
         now = self._monotonic()
         ahead = self._wall() - now
         moved = ahead - self._ahead
-        if abs(moved) > STEP:
+        if abs(moved) > self._step:
             self._ahead = ahead
             self._skipped += max(moved, 0.0)
         return now + self._skipped
@@ -66,9 +71,9 @@ class ExpiryClock:
 
 
 class Expiries:
-    """The expiries of one event loop. `wall` gives Unix seconds."""
+    """The expiries of one event loop. `wall` gives Unix seconds. It steps where it runs off by more than `step`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wall: WallClock = time.time) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, wall: WallClock = time.time, step: float = STEP) -> None:
         weak = ref(loop)  # the table below holds these by their loop
         empty = contextvars.Context()  # the timer would keep that of the first connection
 
@@ -77,7 +82,7 @@ class Expiries:
             assert alive is not None, "who arms, and who is called, runs in it"
             return alive
 
-        self.clock: Final = ExpiryClock(lambda: running().time(), wall)
+        self.clock: Final = ExpiryClock(lambda: running().time(), wall, step)
         self.deadlines: Final = Deadlines(
             TICK, self.clock, lambda delay, call: running().call_later(delay, call, context=empty)
         )
@@ -196,5 +201,10 @@ def expiries_of(loop: asyncio.AbstractEventLoop) -> Expiries:
         with _making:
             for closed in [one for one in _all if one.is_closed()]:
                 del _all[closed]
-            found = _all[loop] = Expiries(loop)
+            found = _all[loop] = Expiries(loop, step=_step_of(loop))
     return found
+
+
+def _step_of(loop: asyncio.AbstractEventLoop) -> float:
+    """No step in virtual time: there the wall clock runs while a test computes, and time stands still."""
+    return STEP if abs(loop.time() - time.monotonic()) < SAME_CLOCK else math.inf
