@@ -16,11 +16,11 @@ from tests.commands import ANTIPHON, antiphon
 from tests.patience import PATIENCE, until
 from tests.serving import HOST, serve_process, somebody_listens
 
-from .test_mounted import everybody_hears_everybody, program, served
+from .test_mounted import UVICORN, everybody_hears_everybody, program, served
 
 PYTHON = (sys.executable, "-W", "error", "-m")
 SERVERS = {
-    "uvicorn": ((*PYTHON, "uvicorn"), ("--host", HOST, "--port", "0"), "--workers"),
+    "uvicorn": (UVICORN, ("--host", HOST, "--port", "0"), "--workers"),
     "gunicorn": (
         (*PYTHON, "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "--graceful-timeout", "5", "--no-control-socket"),
         ("--bind", f"{HOST}:0"),

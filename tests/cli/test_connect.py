@@ -154,7 +154,7 @@ async def test_pings_are_answered_and_shown_on_request() -> None:
 )
 async def test_the_end_is_told_with_code_name_and_reason(word: str, told: str) -> None:
     async with server() as port:
-        finished = await antiphon("connect", f"127.0.0.1:{port}", stdin=f"{word}\n")
+        finished = await antiphon("connect", f"127.0.0.1:{port}", "--wait", "inf", stdin=f"{word}\n")
     assert told in finished.stderr
     assert finished.code == 3
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("server", SERVERS, ids=lambda server: serve
 async def _outcome(url: str, row: Row) -> Close | Denial:
     """The row's connection, as seen by a peer that reads."""
     try:
-        async with connect(url + row.path, open_timeout=5) as client:
+        async with connect(url + row.path) as client:
             if row.sends is not None:
                 await client.send(row.sends)
             await asyncio.wait_for(client.wait_closed(), PATIENCE)

@@ -7,6 +7,7 @@ import asyncio
 import json
 import math
 import re
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
@@ -16,13 +17,17 @@ import pytest
 from antiphon import App, WebSocket, WebSocketDisconnect
 from antiphon.testclient import ReceiveTimeout, TestClient
 from antiphon.testing import ConnectionEnded, Server, VirtualTimeLoop, virtual_time
+from tests.patience import PATIENCE
 
 SOON = 0.05
+PLAYED = ("played",)
+"""A call that waits until the script is over, so that its messages are there in time on any machine."""
 
 
 def scripted_app(*script: Any) -> App:
     """Sends these. A number is a pause, a tuple a Close."""
     app = App()
+    app.state.played = threading.Event()
 
     @app.websocket("/")
     async def play(websocket: WebSocket) -> None:
@@ -39,13 +44,14 @@ def scripted_app(*script: Any) -> App:
                     await websocket.send_bytes(step)
                 case _:
                     await websocket.send_json(step)
+        app.state.played.set()
         await websocket.wait_closed()
 
     return app
 
 
 class Both:
-    """One of the two clients, called in the same way."""
+    """One of the two clients, called in the same way. The one in the loop runs in virtual time."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -53,7 +59,10 @@ class Both:
 
     def __call__(self, app: App, *calls: tuple[Any, ...]) -> Any:
         """The last call's outcome."""
-        return asyncio.run(self._peer(app, calls)) if self.kind == "peer" else self._session(app, calls)
+        if self.kind == "session":
+            return self._session(app, calls)
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            return runner.run(self._peer(app, calls))
 
     async def _peer(self, app: App, calls: tuple[tuple[Any, ...], ...]) -> Any:
         outcome = None
@@ -61,7 +70,8 @@ class Both:
             server = await stack.enter_async_context(Server(app))
             peer = await stack.enter_async_context(server.connect("/"))
             for name, *arguments in calls:
-                outcome = await getattr(peer, name)(*arguments)
+                if (name,) != PLAYED:  # no time passes until it is
+                    outcome = await getattr(peer, name)(*arguments)
         return outcome
 
     def _session(self, app: App, calls: tuple[tuple[Any, ...], ...]) -> Any:
@@ -70,7 +80,10 @@ class Both:
             client = stack.enter_context(TestClient(app))
             session = stack.enter_context(client.websocket_connect("/"))
             for name, *arguments in calls:
-                outcome = getattr(session, name)(*arguments)
+                if (name,) == PLAYED:
+                    assert app.state.played.wait(PATIENCE)
+                else:
+                    outcome = getattr(session, name)(*arguments)
         return outcome
 
 
@@ -105,7 +118,7 @@ def test_what_comes_behind_the_wanted_message_is_still_there(client: Both) -> No
 
 def test_a_wait_in_vain_says_what_came_instead(client: Both) -> None:
     with pytest.raises(ReceiveTimeout) as caught:
-        client(scripted_app(*EVENTS), ("receive_until", "left", SOON))
+        client(scripted_app(*EVENTS), PLAYED, ("receive_until", "left", SOON))
     assert re.search(
         r'a message of type "left" did not come within 0\.05 s; 6 came: '
         r"\{'type': 'joined'\}, 'plain', b'\\x00', .*, \[1, 2\]",
@@ -123,7 +136,7 @@ def test_a_function_is_named_with_its_place_and_what_it_raised(client: Both) -> 
         return bool(event["name"] == "ada")
 
     with pytest.raises(ReceiveTimeout, match=r"for from_ada \(.*test_expectation\.py:\d+\).*KeyError\('name'\)"):
-        client(scripted_app({"type": "message"}), ("receive_until", from_ada, SOON))
+        client(scripted_app({"type": "message"}), PLAYED, ("receive_until", from_ada, SOON))
 
 
 def test_a_connection_that_ends_first_says_so_with_what_came(client: Both) -> None:
@@ -135,10 +148,10 @@ def test_a_connection_that_ends_first_says_so_with_what_came(client: Both) -> No
 
 def test_a_flood_is_shown_by_its_end(client: Both) -> None:
     with pytest.raises(ReceiveTimeout, match=r"40 came, the last 10: '30', .*'39'") as caught:
-        client(scripted_app(*map(str, range(39)), "39", 0), ("receive_until", "left", 10 * SOON))
+        client(scripted_app(*map(str, range(39)), "39", 0), PLAYED, ("receive_until", "left", SOON))
     assert len(str(caught.value)) < 500
     with pytest.raises(ReceiveTimeout) as caught:
-        client(scripted_app("x" * 100_000), ("receive_until", "left", 10 * SOON))
+        client(scripted_app("x" * 100_000), PLAYED, ("receive_until", "left", SOON))
     assert len(str(caught.value)) < 500
 
 
