@@ -12,7 +12,7 @@ from antiphon.connection import Closed, WebSocket, WebSocketState
 from antiphon.exceptions import WebSocketDisconnect, WebSocketDisconnected
 from antiphon.types import ClosedBy, PreparedMessage
 from tests.connection.peer import Peer
-from tests.connection.test_foreign import Small, foreign, turns
+from tests.connection.test_foreign import Impatient, foreign, turns
 from tests.patience import PATIENCE
 
 
@@ -61,7 +61,7 @@ async def test_a_close_whose_sender_was_cancelled_is_sent_all_the_same() -> None
 
 async def test_a_close_whose_sender_was_cancelled_waits_no_longer_than_send_timeout() -> None:
     peer = Peer()
-    websocket = await peer.accepted(Small)
+    websocket = await peer.accepted(Impatient)
     peer.blocked = True
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):

@@ -43,7 +43,11 @@ def elsewhere(work: Coroutine[Any, Any, None]) -> threading.Thread:
 
 
 class Small(WebSocket):
-    options = ConnectionOptions(outbox_bytes=100, send_timeout=0.05)
+    options = ConnectionOptions(outbox_bytes=100, send_timeout=PATIENCE)
+
+
+class Impatient(WebSocket):
+    options = ConnectionOptions(send_timeout=0.05)
 
 
 async def test_tasks_that_the_endpoint_starts_are_its_own() -> None:
@@ -302,7 +306,7 @@ async def test_a_burst_to_a_peer_that_reads_is_not_mistaken_for_a_slow_one() -> 
 
 async def test_an_own_send_waits_no_longer_than_send_timeout() -> None:
     peer = Peer()
-    websocket = await peer.accepted(Small)
+    websocket = await peer.accepted(Impatient)
     peer.blocked = True
     with pytest.raises(WebSocketDisconnect) as caught:
         await websocket.send_text("x")
@@ -313,7 +317,7 @@ async def test_an_own_send_waits_no_longer_than_send_timeout() -> None:
 
 async def test_an_own_send_in_line_waits_no_longer_than_send_timeout() -> None:
     peer = Peer()
-    websocket = await peer.accepted(Small)
+    websocket = await peer.accepted(Impatient)
     peer.blocked = True
     await foreign(websocket.send_text("foreign"))
     with pytest.raises(WebSocketDisconnect):
