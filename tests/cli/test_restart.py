@@ -259,7 +259,7 @@ async def until_stopped(app_dir: Path, address: str, env: dict[str, str], *args:
         *(*ANTIPHON, "run", "main", "--uds", address, *args), cwd=app_dir, env={**os.environ, **env}
     )
     try:
-        await until(lambda: os.path.exists(address) and is_open(address))
+        await until(lambda: is_open(address))
         yield
     finally:
         process.terminate()
@@ -268,6 +268,7 @@ async def until_stopped(app_dir: Path, address: str, env: dict[str, str], *args:
 
 
 def is_open(address: str) -> bool:
+    """Somebody listens there, which is a moment after it exists."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(address) == 0
 
