@@ -101,8 +101,8 @@ class Engine:
         work_clock: Callable[[], float] = time.perf_counter,
         unproxied_app: ASGIApp | None = None,
     ) -> None:
-        """`clock`: of all deadlines, the loop's by default. `unproxied_app`: called instead of `app` for requests without
-        a header of a proxy, where that is the same."""
+        """`clock`: of all deadlines, the loop's by default. `unproxied_app`: called instead of `app` for requests
+        without a header of a proxy, where that is the same."""
         self.app: Final = app
         self._unproxied_app: Final = unproxied_app
         self.config: Final = config or ServerConfig()
