@@ -58,6 +58,10 @@ async def brief(websocket: WebSocket) -> None:
 """
 
 
+DURATIONS = ("0.5", "5", "50")
+"""Seconds: where the machine was too slow to do anything in them, the next are tried."""
+
+
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncGenerator[ServedProcess]:
     (tmp_path / "main.py").write_text(APP)
@@ -71,9 +75,12 @@ async def measured(server: ServedProcess, path: str, *options: str) -> tuple[int
 
 
 async def test_every_connection_echoes_and_its_times_are_told(server: ServedProcess) -> None:
-    done = await antiphon("bench", f"{server.url}/echo", "-c", "8", "--duration", "0.5")
-    assert done.code == 0, done.stderr
-    connected, answers = done.stdout.splitlines()[:2]
+    for duration in DURATIONS:
+        done = await antiphon("bench", f"{server.url}/echo", "-c", "8", "--duration", duration)
+        assert done.code == 0, done.stderr
+        connected, answers = done.stdout.splitlines()[:2]
+        if int(answers.split()[1].rstrip(",")) >= 8:
+            break
     assert connected.startswith("connected  8 of 8 in ")
     for line in (connected, answers):
         assert [word for word in line.split() if word in ("p50", "p95", "p99", "max")] == ["p50", "p95", "p99", "max"]
@@ -81,14 +88,22 @@ async def test_every_connection_echoes_and_its_times_are_told(server: ServedProc
 
 
 async def test_a_rate_is_kept(server: ServedProcess) -> None:
-    code, told = await measured(server, "/echo", "-c", "4", "--duration", "1", "--rate", "40")
-    assert code == 0
-    assert 4 <= told["answers"]["count"] <= 44  # never more than that; fewer on a machine that is busy
+    for duration in DURATIONS:
+        code, told = await measured(server, "/echo", "-c", "4", "--duration", duration, "--rate", "40")
+        assert code == 0
+        # never more than that; fewer on a machine that is busy
+        assert told["answers"]["count"] <= 40 * told["received"]["seconds"] + 4
+        if told["answers"]["count"] >= 4:
+            break
+    assert told["answers"]["count"] >= 4
 
 
 async def test_listening_sends_nothing_and_counts_what_comes(server: ServedProcess) -> None:
-    code, told = await measured(server, "/feed", "-c", "3", "--duration", "0.5", "--listen")
-    assert code == 0
+    for duration in DURATIONS:
+        code, told = await measured(server, "/feed", "-c", "3", "--duration", duration, "--listen")
+        assert code == 0
+        if told["received"]["count"] >= 3:
+            break
     assert told["answers"] is None
     assert told["received"]["count"] >= 3
     assert told["received"]["bytes"] == 100 * told["received"]["count"]
