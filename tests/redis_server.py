@@ -62,7 +62,7 @@ class RedisServer:
         deadline = time.monotonic() + START_TIMEOUT
         chosen = self.port
         while True:
-            self.port = chosen or _free_port()
+            self.port = chosen or free_port()
             self._process = subprocess.Popen(self._command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             if self._answers(deadline):
                 return
@@ -190,7 +190,7 @@ def _binary() -> str:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A free port, and one that is ours also while the server is dead: the system gives none of these away."""
     while True:
         port = secrets.choice(PORTS)

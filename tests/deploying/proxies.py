@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from tests.cli.certificates import self_signed
 from tests.commands import EXAMPLES
 from tests.patience import PATIENCE
+from tests.redis_server import free_port
 
 FILES = EXAMPLES / "deploy"
 SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
@@ -216,12 +216,6 @@ async def _listens(port: int, process: asyncio.subprocess.Process) -> bool:
                 writer.close()
                 return True
     return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def trusting() -> ssl.SSLContext:
