@@ -317,10 +317,10 @@ async def test_disconnecting_a_stuck_peer_aborts_it_at_send_timeout() -> None:
 
     async def use(session: Pipe) -> None:
         sessions.append(session)
+        started = session.loop.time()
         session.write(b"x" * 8192 * KIB)
         await asyncio.sleep(0)
         session.disconnect(1013, "too slow")
-        started = session.loop.time()
         while session.transport is not None:  # noqa: ASYNC110  the end of the connection itself is no event
             await asyncio.sleep(0.01)
         ended.append(session.loop.time() - started)
