@@ -395,6 +395,7 @@ async def test_max_concurrency_bounds_the_runs_of_one_declaration(kind: str) -> 
     running: list[int] = []
     most: list[int] = []
     gate = threading.Lock()
+    two, two_threads = asyncio.Barrier(2), threading.Barrier(2, timeout=PATIENCE)
 
     def enter() -> None:
         with gate:
@@ -403,12 +404,12 @@ async def test_max_concurrency_bounds_the_runs_of_one_declaration(kind: str) -> 
 
     async def plain() -> None:
         enter()
-        await asyncio.sleep(0.001)
+        await two.wait()
         running.pop()
 
     def in_thread() -> None:
         enter()
-        threading.Event().wait(0.001)
+        two_threads.wait()
         running.pop()
 
     async def yields() -> AsyncIterator[None]:
@@ -431,9 +432,11 @@ async def test_max_concurrency_bounds_the_runs_of_one_declaration(kind: str) -> 
 
     async def connection() -> None:
         async with solve(plan, websocket()):
-            await asyncio.sleep(0.001)
+            if "yield" in kind:
+                await two.wait()
 
-    await asyncio.gather(*(connection() for _ in range(8)))
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(connection() for _ in range(8)))
     assert (len(most), max(most), running) == (8, 2, [])
 
 
