@@ -101,15 +101,13 @@ class Engine:
         work_clock: Callable[[], float] = time.perf_counter,
         unproxied_app: ASGIApp | None = None,
     ) -> None:
-        """`clock`: of all deadlines, the loop's by default. `unproxied_app`: called instead of `app` for requests
-        without a header of a proxy, where that is the same."""
+        """`unproxied_app`: called instead of `app` for requests without a header of a proxy, where that is the same."""
         self.app: Final = app
         self._unproxied_app: Final = unproxied_app
         self.config: Final = config or ServerConfig()
         self.loop: Final = loop or asyncio.get_running_loop()
-        self.context: Final = contextvars.copy_context()
-        """For callbacks that stay as long as a connection: without it each gets a copy of its own."""
-        self.clock: Final = clock or self.loop.time
+        self.context: Final = contextvars.copy_context()  # of callbacks that stay, which would each get a copy
+        self.clock: Final = clock or self.loop.time  # of all deadlines
         self.connections: Final[MutableSet[Any]] = set() if connections is None else connections
         self.tasks: Final[MutableSet[asyncio.Task[Any]]] = set() if tasks is None else tasks
         self.app_state: Final = {} if app_state is None else app_state
