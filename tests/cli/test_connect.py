@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import ssl
@@ -28,6 +29,8 @@ from tests.patience import PATIENCE
 
 from .certificates import self_signed
 
+FLOOD = 3000
+
 
 async def answer(connection: ServerConnection) -> None:
     """Echoes. Some words mean something."""
@@ -45,6 +48,9 @@ async def answer(connection: ServerConnection) -> None:
                 await connection.send("it was")
             case "go away":
                 await connection.close(4001, "as you wish")
+            case "flood":
+                for number in range(FLOOD):
+                    await connection.send(f"{number} of many")
             case "vanish":
                 connection.transport.abort()
             case _:
@@ -359,6 +365,20 @@ async def test_on_a_terminal_messages_are_marked_and_commands_understood() -> No
         )
 
 
+async def test_a_line_can_be_typed_while_messages_pour_in() -> None:
+    said = "x" * 2000
+    rounds = [("flood", " 0 of many"), (said, f"< {said}")] * 6
+    asked = [line for line, _ in rounds]
+    async with server() as port:
+        awaited = ["> ", *(words for _, words in rounds)]
+        seen = await on_a_terminal(
+            f"127.0.0.1:{port}", [*zip(awaited, [*asked, "go away"], strict=True), ("closed with", "")]
+        )
+    assert seen.count(f"< {said}\r\n") == 6
+    shown = [int(number) for number in re.findall(r"< (\d+) of many\r\n", seen)]
+    assert shown == [*range(FLOOD)] * 6
+
+
 async def test_a_terminal_that_shows_escape_sequences_is_sent_none() -> None:
     async with server() as port:
         typed = [
@@ -406,17 +426,22 @@ async def on_a_terminal(address: str, lines: Sequence[tuple[str, str]], **enviro
         *ANTIPHON, "connect", address, stdin=side, stdout=side, stderr=side, env=env
     )
     os.close(side)
-    screen = asyncio.StreamReader()
+    screen = asyncio.StreamReader(limit=1 << 24)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(screen), os.fdopen(main, "rb+", buffering=0)
     )
-    seen = b""
+    seen, words = b"", ""
     try:
         async with asyncio.timeout(PATIENCE):
             for words, line in lines:
                 seen += await screen.readuntil(words.encode())
-                os.write(main, line.encode() + b"\n")
+                for key in f"{line}\n":
+                    os.write(main, key.encode())
+                    await asyncio.sleep(0)
             await process.wait()
+    except OSError as end:  # a terminal's, when its last program has ended
+        rest = bytes(screen._buffer)  # type: ignore[attr-defined]
+        raise AssertionError(f"it ended before {words!r}: {(seen + rest).decode()}") from end
     finally:
         transport.close()
     return seen.decode()

@@ -266,7 +266,6 @@ async def test_a_class_of_a_framework_is_no_factory_and_a_class_of_ones_own_is_o
 
 def test_a_class_that_is_an_application_for_each_scope_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", [str(folder), *sys.path])
-    monkeypatch.delitem(sys.modules, "main", raising=False)
     assert load(Target("main", "PerScope"), factory=False).__name__ == "PerScope"
     del sys.modules["main"]
     assert load(Target("starlette.endpoints", "WebSocketEndpoint"), factory=False) is not None

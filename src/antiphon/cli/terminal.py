@@ -21,7 +21,8 @@ import click
 
 from antiphon import status
 
-PROMPT = "> "
+from .prompt import Prompt
+
 HEX_COLUMNS = 16
 CHUNK = 64 << 10
 
@@ -60,31 +61,29 @@ class Terminal:
         self._on_screen = sys.stdout.isatty()
         dumb = os.environ.get("TERM") == "dumb"  # one that shows escape sequences instead of obeying them
         self._colour = self._on_screen and not dumb and not os.environ.get("NO_COLOR")
-        self._lift = "\n" if dumb else "\r\x1b[K"
+        self._prompt = Prompt("\n" if dumb else "\r\x1b[K")
         self._leave = "\n" if dumb else "\r\x1b[K\x1b[?2004l"  # bracketed paste is readline's, too
         self._pretty = self._on_screen if pretty is None else pretty
-        self._prompting = False
         self._settings = _settings() if self.interactive else None
 
     def received(self, message: str | bytes) -> None:
         """Show a message of the server."""
         lines = hex_dump(message) if isinstance(message, bytes) else self._text(message)
         mark = self._style("< ", "green") if self._on_screen else ""
-        with self._out_of_the_way():
-            for number, line in enumerate(lines):
-                click.echo((mark if number == 0 else "  " if mark else "") + line)
+        marked = "\n".join((mark if number == 0 else "  " if mark else "") + line for number, line in enumerate(lines))
+        self._prompt.show(lambda: click.echo(marked))
 
     def note(self, text: str, *, colour: str = "bright_black") -> None:
         """Say something that is not a message."""
-        with self._out_of_the_way():
-            click.echo(self._style("\n".join(map(visible, text.split("\n"))), colour), err=True)
+        shown = self._style("\n".join(map(visible, text.split("\n"))), colour)
+        self._prompt.show(lambda: click.echo(shown, err=True))
 
     def over(self) -> None:
         """Nothing more is read: the prompt goes, and the terminal is left as it was found.
 
         The thread that reads may hang in readline for ever, which has taken echo and line mode from the terminal.
         """
-        self._prompting = False
+        self._prompt.over()
         if self.interactive:
             click.echo(self._leave, nl=False)
         if self._settings is not None:
@@ -105,19 +104,6 @@ class Terminal:
                 return (_coloured(laid_out) if self._colour else laid_out).splitlines()
         return [(visible(line) if self._on_screen else line) for line in message.split("\n")]
 
-    @contextlib.contextmanager
-    def _out_of_the_way(self) -> Iterator[None]:
-        """Lift the line being typed, and put it back below."""
-        if not self._prompting:
-            yield
-            return
-        import readline
-
-        sys.stdout.write(self._lift)
-        yield
-        sys.stdout.write(PROMPT + readline.get_line_buffer())
-        sys.stdout.flush()
-
     def lines(self) -> asyncio.Queue[Line | None]:
         """The input, typed or piped, line by line. None at its end. Read in a thread that dies with the process."""
         loop = asyncio.get_running_loop()
@@ -133,11 +119,8 @@ class Terminal:
     def _read(self, give: Callable[[Line | None], None]) -> None:
         try:
             if self.interactive:
-                with contextlib.suppress(ImportError):
-                    import readline  # noqa: F401  # line editing and history for input()
-                self._prompting = True
                 while True:
-                    give(input(PROMPT))
+                    give(self._prompt.read())
             for number, line in enumerate(_piped(sys.stdin.fileno()), 1):
                 give(decoded := _decoded(line, number))
                 if isinstance(decoded, Undecodable):
@@ -145,7 +128,6 @@ class Terminal:
         except (EOFError, ValueError, OSError):
             pass
         finally:
-            self._prompting = False
             give(None)
 
 
