@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Generator
 
 import pytest
 import websockets
@@ -37,3 +39,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Many tests write a program `main.py`, and the next one must not import theirs."""
+    yield
+    assert sys.modules.pop("main", None) is None, "the test leaves the module `main` behind, for all that import theirs"

@@ -64,13 +64,14 @@ def test_the_python_in_a_document_runs(document: Path, tmp_path: Path, monkeypat
     """
     (tmp_path / "main.py").write_text(blocks(ROOT / "README.md", "python")[0])
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "main", raising=False)
     names: dict[str, Any] = {"start_workers": lambda env: None}
-    for block in blocks(document, "python"):
-        code = compile(block, str(document), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-        if not code.co_flags & inspect.CO_COROUTINE:
-            exec(code, names)
-    monkeypatch.delitem(sys.modules, "main", raising=False)
+    try:
+        for block in blocks(document, "python"):
+            code = compile(block, str(document), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+            if not code.co_flags & inspect.CO_COROUTINE:
+                exec(code, names)
+    finally:
+        sys.modules.pop("main", None)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
