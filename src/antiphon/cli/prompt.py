@@ -29,7 +29,9 @@ class Prompt:
         self._typing = False
         self._waiting: deque[Callable[[], None]] = deque()
         self._hook: Any = None
-        """The function that readline calls. None: nobody edits, and the other thread shows its lines itself."""
+        """The function that readline calls. Kept to the end: a thread may be on its way into it."""
+        self._hooked = False
+        """readline calls it. Else nobody edits, and the other thread shows its lines itself."""
 
     def read(self) -> str:
         """A line. Raises EOFError, and then nobody types any more."""
@@ -46,19 +48,19 @@ class Prompt:
     def show(self, line: Callable[[], None]) -> None:
         """Call `line`, which writes whole lines, with the one being typed out of the way. It may wait for that."""
         with self._changed:
-            if self._hook is None:
-                self._write(line)
-                return
-            while len(self._waiting) >= MOST and self._typing:
+            while self._hooked and len(self._waiting) >= MOST:
                 self._changed.wait(1.0)
-            self._waiting.append(line)
+            if self._hooked:
+                self._waiting.append(line)
+            else:
+                self._write(line)
 
     def over(self) -> None:
         """Nothing more is read. Lines that wait are shown."""
         with self._changed:
-            if self._hook is not None:
+            if self._hooked:
                 _input_hook().value = None
-                self._hook = None
+                self._hooked = False
             if self._waiting:
                 sys.stdout.write(self._lift)
                 sys.stdout.flush()
@@ -71,24 +73,28 @@ class Prompt:
             import ctypes
             import readline  # noqa: F401  # line editing and history for input()
 
-            hook = ctypes.CFUNCTYPE(ctypes.c_int)(self._on_wait)
-            _input_hook().value = ctypes.cast(hook, ctypes.c_void_p).value
-            self._hook = hook
+            self._hook = ctypes.CFUNCTYPE(ctypes.c_int)(self._on_wait)
+            _input_hook().value = ctypes.cast(self._hook, ctypes.c_void_p).value
+            self._hooked = True
 
     def _on_wait(self) -> int:
         """readline waits for a key, and its line stands still."""
         with self._changed:
-            if self._waiting and self._typing:
-                import readline
-
-                sys.stdout.write(self._lift)
-                sys.stdout.flush()
-                while self._waiting:
-                    self._waiting.popleft()()
-                sys.stdout.write(PROMPT + readline.get_line_buffer())
-                sys.stdout.flush()
+            if self._hooked and self._waiting:
+                with contextlib.suppress(OSError):  # the terminal is gone, and the thread will read that
+                    self._show_waiting()
                 self._changed.notify_all()
         return 0
+
+    def _show_waiting(self) -> None:
+        import readline
+
+        sys.stdout.write(self._lift)
+        sys.stdout.flush()
+        while self._waiting:
+            self._waiting.popleft()()
+        sys.stdout.write(PROMPT + readline.get_line_buffer())
+        sys.stdout.flush()
 
     def _write(self, line: Callable[[], None]) -> None:
         if self._typing:
