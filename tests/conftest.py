@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import Generator
+from typing import Final
 
 import pytest
 import websockets
@@ -41,8 +43,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
 
 
+LOGGERS: Final = [logging.getLogger(name) for name in ("antiphon", "uvicorn", "uvicorn.error", "uvicorn.access")]
+
+
+def _settings(logger: logging.Logger) -> tuple[int, list[logging.Handler], bool, bool]:
+    return logger.level, [*logger.handlers], logger.propagate, logger.disabled
+
+
+LOGS: Final = [_settings(logger) for logger in LOGGERS]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Generator[None]:
-    """Many tests write a program `main.py`, and the next one must not import theirs."""
+    """Any test may be the next in this process: it must not meet settings of logs, or a program, of the last one."""
     yield
+    for logger, settings_before in zip(LOGGERS, LOGS, strict=True):
+        if _settings(logger) != settings_before:
+            level, logger.handlers[:], logger.propagate, logger.disabled = settings_before
+            logger.setLevel(level)
     assert sys.modules.pop("main", None) is None, "the test leaves the module `main` behind, for all that import theirs"
