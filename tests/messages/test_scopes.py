@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from antiphon import App, Caller, Denials, Depends, Header, HTTPException, Hub, MessageRouter, WebSocket
 from antiphon.dependencies.solve import TEARDOWN_SECONDS
 from antiphon.testing import HandshakeRefused, RemoteError, Server, virtual_time
+from tests.patience import PATIENCE
 
 
 class Say(BaseModel):
@@ -167,7 +168,7 @@ async def test_a_thousand_idle_connections_hold_nothing_of_a_pool() -> None:
         return pooled
 
     async with Server(app) as server, AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(server.channel("/")) for _ in range(1000)]
+        peers = [await stack.enter_async_context(server.channel("/", timeout=PATIENCE)) for _ in range(1000)]
         for peer in peers:
             assert await peer.request(Say(), int) == 1
         assert (held, most) == (0, 1)
