@@ -1,16 +1,25 @@
 """One timer for any number of connections: a wheel of slots, each for the entries due in its stretch of time.
 
 Knows nothing of the entries: each is called with the time, and returns the time of its next call. The clock and the
-timer are passed in.
+timer are passed in. Also tells whether a loop's clock is the system's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 SLOTS: Final = 512
+SAME_CLOCK: Final = 1.0
+"""Seconds that a loop's `time()` may be off the system's monotonic clock and still be that clock (uvloop rounds, and
+remembers the time of its latest turn)."""
+
+
+def keeps_system_time(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop's clock is the system's. `VirtualTimeLoop` has one of its own."""
+    return abs(loop.time() - time.monotonic()) < SAME_CLOCK
 
 
 class Due(Protocol):

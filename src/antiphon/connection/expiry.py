@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakKeyDictionary, ref
 
-from antiphon.deadlines import Deadlines
+from antiphon.deadlines import Deadlines, keeps_system_time
 
 from .owner import run_in
 
@@ -28,9 +28,6 @@ TICK: Final = 0.25
 STEP: Final = 0.25
 """Seconds that the wall clock may run ahead before it counts as set. With two ticks that stays below the promised
 second."""
-
-SAME_CLOCK: Final = 1.0
-"""Seconds that a loop's `time()` may be off the system's monotonic clock and still be that clock."""
 
 ENDS_PER_TURN: Final = 100
 """Connections that are ended in one turn of the loop, some milliseconds. Tokens issued together, or a clock that jumps,
@@ -207,4 +204,4 @@ def expiries_of(loop: asyncio.AbstractEventLoop) -> Expiries:
 
 def _step_of(loop: asyncio.AbstractEventLoop) -> float:
     """No step in virtual time: there the wall clock runs while a test computes, and time stands still."""
-    return STEP if abs(loop.time() - time.monotonic()) < SAME_CLOCK else math.inf
+    return STEP if keeps_system_time(loop) else math.inf

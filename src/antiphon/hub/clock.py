@@ -9,11 +9,8 @@ import asyncio
 import time
 import weakref
 from collections.abc import Callable
-from typing import Final
 
-SAME_CLOCK: Final = 1.0
-"""Seconds that a loop's `time()` may be off the system's monotonic clock and still be that clock (uvloop rounds, and
-remembers the time of its latest turn)."""
+from antiphon.deadlines import keeps_system_time
 
 
 class LoopClock:
@@ -48,7 +45,7 @@ class LoopClock:
         offset = self._own.get(loop)
         if offset is None:
             own = loop.time()
-            offset = self._system_offset() if abs(own - time.monotonic()) < SAME_CLOCK else self._latest - own
+            offset = self._system_offset() if keeps_system_time(loop) else self._latest - own
             self._own[loop] = offset
         self._last = weakref.ref(loop), offset
         return offset
