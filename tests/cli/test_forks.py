@@ -21,6 +21,7 @@ import uvicorn
 from websockets.asyncio.client import connect, unix_connect
 
 from antiphon.cli.forks import Fork
+from antiphon.cli.serving import WORKER_PATIENCE
 from antiphon.cli.workers import WorkerProcess
 from tests.commands import ANTIPHON, antiphon, run
 from tests.patience import PATIENCE, until
@@ -305,6 +306,7 @@ async def test_what_an_application_has_forked_does_not_hide_the_end_of_its_worke
             await server.wait_for_line("The process that workers are forked from ended with -9")
             killed = next(iter(before))
             os.kill(killed, signal.SIGKILL)
+            await server.wait_for_line(f"Worker {killed} ended", timeout=WORKER_PATIENCE / 2)  # not for its answer
             await all_workers(server, but=frozenset([killed]))
         finally:
             server.process.terminate()

@@ -147,10 +147,12 @@ class Workers(Multiprocess):
 
 
 def _serve(config: uvicorn.Config, descriptors: Sequence[int], gone: Callable[[], object]) -> None:
-    health, *listening = descriptors
+    number, *listening = descriptors
     config.configure_logging()
     server = uvicorn.Server(config)
-    threading.Thread(target=_tell_health, args=(Connection(health), server), daemon=True).start()
+    health: Connection[Any, Any] = Connection(number)
+    os.register_at_fork(after_in_child=health.close)  # else the supervisor would wait for an answer of who is dead
+    threading.Thread(target=_tell_health, args=(health, server), daemon=True).start()
     end_after(gone)
     # Until uvicorn listens to signals, which is before it loads the application, Ctrl-C is the supervisor's alone: it
     # ends us by SIGTERM, and nothing is left in the middle of an exception.
