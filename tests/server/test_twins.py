@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +16,10 @@ from antiphon.server import backend, bounds, pipe, state
 from antiphon.server.backend import NATIVE_TWIN, PURE_TWIN, Twin
 from antiphon.server.state import Opening
 from antiphon.wire import Phase
+from tests.commands import ROOT
 from tests.server import simulation
 
-FOLDER = Path(pipe.__file__).parent
+FOLDER = ROOT / "src/antiphon/server"
 INCLUDED = re.findall(r'^include "(\S+)"', (FOLDER / "_pipe.pyx").read_text(), re.MULTILINE)
 NATIVE = "\n".join((FOLDER / name).read_text() for name in ("_pipe.pyx", *INCLUDED))
 CALM = (10_000, 10_030)
