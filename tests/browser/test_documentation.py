@@ -120,6 +120,7 @@ async def test_every_page_fits_a_phone_and_all_its_text_can_be_read_in_either_sc
     given["dim"] = '<article><p class="dim" style="color: #555">hm</p></article>'
     page = await (await browser.new_context(viewport={"width": 390, "height": 844})).new_page()
     await page.goto(f"{address}/index.html")
+    await page.evaluate((ROOT / "tests/browser/contrast.js").read_text())
     found = await page.evaluate((ROOT / "tests/browser/every_page.js").read_text(), given)
     assert [fault.rpartition(":")[0] for fault in found["faults"]] == [
         "wide",
