@@ -37,13 +37,15 @@ def tools() -> Path:
 
 @functools.cache
 def _node() -> subprocess.Popen[str]:
-    """node with the parser loaded, which takes it seconds. It ends with us."""
+    """node with the parser loaded, which takes it seconds. It is killed when we end: a process that a test has forked
+    may hold its input open."""
     script = tools() / "validate.mjs"
     beside = script.with_name(f"validate.{os.getpid()}.mjs")
     shutil.copy(NODE / "validate.mjs", beside)
     beside.replace(script)  # in one step: another process may be about to read it
     process = subprocess.Popen(["node", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    atexit.register(process.communicate)
+    atexit.register(process.wait)
+    atexit.register(process.kill)
     return process
 
 
