@@ -6,10 +6,14 @@ The one place where an end is noted. Knows nothing of payloads, or of senders.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import anyio
+
 from antiphon.exceptions import WebSocketDisconnect, WebSocketDisconnected
+from antiphon.shown import shown
 from antiphon.types import ClosedBy, Message, Scope, Sink
 
 from .denials import closes
@@ -42,13 +46,21 @@ gone. Long enough for a loop over all connections, short enough for an endpoint 
 
 LONG_AGO: Final = -HANDLING_SECONDS
 
+USES_IN_VAIN: Final = 100
+"""Uses of a connection that has ended, after which each further one waits `VAIN_SECONDS`. A loop that catches every
+exception awaits nothing else: it would hold up all connections of the process, and its stop."""
+
+VAIN_SECONDS: Final = 1.0
+
+logger: Final = logging.getLogger("antiphon")
+
 
 class Life:
     """The states of one connection, and its end. `way` is set before anything is asked."""
 
     __slots__ = (
-        "answering", "application_state", "client_state", "clock", "closing", "ended", "ended_by_foreign", "loop",
-        "on_over", "read_at", "way",
+        "answering", "application_state", "client_state", "clock", "closing", "ended", "ended_by_foreign", "in_vain",
+        "loop", "on_over", "read_at", "way",
     )  # fmt: skip
 
     way: Way
@@ -66,6 +78,8 @@ class Life:
         self.closing: Closed | None = None
         """The Close that the endpoint has given, and that may still wait for the peer to read."""
         self.ended_by_foreign: bool = False
+        self.in_vain: int = 0
+        """Uses behind the end."""
         self.answering: asyncio.Task[None] | None = None
         """Somebody else than the endpoint answers the handshake."""
         self.on_over: Callable[[], None] | None = None
@@ -207,6 +221,19 @@ class Life:
         excuse_disconnects(running_loop())
         text = f"{method} on a connection that has ended ({closed.code} {closed.reason}".rstrip() + ")"
         return WebSocketDisconnected(text, code=closed.code, reason=closed.reason)
+
+    async def used_in_vain(self, scope: Scope) -> None:
+        """The connection was used behind its end. A loop that does so for ever has to wait, and is told of once."""
+        self.in_vain += 1
+        if self.in_vain < USES_IN_VAIN:
+            return
+        if self.in_vain == USES_IN_VAIN:
+            logger.warning(
+                "%s: its endpoint goes on with a connection that has ended, so each further use waits a second: end "
+                "the loop with `except WebSocketDisconnect`, ahead of an `except Exception`",
+                shown(scope.get("path", "")),
+            )
+        await anyio.sleep(VAIN_SECONDS)
 
     def lost(self) -> WebSocketDisconnect:
         """A send has failed: note it. Returns the exception to raise."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic
 import anyio.lowlevel
 from starlette.requests import HTTPConnection, StateT
 
+from antiphon.exceptions import WebSocketDisconnected
 from antiphon.identity import IDENTITY_KEY, Identity
 from antiphon.status import check_close_code, cut_reason
 from antiphon.types import Carrier, ClosedBy, Message, Receive, Scope, Send, Sink, StopListener
@@ -177,7 +178,11 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
         `WebSocketDisconnected` after the disconnect message, which itself is returned.
         """
         life = self._life
-        expected = life.expected_receives()
+        try:
+            expected = life.expected_receives()
+        except WebSocketDisconnected:
+            await life.used_in_vain(self.scope)
+            raise
         if self._unheard:
             self._unheard = 0
         message = await (life.way.receive() if self._intake is None else self._intake.receive(self))
@@ -210,10 +215,14 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
         if kind in OPEN_SENDS and not self._is_own():
             await self._foreign().send(message)
             return
-        expected = life.expected_sends(kind)
-        had_ended = life.has_ended()
-        if expected is None or (had_ended and not life.may_send_to_nobody(kind)):
-            return
+        try:
+            expected = life.expected_sends(kind)
+            had_ended = life.has_ended()
+            if expected is None or (had_ended and not life.may_send_to_nobody(kind)):
+                return
+        except WebSocketDisconnected:
+            await life.used_in_vain(self.scope)
+            raise
         if not message.get("more_body", False):
             life.application_state = expected[kind]
         if kind == "websocket.close":

@@ -23,6 +23,7 @@ from antiphon.exceptions import (
     UnencodableText,
     UnexpectedMessageKind,
     WebSocketDisconnect,
+    WebSocketDisconnected,
 )
 from antiphon.identity import Identity
 from antiphon.masking import masked_subprotocols
@@ -240,7 +241,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             async for message in websocket.iter_as(Move | Quit, invalid=OnInvalid.REPLY):
                 match message: ...
         """
-        self._life.require_open("iter_as")
+        await _require_open(self, "iter_as")
         adapter_of(kind)
         limit = InvalidLimit()
         try:
@@ -264,6 +265,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
     async def _next(self, method: str) -> str | bytes | None:
         if self.application_state is not CONNECTED:
             if self.application_state is DISCONNECTED:
+                await self._life.used_in_vain(self.scope)
                 raise self._life.gone(method)
             raise NotAccepted(f"{method}() before the connection is accepted: call accept() first")
         message = await self.receive()
@@ -274,7 +276,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
     async def iter_text(self) -> AsyncIterator[str]:
         """Text messages until the connection ends. Raises `WebSocketDisconnected` when it has ended before."""
-        self._life.require_open("iter_text")
+        await _require_open(self, "iter_text")
         try:
             while True:
                 yield await self.receive_text()
@@ -283,7 +285,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
     async def iter_bytes(self) -> AsyncIterator[bytes]:
         """Binary messages until the connection ends. Raises `WebSocketDisconnected` when it has ended before."""
-        self._life.require_open("iter_bytes")
+        await _require_open(self, "iter_bytes")
         try:
             while True:
                 yield await self.receive_bytes()
@@ -292,7 +294,7 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
 
     async def iter_json(self, mode: str = "text") -> AsyncIterator[Any]:
         """JSON values until the connection ends. Raises `WebSocketDisconnected` when it has ended before."""
-        self._life.require_open("iter_json")
+        await _require_open(self, "iter_json")
         try:
             while True:
                 yield await self.receive_json(mode)
@@ -387,6 +389,15 @@ class WebSocket(RawWebSocket[StateT], Generic[StateT]):
             await self._foreign().offer(data)
             return
         await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
+
+
+async def _require_open(websocket: WebSocket[Any], method: str) -> None:
+    life = websocket.life
+    try:
+        life.require_open(method)
+    except WebSocketDisconnected:
+        await life.used_in_vain(websocket.scope)
+        raise
 
 
 def _tell_too_late(scope: Scope, answered: str, subprotocol: str | None, headers: list[tuple[bytes, bytes]]) -> None:

@@ -118,6 +118,8 @@ class Membership(OnlyAsyncWith):
         if getattr(self._websocket, "application_state", None) is WebSocketState.CONNECTING:
             raise NotAccepted(f"expected an accepted WebSocket to join topic {self.topic!r}: call accept() first")
         if not sink.alive:
+            if (life := getattr(self._websocket, "life", None)) is not None:
+                await life.used_in_vain(getattr(self._websocket, "scope", {}))
             raise _closed(sink, self.topic)
         if self.active:
             raise RuntimeError(f"this membership of topic {self.topic!r} was entered already; join once more")
