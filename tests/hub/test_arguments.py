@@ -82,7 +82,7 @@ def test_what_a_client_sends_as_a_position_is_a_position_or_a_value_error(text: 
         Position.parse(text)
 
 
-@pytest.mark.parametrize("count", ["5", 2.5, None, math.inf])
+@pytest.mark.parametrize("count", ["5", 2.5, None, math.inf, True])
 async def test_a_history_that_is_no_number_of_messages_is_an_error(count: Any) -> None:
     with pytest.raises(TypeError, match="history: expected a number of messages"):
         Hub("memory://", topics=OPTIONS).join("kept", Connection(), history=count)
@@ -132,7 +132,18 @@ def test_a_hub_with_wrong_options_is_not_made(options: dict[str, Any], error: ty
         Hub("memory://", **options)
 
 
-@pytest.mark.parametrize("url", [5, b"memory://", "redis://localhost?bogus=1", "redis://:geheim@localhost?bogus=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        5,
+        b"memory://",
+        "redis://localhost?bogus=1",
+        "redis://:geheim@localhost?bogus=1",
+        "redis://localhost/one",
+        "redis://:geheim@localhost/one",
+        "rediss://localhost/-1",
+    ],
+)
 def test_a_url_that_is_none_is_an_error_when_the_hub_is_made(url: Any) -> None:
     with pytest.raises(UnknownBackend) as caught:
         Hub(url)
@@ -242,3 +253,18 @@ async def test_who_leaves_while_joining_is_no_member(monkeypatch: pytest.MonkeyP
     await joining
     assert await hub.presence("t") == {}
     assert hub.stats().topics == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"history": True}, "history: expected a whole number, got bool"),
+        ({"outbox_bytes": True}, "outbox_bytes: expected a whole number, got bool"),
+        ({"ttl": True}, "ttl: expected a number, got bool"),
+        ({"presence": "no"}, "presence: expected True, False or None, got 'no'"),
+    ],
+)
+def test_an_option_of_a_topic_has_its_type(options: Any, told: str) -> None:
+    """`history=True` beside `presence=True` would keep one message."""
+    with pytest.raises(TypeError, match=told):
+        TopicOptions(**options)

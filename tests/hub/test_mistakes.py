@@ -126,6 +126,36 @@ async def test_a_pattern_is_no_topic_and_braces_are_no_pattern() -> None:
     assert caught[0].filename == __file__
 
 
+class InRoom(Connection):
+    """A connection to the route `/rooms/{room}`."""
+
+    def __init__(self, room: str) -> None:
+        super().__init__()
+        self.scope = {"type": "websocket", "path_params": {"room": room}}
+
+
+async def test_an_f_that_is_missing_is_warned_of() -> None:
+    """All rooms would be one, and everybody would read everything."""
+    hub = Hub()
+    with pytest.warns(
+        RegistrationWarning, match=r"'room/\{room\}' is one topic for every room: .* f'room/\{room\}'"
+    ) as caught:
+        async with hub.join("room/{room}", InRoom("7")):
+            pass
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("topic", ["room/{other}", "{7}:feed", "room/7"])
+async def test_braces_with_another_meaning_are_no_missing_f(topic: str) -> None:
+    async with Hub().join(topic, InRoom("7")):
+        pass
+
+
+async def test_a_client_that_names_its_room_like_a_placeholder_is_no_missing_f() -> None:
+    async with Hub().join("room/{room}", InRoom("{room}")):
+        pass
+
+
 async def test_a_hub_without_any_options_says_that_another_may_be_meant() -> None:
     """A module has a hub with options, and `App()` was not given it."""
     with pytest.warns(RegistrationWarning, match=r"keeps none.* another one was meant, App\(hub=hub\) takes it"):

@@ -475,3 +475,9 @@ def test_five_hundred_messages_are_registered_in_a_moment() -> None:
         chat.on(handler(model))
     next(route for route in app.routes if isinstance(route, ChannelRoute)).program()
     assert time.process_time() - started < 1.0 * 3  # thrice the promise: the machine may be slow
+
+
+def test_the_class_of_a_message_in_place_of_its_handler_is_refused() -> None:
+    chat = App().add_channel("/chat")
+    with pytest.raises(RegistrationError, match=r"not the class Say: .* names it, `message: Say`"):
+        chat.on(Say)

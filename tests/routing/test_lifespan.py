@@ -135,3 +135,11 @@ def test_a_lifespan_nobody_runs_is_told_of_where_the_cause_is_the_mount(
     if lines:
         assert "mounted at '/api'" in caplog.text
         assert "async with guest.router.lifespan_context(guest): yield" in caplog.text
+
+
+def test_a_decorated_lifespan_without_yield_is_refused() -> None:
+    @contextlib.asynccontextmanager  # type: ignore[arg-type]
+    async def connect(app: App) -> None: ...
+
+    with pytest.raises(TypeError, match="connect has no `yield`"):
+        App(lifespan=connect)

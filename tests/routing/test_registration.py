@@ -282,6 +282,22 @@ def test_a_brace_that_is_part_of_no_parameter_is_warned_of(path: str) -> None:
         App().websocket(path)(enter)
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/rooms/<room>", r"has '<room>', which is no parameter: write \{room\}"),
+        ("/rooms/<int:room>/ws", r"has '<int:room>', which is no parameter: write \{room\}"),
+        ("/rooms/:room", r"has ':room', which is no parameter: write \{room\}"),
+        ("/rooms?name={name}", r"has a query, and no path has one: the function takes its parameters"),
+    ],
+)
+def test_a_path_in_the_words_of_another_framework_is_warned_of(path: str, told: str) -> None:
+    async def enter(websocket: WebSocket, room: str = "", name: str = "") -> None: ...
+
+    with pytest.warns(RegistrationWarning, match="enter: .*" + told):
+        App().websocket(path)(enter)
+
+
 def test_a_route_behind_another_one_of_the_same_path_is_warned_of() -> None:
     app = App()
     app.websocket("/room")(serves)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from antiphon.exceptions import ParameterDeclarationError, RegistrationError, RegistrationWarning
+from antiphon.exceptions import RegistrationError, RegistrationWarning
 
 
 class CallKind(enum.Enum):
@@ -67,20 +67,6 @@ def check_place(annotation: type | None, where: str) -> None:
     remedy = getattr(annotation, "injected_elsewhere", None)
     if isinstance(remedy, str):
         raise RegistrationError(f"{where} is a {annotation.__name__}, which only channels have: {remedy}")  # type: ignore[union-attr]
-
-
-def check_default(call: Callable[..., Any], parameter: Parameter, injected: tuple[type, ...], where: str) -> None:
-    """A default that was meant to be injected: an object of these classes, one of them, a function without Depends."""
-    default = parameter.default
-    if isinstance(default, injected):
-        name = type(default).__name__
-        raise ParameterDeclarationError(f"{where} has a {name} as its default: annotate it, `{parameter.name}: {name}`")
-    if isinstance(default, type) and issubclass(default, injected):
-        name = default.__name__
-        warn_about(call, f"{where} has the class {name} as its default: annotate it, `{parameter.name}: {name}`")
-    elif inspect.isroutine(default):
-        text = f"{where} has {describe(default)} as its default, which no request calls: Depends({default.__name__})"
-        warn_about(call, text)
 
 
 def warn_about(call: Callable[..., Any], text: str) -> None:

@@ -32,7 +32,6 @@ from .inspection import (
     Parameter,
     Unresolved,
     call_kind,
-    check_default,
     check_place,
     describe,
     parameters,
@@ -40,6 +39,7 @@ from .inspection import (
     warn_about,
 )
 from .limits import SupportsSemaphore
+from .meant import check_default
 from .params import Depends, LifeScope, Location, Security, check_scope
 from .uploads import forms_are_readable
 from .values import BodyReader, FieldReader, Reader, build_reader

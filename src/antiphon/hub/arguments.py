@@ -21,8 +21,9 @@ from .topics import MAX_SECONDS, TopicOptions, check_number
 
 def read_count(name: str, value: Any) -> int:
     """A number of messages. Raises TypeError, ValueError."""
+    given: Any = None if isinstance(value, bool) else value  # True is an int, and here a mistake
     try:
-        count = operator.index(value)
+        count = operator.index(given)
     except TypeError:
         raise TypeError(f"{name}: expected a number of messages, got {type(value).__name__}") from None
     if count < 0:
@@ -52,6 +53,18 @@ def read_position(since: object) -> Position | None:
     if not epoch.isprintable() or len(epoch) > MAX_EPOCH:
         raise InvalidPosition(f"since: expected an epoch as events carry it, got {epoch[:80]!a}")
     return Position(offset, str.__str__(epoch))
+
+
+def warn_of_missing_f(topic: str, websocket: object) -> None:
+    """Warn of a topic with a `{room}` of the path in it: it would be one for all rooms. Called by `Hub.join`."""
+    if "{" not in topic:
+        return
+    parameters = getattr(websocket, "scope", {}).get("path_params", {})
+    for name, value in parameters.items():
+        placeholder = f"{{{name}}}"
+        if placeholder in topic and placeholder not in str(value):
+            text = f"{topic!r} is one topic for every {name}: the f in front is missing, f{topic!r}"
+            warnings.warn(text, RegistrationWarning, stacklevel=3)
 
 
 logger: Final = logging.getLogger("antiphon.hub")

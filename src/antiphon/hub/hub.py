@@ -33,6 +33,7 @@ from .arguments import (
     read_user,
     user_in,
     user_of,
+    warn_of_missing_f,
 )
 from .backend_access import BackendAccess, OnOutage
 from .backends import build, default_url
@@ -278,6 +279,7 @@ class Hub:
         """
         topic, options = self._topics.find(topic)
         check_declared(topic, options.messages, websocket)
+        warn_of_missing_f(topic, websocket)
         serial = next(self._serial)
         given = read_user(user)
         who = given or user_of(websocket)
@@ -465,6 +467,8 @@ class Hub:
         """FastAPI asks for one where an endpoint of its own annotates a parameter with Hub: name the remedy."""
         from pydantic.errors import PydanticSchemaGenerationError  # not at the top: nobody else needs it
 
+        if isinstance(source, cls):
+            raise RegistrationError("a parameter is annotated with an object: the class is meant, `hub: Hub`")
         try:
             return handler(source)  # of a model with arbitrary types
         except PydanticSchemaGenerationError:

@@ -45,7 +45,7 @@ def check_topic(topic: object) -> str:
 
 def check_number(name: str, value: object, kind: type[int | float]) -> float:
     """`value`, if it is such a number. Raises TypeError, ValueError for NaN and the infinities."""
-    if not isinstance(value, (int, kind)):
+    if not isinstance(value, (int, kind)) or isinstance(value, bool):
         expected = "a whole number" if kind is int else "a number"
         raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
     if not math.isfinite(value):
@@ -113,6 +113,8 @@ class TopicOptions:
             raise ValueError(f"presence_grace: expected seconds, 0 to ten years; got {self.presence_grace!r}")
         if check_number("outbox_bytes", self.outbox_bytes, int) < 1:
             raise ValueError(f"outbox_bytes: expected at least 1; got {self.outbox_bytes!r}")
+        if not (self.presence is None or isinstance(self.presence, bool)):
+            raise TypeError(f"presence: expected True, False or None, got {self.presence!r}")
         check_member("overflow", self.overflow, Overflow)
         check_member("framing", self.framing, Framing)
         if not (self.conflate_by is None or isinstance(self.conflate_by, str) or callable(self.conflate_by)):

@@ -243,6 +243,10 @@ class Channel(HandlerMethods):
 def _check_said(one: Registered) -> None:
     if not callable(one.call):
         raise RegistrationError(f"@on takes a function, or a tag as a str, not {one.call!r}")
+    if isinstance(one.call, type):
+        name = one.call.__name__
+        text = f"not the class {name}: the function's parameter names it, `message: {name}`"
+        raise RegistrationError(f"@on takes a function, or a tag as a str, {text}")
     label = describe(one.call)
     if one.concurrent is not None and (type(one.concurrent) is not int or one.concurrent < 1):
         raise RegistrationError(f"{label}: concurrent is a number of 1 or more, not {one.concurrent!r}")

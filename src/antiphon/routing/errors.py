@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from starlette.convertors import CONVERTOR_TYPES
 from starlette.endpoints import WebSocketEndpoint
@@ -15,6 +16,9 @@ from antiphon.dependencies import Plan
 from antiphon.dependencies.inspection import GENERATORS, CallKind, call_kind, describe, unwrapped, warn_about
 from antiphon.dependencies.questions import unfilled
 from antiphon.exceptions import RegistrationError
+
+_FOREIGN_PARAMETER: Final = re.compile(r"<(?:\w+:)?(\w+)>|(?<=/):(\w+)")
+"""As Flask, Django and Express write one."""
 
 
 class RoutingError(RegistrationError, ValueError, AssertionError):
@@ -68,6 +72,12 @@ def check_path(path: str, endpoint: Callable[..., Any]) -> None:
         raise RoutingError(f"{path!r} of {describe(endpoint)}: {error} (converters: {known})") from None
     if set("{}") & set(PARAM_REGEX.sub("", path)):
         text = f"{path!r} has a brace that is part of no parameter, which are {{name}} and {{name:int}}"
+        warn_about(endpoint, f"{describe(endpoint)}: {text}")
+    if (foreign := _FOREIGN_PARAMETER.search(path)) is not None:
+        text = f"{path!r} has {foreign[0]!r}, which is no parameter: write {{{foreign[1] or foreign[2]}}}"
+        warn_about(endpoint, f"{describe(endpoint)}: {text}")
+    if "?" in path:
+        text = f"{path!r} has a query, and no path has one: the function takes its parameters"
         warn_about(endpoint, f"{describe(endpoint)}: {text}")
 
 

@@ -23,6 +23,18 @@ State: TypeAlias = Mapping[str, Any] | None
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
+@contextlib.asynccontextmanager
+async def _any() -> AsyncIterator[None]:
+    yield
+
+
+def _decorated(lifespan: Any) -> Any:
+    """The function below `@asynccontextmanager`, which takes one without `yield`, too."""
+    if getattr(lifespan, "__code__", None) is _any.__code__:
+        return lifespan.__wrapped__
+    return lifespan
+
+
 def normalize(lifespan: Any) -> Lifespan | None:
     """A context manager factory out of a user's argument: one already, or a (deprecated) generator function.
 
@@ -30,8 +42,8 @@ def normalize(lifespan: Any) -> Lifespan | None:
     """
     if callable(lifespan) and not _takes_app(lifespan):
         raise TypeError(f"lifespan is called with the app, which {describe(lifespan)} does not take: lifespan(app)")
-    if inspect.iscoroutinefunction(lifespan):
-        raise TypeError(f"lifespan is an async context manager, and {describe(lifespan)} has no `yield`")
+    if inspect.iscoroutinefunction(_decorated(lifespan)):
+        raise TypeError(f"lifespan is an async context manager, and {describe(_decorated(lifespan))} has no `yield`")
     if inspect.isasyncgenfunction(lifespan):
         return contextlib.asynccontextmanager(lifespan)
     if inspect.isgeneratorfunction(lifespan):
