@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
 
-from antiphon.connection import WebSocket, WebSocketState
+from antiphon.connection import ConnectionOptions, WebSocket, WebSocketState
 from antiphon.connection.ways import OverAsgi
 from antiphon.exceptions import (
     InvalidJSON,
@@ -566,3 +566,10 @@ async def test_arguments_of_the_wrong_kind_are_named(call: Any, told: str) -> No
     websocket = peer.websocket()
     with pytest.raises(TypeError, match=told):
         await call(websocket)
+
+
+@pytest.mark.parametrize("option", ["outbox_bytes", "inbox_bytes", "json_values", "send_timeout"])
+@pytest.mark.parametrize("value", [0, -1, "1MB", True])
+def test_a_limit_of_a_connection_is_a_positive_number(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{option} is a positive number"):
+        ConnectionOptions(**{option: value})

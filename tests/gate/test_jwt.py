@@ -187,7 +187,9 @@ async def test_a_public_key_is_no_secret_whoever_says_so() -> None:
 async def test_no_algorithm_but_ours_is_read_from_a_header(alg: Any) -> None:
     scheme = JWT(SECRET, algorithms=["HS256"])
     for token in (by_hand({"alg": alg}, claims()), f"{part({'alg': alg})}.{part(claims())}."):
-        assert "is not among the algorithms HS256" in await refused(scheme, token)
+        told = await refused(scheme, token)
+        assert "is not among the algorithms HS256" in told
+        assert ("add it" in told) == (str(alg).lower() != "none")  # nobody is told to let unsigned tokens in
 
 
 async def test_a_key_of_rsa_verifies_only_with_what_was_asked_for() -> None:

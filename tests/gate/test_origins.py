@@ -150,6 +150,10 @@ def test_a_list_beside_the_default_lets_others_in_without_credentials() -> None:
         ("https://app%2eexample", "a browser never writes this host"),
         ("https://a b", "as a browser does"),
         ("", "write 'https://app.example'"),
+        ("localhost:3000", "write 'http://localhost:3000'"),
+        ("127.0.0.1:3000", "write 'http://127.0.0.1:3000'"),
+        ("https://a.example, https://b.example:8443", "write ['https://a.example', 'https://b.example:8443']"),
+        ("https://a.example https://b.example", "write ['https://a.example', 'https://b.example']"),
         ("https://xn--\u2603.example" + "a" * 300, "no such host"),
     ],
 )
@@ -164,6 +168,8 @@ def test_a_pattern_that_is_none_says_what_to_write(pattern: str, says: str) -> N
     [
         ("https://app.example", r"write \['https://app.example'\]"),
         ("same", "write SAME"),
+        ("SAME", "write SAME"),
+        ([SAME, "https://app.example"], "leave SAME out of the list"),
         (5, "SAME, or a list"),
         (True, "SAME, or a list"),
         ([5], "an origin is a str"),

@@ -43,7 +43,14 @@ class ConnectionOptions:
         if self.overflow not in (Overflow.DISCONNECT, Overflow.DROP_NEWEST):
             named = getattr(self.overflow, "name", repr(self.overflow))
             raise ValueError(f"a connection's overflow is Overflow.DISCONNECT or Overflow.DROP_NEWEST, not {named}")
-        if self.json_values is not None and self.json_values < 1:
-            raise ValueError(f"json_values is a positive number or None, not {self.json_values}")
-        if self.send_timeout <= 0:
-            raise ValueError(f"send_timeout is a positive number of seconds, not {self.send_timeout}")
+        for name in ("outbox_bytes", "inbox_bytes"):
+            if not _is_positive(value := getattr(self, name)):
+                raise ValueError(f"{name} is a positive number of bytes, not {value!r}")
+        if self.json_values is not None and not _is_positive(self.json_values):
+            raise ValueError(f"json_values is a positive number or None, not {self.json_values!r}")
+        if not _is_positive(self.send_timeout):
+            raise ValueError(f"send_timeout is a positive number of seconds, not {self.send_timeout!r}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

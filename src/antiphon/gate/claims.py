@@ -75,10 +75,11 @@ def _header(encoded: str, algorithms: tuple[str, ...]) -> SignatureHeader:
         raise InvalidToken("crit: the token has extensions that must be understood, and none is (RFC 7515 §4.1.11)")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
-        raise InvalidToken(
-            f"alg: {shown(algorithm, 20)!r} is not among the algorithms {', '.join(algorithms)}; "
-            "add it, if the issuer signs so"
-        )
+        remedy = "add it, if the issuer signs so"
+        if str(algorithm).lower() == "none":
+            remedy = "nobody signed this token, so anybody may have written it"
+        told = shown(algorithm, 20)
+        raise InvalidToken(f"alg: {told!r} is not among the algorithms {', '.join(algorithms)}; {remedy}")
     if not (kid is None or isinstance(kid, str)):
         raise InvalidToken("kid: the name of the key is no str")
     return SignatureHeader(algorithm, kid)

@@ -184,12 +184,14 @@ def as_origins(value: OriginsLike) -> Origins:
     """The value of `origins=` as `Origins`. Raises TypeError and ValueError, which say what to write."""
     if isinstance(value, Origins):
         return value
-    if value == "same":
+    if isinstance(value, str) and value.lower() == "same":
         raise TypeError("origins: write SAME (from antiphon import SAME), without quotation marks")
     return Origins(allowed=value)
 
 
 def _read_pattern(text: object) -> Site | _Wild:
+    if isinstance(text, Origins):
+        raise TypeError("origins: our own pages may always connect: leave SAME out of the list")
     if not isinstance(text, str):
         raise TypeError(f"an origin is a str such as 'https://app.example', not {text!r}")
     match = _PATTERN.fullmatch(text)
@@ -217,9 +219,12 @@ def _in_ascii(host: str, text: str) -> str:
 
 def _what_is_wrong(text: str) -> str:
     """The fault of a pattern, and its correction."""
+    if len(several := re.split(r"[,\s]+", text.strip(" ,"))) > 1 and all("://" in one for one in several):
+        return f"origin {text!r} is several: write {several!r}"
     scheme, separator, rest = text.partition("://")
     if not separator:
-        example = f"https://{text.rstrip('/')}" if text else "https://app.example"
+        plain = "http" if re.match(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:|/|$)", text) else "https"
+        example = f"{plain}://{text.rstrip('/')}" if text else "https://app.example"
         return f"origin {text!r} has no scheme: write {example!r}"
     if scheme.lower() in _HTTP:
         return f"origin {text!r}: a page's address begins with http or https: write '{_HTTP[scheme.lower()]}://{rest}'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool, Connection, parse_url
@@ -60,7 +60,11 @@ def _read_url(url: str) -> dict[str, Any]:
         # redis-py leaves out what stands before the first slash
         raise UnknownBackend(f"expected unix://[user:password@]/path/to/redis.sock[?db=N]; got {redact(url)!r}")
     try:
-        return dict(parse_url(url))
+        options = dict(parse_url(url))
+        number = unquote(urlsplit(url).path).strip("/")
+        if where is None and number and not number.isdecimal():  # redis-py would take database 0
+            raise ValueError(f"the database is a number, not {redact(number)!r}")
+        return options
     except ValueError as error:
         # urllib's message may contain a part of the password.
         why = "is the password percent-encoded?" if "@" in url else str(error)
