@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, ViewportSize, expect
 from pydantic import BaseModel, Field
 
-from antiphon import App, Depends, Framing, Hub, Topic, Topics, WebSocket
+from antiphon import App, Cookie, Depends, Framing, Header, Hub, Topic, Topics, WebSocket
 from antiphon.asyncapi.console import FOLDER
 from tests.serving import serve
 
@@ -158,3 +158,20 @@ async def test_the_whole_page_is_small_and_served_under_a_strict_policy() -> Non
             assert told is not None
             assert told.startswith("default-src 'self';")
             assert "unsafe" not in told
+
+
+async def test_the_console_says_of_cookies_that_the_browser_sends_them(browser: Browser) -> None:
+    """And of other headers that it cannot."""
+    app = App(title="Chat <b>")
+
+    @app.channel("/chat")
+    async def chat(
+        websocket: WebSocket, session: Annotated[str, Cookie()] = "", x_client: Annotated[str, Header()] = ""
+    ) -> None: ...
+
+    async with serve(app) as server:
+        page, wrong = await opened(browser, server.http_url)
+        notes = page.locator("#credentials")
+        await expect(notes).to_contain_text("Reads cookies: the browser sends those of this site.")
+        await expect(notes).to_contain_text("Reads the header x-client, which a page cannot set")
+        assert wrong == []

@@ -105,8 +105,10 @@ function choose(name) {
     if (scheme.type === "httpApiKey" && scheme.in === "query") rows.push(["query", scheme.name, { type: "string", description: "a key" }, true]);
     else notes.push(`Needs ${scheme.scheme ?? scheme.type} credentials${scheme.name ? ` (${scheme.in} ${scheme.name})` : ""}: a browser sends cookies, and no headers of a page's own on a WebSocket.`);
   }
-  const headers = Object.keys(channel.bindings?.ws?.headers?.properties ?? {});
-  if (headers.length) notes.push(`Reads the headers ${headers.join(", ")}, which a page cannot set: take cookies, the query or a subprotocol.`);
+  const read = Object.keys(channel.bindings?.ws?.headers?.properties ?? {});
+  const headers = read.filter((one) => one.toLowerCase() !== "cookie");
+  if (headers.length < read.length) notes.push("Reads cookies: the browser sends those of this site.");
+  if (headers.length) notes.push(`Reads the ${headers.length > 1 ? "headers" : "header"} ${headers.join(", ")}, which a page cannot set: take cookies, the query or a subprotocol.`);
   $("parameters").replaceChildren(...rows.map(([place, one, schema, required]) => {
     const label = inputFor(one, schema, required, resolved(schema).default);
     label.querySelector("[name]").dataset.place = place;
