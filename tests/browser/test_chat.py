@@ -325,6 +325,28 @@ async def test_a_phone_shows_the_room_and_a_drawer(browser: Browser) -> None:
         await expect(ada.page.locator("#side")).not_to_be_in_viewport()
 
 
+async def test_the_keyboard_stays_in_an_open_drawer_and_returns_from_it(browser: Browser) -> None:
+    """The room lies behind a veil meanwhile."""
+    async with demo() as server:
+        ada = await enter(browser, server.http_url, "Ada", viewport={"width": 360, "height": 640})
+        menu = ada.page.get_by_role("button", name="Rooms and people", exact=True)
+        await menu.press("Enter")
+        await expect(ada.page.locator("[data-room=lobby]")).to_be_focused()
+        for _ in range(12):
+            await ada.page.keyboard.press("Tab")
+            assert await ada.page.evaluate("!document.querySelector('main').contains(document.activeElement)")
+        await ada.page.get_by_role("button", name="Change name").press("Enter")
+        await expect(ada.page.get_by_label("Your name")).to_be_focused()
+        await ada.page.keyboard.press("Escape")
+        await expect(ada.page.get_by_role("button", name="Change name")).to_be_focused()
+        await ada.page.keyboard.press("Escape")
+        await expect(menu).to_be_focused()
+        await expect(ada.page.locator("#side")).not_to_be_in_viewport()
+        await menu.press("Enter")
+        await ada.page.set_viewport_size({"width": 1000, "height": 640})
+        await ada.page.get_by_label("Message", exact=True).click()  # nothing is in the way of a window that grows
+
+
 async def test_who_reads_the_end_stays_there_when_the_room_for_it_shrinks(browser: Browser) -> None:
     async with demo() as server, Cable(server.port) as cable:
         ada = await enter(

@@ -343,14 +343,19 @@ async function askCounts() {
 }
 setInterval(() => { if (state.ready && document.visibilityState === "visible") askCounts(); }, ROOMS_ASKED_EVERY);
 
+// Beside the room there is no drawer to open. Over it, the keyboard goes in and comes back.
 function openDrawer(open) {
+  if (open === $("side").classList.contains("shown")) return;
   $("side").classList.toggle("shown", open);
   $("veil").hidden = !open;
+  document.querySelector("main").inert = open;
+  (open ? $("rooms").querySelector("[aria-current]") : $("menu")).focus();
   $("menu").setAttribute("aria-expanded", String(open));
 }
 $("menu").addEventListener("click", () => openDrawer(!$("side").classList.contains("shown")));
 $("veil").addEventListener("click", () => openDrawer(false));
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") openDrawer(false); });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !$("door").open) openDrawer(false); });
+matchMedia("(max-width: 820px)").addEventListener("change", () => openDrawer(false));
 
 const THEMES = { auto: ["◐", "Theme: as the system"], light: ["☀", "Theme: light"], dark: ["☾", "Theme: dark"] };
 function paintTheme(name) {
