@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient as FastAPIClient
 
 from antiphon import App, Depends, HTTPConnection, Request, WebSocket, WebSocketDisconnect, WebSocketException
-from antiphon.exceptions import HTTPException
+from antiphon.exceptions import HTTPException, RegistrationError
 from antiphon.gate import ADDRESS, CLOSE, CONNECTION, REPLY, TOPIC, USER, Identity, Rate, TooFast, admit, allowances
 from antiphon.identity import IDENTITY_KEY
 from antiphon.server import ServerConfig
@@ -297,3 +297,14 @@ async def test_a_dependency_that_counts_what_it_cannot_is_told() -> None:
     for rate in (Rate("1/second"), Rate("1/second", per=TOPIC), Rate("1 KiB/second", per=ADDRESS)):
         with pytest.raises(TypeError, match=r"Depends\(rate\) counts requests, per USER or ADDRESS"):
             await rate(connection())
+
+
+@pytest.mark.parametrize("rate", [Rate("5/second"), Rate("1 MiB/second", per=USER), Rate("5/second", per=TOPIC)])
+def test_a_rate_of_messages_as_a_dependency_is_refused_where_it_is_written(rate: Rate) -> None:
+    with pytest.raises(RegistrationError, match=r"Depends\(rate\) counts requests, .* rates=\[\.\.\.\] of the route"):
+        App().websocket("/ws", dependencies=[Depends(rate)])(serves)
+    with pytest.raises(RegistrationError, match=r"Depends\(rate\) counts requests"):
+        App(dependencies=[Depends(rate)]).websocket("/ws")(serves)
+
+
+async def serves(websocket: WebSocket) -> None: ...

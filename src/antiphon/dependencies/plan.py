@@ -325,6 +325,8 @@ class Analysis:
         return self._shapes[id(call)]
 
     def _read_signature(self, call: Call) -> Shape:
+        if isinstance(misuse := getattr(call, "misuse_as_dependency", None), TypeError):
+            raise RegistrationError(str(misuse))
         depends: list[tuple[str, Depends]] = []
         readers: list[Reader] = []
         injections: list[Injection] = []

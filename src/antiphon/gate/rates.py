@@ -193,13 +193,22 @@ class Rate:
                 raise TooFast(lack)
             raise _refusal(connection, lack, WS_1008_POLICY_VIOLATION)
 
+    @property
+    def misuse_as_dependency(self) -> TypeError | None:
+        """The fault of `Depends(rate)`, for registration: a rate per connection, per topic or of bytes."""
+        if not self.in_bytes and self.per in (Per.USER, Per.ADDRESS):
+            return None
+        return TypeError(
+            f"Depends(rate) counts requests, per USER or ADDRESS; not {self}. For messages: rates=[...] of the route"
+        )
+
     async def __call__(self, connection: HTTPConnection) -> None:
         """As a dependency, `Depends(rate)`: counts a request, or a handshake. HTTP 429 with Retry-After for too many.
 
         Raises HTTPException. TypeError for a rate per connection, per topic or of bytes.
         """
-        if self.in_bytes or self.per not in (Per.USER, Per.ADDRESS):
-            raise TypeError(f"Depends(rate) counts requests, per USER or ADDRESS; not {self}")
+        if (misuse := self.misuse_as_dependency) is not None:
+            raise misuse
         if (lack := self._lack(connection, None, None)) > 0:
             raise too_many(lack)
 
