@@ -1,8 +1,9 @@
-"""An endpoint that goes on with a connection that has ended delays nobody else, and is told once."""
+"""Who goes on with a connection that has ended delays nobody else, and is told once."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -91,3 +92,21 @@ async def test_some_uses_behind_the_end_wait_for_nothing(caplog: pytest.LogCaptu
             await websocket.receive_text()
     assert asyncio.get_running_loop().time() == before
     assert not caplog.records
+
+
+@virtual_time
+async def test_a_list_with_connections_that_have_ended_is_served_without_delay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alive, *gone = [Peer() for _ in range(4)]
+    websockets = [await peer.accepted() for peer in (alive, *gone)]
+    for peer, websocket in zip(gone, websockets[1:], strict=True):
+        peer.leave(1001)
+        await websocket.wait_closed()
+    before = asyncio.get_running_loop().time()
+    for number in range(300):
+        for websocket in websockets:
+            with contextlib.suppress(Exception):  # the mistake: nobody is taken out
+                await websocket.send_text(str(number))
+    assert asyncio.get_running_loop().time() == before
+    assert "out of your list" in caplog.text

@@ -47,10 +47,12 @@ gone. Long enough for a loop over all connections, short enough for an endpoint 
 LONG_AGO: Final = -HANDLING_SECONDS
 
 USES_IN_VAIN: Final = 100
-"""Uses of a connection that has ended, after which each further one waits `VAIN_SECONDS`. A loop that catches every
-exception awaits nothing else: it would hold up all connections of the process, and its stop."""
+"""Uses of a connection that has ended, after which a further one waits. A loop that catches every exception awaits
+nothing else: it would hold up all connections of the process, and its stop."""
 
 VAIN_SECONDS: Final = 1.0
+"""Of a use that waits for something of the peer's. A send waits for a turn of the event loop alone: it may be one of
+many to a list of connections, from which nobody takes those that have ended."""
 
 logger: Final = logging.getLogger("antiphon")
 
@@ -222,18 +224,19 @@ class Life:
         text = f"{method} on a connection that has ended ({closed.code} {closed.reason}".rstrip() + ")"
         return WebSocketDisconnected(text, code=closed.code, reason=closed.reason)
 
-    async def used_in_vain(self, scope: Scope) -> None:
+    async def used_in_vain(self, scope: Scope, seconds: float = VAIN_SECONDS) -> None:
         """The connection was used behind its end. A loop that does so for ever has to wait, and is told of once."""
         self.in_vain += 1
         if self.in_vain < USES_IN_VAIN:
             return
         if self.in_vain == USES_IN_VAIN:
             logger.warning(
-                "%s: its endpoint goes on with a connection that has ended, so each further use waits a second: end "
-                "the loop with `except WebSocketDisconnect`, ahead of an `except Exception`",
+                "%s: a connection that has ended was used %d times since: end the loop with `except "
+                "WebSocketDisconnect`, ahead of an `except Exception`, or take the connection out of your list",
                 shown(scope.get("path", "")),
+                USES_IN_VAIN,
             )
-        await anyio.sleep(VAIN_SECONDS)
+        await anyio.sleep(seconds)
 
     def lost(self) -> WebSocketDisconnect:
         """A send has failed: note it. Returns the exception to raise."""

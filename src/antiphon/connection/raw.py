@@ -221,7 +221,7 @@ class RawWebSocket(HTTPConnection[StateT], Generic[StateT]):
             if expected is None or (had_ended and not life.may_send_to_nobody(kind)):
                 return
         except WebSocketDisconnected:
-            await life.used_in_vain(self.scope)
+            await life.used_in_vain(self.scope, 0)
             raise
         if not message.get("more_body", False):
             life.application_state = expected[kind]
