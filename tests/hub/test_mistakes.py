@@ -164,3 +164,25 @@ async def test_a_hub_without_any_options_says_that_another_may_be_meant() -> Non
     with pytest.warns(RegistrationWarning, match=r"in Hub\(topics=\)$"):
         async with Hub(topics={"kept": TopicOptions(history=9)}).join("t", Connection(), history=5):
             pass
+
+
+async def test_a_second_hub_by_accident_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """`hub = Hub()` beside `App()`: sockets join the app's, and others publish to this one."""
+    joined, meant = Hub(), Hub()
+    async with joined.join("news", Connection()):
+        await meant.publish("other", "hi")
+        assert caplog.records == []
+        for _ in range(2):
+            await meant.publish("news", "hi")
+    [line] = caplog.messages
+    assert line.startswith("a message for topic 'news' reaches nobody")
+    assert "App(hub=hub)" in line
+
+
+async def test_two_hubs_that_are_both_joined_are_two_on_purpose(caplog: pytest.LogCaptureFixture) -> None:
+    one, other = Hub(), Hub()
+    async with one.join("news", Connection()), other.subscribe("somewhere"):
+        pass
+    async with one.join("news", Connection()):
+        await other.publish("news", "hi")
+    assert caplog.records == []

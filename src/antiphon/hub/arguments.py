@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard
 
 from antiphon.exceptions import RegistrationWarning
@@ -102,6 +102,16 @@ class Warnings:
                 text += ". This hub has options for no topic; where another one was meant, App(hub=hub) takes it"
             warnings.warn(text, RegistrationWarning, stacklevel=stacklevel)
             self._warned.add(what)
+
+    def of_members_elsewhere(self, topic: str, others: Iterable[Container[str]]) -> None:
+        """Tell of a message to a hub that nobody ever joined, where another one has the topic's connections."""
+        if "publish" not in self._warned and any(topic in other for other in others):
+            self._warned.add("publish")
+            logger.warning(
+                "a message for topic %r reaches nobody: no connection ever joined this hub, and another hub of this "
+                "process has connections in the topic. App(hub=hub) makes one of them the app's own",
+                topic,
+            )
 
 
 class OnlyAsyncWith:

@@ -245,6 +245,8 @@ class Hub:
         key = "" if options.conflate_by is None else options.conflation_key(data)
         packed = pack(Envelope(form, payload, key, "" if exclude is None else self._name_of(exclude)))
         self._lifecycle.check()
+        if self._access.in_process and not self._rooms.entered:
+            self._warned.of_members_elsewhere(topic, (hub._rooms.rooms for hub in tuple(_hubs)))
         position = await self._access.publish(topic, packed, options.keep)
         if self._rooms.observer is not None:
             self._rooms.tell(Published(topic=topic, size=len(payload)))

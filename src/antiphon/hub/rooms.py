@@ -92,6 +92,8 @@ class Rooms:
         self.on_restored: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self.on_forgotten: Callable[[], None] = lambda: None
+        self.entered: bool = False
+        """Somebody has been here."""
         self.counters: Counters = Counters()
         self.shelf: Shelf = Shelf()
         self._observer: Observer | None = None
@@ -128,6 +130,7 @@ class Rooms:
             room = self.rooms.get(topic)
             if room is None:
                 room = self.rooms[topic] = Room(topic, options)
+                self.entered = True
             local = station.add(topic, options, receiver)
             room.stations = (*room.stations, station)
         return room, local
