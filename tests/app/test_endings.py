@@ -65,6 +65,25 @@ def seen(app: App) -> tuple[int, str]:
     return closed.value.code, closed.value.reason
 
 
+def test_a_hub_that_is_away_from_a_background_task_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+
+    async def later() -> None:
+        raise BackendUnavailable("redis://localhost: connection refused")
+
+    @app.websocket("/ws")
+    async def endpoint(websocket: WebSocket, tasks: BackgroundTasks) -> None:
+        tasks.add_task(later)
+        await websocket.accept()
+
+    assert seen(app) == (1000, "")
+    [record] = [record for record in caplog.records if record.name == "antiphon"]
+    assert record.levelno == logging.WARNING
+    assert record.exc_info is None
+    assert "background task of" in record.message
+    assert "connection refused" in record.message
+
+
 @pytest.mark.parametrize("accept", [True, False])
 def test_a_hub_that_is_away_asks_peers_to_come_back(accept: bool, caplog: pytest.LogCaptureFixture) -> None:
     app = app_that_raises(BackendUnavailable("redis://localhost: connection refused"), accept=accept)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from antiphon import (
     App,
+    BackendUnavailable,
     BackgroundTasks,
     Caller,
     ChannelOptions,
@@ -459,8 +460,9 @@ async def test_a_subclass_goes_out_as_what_was_declared() -> None:
         assert await peer.receive() == '{"type":"reply","ref":1,"data":{"name":"ann"}}'
 
 
+@pytest.mark.parametrize("error", [RuntimeError("background"), BackendUnavailable("away")])
 async def test_background_tasks_run_behind_the_answer_and_their_errors_are_only_logged(
-    caplog: pytest.LogCaptureFixture,
+    error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App()
     chat = app.add_channel("/")
@@ -468,7 +470,7 @@ async def test_background_tasks_run_behind_the_answer_and_their_errors_are_only_
 
     async def fail() -> None:
         told.append("ran")
-        raise RuntimeError("background")
+        raise error
 
     @chat.on
     async def say(message: Say, tasks: BackgroundTasks, websocket: WebSocket) -> int:
@@ -484,6 +486,7 @@ async def test_background_tasks_run_behind_the_answer_and_their_errors_are_only_
         await peer.send_json({"type": "say"})
         assert await peer.receive() == "behind"
     assert "background task" in caplog.text
+    assert ("Traceback" in caplog.text) is isinstance(error, RuntimeError)
 
 
 async def test_binary_messages_and_unknown_ones_have_their_handlers() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import functools
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 
 from antiphon import (
     APIRouter,
@@ -27,6 +29,7 @@ from antiphon import (
     PlainTextResponse,
     Query,
     Response,
+    StreamingResponse,
     UploadFile,
 )
 from antiphon.exceptions import GeneratorError, ParameterErrors, ResponseValidationError, TryAgainLater
@@ -276,6 +279,52 @@ def test_a_peers_fault_and_a_backend_that_is_away_are_no_errors_of_the_server(
     assert note in line.message
     assert "hub_routes" in line.message
     assert line.exc_info is None
+
+
+@pytest.mark.parametrize("kind", [App, FastAPI, Starlette])
+def test_behind_the_answer_they_are_one_line_in_the_log(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
+    router, done = APIRouter(), []
+
+    async def later() -> None:
+        done.append("later")
+        raise BackendUnavailable("not connected to the relay")
+
+    @router.post("/declared")
+    async def declared(tasks: BackgroundTasks) -> str:
+        tasks.add_task(later)
+        return "taken"
+
+    @router.post("/streamed")
+    async def streamed() -> Response:
+        return StreamingResponse(iter(["tak", "en"]), background=BackgroundTask(later))
+
+    app = kind()
+    app.mount("/hub", router)
+    with caplog.at_level("WARNING", "antiphon"):
+        for path in ("declared", "streamed"):
+            response = TestClient(app).post(f"/hub/{path}")
+            assert (response.status_code, response.text.strip('"')) == (200, "taken")
+    assert done == ["later", "later"]
+    lines = [record for record in caplog.records if record.name == "antiphon"]
+    assert [line.exc_info for line in lines] == [None, None]
+    assert all("background task of" in line.message and "not connected to the relay" in line.message for line in lines)
+
+
+def test_they_are_errors_where_the_answer_breaks_off() -> None:
+    router = APIRouter()
+
+    async def parts() -> AsyncIterator[str]:
+        yield "half"
+        raise BackendUnavailable("not connected to the relay")
+
+    @router.get("/")
+    async def streamed() -> Response:
+        return StreamingResponse(parts(), background=BackgroundTask(print))
+
+    app = App()
+    app.include_router(router)
+    with pytest.raises(RuntimeError, match="response already started"):
+        TestClient(app).get("/")
 
 
 @pytest.mark.parametrize("kind", [App, FastAPI])

@@ -16,7 +16,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from antiphon.connection import WebSocket
 from antiphon.dependencies.calls import Bound, Calling
-from antiphon.exceptions import UndeclaredMessage
+from antiphon.exceptions import TryAgainLater, UndeclaredMessage
+from antiphon.shown import shown
 
 from . import errors
 from .errors import CODES, Fault
@@ -185,6 +186,8 @@ class Working:
     async def _run_background(self, tasks: BackgroundTasks) -> None:
         try:
             await tasks()
+        except TryAgainLater as error:
+            logger.warning("background task of %s: %s", self.label, shown(str(error)))
         except Exception as error:
             logger.error("unhandled exception in a background task of %s", self.label, exc_info=error)
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from antiphon.connection import WebSocket, WebSocketState
 from antiphon.connection.denials import closes
 from antiphon.dependencies import Solved, solve
-from antiphon.exceptions import ParameterErrors, PeerError, WebSocketRequestValidationError
+from antiphon.exceptions import ParameterErrors, PeerError, TryAgainLater, WebSocketRequestValidationError
 from antiphon.gate.limits import NO_LIMITS, Limits
 from antiphon.shown import shown
 from antiphon.status import (
@@ -237,6 +237,10 @@ async def _run_background(websocket: WebSocket, solved: Solved | None) -> None:
         return
     try:
         await solved.background()
+    except (PeerError, TryAgainLater) as error:  # no bug, and nobody is there any more to be told
+        if (ending := ending_of(error)) is not None:
+            scope = websocket.scope
+            logger.log(ending.level, "background task of %s: %s", describe(scope), shown(ending.note))
     except Exception:
         await _hand_over(websocket)
         raise

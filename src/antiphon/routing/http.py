@@ -39,11 +39,11 @@ from antiphon.exceptions import (
 )
 from antiphon.misspelt import closest
 from antiphon.shown import shown
-from antiphon.types import ASGIApp, Receive, Scope, Send
+from antiphon.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import handlers
 from .context import APP_KEY, OverridesProvider, endpoint_of, overrides_of, resources_of
-from .endings import BODILESS, ending_of
+from .endings import BODILESS, Ending, ending_of
 from .errors import check_path
 
 logger: Final = logging.getLogger("antiphon")
@@ -216,8 +216,10 @@ class APIRoute(Route):
                 else:
                     result = await run_in_threadpool(self.endpoint, **solved.values)
                 response = self._response(result, solved)
-            if response is not None:
+            if response is not None and response.background is None:
                 await response(scope, receive, send)
+            elif response is not None:
+                await _with_background(response, scope, receive, send)
         if response is None:
             raise GeneratorError(
                 f"no response for {self.path}: a dependency with yield swallowed the exception; raise it again"
@@ -264,12 +266,35 @@ def unprocessable(errors: ParameterErrors) -> Response:
     return Response(to_json({"detail": errors.errors()}, fallback=str), status_code=422, media_type="application/json")
 
 
+async def _with_background(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Errors that are no bugs have no answer any more when a background task raises them, only a line in the log."""
+    answered = False
+
+    async def answer(message: Message) -> None:
+        nonlocal answered
+        await send(message)
+        answered = message["type"] != "http.response.start" and not message.get("more_body", False)
+
+    try:
+        await response(scope, receive, answer)
+    except (PeerError, TryAgainLater) as error:
+        if not answered:
+            raise
+        ending = _ending(error)
+        logger.log(ending.level, "background task of %s: %s", endpoint_of(scope, scope["method"]), shown(ending.note))
+
+
 def refusal(error: PeerError | TryAgainLater, scope: Scope) -> StarletteHTTPException:
     """The answer for an error that is no bug, with a line in the log: 400 for data of the peer, else 503."""
-    ending = ending_of(error)
-    assert ending is not None, "the close matrix has a row for each of these"
+    ending = _ending(error)
     logger.log(ending.level, "%s: %s", endpoint_of(scope, scope["method"]), shown(ending.note))
     return StarletteHTTPException(400 if isinstance(error, PeerError) else ending.status, ending.reason)
+
+
+def _ending(error: PeerError | TryAgainLater) -> Ending:
+    ending = ending_of(error)
+    assert ending is not None, "the close matrix has a row for each of these"
+    return ending
 
 
 def _named(errors: ParameterErrors, scope: Scope) -> ParameterErrors:
