@@ -31,7 +31,7 @@ RELAY = "relay://"
 @click.option("--binary", "kind", flag_value="binary", help="DATA is sent as bytes, in a binary frame.")
 @click.option("--history", type=click.IntRange(0), default=0, metavar="N", help="Messages the topic keeps (for a URL).")
 @click.option("--ttl", type=Seconds(), default=300.0, metavar="SECONDS", help="How long it keeps them.")
-@click.option("--prefix", default="antiphon", help="Prefix of the keys in Redis (for a URL).")
+@click.option("--prefix", default="antiphon", help="Prefix of the hub (for a URL).")
 @click.option("--app-dir", default=".", metavar="DIR", help="Folder that the app's module is in.")
 def command(hub: str, topic: str, data: str, kind: str, history: int, ttl: float, prefix: str, app_dir: str) -> None:
     """Publish DATA to TOPIC of the hub at URL, or of an app given as module:app ("-" reads DATA from stdin).

@@ -132,9 +132,9 @@ class Hub:
         `Topics`, with such options beside them. `on_outage`: the policy of a call while the backend is away.
         `outage_timeout`: seconds after which WAIT gives up. `presence_lease`: seconds after which the members of a
         killed process have left. `heartbeat`: seconds between two `{"type": "heartbeat"}` on connections in topics
-        with `Framing.EVENT`. None sends none. `prefix`: of keys in a shared store. `observer`: receives events
-        (`antiphon.hub.events`). `backend`: instead of `url`, one of your own. Raises `UnknownBackend`, `InvalidTopic`,
-        RegistrationError, TypeError and ValueError for bad options.
+        with `Framing.EVENT`. None sends none. `prefix`: of names in the relay and in Redis, so that hubs with different
+        ones never meet. `observer`: receives events (`antiphon.hub.events`). `backend`: instead of `url`, one of your
+        own. Raises `UnknownBackend`, `InvalidTopic`, RegistrationError, TypeError and ValueError for bad options.
         """
         check_member("on_outage", on_outage, OnOutage)
         if not 0 <= check_number("outage_timeout", outage_timeout, float) <= MAX_SECONDS:

@@ -16,7 +16,7 @@ would grow with the cube of their number. presence.lua has the same number."""
 ENTRY_COST: Final = 512
 """An entry's overhead in the size of a page, besides the bytes of its data: passing on a short one costs, too."""
 
-MAX_NOTE_KEY: Final = 300
+MAX_NOTE_KEY: Final = 450
 """Characters of a note's name, at most: a hundred thousand of them travel together."""
 
 MAX_EPOCH: Final = 64

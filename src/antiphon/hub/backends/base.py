@@ -38,7 +38,7 @@ class BackendConfig:
     backoff: tuple[float, float] = (0.05, 2.0)
     """First and longest pause between attempts to reconnect, in seconds. A backend adds jitter."""
     prefix: str = "antiphon"
-    """Of keys and channels in a shared store."""
+    """Of names in a shared store. Hubs with different ones never meet."""
 
     def __post_init__(self) -> None:
         """Raises TypeError, ValueError."""

@@ -23,6 +23,7 @@ from ...errors import BackendUnavailable, UnknownBackend
 from ...records import Change, Claimed, Entry, Keep, Note, Page, Position, Roster, Track
 from .. import handover
 from ..base import BackendConfig, Listener, redact
+from .names import MarkedNames, forget, warn_of_another
 from .supervisor import Supervisor
 from .trust import ANSWER, NotTrusted, WorkerHandshake, find_key, read_target, same_user
 from .wire import MAX_REQUEST, DamagedStream, Op, Splitter, Words, frame, native_address, unpack_page
@@ -71,6 +72,7 @@ class RelayBackend:
         if scheme != "relay" or not separator:
             raise UnknownBackend(f"expected relay://, relay:///path or relay://@name; got {redact(url)!r}")
         self._config = config
+        self._names = MarkedNames(config.prefix)
         self._reset()
 
     def _reset(self) -> None:
@@ -80,6 +82,9 @@ class RelayBackend:
         self._supervisor: Supervisor | None = None
         self._handover: handover.Handover | None = None
         self._topics: set[str] = set()
+        """As the relay knows them."""
+        self._alone = True
+        """Nobody has asked yet whether another hub of this program uses the same names."""
         self._reconnecting: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._stopped = False
@@ -132,6 +137,7 @@ class RelayBackend:
         if self._stopped or self._pid != os.getpid():
             return
         self._stopped = True
+        forget(self)
         for task in (self._renewing, self._reconnecting):
             if task is not None:
                 task.cancel()
@@ -155,59 +161,63 @@ class RelayBackend:
     # Calls from the hub
 
     async def subscribe(self, topic: str, keep: Keep | None) -> Position | None:
-        link = self._ready()
+        link = self._used()
+        topic = self._names.mark + topic
         self._topics.add(topic)
         ((offset, epoch),) = await link.request(Op.SUBSCRIBE, (topic,))
         return None if keep is None else Position(offset, epoch)
 
     def unsubscribe(self, topic: str) -> None:
+        topic = self._names.mark + topic
         self._topics.discard(topic)
         if self._link is not None and self._link.ready and self._pid == os.getpid():
             self._link.tell(Op.UNSUBSCRIBE, topic)
 
     async def publish(self, topic: str, data: bytes, keep: Keep | None) -> Position | None:
-        position = await self._ready().request(Op.PUBLISH, topic, data, None if keep is None else tuple(keep))
+        kept = None if keep is None else tuple(keep)
+        position = await self._used().request(Op.PUBLISH, self._names.mark + topic, data, kept)
         return None if position is None else Position(*position)
 
     async def history(
         self, topic: str, keep: Keep, since: Position | None, limit: int | None, size: int | None = None
     ) -> Page:
         position = None if since is None else tuple(since)
-        return unpack_page(await self._ready().request(Op.HISTORY, topic, position, limit, size))
+        return unpack_page(await self._ready().request(Op.HISTORY, self._names.mark + topic, position, limit, size))
 
     async def track(self, topic: str, track: Track) -> None:
-        await self._ready().request(Op.TRACK, topic, *track)
+        await self._ready().request(Op.TRACK, self._names.mark + topic, *track)
 
     async def untrack(self, topic: str, ref: str, grace: float) -> None:
-        await self._ready().request(Op.UNTRACK, topic, ref, grace)
+        await self._ready().request(Op.UNTRACK, self._names.mark + topic, ref, grace)
 
     async def presence(self, topic: str) -> Roster:
-        return Roster(*await self._ready().request(Op.PRESENCE, topic))
+        return Roster(*await self._ready().request(Op.PRESENCE, self._names.mark + topic))
 
     async def presence_count(self, topic: str) -> int:
-        return int(await self._ready().request(Op.COUNT, topic))
+        return int(await self._ready().request(Op.COUNT, self._names.mark + topic))
 
     async def control(self, payload: bytes) -> None:
-        await self._ready().request(Op.CONTROL, payload)
+        await self._ready().request(Op.CONTROL, self._names.message(payload))
 
     async def put(self, key: str, value: bytes, ttl: float) -> None:
-        await self._ready().request(Op.PUT, key, value, ttl)
+        await self._ready().request(Op.PUT, self._names.mark + key, value, ttl)
 
     async def take(self, key: str) -> bytes | None:
-        taken: bytes | None = await self._ready().request(Op.TAKE, key)
+        taken: bytes | None = await self._ready().request(Op.TAKE, self._names.mark + key)
         return taken
 
     async def claim(self, key: str, ref: str, limit: int | None, evict: bool) -> Claimed:
-        return Claimed(*await self._ready().request(Op.CLAIM, key, ref, limit, evict))
+        return Claimed(*await self._ready().request(Op.CLAIM, self._names.mark + key, ref, limit, evict))
 
     async def release(self, key: str, ref: str) -> None:
-        await self._ready().request(Op.RELEASE, key, ref)
+        await self._ready().request(Op.RELEASE, self._names.mark + key, ref)
 
     async def note(self, notes: Sequence[Note]) -> None:
-        await self._ready().request(Op.NOTE, tuple(map(tuple, notes)))
+        marked = [(self._names.mark + key, value, ttl) for key, value, ttl in notes]
+        await self._ready().request(Op.NOTE, tuple(marked))
 
     async def noted(self) -> Sequence[Note]:
-        return [Note(*words) for words in await self._ready().request(Op.NOTED)]
+        return self._names.own(Note(*words) for words in await self._ready().request(Op.NOTED))
 
     async def stats(self) -> RelayStats:
         """Statistics of the relay process. Raises `BackendUnavailable`."""
@@ -220,11 +230,21 @@ class RelayBackend:
             raise BackendUnavailable("the relay backend is stopped" if self._stopped else "not connected to the relay")
         return self._link
 
+    def _used(self) -> _Link:
+        """As `_ready`. The first time, other hubs on the relay of this program's workers are looked for."""
+        link = self._ready()
+        if self._alone:
+            self._alone = False
+            if not self._address and self._supervisor is None:
+                warn_of_another(self, self._target, self._config.prefix)
+        return link
+
     # Connecting
 
     async def _connect(self) -> _Link:
         """A connection that has said hello, under a new name: the remains of an old one end with the old lease."""
-        loop, listener, config = asyncio.get_running_loop(), self._listener, self._config
+        loop, config = asyncio.get_running_loop(), self._config
+        listener = self._names.heard_by(self._listener)
         # uvloop takes a path up to its first NUL, so an abstract address must be connected by the socket itself.
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
