@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -24,6 +27,7 @@ from tests.redis_server import RedisServer, redis_server
 
 OPTIONS = {"kept*": TopicOptions(history=100), "people": TopicOptions(presence=True, history=10)}
 LEASE = 0.6
+PAGE = Path(__file__).parents[2] / "docs" / "deploying" / "redis.md"
 STEADY_LEASE = 6.0
 """Of a process that may not count as dead where a busy machine delays it."""
 
@@ -295,6 +299,60 @@ async def test_a_wrong_password_is_an_error_at_start() -> None:
         assert "wr0ng" not in str(caught.value)
         async with Hub(server.url) as hub:
             assert await hub.publish("t", "x") is None
+
+
+async def test_a_user_without_channels_is_told_so_by_redis_own_words() -> None:
+    with redis_server() as server:
+        server.command("ACL", "SETUSER", "chat", "on", ">secret", "~*", "resetchannels", "+@all")
+        with pytest.raises(BackendUnavailable, match="permissions to access one of the channels"):
+            await Hub(server.url.replace("127.0.0.1", "chat:secret@127.0.0.1")).start()
+
+
+async def test_a_user_of_the_documents_suffices() -> None:
+    [rules] = re.findall(r"^user (chat on .*)$", PAGE.read_text(), re.MULTILINE)
+    with redis_server() as server:
+        server.command("ACL", "SETUSER", *rules.split())
+        topics = {"kept": TopicOptions(history=10, presence=True)}
+        async with Hub(server.url.replace("127.0.0.1", "chat:a-long-password@127.0.0.1"), topics=topics) as hub:
+            connection = Connection()
+            async with hub.join("kept", connection, presence="ann"):
+                await hub.publish("kept", "x")
+                await eventually(lambda: "x" in connection.received)
+                assert set(await hub.presence("kept")) == {"ann"}
+                await hub.revoke(user="bob")
+                assert len(await hub.history("kept")) == 1
+
+
+async def test_a_password_that_was_changed_is_told_once_while_away(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "antiphon.hub")
+
+    def lines() -> list[str]:
+        return [one.getMessage() for one in caplog.records if "cannot be joined again yet" in one.getMessage()]
+
+    with redis_server() as server:
+        server.command("ACL", "SETUSER", "chat", "on", ">old", "~*", "&*", "+@all")
+        async with Hub(server.url.replace("127.0.0.1", "chat:old@127.0.0.1")):
+            server.command("ACL", "SETUSER", "chat", "resetpass", ">new")
+            server.command("CLIENT", "KILL", "USER", "chat")
+            await eventually(lambda: lines())
+            server.command("ACL", "SETUSER", "chat", "reset")
+            server.command("ACL", "SETUSER", "chat", "on", ">old", "~*", "&*", "+@all")
+            await eventually(lambda: "joined redis" in caplog.text)
+    [line] = lines()
+    assert "invalid username-password" in line
+    assert "old" not in line
+
+
+async def test_a_name_that_is_nobodys_leaves_no_traceback() -> None:
+    loop, faults = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: faults.append(context["message"]))
+    with pytest.raises(BackendUnavailable, match="-:6379"):
+        await Hub("redis://-:6379").start()
+    for _ in range(20):  # names that were asked for before are answered by then
+        with contextlib.suppress(OSError):
+            await loop.getaddrinfo("-", 6379)
+        gc.collect()
+    assert not faults
 
 
 async def test_a_server_that_hangs_is_an_error_within_the_bound() -> None:

@@ -41,6 +41,9 @@ T = TypeVar("T")
 PAGE_BYTES: Final = 1 << 20
 """A longer page of history is answered in parts: everybody waits while Redis makes one answer."""
 
+ALSO_FAILS: Final = 0.5
+"""Seconds for the second of two connections to fail, too, before it is given up."""
+
 TICKS: Final = 3
 """Renewals per lease: two may be late before anybody is taken for dead."""
 
@@ -359,6 +362,7 @@ class RedisBackend:
         await self._publishing.disconnect()
         await self._presence.disconnect()
         pause, longest = self._config.backoff
+        told = ""
         while True:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, longest)
@@ -366,7 +370,10 @@ class RedisBackend:
                 async with asyncio.timeout(self._config.call_timeout):
                     await self._client.connection_pool.disconnect()
                 feed = await _beside(self._prepare_again(), self._rejoin())
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, OSError, TimeoutError) as error:
+                if (why := str(error)) and why != told:
+                    log.warning("redis at %s cannot be joined again yet: %s", redact(self._url), why)
+                    told = why
                 continue
             if feed.closed:  # broke while the heads were read; no callback, as it was not ours yet
                 await feed.close()
@@ -490,7 +497,10 @@ async def _beside(work: Coroutine[Any, Any, None], opening: Coroutine[Any, Any, 
     try:
         await work
         return await feed
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Exception):
+            # It fails in a moment, too. Cancelled on uvloop while a name is resolved, it would leave a traceback.
+            await asyncio.wait([feed], timeout=ALSO_FAILS)
         feed.cancel()
         await asyncio.wait([feed])
         if not feed.cancelled() and feed.exception() is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 
 from .wire import Replies, Reply
 
@@ -48,6 +48,8 @@ class Feed:
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._pinged: float | None = None
+        self.refused = ""
+        """The server's words, if it ended this: it takes no such command, or not of this user."""
 
     @property
     def closed(self) -> bool:
@@ -94,7 +96,7 @@ class Feed:
     def _send(self, command: str, channel: bytes, future: asyncio.Future[None] | None) -> None:
         if self._closed:
             if future is not None:
-                future.set_exception(_lost())
+                future.set_exception(_lost(self.refused))
                 future.exception()  # an awaiting caller gets it; nobody awaits a forgotten one
             return
         self._outgoing.append((command, channel, future))
@@ -103,7 +105,9 @@ class Feed:
     async def _run(self, part: Any) -> None:
         try:
             await part
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
+            if isinstance(error, ResponseError):
+                self.refused = str(error)
             self.give_up()
 
     def give_up(self) -> None:
@@ -123,7 +127,7 @@ class Feed:
         self._outgoing.clear()
         for future in waiting:
             if future is not None and not future.done():
-                future.set_exception(_lost())
+                future.set_exception(_lost(self.refused))
                 future.exception()
 
     async def _write(self) -> None:
@@ -173,5 +177,5 @@ class Feed:
             self._pinged = None
 
 
-def _lost() -> RedisError:
-    return ConnectionError("the subscribing connection was lost")
+def _lost(refused: str = "") -> RedisError:
+    return ConnectionError(f"the subscribing connection was lost{refused and f': {refused}'}")
