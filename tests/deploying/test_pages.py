@@ -98,7 +98,18 @@ def test_the_probes_ask_what_the_app_serves() -> None:
     assert set(asked.values()) == set(served)
     for variable in container["env"]:
         name = variable["name"]
-        assert name == "HUB_URL" or name.removeprefix("ANTIPHON_RUN_").lower() == "forwarded_allow_ips"
+        assert name == "HUB_URL" or name.removeprefix("ANTIPHON_RUN_").lower() in ("forwarded_allow_ips", "metrics")
+
+
+def test_the_autoscaler_counts_by_a_number_that_the_pods_show() -> None:
+    parts = manifests()
+    [container] = parts["Deployment"]["spec"]["template"]["spec"]["containers"]
+    asked = [
+        one["pods"]["metric"]["name"] for one in parts["HorizontalPodAutoscaler"]["spec"]["metrics"] if "pods" in one
+    ]
+    variables = {one["name"]: one["value"] for one in container["env"]}
+    assert asked == ["antiphon_connections_open"]
+    assert variables["ANTIPHON_RUN_METRICS"] == "1"
 
 
 def test_one_pod_belongs_to_all_parts() -> None:
