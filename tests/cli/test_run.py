@@ -20,6 +20,7 @@ from websockets.exceptions import WebSocketException
 import antiphon as antiphon_package
 from antiphon.cli import main
 from antiphon.cli.loading import Target, load
+from antiphon.cli.run import command as run_command
 from antiphon.cli.serving import Config
 from tests.commands import ANTIPHON, antiphon, run
 from tests.patience import PATIENCE
@@ -114,6 +115,40 @@ async def test_options_may_come_from_the_environment(folder: Path) -> None:
     finished = await antiphon("run", "main", cwd=folder, env={"ANTIPHON_RUN_PORT": "none"})
     assert finished.code == 2
     assert "none" in finished.stderr
+
+
+async def test_options_may_come_from_the_env_file(folder: Path) -> None:
+    (folder / ".env").write_text("ANTIPHON_RUN_PORT=none\n")
+    finished = await antiphon("run", "main", "--env-file", ".env", cwd=folder)
+    assert finished.code == 2
+    assert "none" in finished.stderr
+    finished = await antiphon("run", "main", "--env-file", ".env", cwd=folder, env={"ANTIPHON_RUN_PORT": "other"})
+    assert "other" in finished.stderr
+
+
+@pytest.mark.parametrize("variable", ["ANTIPHON_RUN_WORKER", "ANTIPHON_RUN_FORWARDED_ALLOW_IP"])
+@pytest.mark.parametrize("in_file", [False, True])
+async def test_a_misspelt_variable_is_no_option_that_nobody_sets(folder: Path, variable: str, in_file: bool) -> None:
+    (folder / ".env").write_text(f"{variable}=2\n")
+    options = ("--env-file", ".env") if in_file else ()
+    finished = await antiphon("run", "main", *options, cwd=folder, env={} if in_file else {variable: "2"})
+    assert finished.code == 2
+    assert f"{variable} in the environment names no option" in finished.stderr
+    assert f"did you mean {variable}S?" in finished.stderr
+
+
+def test_each_option_is_a_variable_of_its_name() -> None:
+    variables = {"ANTIPHON_RUN_MASK": "invite code", "ANTIPHON_RUN_RELOAD_DIR": "src lib", "ANTIPHON_RUN_UDS": "/run/x"}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in variables.items():
+            environment.setenv(name, value)
+        with (
+            main.make_context("antiphon", ["run"]) as context,
+            run_command.make_context("run", ["main"], parent=context) as made,
+        ):
+            assert made.params["masked"] == ("invite", "code")
+            assert made.params["reload_dirs"] == ("src", "lib")
+            assert made.params["uds"] == "/run/x"
 
 
 @pytest.mark.parametrize("engine", ["antiphon", "websockets-sansio", "wsproto"])

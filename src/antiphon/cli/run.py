@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from antiphon.misspelt import closest
 from antiphon.server import ServerConfig
 
 from . import sockets as listening
@@ -27,7 +28,18 @@ from .workers import forked
 DEFAULT_METRICS_PATH = "/metrics"
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
+VARIABLES = "ANTIPHON_RUN_"
+"""The beginning of variables that are options of this command."""
+
 _FILE = click.Path(exists=True, dir_okay=False)
+
+
+def _read_options(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """Options in the `--env-file` are there before click looks for them. The rest follows when the workers' fork
+    server has the environment of the interpreter."""
+    if path:
+        read_env_file(path, VARIABLES)
+    return path
 
 
 @click.command("run", context_settings={"show_default": True})
@@ -38,10 +50,23 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--fd", type=int, help="Listen on a socket inherited from a supervisor instead.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; their hubs are joined.  [default: 1]")
 @click.option("--reload", is_flag=True, help="Start again when a source file changes.")
-@click.option("--reload-dir", "reload_dirs", multiple=True, metavar="DIR", help="Folder to watch (repeatable).")
+@click.option(
+    "--reload-dir",
+    "reload_dirs",
+    multiple=True,
+    metavar="DIR",
+    envvar=f"{VARIABLES}RELOAD_DIR",
+    help="Folder to watch (repeatable).",
+)
 @click.option("--factory", is_flag=True, help="APP is a function that returns the application.")
 @click.option("--app-dir", default=".", metavar="DIR", help="Folder that APP's module is in.")
-@click.option("--env-file", type=_FILE, help="KEY=VALUE lines to put into the environment first.")
+@click.option(
+    "--env-file",
+    type=_FILE,
+    is_eager=True,
+    callback=_read_options,
+    help="KEY=VALUE lines to put into the environment first.",
+)
 @click.option(
     "--log-level",
     type=click.Choice(LOG_LEVELS, case_sensitive=False),
@@ -49,7 +74,14 @@ _FILE = click.Path(exists=True, dir_okay=False)
     help="Lowest level of the lines to log.",
 )
 @click.option("--access-log/--no-access-log", default=True, help="One line per HTTP request and handshake.")
-@click.option("--mask", "masked", multiple=True, metavar="NAME", help="A query parameter to log as *** (repeatable).")
+@click.option(
+    "--mask",
+    "masked",
+    multiple=True,
+    metavar="NAME",
+    envvar=f"{VARIABLES}MASK",
+    help="A query parameter to log as *** (repeatable).",
+)
 @click.option(
     "--ws",
     type=click.Choice([engine.value for engine in WsEngine]),
@@ -92,6 +124,7 @@ def command(app: str, **options: Any) -> None:
     antiphon run shop.main --host 0.0.0.0 --port 80 --workers 4
     antiphon run examples/echo.py
     """
+    _check_variables(click.get_current_context().command)
     with forked(options["reload"] or (options["workers"] or 1) > 1) as forks:
         _run(app, forks, options)
 
@@ -111,6 +144,22 @@ def _run(app: str, forks: ForkServer | None, options: dict[str, Any]) -> None:
     state = choose(options["state"], options["no_state"], str(target), folder, sockets, lasting=lasting)
     check = partial(load, target, factory=options["factory"])
     serve(config, sockets, check=check, state=state, forks=forks)
+
+
+def _check_variables(command: click.Command) -> None:
+    """A misspelt variable would be an option that is not set, and nobody would know. Raises `WrongUsage`."""
+    flags = [flag for option in command.params for flag in option.opts if flag.startswith("--")]
+    known = {VARIABLES + flag[2:].replace("-", "_").upper() for flag in flags}
+    known |= {VARIABLES + (option.name or "").upper() for option in command.params}
+    for variable in os.environ:
+        if variable.startswith(VARIABLES) and variable not in known:
+            meant = closest(variable, sorted(known))
+            hint = (
+                f"did you mean {meant}?"
+                if meant
+                else "antiphon run --help lists the options: --port is ANTIPHON_RUN_PORT"
+            )
+            raise WrongUsage(f"{variable} in the environment names no option of antiphon run", hint)
 
 
 def configure(target: Target, **options: Any) -> Config:
@@ -186,8 +235,8 @@ def _listen(host: str, port: int, uds: str | None, fd: int | None) -> list[Any]:
     return listening.listen(host, port)
 
 
-def read_env_file(path: str) -> None:
-    """Put `KEY=VALUE` lines into the environment. Variables already set there win."""
+def read_env_file(path: str, beginning: str = "") -> None:
+    """Put `KEY=VALUE` lines into the environment, of keys with this beginning. Variables already set there win."""
     for number, line in enumerate(Path(path).read_text().splitlines(), 1):
         text = line.strip().removeprefix("export ").strip()
         if not text or text.startswith("#"):
@@ -199,4 +248,5 @@ def read_env_file(path: str) -> None:
             words = shlex.split(value, comments=True)
         except ValueError as error:
             raise Problem(f"{path}, line {number}: {error}") from None
-        os.environ.setdefault(key.strip(), " ".join(words))
+        if key.strip().startswith(beginning):
+            os.environ.setdefault(key.strip(), " ".join(words))
