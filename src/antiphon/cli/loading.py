@@ -95,6 +95,11 @@ def load(target: Target, *, factory: bool) -> Any:
                 f"{target} is {_kind(application)} that needs arguments, but --factory calls it without any",
                 *([f"it is an application itself: antiphon run {target}"] if _is_application(application) else []),
             )
+        if inspect.iscoroutinefunction(application):
+            raise Problem(
+                f"{target} is an async function, and --factory calls it without await",
+                "make it a plain one: what it awaits has its place in the lifespan of the app",
+            )
         if isinstance(application, type) and _is_of_a_framework(application):
             raise _a_class(target, application)
     elif isinstance(application, type) and not _is_asgi_class(application):
@@ -164,7 +169,8 @@ def _no_attribute(target: Target, owner: Any, name: str) -> Problem:
     names = vars(owner) if hasattr(owner, "__dict__") else {}
     hints = _apps(target, names)
     if not hints:
-        public = [key for key in names if not key.startswith("_")]
+        imported = [key for key, value in names.items() if isinstance(value, type) and _is_of_a_framework(value)]
+        public = [key for key in names if not key.startswith("_") and key not in imported]
         hints = _meant(name, public, prefix=f"{target.module}:") or ["that module defines no application"]
     return Problem(f"module {target.module!r} has no {name!r}", *hints)
 

@@ -19,6 +19,9 @@ from antiphon.observability.prometheus import Metrics
 from antiphon.server import ServerConfig, WebSocketProtocol
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
+from .problem import Problem
+
+SHARED_MEMORY: Final = "/dev/shm"
 _PREFIX: Final = "antiphon-metrics-"
 
 
@@ -28,9 +31,10 @@ def shared_folder() -> Iterator[str]:
 
     A live server holds a lock on its folder. The system releases it however the process ends.
     """
-    for leftover in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    place = _place()
+    for leftover in Path(place).glob(f"{_PREFIX}*"):
         _remove_if_left(leftover)
-    folder, descriptor = _locked_folder()
+    folder, descriptor = _locked_folder(place)
     try:
         yield folder
     finally:
@@ -38,10 +42,23 @@ def shared_folder() -> Iterator[str]:
         os.close(descriptor)
 
 
-def _locked_folder() -> tuple[str, int]:
+def _place() -> str:
+    """Where temporary files may be. In a container whose files cannot be changed, that is its shared memory."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        if os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
+            return SHARED_MEMORY
+    raise Problem(
+        "--metrics with several workers needs a folder for temporary files, and none can be written to",
+        "TMPDIR names one; in a container, mount a tmpfs at /tmp",
+    )
+
+
+def _locked_folder(place: str) -> tuple[str, int]:
     """A new folder, and the descriptor that holds its lock: it may have been taken for a leftover before it had one."""
     while True:
-        folder = tempfile.mkdtemp(prefix=_PREFIX)
+        folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -63,7 +63,7 @@ def listen_unix(path: str) -> socket.socket:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise Problem(f"--uds {path}: a server is listening there, or it is no socket") from None
-        raise Problem(f"--uds {path}: {error.strerror}") from None
+        raise Problem(f"--uds {path}: {error.strerror or error}") from None
     Path(path).chmod(0o666)
     sock.listen(BACKLOG)
     sock.set_inheritable(True)
