@@ -98,7 +98,7 @@ def load(target: Target, *, factory: bool) -> Any:
         if inspect.iscoroutinefunction(application):
             raise Problem(
                 f"{target} is an async function, and --factory calls it without await",
-                "make it a plain one: what it awaits has its place in the lifespan of the app",
+                "a plain function is expected: what it awaits has its place in the lifespan of the app",
             )
         if isinstance(application, type) and _is_of_a_framework(application):
             raise _a_class(target, application)
