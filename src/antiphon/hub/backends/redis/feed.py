@@ -48,7 +48,7 @@ class Feed:
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._pinged: float | None = None
-        self.refused = ""
+        self.refused: str = ""
         """The server's words, if it ended this: it takes no such command, or not of this user."""
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ...records import Change, Entry, Note
@@ -54,12 +54,14 @@ class Heard:
         self._listener = listener
         self._mark = mark
         self._length = length
-        self.deliver = self._deliver if mark else listener.deliver
-        self.presence_changed = self._presence_changed if mark else listener.presence_changed
-        self.flush = listener.flush
-        self.lost = listener.lost
-        self.restored = listener.restored
-        self.forgotten = listener.forgotten
+        self.deliver: Callable[[str, Entry], None] = self._deliver if mark else listener.deliver
+        self.presence_changed: Callable[[str, Change], None] = (
+            self._presence_changed if mark else listener.presence_changed
+        )
+        self.flush: Callable[[], None] = listener.flush
+        self.lost: Callable[[], None] = listener.lost
+        self.restored: Callable[[], None] = listener.restored
+        self.forgotten: Callable[[], None] = listener.forgotten
 
     def _deliver(self, topic: str, entry: Entry) -> None:
         self._listener.deliver(topic[self._length :], entry)
