@@ -277,9 +277,11 @@ async def test_a_thread_that_has_the_endpoints_context_hands_over_to_the_endpoin
         await asyncio.sleep(0)  # out of the turn that read, which writes at its end for every sender
         asyncio.get_running_loop().set_debug(True)  # which raises for a call from another thread
         await asyncio.to_thread(asyncio.run, websocket.send_text("from a thread"))
+        await websocket.receive_text()  # behind ASGI, an application's return leaves nothing to wait for the message
 
     async def client_side(client: ClientConnection) -> None:
         await client.send("now")
         assert await client.recv() == "from a thread"
+        await client.send("heard")
 
     await play(wrap, endpoint, client_side)
