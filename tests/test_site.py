@@ -15,16 +15,23 @@ from tests.commands import ROOT
 from tests.public_names import MODULES, public_names
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """scripts/site.py, which lays its pages out in a folder of the test's own."""
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """scripts/site.py, with a folder of the tests' own for its pages."""
     spec = importlib.util.spec_from_file_location("antiphons_site", ROOT / "scripts" / "site.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "PAGES", tmp_path / "pages")
+    vars(module)["PAGES"] = tmp_path_factory.mktemp("site") / "pages"
     return module
+
+
+@pytest.fixture(scope="module")
+def laid_out(site: ModuleType) -> ModuleType:
+    """The same, with all pages there."""
+    site.lay_out()
+    return site
 
 
 def named(navigation: Any) -> list[str]:
@@ -38,12 +45,11 @@ def named(navigation: Any) -> list[str]:
     raise AssertionError(navigation)
 
 
-def test_the_navigation_has_every_page_of_the_documentation_once(site: ModuleType) -> None:
-    site.lay_out()
-    pages = named(tomllib.loads(site.configuration())["project"]["nav"])
+def test_the_navigation_has_every_page_of_the_documentation_once(laid_out: ModuleType) -> None:
+    pages = named(tomllib.loads(laid_out.configuration())["project"]["nav"])
     assert len(pages) == len(set(pages))
-    assert [page for page in pages if not (site.PAGES / page).is_file()] == []
-    documentation = {str(path.relative_to(site.PAGES)) for path in (site.PAGES / "docs").rglob("*.md")}
+    assert [page for page in pages if not (laid_out.PAGES / page).is_file()] == []
+    documentation = {str(path.relative_to(laid_out.PAGES)) for path in (laid_out.PAGES / "docs").rglob("*.md")}
     assert documentation <= set(pages)
 
 
@@ -59,11 +65,10 @@ def test_a_page_ends_with_the_pages_to_read_next(page: str) -> None:
     assert page in LEAD_EVERYWHERE or re.search(r"(?:^|[ \n])(?:Next|See also): \[?\w.*\]\(", last, re.DOTALL), last
 
 
-def test_the_reference_describes_every_public_name_in_one_place(site: ModuleType) -> None:
-    site.lay_out()
+def test_the_reference_describes_every_public_name_in_one_place(laid_out: ModuleType) -> None:
     described: dict[str, str] = {}
     for module in MODULES:
-        page = (site.PAGES / "docs/reference" / f"{module}.md").read_text()
+        page = (laid_out.PAGES / "docs/reference" / f"{module}.md").read_text()
         for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE):
             assert name not in described
             described[name] = module
@@ -74,19 +79,18 @@ def test_the_reference_describes_every_public_name_in_one_place(site: ModuleType
     assert "antiphon.Hub" not in described
 
 
-def test_a_link_to_a_program_leads_to_a_page_that_shows_it(site: ModuleType) -> None:
-    site.lay_out()
-    page = (site.PAGES / "docs/security.md").read_text()
+def test_a_link_to_a_program_leads_to_a_page_that_shows_it(laid_out: ModuleType) -> None:
+    page = (laid_out.PAGES / "docs/security.md").read_text()
     assert "](../examples/bearer.py.md)" in page
-    assert (ROOT / "examples/bearer.py").read_text() in (site.PAGES / "examples/bearer.py.md").read_text()
+    assert (ROOT / "examples/bearer.py").read_text() in (laid_out.PAGES / "examples/bearer.py.md").read_text()
 
 
-def test_each_example_has_a_page_with_its_purpose_its_commands_and_its_tests(site: ModuleType) -> None:
-    site.lay_out()
+def test_each_example_has_a_page_with_its_purpose_its_commands_and_its_tests(laid_out: ModuleType) -> None:
     programs = sorted((ROOT / "examples").glob("*.py"))
     for program in programs:
-        page = (site.PAGES / "examples" / f"{program.name}.md").read_text()
-        assert re.search(rf"^~~~~sh\n(.*\n)*antiphon run .*{program.stem}", page, re.MULTILINE), program
+        page = (laid_out.PAGES / "examples" / f"{program.name}.md").read_text()
+        commands = page.partition("~~~~sh\n")[2]
+        assert re.search(rf"^antiphon run .*{program.stem}", commands, re.MULTILINE), program
         assert re.search(r"^## Tests\n\n`tests/", page, re.MULTILINE), f"no test runs {program}"
         assert program.read_text() in page
     assert len(programs) > 20

@@ -195,8 +195,8 @@ def test_the_search_has_every_word_of_an_error_and_every_close_code_in_one_place
     sections = [words(html.unescape(re.sub("<[^>]*>", " ", f"{one['title']} {one['text']}"))) for one in items]
     codes = re.findall(r"^\| (\d{4}) \|", (ROOT / "docs/errors/close-codes.md").read_text(), re.MULTILINE)
     assert len(codes) > 10
-    texts = [*error_texts(), *codes]
-    assert [text for text in texts if not any(words(text.replace("…", " ")) <= one for one in sections)] == []
+    wanted = {text: words(text.replace("…", " ")) for text in (*error_texts(), *codes)}
+    assert [text for text, asked in wanted.items() if not any(asked <= one for one in sections)] == []
 
 
 class Head(HTMLParser):
@@ -214,11 +214,17 @@ class Head(HTMLParser):
         return [given.get(attribute) for one, given in self.tags if one == tag and given.items() >= like.items()]
 
 
-def test_every_page_has_a_language_a_title_of_its_own_a_description_and_one_main_part(site: Path) -> None:
+@pytest.fixture(scope="module")
+def heads(site: Path) -> dict[Path, Head]:
+    return {path: Head(path.read_text()) for path in sorted(site.rglob("*.html"))}
+
+
+def test_every_page_has_a_language_a_title_of_its_own_a_description_and_one_main_part(
+    heads: dict[Path, Head],
+) -> None:
     titles: dict[str, Path] = {}
-    for path in sorted(site.rglob("*.html")):
+    for path, head in heads.items():
         text = path.read_text()
-        head = Head(text)
         [title] = re.findall(r"<title>(.*?)</title>", text)
         assert title not in titles, f"{path} and {titles[title]}: {title}"
         titles[title] = path
@@ -231,9 +237,8 @@ def test_every_page_has_a_language_a_title_of_its_own_a_description_and_one_main
     assert len(titles) > 100
 
 
-def test_no_page_skips_a_level_of_headings_or_has_an_anchor_twice(site: Path) -> None:
-    for path in sorted(site.rglob("*.html")):
-        head = Head(path.read_text())
+def test_no_page_skips_a_level_of_headings_or_has_an_anchor_twice(heads: dict[Path, Head]) -> None:
+    for path, head in heads.items():
         levels = [int(tag[1]) for tag, _ in head.tags if re.fullmatch("h[1-6]", tag)]
         steps = list(itertools.pairwise(levels))
         assert all(next <= before + 1 for before, next in steps), f"{path}: {levels}"

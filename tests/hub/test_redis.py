@@ -304,7 +304,7 @@ async def test_a_wrong_password_is_an_error_at_start() -> None:
 async def test_a_user_without_channels_is_told_so_by_redis_own_words() -> None:
     with redis_server() as server:
         server.command("ACL", "SETUSER", "chat", "on", ">secret", "~*", "resetchannels", "+@all")
-        with pytest.raises(BackendUnavailable, match="NOPERM .*permissions to access"):
+        with pytest.raises(BackendUnavailable, match=r"NOPERM .*permissions to access"):
             await Hub(server.url.replace("127.0.0.1", "chat:secret@127.0.0.1")).start()
 
 
