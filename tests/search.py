@@ -1,7 +1,7 @@
 """How far a test looks that searches: random lives from seeds, and examples that hypothesis makes up.
 
-Every run of the suite takes the same few, which are quick. `ANTIPHON_TEST_SEARCH=20` takes twenty times as many, as the
-scheduled job does each night. `python -m tests.hub.simulation` and its like go on as long as they are told.
+Every run of the suite takes the same few, which are quick. `ANTIPHON_TEST_SEARCH=35` takes thirty-five times as many,
+as the scheduled job does each night. `python -m tests.hub.simulation` and its like go on as long as they are told.
 """
 
 from __future__ import annotations

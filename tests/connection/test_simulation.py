@@ -13,7 +13,7 @@ import pytest
 from tests.connection import simulation
 from tests.search import some
 
-LIVES = some(10)
+LIVES = some(6)
 
 
 @pytest.fixture(autouse=True)

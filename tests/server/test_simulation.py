@@ -9,7 +9,7 @@ import pytest
 from tests.search import some
 from tests.server import simulation
 
-LIVES = some(6)
+LIVES = some(4)
 
 
 @pytest.mark.parametrize("block", range(4))
