@@ -16,10 +16,11 @@ from .inspection import Parameter, describe, warn_about
 _NAMES: Final = ("Depends", "Security", "Query", "Path", "Header", "Cookie", "Body", "Form", "File")
 
 
-def check_default(call: Callable[..., Any], parameter: Parameter, injected: tuple[type, ...], where: str) -> None:
+def check_meant(call: Callable[..., Any], parameter: Parameter, injected: tuple[type, ...], where: str) -> None:
     """A default that was meant to be injected: an object of these classes, one of them, a function without Depends.
 
-    Or a function or an object to call in `Annotated`.
+    Or a function, or an object to call, in `Annotated`. Raises ParameterDeclarationError for an object as a default,
+    which can only be a mistake. Warns of the others.
     """
     for meant in getattr(parameter.annotation, "__metadata__", ()):
         if inspect.isroutine(meant) or (callable(meant) and _is_plain(type(meant)) and not isinstance(meant, type)):

@@ -39,7 +39,7 @@ from .inspection import (
     warn_about,
 )
 from .limits import SupportsSemaphore
-from .meant import check_default
+from .meant import check_meant
 from .params import Depends, LifeScope, Location, Security, check_scope
 from .uploads import forms_are_readable
 from .values import BodyReader, FieldReader, Reader, build_reader
@@ -407,7 +407,7 @@ class Analysis:
         if location is Location.QUERY and (forgotten := self._forgotten(parameter)) is not None:
             warn_about(call, f"{where} has no annotation, and so is read from the query: annotate it with {forgotten}")
         if found.marker is None:
-            check_default(call, parameter, (HTTPConnection, *self._source.resources), where)
+            check_meant(call, parameter, (HTTPConnection, *self._source.resources), where)
         if self._source.kind is Kind.WEBSOCKET and location in _BODIES:
             location = Location.BODY  # that nothing is sent for: the default serves
             if info.is_required():
