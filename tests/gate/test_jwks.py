@@ -359,6 +359,51 @@ async def test_one_scheme_serves_several_event_loops(keys: Issuer) -> None:
     assert await asyncio.to_thread(elsewhere) == 200
 
 
+async def test_who_comes_before_the_fetch_of_another_thread_has_begun_is_not_turned_away(keys: Issuer) -> None:
+    scheme = keys.jwt()
+    text = token()
+    statuses: list[int] = []
+
+    def between() -> None:
+        elsewhere = threading.Thread(target=lambda: statuses.append(asyncio.run(status(scheme, text))))
+        elsewhere.start()
+        elsewhere.join(PATIENCE)
+
+    def first() -> int:
+        async def ask() -> int:
+            asyncio.get_running_loop().call_soon(between)  # after the task of the fetch is made, and before it runs
+            return await status(scheme, text)
+
+        return asyncio.run(ask())
+
+    assert await asyncio.to_thread(first) == 200
+    assert statuses == [200]
+
+
+async def test_a_loop_that_was_closed_over_its_fetch_does_not_fetch(keys: Issuer) -> None:
+    clock = Clock()
+    scheme = keys.jwt(clock=clock)
+    keys.answer = silence
+
+    def abandoned() -> asyncio.Task[int]:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(status(scheme, token("a")))
+        loop.call_soon(lambda: loop.call_soon(loop.stop))
+        loop.run_forever()
+        for one in asyncio.all_tasks(loop):
+            setattr(one, "_log_destroy_pending", False)  # noqa: B010  no other test hears of it
+        loop.close()
+        return task
+
+    left = await asyncio.to_thread(abandoned)
+    assert not left.done()
+    assert [await status(scheme, token("a")) for _ in range(3)] == [503] * 3
+    assert not keys.requests
+    clock.now += 10
+    keys.answer = response(document("a"))
+    assert await status(scheme, token("a")) == 200
+
+
 async def test_who_comes_while_another_thread_takes_the_keys_is_not_turned_away() -> None:
     statuses: list[int] = []
     came = asked = False

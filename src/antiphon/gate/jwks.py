@@ -83,8 +83,8 @@ class JWKS:
         self._failure = ""
         self._flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]
         self._flights = weakref.WeakKeyDictionary()
-        self._under_way: set[object] = set()
-        """A token for each fetch that has begun, in any loop."""
+        self._under_way: set[asyncio.Task[None]] = set()
+        """The fetches of all loops."""
 
     def __repr__(self) -> str:
         return f"JWKS({self._shown!r})"
@@ -134,22 +134,26 @@ class JWKS:
         One that is under way in another loop cannot be waited for: this loop makes its own.
         """
         flight = self._flights.get(asyncio.get_running_loop())
-        if self._may_try() or self._under_way or (flight is not None and not flight.done()):
+        if self._may_try() or self._any_under_way() or (flight is not None and not flight.done()):
             await asyncio.shield(self._flight())
+
+    def _any_under_way(self) -> bool:
+        """Whether any loop fetches now. A loop that was closed over its fetch does not."""
+        return any(not flight.done() and not flight.get_loop().is_closed() for flight in tuple(self._under_way))
 
     def _flight(self) -> asyncio.Task[None]:
         loop = asyncio.get_running_loop()
         flight = self._flights.get(loop)
         if flight is None or flight.done():
-            self._tried_at = self._clock()
             # In a context of its own: it outlives the connection whose token was first.
             flight = loop.create_task(self._update(), context=contextvars.Context())
             self._flights[loop] = flight
+            self._under_way.add(flight)
+            flight.add_done_callback(self._under_way.discard)
+            self._tried_at = self._clock()  # last: a thread that may not try sees what is under way
         return flight
 
     async def _update(self) -> None:
-        mark = object()
-        self._under_way.add(mark)
         try:
             self._take(await self._fetched())
         except NotFetched as reason:
@@ -162,8 +166,6 @@ class JWKS:
                 f"Those from before serve for another {left:.0f} s" if left > 0 else "Tokens are answered with 503",
                 self._cooldown,
             )
-        finally:
-            self._under_way.discard(mark)  # last: a thread that sees nothing under way finds the keys
 
     def _take(self, keys: list[VerifyingKey]) -> None:
         from .keys import KeyRing
