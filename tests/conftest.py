@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -27,8 +28,8 @@ defaults["open_timeout"] = PATIENCE
 
 
 # Ten thousand collected tests are half a million objects that live to the end: the garbage collector leaves them alone,
-# while they come and whenever a test asks for it.
-
+# while they come and whenever a test asks for it. So are the syntax trees of all sources, once the tests that read them
+# are over: a collection that walks them takes half a second.
 
 def pytest_configure() -> None:
     gc.disable()
@@ -53,10 +54,17 @@ def _settings(logger: logging.Logger) -> tuple[int, list[logging.Handler], bool,
 LOGS: Final = [_settings(logger) for logger in LOGGERS]
 
 
+def _reads_sources(item: pytest.Item | None) -> bool:
+    return item is not None and item.path.parent == Path(__file__).parent
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown() -> Generator[None]:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
     """Any test may be the next in this process: it must not meet settings of logs, or a program, of the last one."""
     yield
+    if _reads_sources(item) and not _reads_sources(nextitem):
+        gc.collect()
+        gc.freeze()
     for logger, settings_before in zip(LOGGERS, LOGS, strict=True):
         if _settings(logger) != settings_before:
             level, logger.handlers[:], logger.propagate, logger.disabled = settings_before

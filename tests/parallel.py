@@ -50,10 +50,13 @@ LONGEST: Final = (
     "tests/upstream",
     "tests/storms",
     "tests/gate/test_crowds.py",
+    "tests/server/test_stop.py",
+    "tests/server/test_http.py",
     "tests/clients",
     "tests/browser",
 )
-"""Paths of tests that begin first: what builds something for others, and what takes a minute by itself."""
+"""Paths of tests that begin first: what builds something for others, what takes a minute by itself, and what waits most
+of its time. Others work meanwhile, as long as there are others."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -39,6 +39,10 @@ async def demo(*args: str) -> AsyncGenerator[ServedProcess]:
     assert "Traceback" not in server.log, server.log
 
 
+OF_A_SERVER_THAT_IS_AWAY = ("net::ERR_", "WebSocket connection", "status of 503")
+"""Its going is part of some tests. Chromium logs each attempt to reach it, and its answer while it stops."""
+
+
 class Visitor:
     """One tab of one person, and the complaints of their browser."""
 
@@ -49,8 +53,7 @@ class Visitor:
         page.on("console", self._heard)
 
     def _heard(self, message: ConsoleMessage) -> None:
-        # A server that is away is part of some tests; Chromium logs each attempt to reach it.
-        if message.type == "error" and "net::ERR_" not in message.text and "WebSocket connection" not in message.text:
+        if message.type == "error" and not any(words in message.text for words in OF_A_SERVER_THAT_IS_AWAY):
             self.complaints.append(message.text)
 
     async def say(self, text: str) -> None:

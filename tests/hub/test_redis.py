@@ -351,7 +351,7 @@ async def test_a_name_that_is_nobodys_leaves_no_traceback() -> None:
     for _ in range(20):  # names that were asked for before are answered by then
         with contextlib.suppress(OSError):
             await loop.getaddrinfo("-", 6379)
-        gc.collect()
+    gc.collect()
     assert not faults
 
 
