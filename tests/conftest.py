@@ -31,6 +31,7 @@ defaults["open_timeout"] = PATIENCE
 # while they come and whenever a test asks for it. So are the syntax trees of all sources, once the tests that read them
 # are over: a collection that walks them takes half a second.
 
+
 def pytest_configure() -> None:
     gc.disable()
 

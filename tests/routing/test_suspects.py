@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from annotated_types import Gt, Predicate
-from pydantic import AfterValidator
 
-from antiphon import APIRouter, App, Depends, Hub, Query, WebSocket
-from antiphon.exceptions import ParameterDeclarationError, RegistrationError, RegistrationWarning
+from antiphon import APIRouter, App, Depends, WebSocket
+from antiphon.exceptions import RegistrationWarning
 from antiphon.security import OAuth2PasswordBearer
 from antiphon.staticfiles import StaticFiles
 
@@ -237,79 +235,3 @@ def test_a_route_that_is_left_something_is_not_warned_of(tmp_path: Path) -> None
         app.include_router(router, prefix="/v2")
 
     assert told(register) == []
-
-
-# Defaults
-
-
-def depends() -> int:
-    return 1
-
-
-class Token:
-    async def __call__(self) -> str:
-        return ""
-
-
-class Schemed:
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        return handler(source)
-
-
-def test_a_function_as_a_default_is_warned_of() -> None:
-    async def endpoint(websocket: WebSocket, number=depends) -> None: ...  # type: ignore[no-untyped-def]
-
-    (line,) = told(lambda app: app.add_api_websocket_route("/ws", endpoint))
-    assert line.endswith("parameter 'number' has depends as its default, which no request calls: Depends(depends)")
-
-
-@pytest.mark.parametrize(
-    ("meant", "remedy"),
-    [
-        (depends, "Depends(depends)"),
-        (Token(), "Depends(...)"),
-        (Depends, "Depends(function)"),
-        (Query, "Query()"),
-    ],
-)
-def test_a_function_in_annotated_without_depends_is_warned_of(meant: Any, remedy: str) -> None:
-    """Its value would come from the query, so every client could be any user."""
-
-    async def endpoint(websocket: WebSocket, user: str) -> None: ...
-
-    endpoint.__annotations__["user"] = Annotated[str, meant]
-    (line,) = told(lambda app: app.add_api_websocket_route("/ws", endpoint))
-    assert line.endswith(f" in Annotated, which no request calls: write {remedy}")
-    assert "parameter 'user' has " in line
-
-
-@pytest.mark.parametrize("meant", [Gt(3), AfterValidator(abs), Query(alias="n"), "a note", Schemed, Predicate(bool)])
-def test_what_annotated_may_hold_is_not_warned_of(meant: Any) -> None:
-    async def endpoint(websocket: WebSocket, number: int) -> None: ...
-
-    endpoint.__annotations__["number"] = Annotated[int, meant]
-    assert told(lambda app: app.add_api_websocket_route("/ws", endpoint)) == []
-
-
-@pytest.mark.parametrize(("marker", "remedy"), [(Depends, "Depends(function)"), (Query, "Query()")])
-def test_a_marker_without_parentheses_as_a_default_is_warned_of(marker: Any, remedy: str) -> None:
-    async def endpoint(websocket: WebSocket, number=marker) -> None: ...  # type: ignore[no-untyped-def]
-
-    (line,) = told(lambda app: app.add_api_websocket_route("/ws", endpoint))
-    assert line.endswith(f" as its default, which no request calls: {remedy}")
-
-
-def test_an_object_in_place_of_the_class_is_refused() -> None:
-    async def endpoint(websocket: WebSocket, given: Hub) -> None: ...
-
-    endpoint.__annotations__["given"] = Hub()
-    with pytest.raises(RegistrationError, match="annotated with an object: the class is meant, `hub: Hub`"):
-        App().add_api_websocket_route("/ws", endpoint)
-
-
-def test_a_hub_of_ones_own_as_a_default_is_refused() -> None:
-    async def endpoint(websocket: WebSocket, hub=Hub()) -> None: ...  # type: ignore[no-untyped-def]  # noqa: B008
-
-    with pytest.raises(ParameterDeclarationError, match="'hub' has a Hub as its default: annotate it, `hub: Hub`"):
-        App().add_api_websocket_route("/ws", endpoint)
