@@ -10,8 +10,10 @@ import pytest
 from annotated_types import Gt, Predicate
 from pydantic import AfterValidator, BaseModel
 
-from antiphon import App, Depends, Hub, Query, Topic, Topics, WebSocket
+from antiphon import App, Depends, HTTPConnection, Hub, Query, Security, Topic, Topics, WebSocket
 from antiphon.exceptions import ParameterDeclarationError, RegistrationError, RegistrationWarning
+from antiphon.gate import HEADER, JWT, USER, Quota, Rate, Tickets, WebSocketBearer, requires
+from antiphon.security import OAuth2PasswordBearer
 
 
 def told(endpoint: Callable[..., Any]) -> list[str]:
@@ -127,3 +129,61 @@ def test_what_is_in_the_path_is_not_read_from_elsewhere() -> None:
 
     with pytest.raises(ParameterDeclarationError, match=r"is in the path and cannot be read with Query\("):
         App().add_api_websocket_route("/{room}", endpoint)
+
+
+def schemes() -> list[Any]:
+    key = "k" * 32
+    made = (
+        JWT(key, algorithms=["HS256"]),
+        Tickets(Hub()),
+        WebSocketBearer([HEADER]),
+        OAuth2PasswordBearer(tokenUrl="t"),
+    )
+    return [*made, Quota(connections_per_user=1), Rate("1/second", per=USER), requires("orders")]
+
+
+@pytest.mark.parametrize("scheme", schemes(), ids=lambda scheme: type(scheme).__name__)
+def test_a_scheme_as_a_default_is_warned_of(scheme: Any) -> None:
+    """Nothing would call it, so everybody would come in."""
+
+    async def endpoint(websocket: WebSocket, user=scheme) -> None: ...  # type: ignore[no-untyped-def]
+
+    (line,) = told(endpoint)
+    assert line.endswith(" as its default, which no request calls: Depends(...)")
+
+
+@pytest.mark.parametrize("scheme", [JWT, Tickets, WebSocketBearer, Quota, Rate, requires])
+@pytest.mark.parametrize("register", ["add_api_websocket_route", "add_api_route"])
+def test_a_class_in_depends_whose_objects_are_the_dependency_is_refused(register: str, scheme: type) -> None:
+    """A new object for each connection would be called by nobody, so everybody would come in."""
+
+    async def endpoint(connection: HTTPConnection) -> None: ...
+
+    with pytest.raises(RegistrationError, match=rf"^Depends\({scheme.__name__}\) makes a .* so it checks nobody"):
+        getattr(App(), register)("/ws", endpoint, dependencies=[Depends(scheme)])
+
+
+def test_the_method_of_a_class_is_refused_and_that_of_an_object_serves() -> None:
+    class Chat:
+        async def enter(self, websocket: WebSocket) -> None: ...
+
+    with pytest.raises(
+        ParameterDeclarationError, match=r"'self' is a method's, .* app.websocket\(path\)\(object.method"
+    ):
+        App().websocket("/ws")(Chat.enter)
+    assert told(Chat().enter) == []
+
+
+def test_a_topic_without_its_topics_is_refused() -> None:
+    async def endpoint(websocket: WebSocket, topic) -> None: ...  # type: ignore[no-untyped-def]
+
+    for annotation in (Topic, Topic[Any]):
+        endpoint.__annotations__["topic"] = annotation
+        with pytest.raises(ParameterDeclarationError, match=r"'topic' is a Topic, .* `topic: Topic\[...\] = Depends"):
+            App().websocket("/ws")(endpoint)
+
+
+def test_scopes_in_one_str_are_refused() -> None:
+    """Its letters would be the scopes, which no token has."""
+    with pytest.raises(TypeError, match=r"write scopes=\['orders:read', 'orders:write'\]"):
+        Security(depends, scopes="orders:read orders:write")

@@ -219,9 +219,17 @@ class Depends:
 
 @dataclass(frozen=True)
 class Security(Depends):
-    """`Depends` that also demands OAuth2 scopes, which everything below it finds in `SecurityScopes`."""
+    """`Depends` that also demands OAuth2 scopes, which everything below it finds in `SecurityScopes`.
+
+    Raises TypeError for `scopes` in one str, whose letters would be the scopes.
+    """
 
     scopes: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.scopes, str):
+            raise TypeError(f"Security takes its scopes in a list: write scopes={self.scopes.split()!r}")
 
 
 class SecurityScopes:

@@ -39,7 +39,7 @@ from .inspection import (
     warn_about,
 )
 from .limits import SupportsSemaphore
-from .meant import check_meant
+from .meant import check_dependency, check_meant
 from .params import Depends, LifeScope, Location, Security, check_scope
 from .uploads import forms_are_readable
 from .values import BodyReader, FieldReader, Reader, build_reader
@@ -325,8 +325,7 @@ class Analysis:
         return self._shapes[id(call)]
 
     def _read_signature(self, call: Call) -> Shape:
-        if isinstance(misuse := getattr(call, "misuse_as_dependency", None), TypeError):
-            raise RegistrationError(str(misuse))
+        check_dependency(call)
         depends: list[tuple[str, Depends]] = []
         readers: list[Reader] = []
         injections: list[Injection] = []

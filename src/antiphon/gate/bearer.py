@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -57,6 +57,9 @@ class WebSocketBearer(HTTPBearer):
     name), `description` and `bearerFormat` ("JWT") are for documents. Raises TypeError and ValueError for arguments
     that cannot work.
     """
+
+    is_called_as_dependency: ClassVar[bool] = True
+    """Its objects are the dependencies. The class itself checks nobody."""
 
     is_identifying: bool = False
     """Whether it gives an `Identity`. Then parameters annotated so have one behind it."""

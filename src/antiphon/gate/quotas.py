@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Final
+from typing import ClassVar, Final
 
 from starlette.requests import HTTPConnection
 
@@ -85,6 +85,9 @@ class Quota:
     quotas of one name and limit count together, in all routes. `hub` is the app's where it is not given. Requests that
     are no WebSockets pass. Raises TypeError, ValueError.
     """
+
+    is_called_as_dependency: ClassVar[bool] = True
+    """Its objects are the dependencies. The class itself checks nobody."""
 
     def __init__(
         self,

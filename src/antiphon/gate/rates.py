@@ -11,7 +11,7 @@ import enum
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 import anyio
 from starlette.requests import HTTPConnection
@@ -95,6 +95,9 @@ class Rate:
     One object is one budget: used in two places, both spend from it. It counts in this process: with four workers a
     user has four buckets. Raises ValueError and TypeError for a misspelt `limit` and for other bad arguments.
     """
+
+    is_called_as_dependency: ClassVar[bool] = True
+    """Its objects are the dependencies. The class itself checks nobody."""
 
     limit: str
     burst: float | str | None = field(default=None, kw_only=True)

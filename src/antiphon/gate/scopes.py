@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
@@ -26,6 +26,9 @@ class requires:
     `WWW-Authenticate: Bearer error="insufficient_scope"`. After accept it is Close 3003, and below a channel's handler
     the answer "forbidden" to that message. Raises TypeError and ValueError for names that are no scopes.
     """
+
+    is_called_as_dependency: ClassVar[bool] = True
+    """Its objects are the dependencies. The class itself checks nobody."""
 
     def __init__(self, *scopes: str) -> None:
         if not scopes:
