@@ -8,7 +8,7 @@ or routes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, get_args, get_origin
 
 from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
@@ -126,9 +126,13 @@ class MessageSet(Generic[M]):
         and for a reserved one.
         """
         self.kind = kind
-        self.types: tuple[Tagged, ...] = tuple(
-            tagged(member, where) for member in dict.fromkeys(map(tags.bare, tags.members(kind)))
-        )
+        found = [tags.bare(member) for member in tags.members(kind)]
+        for member in found:
+            if not isinstance(member, Hashable):
+                raise RegistrationError(
+                    f"{where}: a message is a pydantic model, a dataclass or a TypedDict, and not {member!r}"
+                )
+        self.types: tuple[Tagged, ...] = tuple(tagged(member, where) for member in dict.fromkeys(found))
         self._by_tag: dict[str, Tagged] = {}
         self._by_class: dict[type, Tagged | None] = {}
         for one in self.types:
@@ -157,7 +161,8 @@ class MessageSet(Generic[M]):
         """The declared class of a message; of a subclass the next one above. Raises `UndeclaredMessage`."""
         found = self._by_class.get(type(message)) or self._search(type(message), message)
         if found is None:
-            raise UndeclaredMessage(f"expected {self.names}, got {shown_type(type(message))}")
+            what = f"the class {message.__name__}" if isinstance(message, type) else shown_type(type(message))
+            raise UndeclaredMessage(f"expected {self.names}, got {what}")
         return found
 
     def _search(self, cls: type, message: object) -> Tagged | None:

@@ -203,11 +203,15 @@ async def test_a_key_of_rsa_verifies_only_with_what_was_asked_for() -> None:
 LATER = 10**6
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("expired", {"exp": -11}, "exp: the token has expired; log in again, or refresh it in time"),
-    ("not yet", {"nbf": +30}, "nbf: the token is not valid yet; a leeway= makes up for clocks that differ"),
+    (
+        "not yet",
+        {"nbf": +30},
+        "nbf: the token is not valid yet; a leeway= makes up for clocks that differ, and not for milliseconds",
+    ),
     (
         "issued in the future",
         {"iat": +30},
-        "iat: the token is not valid yet; a leeway= makes up for clocks that differ",
+        "iat: the token is not valid yet; a leeway= makes up for clocks that differ, and not for milliseconds",
     ),
 ]
 
@@ -417,3 +421,8 @@ def test_who_does_not_use_it_does_not_load_it() -> None:
     program = "import sys, antiphon.gate; print('jwt' in sys.modules, 'cryptography' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout == "False False\n"
+
+
+def test_a_key_out_of_an_environment_variable_says_what_it_lacks() -> None:
+    with pytest.raises(ValueError, match=r"a PEM that has .n in place of its line breaks"):
+        JWT(pem(private_key("RS256")).replace("\n", "\\n"), algorithms=["RS256"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -141,7 +142,7 @@ REFUSED: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (_clash, {}, "the field 'type' of Clash is not its tag"),
     (_ref, {}, "the field 'ref' of Referring"),
     (_generic, {}, "is generic, so its name is no tag"),
-    (_numbers, {}, "has no name to be the tag"),
+    (_numbers, {}, "is no class of messages"),
     (_numbers, {"tag": "numbers"}, "is no object"),
     (_unknown, {}, "unknown annotation 'Nowhere'"),
     (_unvalidated, {}, "parameter 'other'"),
@@ -481,3 +482,44 @@ def test_the_class_of_a_message_in_place_of_its_handler_is_refused() -> None:
     chat = App().add_channel("/chat")
     with pytest.raises(RegistrationError, match=r"not the class Say: .* names it, `message: Say`"):
         chat.on(Say)
+
+
+class Pair(NamedTuple):
+    left: int
+
+
+async def _pair(message: Pair) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [_pair, _numbers])
+def test_what_is_no_object_on_the_wire_is_no_class_of_messages(handler: Any) -> None:
+    with pytest.raises(RegistrationError, match="is no class of messages: a model, a dataclass or a TypedDict"):
+        channel().on(handler)
+
+
+@pytest.mark.parametrize("kinds", [[Say], Say(text="x"), (Say, Move)])
+def test_topics_take_classes_alone(kinds: Any) -> None:
+    with pytest.raises(RegistrationError, match="a message is a pydantic model, a dataclass or a TypedDict, and not"):
+        Topics("room/{room}", kinds)
+
+
+def test_a_context_manager_in_place_of_a_generator_is_refused() -> None:
+    """It would fail for each connection, with words of Python's."""
+
+    @asynccontextmanager
+    async def managed(websocket: WebSocket) -> AsyncIterator[None]:
+        yield
+
+    async def endpoint(websocket: WebSocket) -> None: ...
+
+    for register in (
+        lambda: App().channel("/")(managed),
+        lambda: App().add_api_websocket_route("/", endpoint, dependencies=[Depends(managed)]),
+    ):
+        with pytest.raises(RegistrationError, match=r"managed is a context manager: a function with `yield` goes"):
+            register()
+
+
+def test_a_group_of_handlers_is_no_router() -> None:
+    with pytest.raises(TypeError, match=r"chat.include\(router\)"):
+        App().include_router(MessageRouter("doc."))  # type: ignore[arg-type]

@@ -666,3 +666,79 @@ def test_a_deadline_that_is_almost_due_gives_way_to_an_earlier_one() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(arm())
+
+
+@pytest.mark.parametrize("wrong", ["a number", object()])
+async def test_an_error_whose_fields_cannot_be_sent_is_internal_and_the_connection_stays(
+    wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App()
+    chat = app.add_channel("/")
+
+    @chat.on(errors=[Muted])
+    async def say(message: Say) -> int:
+        if message.text:
+            return 1
+        raise Muted(seconds=wrong)
+
+    async with Server(app) as server, server.channel("/") as peer:
+        with pytest.raises(RemoteError, match="internal"):
+            await peer.request(Say(), int)
+        assert await peer.request(Say(text="x"), int) == 1
+    assert caplog.text.count("Traceback") == 1
+    assert "raise Muted(seconds=wrong)" in caplog.text
+    assert "it cannot be sent: a value of Muted is not of the declared type" in caplog.text
+
+
+async def test_the_base_of_errors_cannot_be_raised_itself(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+    chat = app.add_channel("/")
+
+    @chat.on
+    async def say(message: Say) -> None:
+        raise MessageError("no")
+
+    async with Server(app) as server, server.channel("/") as peer:
+        with pytest.raises(RemoteError, match="internal"):
+            await peer.request(Say())
+    assert "MessageError is a base, and a subclass is raised" in caplog.text
+
+
+async def test_none_is_no_answer_of_another_type(caplog: pytest.LogCaptureFixture) -> None:
+    """A forgotten `return`. Pydantic writes null for any type, without a warning."""
+    app = App()
+    chat = app.add_channel("/")
+
+    @chat.on
+    async def wait(message: Wait) -> int:  # type: ignore[empty-body]
+        pass
+
+    @chat.on
+    async def ping(message: Ping) -> Pong | None:
+        return None
+
+    async with Server(app) as server, server.channel("/") as peer:
+        with pytest.raises(RemoteError, match="internal"):
+            await peer.request(Wait(number=1), int)
+        assert await peer.request(Ping(), Pong | None) is None
+    assert "None is not of the declared type, int: a `return` may be missing" in caplog.text
+
+
+async def test_a_class_or_a_dict_in_place_of_a_message_is_named_so(caplog: pytest.LogCaptureFixture) -> None:
+    app = App()
+    chat = app.add_channel("/")
+
+    @chat.on
+    async def ping(message: Ping, caller: Caller[Said]) -> None:
+        await caller.send(Said)  # type: ignore[arg-type]
+
+    @chat.on
+    async def say(message: Say, caller: Caller[Said]) -> None:
+        await caller.send({"type": "said", "text": "x"})  # type: ignore[arg-type]
+
+    async with Server(app) as server, server.channel("/") as peer:
+        for message in (Ping(), Say()):
+            with pytest.raises(RemoteError, match="internal"):
+                await peer.request(message)
+    assert "the class Said is no message: send an object, Said(...)" in caplog.text
+    assert "a dict is none of the messages that this channel declares (Said)" in caplog.text

@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, get_origin
 
 from antiphon.exceptions import ParameterDeclarationError, RegistrationError
 from antiphon.hub import Topic
 
 from .foreign import is_security_scheme
-from .inspection import Parameter, describe, warn_about
+from .inspection import Parameter, describe, unpartial, warn_about
 
 _NAMES: Final = ("Depends", "Security", "Query", "Path", "Header", "Cookie", "Body", "Form", "File")
 
 
+_DECORATORS: Final[tuple[Any, ...]] = (asynccontextmanager, contextmanager)
+_CONTEXT_MANAGERS: Final = frozenset(decorator(describe).__code__ for decorator in _DECORATORS)
+"""All functions that one of them decorates share a code."""
+
+
 def check_dependency(call: Callable[..., Any]) -> None:
-    """Raise RegistrationError for a dependency that says of itself that it cannot be one, and for a class whose objects
-    are the dependencies. It would make a new object for each connection, and that object would check nobody."""
+    """Raise RegistrationError for a dependency that says of itself that it cannot be one, for a context manager, and
+    for a class whose objects are the dependencies. It would make a new object for each connection, and that object
+    would check nobody."""
     if isinstance(misuse := getattr(call, "misuse_as_dependency", None), TypeError):
         raise RegistrationError(str(misuse))
+    if getattr(unpartial(call), "__code__", None) in _CONTEXT_MANAGERS:
+        raise RegistrationError(
+            f"{describe(call)} is a context manager: a function with `yield` goes without decorator"
+        )
     if isinstance(call, type) and _is_called(call):
         name = call.__name__
         raise RegistrationError(

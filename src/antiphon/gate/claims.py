@@ -159,7 +159,10 @@ class ClaimsReader:
                 return "exp: the token has expired; log in again, or refresh it in time"
             case jwt.ImmatureSignatureError():
                 claim = "iat" if "(iat)" in str(error) else "nbf"
-                return f"{claim}: the token is not valid yet; a leeway= makes up for clocks that differ"
+                return (
+                    f"{claim}: the token is not valid yet; a leeway= makes up for clocks that differ, and not for "
+                    "milliseconds"
+                )
             case jwt.MissingRequiredClaimError():
                 return f"{error.claim}: the token does not have it; its issuer has to write it"
             case jwt.InvalidAudienceError():

@@ -206,6 +206,11 @@ def _loaded(text: str | bytes) -> Any:
         if data.startswith((b"ssh-", b"ecdsa-sha2-")):
             return serialization.load_ssh_public_key(data)
     except (ValueError, TypeError) as error:
+        if b"\\n" in data:
+            raise UnusableKey(
+                r"a PEM that has \n in place of its line breaks, as files of environment variables do: "
+                r"give key.replace('\\n', '\n')"
+            ) from None
         raise UnusableKey(f"a key that cannot be read ({type(error).__name__})") from None
     _refuse_der(data)
     return data

@@ -21,7 +21,7 @@ from antiphon.connection.paced import pause
 from antiphon.connection.typed import InvalidLimit, failures
 from antiphon.connection.websocket import came, coming
 from antiphon.dependencies.calls import Bound
-from antiphon.exceptions import InvalidMessage, PeerError, TooMuchJSON, UndeclaredMessage
+from antiphon.exceptions import InvalidMessage, PeerError, RegistrationError, TooMuchJSON, UndeclaredMessage
 from antiphon.gate.admission import Verify
 from antiphon.gate.rates import OverRate, Rate, TooFast
 from antiphon.shown import shown
@@ -427,7 +427,11 @@ class Conversation:
         if isinstance(cause, MessageError):
             if not isinstance(cause, action.shape.errors):
                 _tell_of_undeclared(action, type(cause))
-            return self._program.frames.declared_error(cause, ref)
+            try:
+                return self._program.frames.declared_error(cause, ref)
+            except (UndeclaredMessage, RegistrationError) as exc:
+                cause.add_note(f"it cannot be sent: {exc}")
+                return None
         fault = fault_of(cause)
         return None if fault is None else self._program.frames.error(fault, ref)
 

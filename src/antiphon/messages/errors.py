@@ -103,6 +103,13 @@ class MessageError(Exception):
             )
         dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
 
+    def __init__(self, *said: object) -> None:
+        """For those who raise the base itself: the `__init__` of a subclass takes its fields. Raises TypeError."""
+        raise TypeError(
+            "MessageError is a base, and a subclass is raised: `class Muted(MessageError)` with fields; "
+            "for a text alone, HTTPException(409, text)"
+        )
+
     @classmethod
     def summary(cls) -> str:
         """The first line of the docstring. Without one the code, spelt out."""

@@ -78,7 +78,15 @@ class Events:
             if (found := self._by_class.get(base)) is not None:
                 self._found[cls] = found
                 return found
+        if isinstance(message, type):
+            raise UndeclaredMessage(
+                f"the class {message.__name__} is no message: send an object, {message.__name__}(...)"
+            )
         declared = ", ".join(sorted({shown_type(one) for one in self._by_class} | self._by_tag.keys())) or "nothing"
+        if cls is dict:
+            raise UndeclaredMessage(
+                f"a dict is none of the messages that this channel declares ({declared}): send these"
+            )
         raise UndeclaredMessage(
             f"{cls.__qualname__} is nothing that this channel declares to send ({declared}): annotate a parameter with "
             f"Caller[{cls.__name__}], or give the channel sends={cls.__name__}"

@@ -242,6 +242,8 @@ def _incoming(kind: Any, outer: tuple[Any, ...], registered: Registered, wire: W
     elif tags.bare(kind) is type(None):
         raise RegistrationError(f"{where} is the message, which is always there, and never None")
     elif registered.tag is None and not is_bare:
+        if wire.content is None and not _is_mapping(kind):
+            raise RegistrationError(f"{where}: {name} is no class of messages: a model, a dataclass or a TypedDict")
         raise RegistrationError(f"{where}: {name} has no name to be the tag: give one, @chat.on('tag')")
     elif wire.content is None and not _is_mapping(kind):
         raise RegistrationError(

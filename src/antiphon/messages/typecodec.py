@@ -65,6 +65,8 @@ class PydanticCodec:
 
     def encode(self, value: Any) -> str:
         """`Codec`: as pydantic writes it, fields by their aliases."""
+        if value is None:  # which pydantic writes for any type, without a warning
+            self._check_none()
         try:
             if type(value) in self._exact:
                 return self._serializer.to_json(value, by_alias=True, warnings=False).decode()
@@ -77,6 +79,14 @@ class PydanticCodec:
         except (PydanticSerializationError, TypeError, ValueError):
             raise UndeclaredMessage(
                 f"a value of {type(value).__name__} is not of the declared type, {shown_type(self.annotation)}: {error}"
+            ) from None
+
+    def _check_none(self) -> None:
+        try:
+            self.adapter.validator.validate_python(None)
+        except ValidationError:
+            raise UndeclaredMessage(
+                f"None is not of the declared type, {shown_type(self.annotation)}: a `return` may be missing"
             ) from None
 
 

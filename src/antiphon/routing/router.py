@@ -22,7 +22,7 @@ from antiphon.dependencies.params import Depends
 from antiphon.gate.origins import OriginsLike
 from antiphon.gate.rates import Rate
 from antiphon.gate.terms import NO_TERMS, TERMS_KEY, Terms, terms_of
-from antiphon.messages import Channel, ChannelOptions
+from antiphon.messages import Channel, ChannelOptions, MessageRouter
 from antiphon.types import ASGIApp, Receive, Scope, Send
 
 from . import elsewhere
@@ -206,6 +206,8 @@ class APIRouter(RouteMethods, FastAPIInclude, Router):
         """
         check_keywords(included, Inclusion, "include_router")
         check_prefix(prefix)
+        if isinstance(router, MessageRouter):
+            raise TypeError("a MessageRouter holds the handlers of a channel: chat.include(router)")
         if not isinstance(router, APIRouter):
             raise TypeError(
                 f"include_router takes an APIRouter of antiphon, not {describe(type(router))}; "
