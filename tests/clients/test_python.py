@@ -407,14 +407,26 @@ async def test_events_that_nobody_reads_are_dropped_oldest_first(cable: Cable) -
 
 
 async def test_an_address_that_is_none_and_data_without_a_json_form_are_the_callers_errors(cable: Cable) -> None:
-    for address in ("", "example.org", "ftp://example.org", "ws://"):
-        with pytest.raises(ValueError, match="expected an address"):
-            Client[Any](address)
+    for address in ("", "example.org", "ftp://example.org", "ws://", "ws://a:99999/", "ws://a:port/", None):
+        with pytest.raises((ValueError, TypeError), match="expected an address"):
+            Client[Any](address)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="token is a function that returns one, not a str"):
+        Client[Any]("ws://example.org", token="abc")  # type: ignore[arg-type]
     async with connected(cable) as client:
         for bad in (object(), float("nan"), {"a": {1, object()}}):
             with pytest.raises((ValueError, TypeError)):
                 await client.send(bad)
         assert await client.request("say", {"text": "x"}) == 1
+
+
+@pytest.mark.parametrize("option", ["tokenVia", "headers", "protocols"])
+async def test_an_option_that_nobody_knows_is_the_end_and_not_tried_again(cable: Cable, option: str) -> None:
+    """It would be wrong each time, and `async with` would wait for ever, without a word."""
+    client = connected(cable, **{option: "x"})
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(RemoteError, match=f"1006 .*unexpected keyword argument '{option}'"):
+            await client.__aenter__()
+    assert client.state.name == "closed"
 
 
 async def test_a_listener_that_fails_disturbs_nobody(cable: Cable, caplog: pytest.LogCaptureFixture) -> None:

@@ -217,3 +217,20 @@ async def test_a_wait_ends_in_time_though_pings_come_meanwhile() -> None:
         with pytest.raises(TimeoutError, match="the connection did not end within 60 s"):
             await peer.wait_closed(timeout=60)
         assert loop.time() == pytest.approx(120)
+
+
+async def test_a_peer_outside_its_block_says_so_at_once() -> None:
+    """It would wait for a message that cannot come."""
+    async with Server(echo_app()) as server:
+        peer = server.connect("/echo")
+        for receive in (peer.receive, peer.receive_json, lambda: peer.receive_until("said"), lambda: peer.send("x")):
+            with pytest.raises(RuntimeError, match=r"use it as `async with server.connect"):
+                await receive()
+
+
+async def test_a_value_in_place_of_a_message_says_what_sends_it() -> None:
+    async with Server(echo_app()) as server, server.connect("/echo") as peer:
+        with pytest.raises(TypeError, match=r"a str or bytes, not dict: send_json\(\) sends values"):
+            await peer.send({"type": "said"})  # type: ignore[arg-type]
+        await peer.send("x")
+        assert await peer.receive() == "x"

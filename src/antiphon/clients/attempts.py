@@ -38,6 +38,10 @@ TokenVia = Literal["header", "query", "subprotocol", "message"]
 Address = str | Callable[[], Awaitable[str] | str]
 
 
+class UnusableOptions(Exception):
+    """An attempt that fails for a reason of the program's own, so another one is no use."""
+
+
 class Attempts:
     """All that a client needs to connect once more. `failures` is how often in a row that went wrong."""
 
@@ -51,6 +55,10 @@ class Attempts:
         retry: tuple[int, ...],
         options: Mapping[str, Any],
     ) -> None:
+        if not isinstance(address, str) and not callable(address):
+            raise TypeError(f"expected an address such as wss://example.org/chat, got {address!r}")
+        if token is not None and not callable(token):
+            raise TypeError(f"token is a function that returns one, not a {type(token).__name__}: token=lambda: ...")
         self.failures: int = 0
         self._address = absolute(address) if isinstance(address, str) else address
         self._token = token
@@ -67,7 +75,7 @@ class Attempts:
 
     async def connect(self, query: Mapping[str, str]) -> tuple[ClientConnection, str | None]:
         """The connection, and the token that is to be its first message. Raises the cause of a failure, InvalidStatus
-        for a refusal."""
+        for a refusal, UnusableOptions for options that cannot work."""
         async with asyncio.timeout(ANSWER_WITHIN):
             url = self._address if isinstance(self._address, str) else absolute(await _settled(self._address))
             token, via = await self.token(), self._via
@@ -78,13 +86,16 @@ class Attempts:
                 query = {**query, self._token_parameter: token}
             elif token is not None and via == "subprotocol":
                 options["subprotocols"] = ["bearer", token, *(options.get("subprotocols") or ())]
-            connection = await connect(
-                _with_query(url, query),
-                additional_headers=headers,
-                ping_interval=None,
-                open_timeout=None,
-                **options,
-            )
+            try:
+                connection = await connect(
+                    _with_query(url, query),
+                    additional_headers=headers,
+                    ping_interval=None,
+                    open_timeout=None,
+                    **options,
+                )
+            except (TypeError, ImportError) as error:  # an option that nobody knows; a proxy without its package
+                raise UnusableOptions(str(error)) from error
         self._refusals = 0
         return connection, token if via == "message" else None
 
@@ -145,7 +156,11 @@ def absolute(address: str) -> str:
     """Raises ValueError for an invalid address of a server."""
     parts = urlsplit(address)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.hostname:
+    try:
+        is_usable = scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port above 65535, or one that is no number
+        is_usable = False
+    if not is_usable:
         raise ValueError(f"expected an address such as wss://example.org/chat, got {address!r}")
     return urlunsplit(parts._replace(scheme=scheme, fragment=""))
 

@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from .attempts import Address, Attempts, Token, TokenVia
+from .attempts import Address, Attempts, Token, TokenVia, UnusableOptions
 from .outbox import Outbox
 from .renewing import Renewing
 from .standing import Places, Recovered
@@ -285,6 +285,8 @@ class Client(Generic[E]):
                 refusal = error
                 code, reason = error.response.status_code, error.response.reason_phrase
                 final, unauthorized = attempts.is_refusal(code), code == 401
+            except UnusableOptions as error:
+                code, reason, final, unauthorized = 1006, str(error), True, False
             except Exception as error:  # also exceptions of token() and address(): another attempt may go better
                 code, reason, final, unauthorized = 1006, str(error) or type(error).__name__, False, False
             else:

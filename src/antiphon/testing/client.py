@@ -292,6 +292,8 @@ class Peer(asyncio.Protocol):
     async def send(self, message: str | bytes) -> None:
         """Send a text (str) or binary (bytes) message. Raises `ConnectionEnded`."""
         connection = self._open()
+        if not isinstance(message, str | bytes | bytearray | memoryview):
+            raise TypeError(f"a message is a str or bytes, not {type(message).__name__}: send_json() sends values")
         if isinstance(message, str):
             connection.send_text(message)
         else:
@@ -315,6 +317,7 @@ class Peer(asyncio.Protocol):
     async def receive(self, timeout: float | None = None) -> str | bytes:
         """The next message. Raises `ConnectionEnded` behind the last one, `ReceiveTimeout` when none comes in time."""
         wait = self._wait(timeout)
+        self._wire()
         while not self._messages:
             if self.close_code is not None:
                 raise ConnectionEnded(self.close_code, self.close_reason)
