@@ -1,18 +1,22 @@
 """antiphon inside FastAPI and Starlette, FastAPI inside antiphon, over real uvicorn."""
 
 import asyncio
+import copy
 import logging
 from typing import Annotated, Any
 
 import fastapi
+import fastapi.params
 import fastapi.security
+import httpx2 as httpx
 import pytest
 import websockets
 from starlette.applications import Starlette
 from starlette.routing import Mount, Router
 from websockets.asyncio.client import connect
 
-from antiphon import APIRouter, App, Depends, HTTPException, Query, WebSocket, WebSocketException
+from antiphon import APIRouter, App, Depends, HTTPException, Query, Security, WebSocket, WebSocketException
+from antiphon.dependencies import params
 from antiphon.routing import APIRoute, APIWebSocketRoute
 from tests.matrix.rows import json_of
 from tests.serving import serve
@@ -318,3 +322,47 @@ async def _get(url: str) -> tuple[int, bytes]:
                 return error.code, error.read()
 
     return await asyncio.to_thread(get)
+
+
+async def test_our_markers_guard_the_routes_of_fastapi() -> None:
+    """With the names of both in one module, nobody may come in because the wrong one was imported."""
+    outer = fastapi.FastAPI()
+
+    def deny(scopes: fastapi.security.SecurityScopes, name: str = "nobody") -> str:
+        raise fastapi.HTTPException(403, f"{name} {scopes.scopes}")
+
+    class Pages:
+        def __init__(self, limit: int = 10) -> None:
+            self.limit = limit
+
+    @outer.get("/default")
+    async def by_default(user=Depends(deny)) -> str:  # type: ignore[no-untyped-def]
+        return str(user)
+
+    @outer.get("/annotated")
+    async def by_annotation(user: Annotated[str, Depends(deny, max_concurrency=2)]) -> str:
+        return user
+
+    @outer.get("/scoped")
+    async def by_scopes(user: Annotated[str, Security(deny, scopes=["orders"])]) -> str:
+        return user
+
+    @outer.get("/called")
+    async def by_class(pages: Annotated[Pages, Depends()]) -> int:
+        return pages.limit
+
+    async with serve(outer) as server, httpx.AsyncClient(base_url=server.http_url) as client:
+        for path in ("/default", "/annotated"):
+            answer = await client.get(f"{path}?user=admin&name=ada")
+            assert (answer.status_code, answer.json()) == (403, {"detail": "ada []"})
+        assert (await client.get("/scoped?user=admin")).json() == {"detail": "nobody ['orders']"}
+        assert (await client.get("/called?limit=3")).json() == 3
+
+
+def test_a_marker_of_ours_stays_what_it_is() -> None:
+    for marker in (Depends(print, max_concurrency=2), Security(print, scopes=["a"])):
+        assert isinstance(marker, params.Depends)
+        assert isinstance(marker, params.Security) == isinstance(marker, fastapi.params.Security)
+        assert copy.copy(marker) == marker
+        assert repr(marker).startswith(type(marker).__name__ + "(")
+    assert copy.deepcopy(Depends(print)) == Depends(print)

@@ -6,7 +6,6 @@ Knows FastAPI's rules for combining them, and nothing of steps or connections.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ def completed(found: Declared, where: str) -> Depends:
         raise ParameterDeclarationError(
             f"{where}: Depends takes a function or class, not the value it returns, and got {target!r}"
         )
-    return dataclasses.replace(depends, dependency=target)
+    return depends.calling(target)
 
 
 def field_info(found: Declared, parameter: Parameter, where: str, *, is_path: bool) -> tuple[FieldInfo, Location]:
