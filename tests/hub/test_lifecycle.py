@@ -230,6 +230,45 @@ def test_receivers_in_another_loop_go_on_when_the_hubs_loop_ends() -> None:
         assert heard == ["after"]
 
 
+def test_callers_in_many_short_loops_share_a_hub_and_learn_what_became_of_each_message(
+    server: RelayServer | RedisServer,
+) -> None:
+    hub = Hub(server.url)
+    done: list[str] = []
+    odd: list[BaseException] = []
+
+    def publish(name: str) -> None:
+        for number in range(25):
+            try:
+                asyncio.run(hub.publish("t", f"{name}{number}"))
+            except BackendUnavailable as error:  # it was under way when another thread's loop, the hub's, ended
+                if not error.uncertain:
+                    odd.append(error)
+            except BaseException as error:
+                odd.append(error)
+            done.append(name)
+
+    threads = [threading.Thread(target=publish, args=(name,), daemon=True) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(done) == 100
+    assert not odd
+
+
+def test_a_hub_in_a_loop_that_stands_still_keeps_no_other_loop_waiting(server: RelayServer | RedisServer) -> None:
+    hub = Hub(server.url)
+    idle = asyncio.new_event_loop()  # of a notebook, say
+    idle.run_until_complete(hub.publish("t", "x"))
+    try:
+        with pytest.raises(BackendUnavailable, match="event loop"):
+            asyncio.run(asyncio.wait_for(hub.publish("t", "y"), PATIENCE))
+    finally:
+        idle.run_until_complete(hub.stop())
+        idle.close()
+
+
 async def test_starting_while_it_stops_is_one_after_the_other(server: RelayServer | RedisServer) -> None:
     hub = Hub(server.url)
     for _ in range(5):

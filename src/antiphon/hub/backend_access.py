@@ -17,7 +17,7 @@ from .backends.base import Backend, is_in_process
 from .delivery import LocalTopic, Station
 from .errors import BackendUnavailable
 from .events import BackendCalled, Recovery
-from .loops import in_loop
+from .loops import LoopEnded, in_mortal_loop
 from .message import resync
 from .records import Change, Entry, Keep, Page, Position, Roster, Track
 from .rooms import Room, Rooms
@@ -168,15 +168,29 @@ class BackendAccess:
 
     async def call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """`name`: of the operation, for the observer. A publish is not repeated where it may have been done."""
-        if not self.ready:
-            await self.wake()
-        return await self._at_home(self._attempt(name, method, *args, **kwargs))
+        while True:
+            if not self.ready:
+                await self.wake()
+            try:
+                return await self._at_home(self._attempt(name, method, *args, **kwargs))
+            except BackendUnavailable as error:
+                if not self._moves(error, name):
+                    raise
 
     async def at_once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same for callers that have another way while the backend is away, and do not wait for it."""
-        if not self.ready:
-            await self.wake()
-        return await self._at_home(self.once(name, method, *args, **kwargs))
+        while True:
+            if not self.ready:
+                await self.wake()
+            try:
+                return await self._at_home(self.once(name, method, *args, **kwargs))
+            except BackendUnavailable as error:
+                if not self._moves(error, name):
+                    raise
+
+    def _moves(self, error: BackendUnavailable, name: str) -> bool:
+        """The failed call may be done in another loop: the one it was done in has ended, or ends."""
+        return not self.ready and self.backend.loop is not None and not (error.uncertain and name == "publish")
 
     def at_home_soon(self, work: Callable[[], None]) -> None:
         """Call it in the backend's loop. Where any thread may call that, in this one."""
@@ -245,7 +259,20 @@ class BackendAccess:
 
     async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
         home = self.backend.loop
-        return await work if home is None else await in_loop(home, work)
+        if home is None or home is asyncio._get_running_loop():
+            return await work
+        try:
+            return await in_mortal_loop(home, self._still_at(home, work))
+        except LoopEnded as ended:
+            if not ended.begun:
+                work.close()
+            raise BackendUnavailable("the event loop that the hub ran in has ended", uncertain=ended.begun) from None
+
+    async def _still_at(self, home: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+        if self.backend.loop is not home:
+            work.close()
+            raise BackendUnavailable("the hub runs in another event loop now")
+        return await work
 
     async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         if self.on_outage is OnOutage.RAISE:

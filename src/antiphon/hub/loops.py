@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+LOOK: Final = 1.0
+"""Seconds between two looks at a loop in which work waits to begin or to end."""
+
+
+class LoopEnded(Exception):
+    """The loop ended before it had done the work."""
+
+    def __init__(self, *, begun: bool) -> None:
+        super().__init__("the event loop ended")
+        self.begun: Final = begun
+        """The work, or a part of it, may have been done."""
 
 
 async def in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
@@ -14,3 +26,34 @@ async def in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T])
     if asyncio._get_running_loop() is loop:
         return await work
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+async def in_mortal_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    """The same in a loop that may end meanwhile, as that of `asyncio.run` in another thread. Raises `LoopEnded`."""
+    begun = False
+
+    async def begin() -> T:
+        nonlocal begun
+        begun = True
+        return await work
+
+    visit = begin()
+    try:
+        future = asyncio.run_coroutine_threadsafe(visit, loop)
+    except RuntimeError:  # it was closed
+        visit.close()
+        work.close()
+        raise LoopEnded(begun=False) from None
+    waiting, idle = asyncio.wrap_future(future), False
+    try:
+        while not (await asyncio.wait([waiting], timeout=LOOK))[0]:
+            if idle and not loop.is_running():
+                break
+            idle = not loop.is_running()
+    finally:
+        waiting.cancel()  # and the work with it, where this call was cancelled
+    if not waiting.cancelled():
+        return waiting.result()
+    if not begun:
+        work.close()
+    raise LoopEnded(begun=begun)

@@ -90,6 +90,9 @@ class Pipeline:
             await self._connection.disconnect(nowait=True)
             known = isinstance(error, (RedisError, TimeoutError))
             _fail(batch, error if known else ConnectionError(str(error)))
+        except asyncio.CancelledError:
+            await self._connection.disconnect(nowait=True)  # else the next batch would read the replies to this one
+            raise
         else:
             _resolve(batch, replies)
 
