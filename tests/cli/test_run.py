@@ -461,6 +461,7 @@ async def test_a_unix_socket_in_use_is_left_alone_and_a_dead_one_replaced(folder
         (["--app-dir", "nowhere"], 1, "is not a folder"),
         (["--env-file", "broken.env"], 1, "broken.env, line 2: expected KEY=VALUE"),
         (["--fd", "99"], 1, "--fd 99"),
+        (["--fd", "99"], 1, "the .socket unit is started before the service"),
         (["--log-level", "LOUD"], 2, "is not one of 'critical'"),
         (["--log-level", "INFO", "--fd", "99"], 1, "--fd 99"),
     ],

@@ -75,7 +75,11 @@ def adopt(fd: int) -> socket.socket:
     try:
         sock = socket.socket(fileno=os.dup(fd))
     except OSError as error:
-        raise Problem(f"--fd {fd}: {error.strerror}") from None
+        raise Problem(
+            f"--fd {fd}: {error.strerror}",
+            "--fd is the number of a listening socket that another process hands over",
+            "from systemd it is 3, and the .socket unit is started before the service",
+        ) from None
     sock.set_inheritable(True)
     return sock
 
