@@ -11,7 +11,9 @@ import pytest
 
 from antiphon.exceptions import RegistrationWarning
 from antiphon.hub import AlreadyJoined, Hub, Position, TopicOptions
-from antiphon.testing.hub_sinks import Connection
+from antiphon.testing.hub_sinks import Connection, eventually
+from tests.redis_server import RedisServer
+from tests.relay_server import RelayServer
 
 
 @pytest.mark.parametrize(
@@ -186,3 +188,21 @@ async def test_two_hubs_that_are_both_joined_are_two_on_purpose(caplog: pytest.L
     async with one.join("news", Connection()):
         await other.publish("news", "hi")
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("kind", [RelayServer, RedisServer])
+async def test_a_publisher_that_keeps_no_history_of_a_topic_is_told_of_once_where_it_is_kept(
+    kind: type[RelayServer | RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = Connection()
+    with kind() as server:
+        async with Hub(server.url, topics={"t": TopicOptions(history=10)}) as hub, Hub(server.url) as other:
+            async with hub.join("t", connection), hub.join("u", connection):
+                await hub.publish("t", "kept")
+                await other.publish("u", "without a history on either side")
+                await eventually(lambda: len(connection.received) == 2)
+                assert "Hub(topics=)" not in caplog.text
+                await other.publish("t", "not kept")
+                await other.publish("t", "nor this")
+                await eventually(lambda: len(connection.received) == 4)
+    assert caplog.text.count("topic 't' keeps a history here, and another process publishes to it without") == 1

@@ -96,6 +96,7 @@ class Rooms:
         """Somebody has been here."""
         self.counters: Counters = Counters()
         self.shelf: Shelf = Shelf()
+        self._told_of_options: bool = False
         self._observer: Observer | None = None
         self._lock = threading.Lock()
 
@@ -204,6 +205,13 @@ class Rooms:
                 return
             if room.reached(entry.position):
                 return
+        elif room.keep is not None and not self._told_of_options:
+            self._told_of_options = True
+            logger.warning(
+                "topic %r keeps a history here, and another process publishes to it without: its messages reach those "
+                "who listen, and nobody who comes back; give all processes the same Hub(topics=)",
+                topic,
+            )
         self.pass_on(room, entry)
 
     def pass_on(self, room: Room, entry: Entry) -> None:
