@@ -257,6 +257,34 @@ def test_callers_in_many_short_loops_share_a_hub_and_learn_what_became_of_each_m
     assert not odd
 
 
+def test_threads_that_start_and_stop_one_hub_all_come_to_an_end(server: RelayServer | RedisServer) -> None:
+    hub = Hub(server.url)
+    done: list[str] = []
+    odd: list[BaseException] = []
+
+    async def once() -> None:
+        async with hub:
+            await hub.publish("t", "x")
+
+    def publish(name: str) -> None:
+        for _ in range(20):
+            try:
+                asyncio.run(once())
+            except (BackendUnavailable, HubNotRunning):
+                pass  # another thread has just stopped the hub
+            except BaseException as error:
+                odd.append(error)
+            done.append(name)
+
+    threads = [threading.Thread(target=publish, args=(name,), daemon=True) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(done) == 80
+    assert not odd
+
+
 def test_a_hub_in_a_loop_that_stands_still_keeps_no_other_loop_waiting(server: RelayServer | RedisServer) -> None:
     hub = Hub(server.url)
     idle = asyncio.new_event_loop()  # of a notebook, say

@@ -33,6 +33,10 @@ RECOVERED_BYTES: Final = 256 << 10
 """Of messages that a room missed, passed on at a time."""
 
 
+class _Moved(BackendUnavailable):
+    """Nothing was done: the hub's loop has ended, or is another one now."""
+
+
 class OnOutage(Enum):
     """The policy of a call on the hub while the backend cannot be reached.
 
@@ -190,6 +194,8 @@ class BackendAccess:
 
     def _moves(self, error: BackendUnavailable, name: str) -> bool:
         """The failed call may be done in another loop: the one it was done in has ended, or ends."""
+        if isinstance(error, _Moved):
+            return True
         return not self.ready and self.backend.loop is not None and not (error.uncertain and name == "publish")
 
     def at_home_soon(self, work: Callable[[], None]) -> None:
@@ -266,12 +272,13 @@ class BackendAccess:
         except LoopEnded as ended:
             if not ended.begun:
                 work.close()
-            raise BackendUnavailable("the event loop that the hub ran in has ended", uncertain=ended.begun) from None
+            kind = BackendUnavailable if ended.begun or ended.idle else _Moved
+            raise kind("the event loop that the hub ran in has ended", uncertain=ended.begun) from None
 
     async def _still_at(self, home: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         if self.backend.loop is not home:
             work.close()
-            raise BackendUnavailable("the hub runs in another event loop now")
+            raise _Moved("the hub runs in another event loop now")
         return await work
 
     async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:

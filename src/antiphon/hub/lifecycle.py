@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable
 
 from .backend_access import BackendAccess, OnOutage
 from .errors import BackendUnavailable, HubError, HubNotRunning
-from .loops import in_loop
+from .loops import LoopEnded, in_mortal_loop
 from .rooms import Rooms
 from .telling import PAUSES
 from .workers import warn_of_others
@@ -124,10 +125,11 @@ class Lifecycle:
         keeper, self._keeper = self._keeper, None
         try:
             home = self._access.backend.loop
-            if home is not None and home is not ending.loop and home.is_running():
-                await in_loop(home, self._access.stop())
-            else:
+            if home is None or home is ending.loop or not home.is_running():
                 await self._access.stop()
+            else:
+                with contextlib.suppress(LoopEnded):  # it ends the access by itself, and nobody else can
+                    await in_mortal_loop(home, self._access.stop())
         finally:
             self._done(ending, None)
         if keeper is not None:

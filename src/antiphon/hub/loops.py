@@ -8,17 +8,19 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-LOOK: Final = 1.0
+LOOK: Final = 0.5
 """Seconds between two looks at a loop in which work waits to begin or to end."""
 
 
 class LoopEnded(Exception):
     """The loop ended before it had done the work."""
 
-    def __init__(self, *, begun: bool) -> None:
+    def __init__(self, *, begun: bool, idle: bool = False) -> None:
         super().__init__("the event loop ended")
         self.begun: Final = begun
         """The work, or a part of it, may have been done."""
+        self.idle: Final = idle
+        """It has not ended, and does not run: another attempt would wait as long."""
 
 
 async def in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
@@ -47,13 +49,14 @@ async def in_mortal_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, A
     waiting, idle = asyncio.wrap_future(future), False
     try:
         while not (await asyncio.wait([waiting], timeout=LOOK))[0]:
-            if idle and not loop.is_running():
+            if loop.is_closed() or (idle and not loop.is_running()):
                 break
             idle = not loop.is_running()
     finally:
-        waiting.cancel()  # and the work with it, where this call was cancelled
-    if not waiting.cancelled():
+        if not loop.is_closed():  # else asyncio logs that it cannot pass the cancellation on
+            waiting.cancel()  # and the work with it, where this call was cancelled
+    if waiting.done() and not waiting.cancelled():
         return waiting.result()
     if not begun:
         work.close()
-    raise LoopEnded(begun=begun)
+    raise LoopEnded(begun=begun, idle=idle and not loop.is_closed())
