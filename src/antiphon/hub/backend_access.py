@@ -178,7 +178,7 @@ class BackendAccess:
             try:
                 return await self._at_home(self._attempt(name, method, *args, **kwargs))
             except BackendUnavailable as error:
-                if not self._moves(error, name):
+                if not _moves(self, error, name):
                     raise
 
     async def at_once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -189,14 +189,8 @@ class BackendAccess:
             try:
                 return await self._at_home(self.once(name, method, *args, **kwargs))
             except BackendUnavailable as error:
-                if not self._moves(error, name):
+                if not _moves(self, error, name):
                     raise
-
-    def _moves(self, error: BackendUnavailable, name: str) -> bool:
-        """The failed call may be done in another loop: the one it was done in has ended, or ends."""
-        if isinstance(error, _Moved):
-            return True
-        return not self.ready and self.backend.loop is not None and not (error.uncertain and name == "publish")
 
     def at_home_soon(self, work: Callable[[], None]) -> None:
         """Call it in the backend's loop. Where any thread may call that, in this one."""
@@ -268,18 +262,12 @@ class BackendAccess:
         if home is None or home is asyncio._get_running_loop():
             return await work
         try:
-            return await in_mortal_loop(home, self._still_at(home, work))
+            return await in_mortal_loop(home, _still_at(self.backend, home, work))
         except LoopEnded as ended:
             if not ended.begun:
                 work.close()
             kind = BackendUnavailable if ended.begun or ended.idle else _Moved
             raise kind("the event loop that the hub ran in has ended", uncertain=ended.begun) from None
-
-    async def _still_at(self, home: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-        if self.backend.loop is not home:
-            work.close()
-            raise _Moved("the hub runs in another event loop now")
-        return await work
 
     async def _attempt(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         if self.on_outage is OnOutage.RAISE:
@@ -433,3 +421,17 @@ async def _quietly(work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: 
         logger.info("the backend is in trouble again: %s", shown(error))
     except Exception:
         logger.exception("work beside the hub's calls failed")
+
+
+def _moves(access: BackendAccess, error: BackendUnavailable, name: str) -> bool:
+    """The failed call may be done in another loop: the one it was done in has ended, or ends."""
+    if isinstance(error, _Moved):
+        return True
+    return not access.ready and access.backend.loop is not None and not (error.uncertain and name == "publish")
+
+
+async def _still_at(backend: Backend, home: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    if backend.loop is not home:
+        work.close()
+        raise _Moved("the hub runs in another event loop now")
+    return await work
