@@ -315,3 +315,28 @@ async def test_starting_twice_at_once_is_starting_once() -> None:
         await asyncio.gather(hub.start(), hub.start(), hub.publish("t", "x"))
         assert await workers(hub) == 1
         await hub.stop()
+
+
+def test_a_call_that_is_given_up_before_the_hubs_loop_took_it_leaves_nothing(server: RelayServer | RedisServer) -> None:
+    """No task, no message, and no coroutine that nobody awaited."""
+    hub = Hub(server.url, topics=TOPICS)
+    home = asyncio.new_event_loop()
+    home.run_until_complete(hub.publish("t", "first"))
+    tasks = asyncio.all_tasks(home)
+
+    async def elsewhere() -> None:
+        call = asyncio.create_task(hub.publish("t", "given up"))
+        await asyncio.sleep(0)  # it is with the other loop, which stands still
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+
+    try:
+        asyncio.run(elsewhere())
+        kept = home.run_until_complete(hub.history("t"))
+        assert [one.data for one in kept] == ["first"]
+        assert asyncio.all_tasks(home) == tasks
+        gc.collect()
+    finally:
+        home.run_until_complete(hub.stop())
+        home.close()

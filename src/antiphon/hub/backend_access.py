@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from enum import Enum
+from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
 from antiphon.shown import shown
@@ -176,7 +177,7 @@ class BackendAccess:
             if not self.ready:
                 await self.wake()
             try:
-                return await self._at_home(self._attempt(name, method, *args, **kwargs))
+                return await self._at_home(partial(self._attempt, name, method, *args, **kwargs))
             except BackendUnavailable as error:
                 if not _moves(self, error, name):
                     raise
@@ -187,7 +188,7 @@ class BackendAccess:
             if not self.ready:
                 await self.wake()
             try:
-                return await self._at_home(self.once(name, method, *args, **kwargs))
+                return await self._at_home(partial(self.once, name, method, *args, **kwargs))
             except BackendUnavailable as error:
                 if not _moves(self, error, name):
                     raise
@@ -231,7 +232,7 @@ class BackendAccess:
             return
         if self.in_process:
             await self._attendance.tell_here(topic)
-        elif await self._at_home(self._attendance.tell(topic)) is not None:
+        elif await self._at_home(partial(self._attendance.tell, topic)) is not None:
             self.flush_departures_soon(topic)
 
     async def flush_departures_surely(self, topic: str) -> None:
@@ -252,20 +253,18 @@ class BackendAccess:
     async def back(self) -> None:
         """A call has failed: wait until another may succeed."""
         await asyncio.sleep(PAUSES[0])
-        await self._at_home(self._up_again())
+        await self._at_home(self._up_again)
 
     async def _up_again(self) -> None:
         await self._up.wait()
 
-    async def _at_home(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _at_home(self, work: Callable[[], Awaitable[T]]) -> T:
         home = self.backend.loop
         if home is None or home is asyncio._get_running_loop():
-            return await work
+            return await work()
         try:
-            return await in_mortal_loop(home, _still_at(self.backend, home, work))
+            return await in_mortal_loop(home, partial(_still_at, self.backend, home, work))
         except LoopEnded as ended:
-            if not ended.begun:
-                work.close()
             kind = BackendUnavailable if ended.begun or ended.idle else _Moved
             raise kind("the event loop that the hub ran in has ended", uncertain=ended.begun) from None
 
@@ -430,8 +429,7 @@ def _moves(access: BackendAccess, error: BackendUnavailable, name: str) -> bool:
     return not access.ready and access.backend.loop is not None and not (error.uncertain and name == "publish")
 
 
-async def _still_at(backend: Backend, home: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+async def _still_at(backend: Backend, home: asyncio.AbstractEventLoop, work: Callable[[], Awaitable[T]]) -> T:
     if backend.loop is not home:
-        work.close()
         raise _Moved("the hub runs in another event loop now")
-    return await work
+    return await work()

@@ -129,7 +129,7 @@ class Lifecycle:
                 await self._access.stop()
             else:
                 with contextlib.suppress(LoopEnded):  # it ends the access by itself, and nobody else can
-                    await in_mortal_loop(home, self._access.stop())
+                    await in_mortal_loop(home, self._access.stop)
         finally:
             self._done(ending, None)
         if keeper is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -30,21 +30,23 @@ async def in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T])
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
 
-async def in_mortal_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """The same in a loop that may end meanwhile, as that of `asyncio.run` in another thread. Raises `LoopEnded`."""
+async def in_mortal_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Awaitable[T]]) -> T:
+    """The same in a loop that may end meanwhile, as that of `asyncio.run` in another thread. Raises `LoopEnded`.
+
+    `work` begins the work, there: what never begins leaves nothing that nobody awaited.
+    """
     begun = False
 
-    async def begin() -> T:
+    async def visit() -> T:
         nonlocal begun
         begun = True
-        return await work
+        return await work()
 
-    visit = begin()
+    visiting = visit()
     try:
-        future = asyncio.run_coroutine_threadsafe(visit, loop)
+        future = asyncio.run_coroutine_threadsafe(visiting, loop)
     except RuntimeError:  # it was closed
-        visit.close()
-        work.close()
+        visiting.close()
         raise LoopEnded(begun=False) from None
     waiting, idle = asyncio.wrap_future(future), False
     try:
@@ -55,8 +57,8 @@ async def in_mortal_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, A
     finally:
         if not loop.is_closed():  # else asyncio logs that it cannot pass the cancellation on
             waiting.cancel()  # and the work with it, where this call was cancelled
+        elif not begun:
+            visiting.close()
     if waiting.done() and not waiting.cancelled():
         return waiting.result()
-    if not begun:
-        work.close()
     raise LoopEnded(begun=begun, idle=idle and not loop.is_closed())
