@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import click
 
+from . import files
 from .client import Address, BadAddress, Refused, TerminalClient, Unreachable
 from .connect import headers_to_send, refusal
 from .load import Durations, LoadPlan, Tally, load
@@ -62,7 +63,7 @@ def command(url: str, **options: Any) -> None:
         raise WrongUsage(str(error), "for example: antiphon bench ws://localhost:8000/echo") from None
     if options["listen"] and (options["message"] is not None or options["rate"] is not None):
         raise WrongUsage("--listen sends nothing, so it has no --message and no --rate")
-    _allow_files(options["connections"])
+    files.require(options["connections"], SPARE_FILES)
     headers = headers_to_send(options["headers"], address, token=options["token"], origin=options["origin"])
     opener = partial(
         TerminalClient.open,
@@ -95,24 +96,6 @@ def command(url: str, **options: Any) -> None:
     busy = (time.process_time() - began[1]) / max(time.monotonic() - began[0], 1e-9)
     click.echo(json.dumps(as_data(plan, tally, busy)) if options["as_json"] else "\n".join(as_text(plan, tally, busy)))
     sys.exit(SOME_FAILED if tally.errors else 0)
-
-
-def _allow_files(connections: int) -> None:
-    """Each connection is an open file; take as many as we may."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    needed = connections + SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= needed or soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise Problem(
-            f"{connections} connections are more open files than the {hard} this process may have",
-            f"ulimit -n {needed}, in a shell that may raise it; or several commands with fewer connections",
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 async def _run(plan: LoadPlan, opener: Any, tally: Tally) -> None:

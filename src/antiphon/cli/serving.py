@@ -29,7 +29,7 @@ from antiphon.hub.backends import handover
 from antiphon.hub.backends.relay import Supervisor
 from antiphon.server import native
 
-from . import allocator
+from . import allocator, files
 from . import sockets as listening
 from .forks import ForkServer
 from .problem import Problem
@@ -80,6 +80,7 @@ class Config(uvicorn.Config):
 
     def load(self) -> None:
         allocator.give_back_large_blocks()
+        files.allow()
         super().load()
         if self.metrics_path is not None:
             importlib.import_module("antiphon.cli.metrics").install(self, self.metrics_path, self.metrics_folder)
@@ -206,6 +207,12 @@ def _tell(config: uvicorn.Config, where: str) -> None:
     logger.info("Antiphon running on %s (press CTRL+C to stop)", where)
     if config.ws == WsEngine.ANTIPHON.setting and not native:
         logger.info("The engine is the pure Python one, slower: installed with a C compiler it is native")
+    if (most := files.allow()) is not None and most < files.FEW:
+        logger.warning(
+            "At most %d open files here, and each connection is one: the next ones are cut off without a word. "
+            "ulimit -Hn, or LimitNOFILE= of systemd, raises the limit",
+            most,
+        )
 
 
 @contextmanager
