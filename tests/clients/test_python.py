@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import time
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from pathlib import Path
@@ -303,6 +304,20 @@ async def test_a_quiet_link_is_not_taken_for_a_dead_one() -> None:
         client.watch(states.append)
         await asyncio.sleep(2)  # ten heartbeats in which nobody says anything
         assert "waiting" not in [state.name for state in states]
+
+
+async def test_a_loop_that_stands_still_does_not_take_its_link_for_a_dead_one() -> None:
+    async with (
+        serve_websockets(ServerConnection.wait_closed, "127.0.0.1", 0) as server,
+        Client[Any](f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", heartbeat=0.1) as client,
+    ):
+        await client.opened()
+        states: list[ClientState] = []
+        client.watch(states.append)
+        for _ in range(15):
+            time.sleep(0.15)  # noqa: ASYNC251  an endpoint, or a machine, that holds everything up
+            await asyncio.sleep(0)  # one turn of the loop, and the answer to a ping takes several
+        assert {state.name for state in states} == {"open"}
 
 
 async def test_a_token_is_asked_for_anew_for_each_attempt_and_may_fail(server: ServedProcess) -> None:

@@ -349,9 +349,15 @@ class Client(Generic[E]):
             self._connection.transport.abort()
 
     async def _look(self, connection: ClientConnection) -> None:
-        """Pings where nothing comes, and gives the link up where nothing answers."""
+        """Pings where nothing comes, and gives the link up where nothing answers.
+
+        A loop that stood still heard nobody: that time is no silence of the server.
+        """
+        interval = self._heartbeat / 4
         while True:
-            await asyncio.sleep(self._heartbeat / 4)
+            slept = time.monotonic()
+            await asyncio.sleep(interval)
+            self._heard += max(time.monotonic() - slept - 2 * interval, 0.0)
             if self._inbox.full and not self._pending:
                 continue  # it is we who do not read
             quiet = time.monotonic() - self._heard
