@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,59 +231,51 @@ def test_receivers_in_another_loop_go_on_when_the_hubs_loop_ends() -> None:
         assert heard == ["after"]
 
 
+def in_short_loops_of_four_threads(work: Callable[[], Coroutine[Any, Any, None]], times: int) -> None:
+    """Each run of the work has a loop of its own, and has to come to an end without an error."""
+    done: list[BaseException | None] = []
+
+    def run() -> None:
+        for _ in range(times):
+            try:
+                asyncio.run(work())
+            except BaseException as error:
+                done.append(error)
+            else:
+                done.append(None)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert done == [None] * 4 * times
+
+
 def test_callers_in_many_short_loops_share_a_hub_and_learn_what_became_of_each_message(
     server: RelayServer | RedisServer,
 ) -> None:
     hub = Hub(server.url)
-    done: list[str] = []
-    odd: list[BaseException] = []
 
-    def publish(name: str) -> None:
-        for number in range(25):
-            try:
-                asyncio.run(hub.publish("t", f"{name}{number}"))
-            except BackendUnavailable as error:  # it was under way when another thread's loop, the hub's, ended
-                if not error.uncertain:
-                    odd.append(error)
-            except BaseException as error:
-                odd.append(error)
-            done.append(name)
+    async def publish() -> None:
+        try:
+            await hub.publish("t", "x")
+        except BackendUnavailable as error:  # it was under way when another thread's loop, the hub's, ended
+            if not error.uncertain:
+                raise
 
-    threads = [threading.Thread(target=publish, args=(name,), daemon=True) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert len(done) == 100
-    assert not odd
+    in_short_loops_of_four_threads(publish, 25)
 
 
 def test_threads_that_start_and_stop_one_hub_all_come_to_an_end(server: RelayServer | RedisServer) -> None:
     hub = Hub(server.url)
-    done: list[str] = []
-    odd: list[BaseException] = []
 
-    async def once() -> None:
-        async with hub:
-            await hub.publish("t", "x")
+    async def publish() -> None:
+        with contextlib.suppress(BackendUnavailable, HubNotRunning):  # another thread has just stopped the hub
+            async with hub:
+                await hub.publish("t", "x")
 
-    def publish(name: str) -> None:
-        for _ in range(20):
-            try:
-                asyncio.run(once())
-            except (BackendUnavailable, HubNotRunning):
-                pass  # another thread has just stopped the hub
-            except BaseException as error:
-                odd.append(error)
-            done.append(name)
-
-    threads = [threading.Thread(target=publish, args=(name,), daemon=True) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert len(done) == 80
-    assert not odd
+    in_short_loops_of_four_threads(publish, 20)
 
 
 def test_a_hub_in_a_loop_that_stands_still_keeps_no_other_loop_waiting(server: RelayServer | RedisServer) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from .problem import Problem
+
 try:
     import resource
 except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
-
-from typing import Final
-
-from .problem import Problem
 
 FEW: Final = 4096
 """Files that a server on the way to production has outgrown; above them, an operator who set the limit meant it."""

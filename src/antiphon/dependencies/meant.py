@@ -1,6 +1,7 @@
-"""Callables in the place of their injection: a default or a part of `Annotated` that no request calls.
+"""Dependencies that would check nobody, and parameters that no request fills as they are meant.
 
-Their parameter would be read from the query, where anybody writes anything. Knows nothing of plans.
+A callable without `Depends`, a class in place of its object, the `self` of a method: without a word, anybody could come
+in, or write the value into the query. Knows nothing of plans.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from .foreign import is_security_scheme
 from .inspection import Parameter, describe, unpartial, warn_about
 
 _NAMES: Final = ("Depends", "Security", "Query", "Path", "Header", "Cookie", "Body", "Form", "File")
-
 
 _DECORATORS: Final[tuple[Any, ...]] = (asynccontextmanager, contextmanager)
 _CONTEXT_MANAGERS: Final = frozenset(decorator(describe).__code__ for decorator in _DECORATORS)

@@ -171,24 +171,25 @@ class BackendAccess:
     def control(self, payload: bytes) -> Coroutine[Any, Any, None]:
         return self.call("control", self.backend.control, payload)
 
-    async def call(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(
+        self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
         """`name`: of the operation, for the observer. A publish is not repeated where it may have been done."""
-        while True:
-            if not self.ready:
-                await self.wake()
-            try:
-                return await self._at_home(partial(self._attempt, name, method, *args, **kwargs))
-            except BackendUnavailable as error:
-                if not _moves(self, error, name):
-                    raise
+        return self._lasting(name, partial(self._attempt, name, method, *args, **kwargs))
 
-    async def at_once(self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    def at_once(
+        self, name: str, method: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
         """The same for callers that have another way while the backend is away, and do not wait for it."""
+        return self._lasting(name, partial(self.once, name, method, *args, **kwargs))
+
+    async def _lasting(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it in the backend's loop, and in the next one where that ends before it was done."""
         while True:
             if not self.ready:
                 await self.wake()
             try:
-                return await self._at_home(partial(self.once, name, method, *args, **kwargs))
+                return await self._at_home(work)
             except BackendUnavailable as error:
                 if not _moves(self, error, name):
                     raise
