@@ -267,17 +267,6 @@ def test_callers_in_many_short_loops_share_a_hub_and_learn_what_became_of_each_m
     in_short_loops_of_four_threads(publish, 25)
 
 
-def test_threads_that_start_and_stop_one_hub_all_come_to_an_end(server: RelayServer | RedisServer) -> None:
-    hub = Hub(server.url)
-
-    async def publish() -> None:
-        with contextlib.suppress(BackendUnavailable, HubNotRunning):  # another thread has just stopped the hub
-            async with hub:
-                await hub.publish("t", "x")
-
-    in_short_loops_of_four_threads(publish, 20)
-
-
 def test_a_hub_in_a_loop_that_stands_still_keeps_no_other_loop_waiting(server: RelayServer | RedisServer) -> None:
     hub = Hub(server.url)
     idle = asyncio.new_event_loop()  # of a notebook, say
